@@ -1,0 +1,421 @@
+"""How reverse complement acts on whole tensors, and the specs users state it with.
+
+An `Action` is one axis term per dimension. `OneHot`, `Tracks`, `Tokens`, `Invariant` and
+`Antisymmetric` are the specs behind the strings of the public API; `read_spec` parses a string,
+`Spec.action` turns a spec and a shape into an `Action`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from . import axis as ax
+from .axis import Axis
+from .errors import ConversionError, NeedsChoiceError
+
+COMPLEMENT = dict(zip("ACGTUNRYSWKMBDHV", "TGCAANYRSWMKVHDB", strict=True))
+"""Complement of each nucleotide and IUPAC ambiguity code; U and T both pair with A."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """How reverse complement acts on a tensor.
+
+    Attributes:
+        axes: one term per dimension.
+        value: for integer tensors that name entries of a vocabulary, how the ids are permuted.
+    """
+
+    axes: tuple[Axis, ...]
+    value: Axis | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return tuple(a.size for a in self.axes)
+
+    def walk(self) -> Action:
+        """The action with every bound variable replaced."""
+        return Action(tuple(ax.walk(a) for a in self.axes), self.value and ax.walk(self.value))
+
+    def with_axis(self, dim: int, term: Axis) -> Action:
+        """The action with the term of one dimension replaced."""
+        axes = list(self.axes)
+        axes[dim] = term
+        return Action(tuple(axes), self.value)
+
+    def is_trivial(self) -> bool:
+        """Whether the action is known and does nothing."""
+        return all(ax.is_trivial(a) for a in self.axes) and (self.value is None or ax.is_trivial(self.value))
+
+    def __str__(self) -> str:
+        text = f"({', '.join(ax.describe(a) for a in self.axes)})"
+        return text + (f" of ids ({ax.describe(self.value)})" if self.value else "")
+
+
+def act(action: Action, x: Tensor) -> Tensor:
+    """The tensor under reverse complement.
+
+    Args:
+        action: a known action.
+        x: a tensor of the action's rank; a dimension may differ from the action's size when its
+            term is trivial or a plain reversal (other batch sizes and lengths).
+
+    Returns: a tensor of the shape of x.
+
+    Raises:
+        ValueError: an axis has another size than its action, or is not known yet.
+    """
+    if x.dim() != len(action.axes):
+        raise ValueError(f"an action on {len(action.axes)} axes met a tensor of shape {tuple(x.shape)}")
+    flips = []
+    for dim, term in enumerate(map(ax.walk, action.axes)):
+        if ax.is_trivial(term):
+            continue
+        if isinstance(term, ax.Leaf) and term.perm == "reversed":
+            flips.append(dim)
+            continue
+        if x.shape[dim] != term.size:
+            raise ValueError(f"axis {dim} has {x.shape[dim]} entries, its action {term.size}")
+        x = x.index_select(dim, ax.indices(term).to(x.device))
+        sign = ax.signs(term)
+        if sign is not None:
+            x = x * sign.to(x).view(-1, *[1] * (x.dim() - dim - 1))
+    x = x.flip(flips) if flips else x
+    if action.value is not None:
+        x = ax.indices(action.value).to(x.device)[x.long()].to(x.dtype)
+    return x
+
+
+# --- specs ------------------------------------------------------------------------------------
+
+Finder = Callable[[Sequence[int]], "Action"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a tensor is; subclasses say how reverse complement acts on its channel axis.
+
+    Attributes:
+        layout: axes in einops letters: ``n`` batch, ``c`` channels, ``l`` length, ``1`` unit;
+            or ``"auto"``.
+    """
+
+    def channel(self) -> Axis | None:
+        """Action on the channel axis, or None when there is no such axis."""
+        return None
+
+    def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
+        """The action on a tensor of this shape.
+
+        Raises:
+            NeedsChoiceError: the layout does not fit, or several readings do.
+        """
+        own = getattr(self, "layout", "auto")
+        layout = own if own != "auto" else layout
+        readings = self.readings(tuple(shape)) if layout == "auto" else [tuple(layout.split())]
+        if not readings:
+            raise NeedsChoiceError(
+                f"no axis of shape {tuple(shape)} fits {self}",
+                why=f"the axes must be read as {self.forms()}",
+                do='check the alphabet or the tracks, or say which axis is which: layout="n c l"',
+            )
+        if len(readings) > 1:
+            listed = " or ".join(f'"{" ".join(r)}"' for r in readings)
+            raise NeedsChoiceError(
+                f"shape {tuple(shape)} can be read as {listed}",
+                why=f"both fit {self}",
+                do=f'say which: layout="{" ".join(readings[0])}"',
+            )
+        return self._placed(tuple(shape), readings[0])
+
+    def forms(self) -> str:
+        """The layouts this spec can be read from, in words."""
+        return "n (batch), c (channels) and l (length)"
+
+    def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
+        """Every layout that fits a shape."""
+        channel = self.channel()
+        names = ["l"] if channel is None else ["c", "l"]
+        return arrangements(shape, names, channel.size if channel else 0)
+
+    def _placed(self, shape: tuple[int, ...], letters: tuple[str, ...]) -> Action:
+        channel = self.channel()
+        if len(letters) != len(shape) or set(letters) - set("ncl1"):
+            raise NeedsChoiceError(
+                f"layout {' '.join(letters)!r} does not fit shape {shape}",
+                why="a layout names each axis with one of n, c, l, 1",
+                do='write one letter per axis, such as layout="n c l"',
+            )
+        axes: list[Axis] = []
+        for size, letter in zip(shape, letters, strict=True):
+            wrong = (letter == "1" and size != 1) or (letter == "c" and (channel is None or channel.size != size))
+            if wrong:
+                expected = 1 if letter == "1" or channel is None else channel.size
+                raise NeedsChoiceError(
+                    f"layout {' '.join(letters)!r} does not fit shape {shape}",
+                    why=f"axis {letter!r} has {size} entries, {self} has {expected}",
+                    do="name the axes in the order of the tensor, and check the alphabet or the tracks",
+                )
+            axes.append({"n": ax.batch, "l": ax.length, "1": ax.trivial}.get(letter, lambda _: channel)(size))  # type: ignore[arg-type,return-value]
+        return Action(tuple(axes))
+
+
+def arrangements(shape: tuple[int, ...], names: Sequence[str], channels: int) -> list[tuple[str, ...]]:
+    """Layouts of a batched tensor whose non-unit axes are `names`; ``c`` must have its size."""
+    if len(shape) == len(names):  # no batch axis
+        spots, lead = tuple(range(len(shape))), []
+    else:
+        spots, lead = tuple(range(1, len(shape))), ["n"]
+    found = []
+    for chosen in permutations(spots, len(names)):
+        placed = dict(zip(chosen, names, strict=True))
+        rest_is_unit = all(i in placed or shape[i] == 1 for i in spots)
+        channel_fits = all(name != "c" or shape[i] == channels for i, name in placed.items())
+        if rest_is_unit and channel_fits:
+            found.append(tuple([*lead, *(placed.get(i, "1") for i in spots)]))
+    same_action = {tuple("l" if s == 1 and c == "1" else c for s, c in zip(shape, r, strict=True)): r for r in found}
+    return list(same_action.values())
+
+
+@dataclass(frozen=True)
+class OneHot(Spec):
+    """One-hot nucleotides in the order of `alphabet`, such as ``"ACGT"`` or ``"ACGTN"``.
+
+    Raises:
+        ValueError: a letter is no nucleotide code, repeats, or its complement is missing.
+    """
+
+    alphabet: str
+    layout: str = "auto"
+
+    def __post_init__(self) -> None:
+        self.channel()
+
+    def channel(self) -> Axis:
+        """Each base comes from its complement."""
+        letters = self.alphabet.upper()
+        unknown = [c for c in letters if c not in COMPLEMENT]
+        if unknown or len(set(letters)) != len(letters) or not letters:
+            raise ValueError(f"alphabet {self.alphabet!r}: letters must be distinct nucleotide codes, got {unknown or letters!r}")
+        return ax.permutation([_complement_at(letters, c) for c in letters])
+
+    def __str__(self) -> str:
+        return f"one-hot {self.alphabet}"
+
+
+def _complement_at(alphabet: str, letter: str) -> int:
+    partner = COMPLEMENT[letter]
+    if letter == "A" and "T" not in alphabet:
+        partner = "U"
+    if partner not in alphabet or (letter in "TU" and "T" in alphabet and "U" in alphabet):
+        raise ValueError(f"alphabet {alphabet!r}: the complement of {letter} is not in it")
+    return alphabet.index(partner)
+
+
+@dataclass(frozen=True)
+class Tracks(Spec):
+    """Stranded and unstranded tracks: each ``+`` swaps with the next ``-``, each ``.`` stays.
+
+    Args:
+        signs: one character per track, such as ``"+-"`` or ``"+-.."``.
+        layout: axes in einops letters when shapes alone leave a choice, such as ``"n l c"``.
+
+    Raises:
+        ValueError: another character, or a strand without its partner.
+    """
+
+    signs: str
+    layout: str = "auto"
+
+    def __post_init__(self) -> None:
+        self.channel()
+
+    def channel(self) -> Axis:
+        """Plus tracks come from minus tracks and back."""
+        table, waiting = list(range(len(self.signs))), []
+        for i, c in enumerate(self.signs):
+            if c == "+":
+                waiting.append(i)
+            elif c == "-" and waiting:
+                plus = waiting.pop(0)
+                table[plus], table[i] = i, plus
+            elif c != ".":
+                raise ValueError(f"tracks {self.signs!r}: {c!r} at {i} is not '+', '-' or '.', or a '-' before its '+'")
+        if waiting or not table:
+            raise ValueError(f"tracks {self.signs!r}: each '+' needs a '-' after it")
+        return ax.permutation(table)
+
+    def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
+        """With a length, or without: stranded counts have shape (N, T)."""
+        if len(shape) == 2:
+            return arrangements(shape, ["c"], len(self.signs))
+        return super().readings(shape)
+
+    def forms(self) -> str:
+        """The layouts this spec can be read from, in words."""
+        return f"n (batch), c ({len(self.signs)} tracks) and, for profiles, l (length)"
+
+    def __str__(self) -> str:
+        return f"tracks {self.signs}"
+
+
+@dataclass(frozen=True, init=False)
+class Tokens(Spec):
+    """Integer ids of nucleotide texts: characters, k-mers and special tokens.
+
+    Args:
+        vocab: the text of each id in order (a string or a list), or a mapping from text to id.
+            A text of nucleotides maps to its reverse complement, any other to itself.
+        layout: axes in einops letters, such as ``"n l"``.
+
+    Raises:
+        ValueError: ids are not 0, 1, 2, ..., or a reverse complement is not in the vocabulary.
+    """
+
+    vocab: tuple[str, ...]
+    layout: str = "auto"
+
+    def __init__(self, vocab: str | Sequence[str] | Mapping[str, int], layout: str = "auto") -> None:
+        if isinstance(vocab, Mapping):
+            if sorted(vocab.values()) != list(range(len(vocab))):
+                raise ValueError("the ids of a vocabulary must be 0, 1, 2, ... without gaps")
+            vocab = sorted(vocab, key=vocab.__getitem__)
+        object.__setattr__(self, "vocab", tuple(vocab))
+        object.__setattr__(self, "layout", layout)
+        self.values()
+
+    def values(self) -> Axis:
+        """How the ids are permuted."""
+        place = {text: i for i, text in enumerate(self.vocab)}
+        if len(place) != len(self.vocab):
+            raise ValueError("a vocabulary has a text twice")
+        partners = [_reverse_complement_text(t) for t in self.vocab]
+        missing = [p for p in partners if p not in place]
+        if missing:
+            raise ValueError(f"the vocabulary lacks {missing[0]!r}, a reverse complement of one of its texts")
+        return ax.permutation([place[p] for p in partners])
+
+    def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
+        """The action on ids: positions reverse, ids go to their reverse complements."""
+        return Action(super().action(shape, layout).axes, self.values())
+
+    def forms(self) -> str:
+        """The layouts this spec can be read from, in words."""
+        return "n (batch) and l (length)"
+
+    def __str__(self) -> str:
+        return f"tokens of {len(self.vocab)} texts"
+
+
+def _reverse_complement_text(text: str) -> str:
+    upper = text.upper()
+    if not text or any(c not in COMPLEMENT for c in upper):
+        return text
+    flipped = "".join(COMPLEMENT[c] for c in reversed(upper))
+    flipped = flipped.replace("T", "U") if "U" in upper else flipped
+    return flipped if text == upper else flipped.lower()
+
+
+@dataclass(frozen=True)
+class Invariant(Spec):
+    """A tensor that does not change under reverse complement."""
+
+    def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
+        """Every axis stays."""
+        return Action(tuple(ax.batch(s) if i == 0 else ax.trivial(s) for i, s in enumerate(shape)))
+
+    def __str__(self) -> str:
+        return "invariant"
+
+
+@dataclass(frozen=True)
+class Antisymmetric(Spec):
+    """A tensor without length that changes its sign, such as a strand-bias score."""
+
+    def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
+        """Every entry is multiplied by -1; the sign lies on the last axis."""
+        axes = Invariant().action(shape).axes or ()
+        if not axes:
+            raise ConversionError("an antisymmetric scalar has no axis", do="return a tensor with a batch axis")
+        return Action((*axes[:-1], ax.product([axes[-1], ax.SIGN])))
+
+    def __str__(self) -> str:
+        return "antisymmetric"
+
+
+SpecLike = str | Spec
+
+
+def read_spec(text: SpecLike) -> Spec:
+    """The spec a string stands for.
+
+    Args:
+        text: letters (a one-hot alphabet), ``+ - .`` (tracks), ``"invariant"``, ``"antisymmetric"``, or a spec.
+
+    Raises:
+        ValueError: the string is none of these.
+    """
+    if isinstance(text, Spec):
+        return text
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"{text!r} is no spec: use an alphabet, tracks such as '+-', 'invariant' or 'antisymmetric'")
+    if text in ("invariant", "antisymmetric"):
+        return Invariant() if text == "invariant" else Antisymmetric()
+    return Tracks(text) if set(text) <= set("+-.") else OneHot(text)
+
+
+def reverse_complement(x: Tensor | str, alphabet: SpecLike = "ACGT", layout: str = "auto") -> Tensor | str:
+    """The reverse complement of a string, a one-hot tensor, tracks or a tensor of tokens.
+
+    Args:
+        x: a string of nucleotides, or a tensor: one-hot of shape (N, A, L) or another layout, in the
+            base order of `alphabet`; or integer ids of shape (N, L) when `alphabet` is `Tokens`.
+        alphabet: base order, or any input spec.
+        layout: axes in einops letters; ``"auto"`` finds them.
+
+    Returns: the same type and shape as x.
+
+    Raises:
+        ValueError: a letter of a string has no complement.
+        NeedsChoiceError: the shape can be read in several ways, or in none.
+
+    Source: IUPAC-IUB nomenclature, Nucleic Acids Res. 13:3021 (1985), for the ambiguity codes.
+    """
+    if isinstance(x, str):
+        if any(c not in COMPLEMENT for c in x.upper()):
+            raise ValueError(f"no complement for {sorted({c for c in x.upper() if c not in COMPLEMENT})}")
+        return _reverse_complement_text(x)
+    return act(read_spec(alphabet).action(x.shape, layout), x)
+
+
+def random_like(spec: Spec, action: Action, example: Tensor, generator: torch.Generator) -> Tensor:
+    """A random tensor of the kind a spec describes: one-hot bases, ids, or the like of the example.
+
+    Args:
+        spec: the spec of the input.
+        action: its action on the example.
+        example: a tensor whose shape, dtype and device are taken.
+        generator: the source of randomness, on the CPU.
+
+    Returns: a tensor like `example`. An invariant integer input is returned as it is: its values are
+        keys the model may look up.
+    """
+    if action.value is not None:
+        draw = torch.randint(action.value.size, example.shape, generator=generator)
+    elif isinstance(spec, OneHot):
+        dim = next(i for i, a in enumerate(action.axes) if not ax.role(a) and a.size == len(spec.alphabet))
+        moved = [s for i, s in enumerate(example.shape) if i != dim]
+        draw = torch.nn.functional.one_hot(
+            torch.randint(len(spec.alphabet), moved, generator=generator), len(spec.alphabet)
+        ).movedim(-1, dim)
+    elif example.is_floating_point():
+        draw = torch.randn(example.shape, generator=generator, dtype=torch.float64)
+    else:
+        return example
+    return draw.to(device=example.device, dtype=example.dtype)

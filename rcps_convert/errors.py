@@ -1,0 +1,140 @@
+"""What a conversion can refuse, and how it says so.
+
+Every refusal answers five questions: *what* was refused, *where* (module path, source line, graph
+node), *got* (the shapes and actions met there), *why* it cannot be done, and what to *do* instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Where:
+    """A place in the user's model.
+
+    Attributes:
+        path: dotted module path as in ``model.named_modules()``; ``""`` is the model itself.
+        source: ``"file.py:line"`` of the user's own code, or None when unknown.
+        node: name of the node in the traced graph, or None.
+    """
+
+    path: str = ""
+    source: str | None = None
+    node: str | None = None
+
+    def __str__(self) -> str:
+        text = self.path or "(the model itself)"
+        if self.source:
+            text += f" ({self.source})"
+        return text + (f", node {self.node}" if self.node else "")
+
+
+class ConversionError(ValueError):
+    """A conversion was refused; the model is as it was.
+
+    Args:
+        what: one line, what was refused.
+        where: the place in the model, if there is one.
+        got: the shapes and actions met there.
+        why: the reason.
+        do: what the user can do instead.
+
+    Attributes:
+        problems: every problem found, in graph order; ``(self,)`` when there is one.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: Where | None = None,
+        got: str | None = None,
+        why: str | None = None,
+        do: str | None = None,
+    ) -> None:
+        self.what, self.where, self.got, self.why, self.do = what, where, got, why, do
+        self.problems: tuple[ConversionError, ...] = (self,)
+        super().__init__(what)
+
+    def describe(self) -> str:
+        """This problem alone, as lines ``what / where / got / why / do``."""
+        rows = [("where", self.where), ("got", self.got), ("why", self.why), ("do", self.do)]
+        return "\n".join([self.what] + [f"  {name:<6} {text}" for name, text in rows if text])
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return self.describe()
+        listed = [f"{i}. {type(p).__name__}: {p.describe()}" for i, p in enumerate(self.problems, 1)]
+        return "\n".join([f"{len(self.problems)} problems, the first: {self.what}", *listed])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.__dict__.copy()))
+
+
+def _rebuild(cls: type[ConversionError], state: dict[str, object]) -> ConversionError:
+    error = cls(str(state["what"]))
+    error.__dict__.update(state)
+    return error
+
+
+class NoRuleError(ConversionError):
+    """Not yet: an operator or a way of using one that no rule covers."""
+
+
+class BreaksSymmetryError(ConversionError):
+    """Never, as the model is: no choice of weights makes this operation equivariant."""
+
+
+class NeedsChoiceError(ConversionError):
+    """Ambiguous: two readings fit, and only the user can say which one is meant."""
+
+
+class TraceError(ConversionError):
+    """``torch.export`` could not trace the model."""
+
+
+class VerificationError(ConversionError):
+    """The converted model did not pass the numerical check of the law it was built for."""
+
+
+def gather(problems: Sequence[ConversionError]) -> ConversionError:
+    """One error that reports all problems, of the class of the first.
+
+    Args:
+        problems: at least one problem, in the order to report.
+    """
+    if len(problems) == 1:
+        return problems[0]
+    first = problems[0]
+    error = type(first)(first.what, where=first.where, got=first.got, why=first.why, do=first.do)
+    error.problems = tuple(problems)
+    return error
+
+
+class Refusal(Exception):  # noqa: N818 - a short fact for inference, never shown to users as it is
+    """A fact a rule states about one node; inference adds the place and raises it as a problem.
+
+    Args:
+        kind: the class of problem to report.
+        what, why, do, got: as in `ConversionError`; `got` defaults to the operands' actions.
+    """
+
+    def __init__(
+        self,
+        kind: type[ConversionError],
+        what: str,
+        *,
+        why: str,
+        do: str,
+        got: str | None = None,
+    ) -> None:
+        self.kind, self.what, self.why, self.do, self.got = kind, what, why, do, got
+        super().__init__(what)
+
+    def at(self, where: Where, got: str | None = None) -> ConversionError:
+        """The problem this fact is, at a place in the model."""
+        return self.kind(
+            self.what, where=where, got=self.got or got, why=self.why, do=self.do
+        )

@@ -1,0 +1,456 @@
+"""Solve for the action of every tensor of a traced model.
+
+Inputs have known actions, parameters and hidden tensors have unknown ones; rules relate them, and
+`axis.unify` solves. What stays open becomes regular. All problems are collected.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from . import axis as ax
+from . import rules as _rules  # noqa: F401 - registers the rules
+from .action import Action, Antisymmetric, Invariant, Spec, act
+from .axis import Axis, Mismatch
+from .errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, Refusal, Where
+from .registry import RULES, Const, is_pointwise, op_name
+from .rules.pointwise import pointwise
+from .trace import Node, Ref, Trace, is_inplace
+
+AUTO = "auto"
+
+SHAPE_ONLY = {
+    "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor",
+}  # fmt: skip
+"""Operators that use their operand's shape and dtype, not its values."""
+
+STATISTICS = ("batch_norm", "instance_norm")
+"""Operators whose fourth and fifth operand are running statistics, not constants."""
+
+
+@dataclass
+class Pin:
+    """A constant met by the inputs' side of the graph: its own symmetry limits the actions."""
+
+    const: Const
+    action: Action
+    where: Where
+
+
+@dataclass
+class Site:
+    """A node as its rule sees it.
+
+    Attributes:
+        node: the traced node.
+        op, shape, value: of the node.
+    """
+
+    node: Node
+    pins: list[Pin]
+
+    @property
+    def op(self) -> Any:
+        """The operator."""
+        return self.node.op
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        return self.node.shape
+
+    @property
+    def value(self) -> Any:
+        """Fake tensor, or nested fake tensors, of the result."""
+        return self.node.value
+
+    def constant(self, const: Const) -> Action:
+        """The open action of a constant; its value limits it once the rest is known."""
+        action = Action(tuple(_constant_axis(const.value, d) for d in range(const.value.dim())))
+        self.pins.append(Pin(const, action, self.node.where))
+        return action
+
+
+def _constant_axis(value: Tensor, dim: int) -> Axis:
+    """Open; a size-1 axis of values that are not all zero cannot change sign."""
+    if value.shape[dim] == 1:
+        return ax.trivial(1) if bool(value.any()) else ax.Var(1)
+    return ax.Var(value.shape[dim], unsigned=bool(value.any()))
+
+
+def _uniform(value: Tensor, dim: int) -> bool:
+    return value.numel() == 0 or bool((value == value.narrow(dim, 0, 1)).all())
+
+
+@dataclass
+class Inference:
+    """The solution for one model, over one or more traces that share its parameters.
+
+    Attributes:
+        parameters: action per parameter name.
+        statistics: action per buffer that holds running statistics.
+        values: per trace, the action of every result: `Action`, `Const`, nested, or None where unknown.
+        outputs: per output leaf, its action; None for a leaf that is no tensor of the inputs.
+        problems: everything that stands in the way.
+        averaged: buffers to replace by their mean with their mirror image, with their actions.
+        regions: modules that are run on both strands, left out of the solution.
+    """
+
+    parameters: dict[str, Action] = field(default_factory=dict)
+    statistics: dict[str, Action] = field(default_factory=dict)
+    values: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[Action | None] = field(default_factory=list)
+    problems: list[ConversionError] = field(default_factory=list)
+    averaged: dict[str, Action] = field(default_factory=dict)
+    regions: tuple[str, ...] = ()
+    pins: list[Pin] = field(default_factory=list)
+
+    def report(self, problem: ConversionError) -> None:
+        """Collect a problem, once per place."""
+        known = {(p.what, p.where and (p.where.path, p.where.source)) for p in self.problems}
+        if (problem.what, problem.where and (problem.where.path, problem.where.source)) not in known:
+            self.problems.append(problem)
+
+
+def infer(
+    traces: list[Trace],
+    inputs: list[Action | None],
+    outputs: list[Spec | str],
+    *,
+    regions: tuple[str, ...] = (),
+    symmetrise_buffers: bool = False,
+) -> Inference:
+    """The actions of a model's parameters, results and outputs.
+
+    Args:
+        traces: of one model, sharing its parameters.
+        inputs: action of each input leaf, None for leaves that are no tensors.
+        outputs: spec of each output leaf, or ``"auto"``.
+        regions: paths of modules that run on both strands; their results are open.
+        symmetrise_buffers: a buffer that is not invariant is to be averaged instead of refused.
+    """
+    result = Inference(regions=regions)
+    for trace in traces:
+        _Walk(trace, result).run(inputs)
+    _pin_outputs(traces, result, outputs)
+    _pin_constants(result)
+    ax.settle(_all_axes(result))
+    _check_constants(result, symmetrise_buffers)
+    return result
+
+
+class _Walk:
+    """One pass over one trace."""
+
+    def __init__(self, trace: Trace, result: Inference) -> None:
+        self.trace, self.result = trace, result
+        self.env: dict[str, Any] = {}
+        result.values.append(self.env)
+
+    def run(self, inputs: list[Action | None]) -> None:
+        self._sources(inputs)
+        for node in self.trace.nodes:
+            if node.op is operator.getitem:
+                whole = self.env.get(node.args[0].name)
+                self.env[node.name] = None if whole is None else whole[node.args[1]]
+            elif self._in_region(node):
+                self.env[node.name] = pytree.tree_map(self._open, node.value)
+            elif not op_name(node.op).startswith(("_assert", "sym_")):
+                self.env[node.name] = self._node(node)
+
+    def _in_region(self, node: Node) -> bool:
+        return any(path in self.result.regions for path, _ in node.scope)
+
+    def _open(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        batch = next((a.axes[0].size for a in self.env.values() if isinstance(a, Action) and _is_batch(a)), None)
+        axes = [ax.batch(s) if i == 0 and s == batch else ax.Var(s) for i, s in enumerate(value.shape)]
+        return Action(tuple(axes))
+
+    def _sources(self, inputs: list[Action | None]) -> None:
+        statistics = {n.args[i].name for n in self.trace.nodes if op_name(n.op) in STATISTICS for i in (3, 4) if isinstance(n.args[i], Ref)}
+        given = iter(inputs)
+        for name, source in self.trace.sources.items():
+            if source.kind == "input":
+                action = next(given)
+                self.env[name] = source.value if action is None else action
+            elif source.kind == "parameter":
+                self.env[name] = self.result.parameters.setdefault(source.target, _unknown(source.value))
+            elif name in statistics:
+                self.env[name] = self.result.statistics.setdefault(source.target, _unknown(source.value))
+            elif name in self.trace.written:
+                self.env[name] = None
+                self._refuse_written(source.target)
+            else:
+                buffer = source.target if source.kind == "buffer" else None
+                self.env[name] = Const(source.value.detach().clone(), buffer)
+
+    def _refuse_written(self, name: str) -> None:
+        self.result.report(
+            NoRuleError(
+                f"the buffer {name} is updated from hidden values",
+                where=Where(name.rpartition(".")[0]),
+                why="only the running statistics of norm layers are understood as state",
+                do="keep the update outside of forward, or convert the submodules that do not hold it",
+            )
+        )
+
+    def _node(self, node: Node) -> Any:
+        operands = [self.env.get(r) for r in node.refs()]
+        if any(o is None for o in operands):
+            return None
+        if op_name(node.op) in SHAPE_ONLY:
+            return self._fold(node, shape_only=True)
+        random = torch.Tag.nondeterministic_seeded in getattr(node.op, "tags", ())
+        if not random and not any(_is_symbolic(o) for o in operands):
+            return self._fold(node)
+        return self._apply(node)
+
+    def _fold(self, node: Node, *, shape_only: bool = False) -> Any:
+        """Evaluate a node whose operands are known."""
+
+        def fill(leaf: Any) -> Any:
+            if not isinstance(leaf, Ref):
+                return leaf
+            value = self.env[leaf.name]
+            if isinstance(value, Const):
+                return value.value
+            return torch.zeros(value.shape) if isinstance(value, Action) and shape_only else value
+
+        args, kwargs = pytree.tree_map(fill, (node.args, node.kwargs))
+        if shape_only and node.value.dtype != torch.float32 and "dtype" not in kwargs:
+            kwargs = {**kwargs, "dtype": node.value.dtype}
+        try:
+            value = pytree.tree_map(lambda v: Const(v) if isinstance(v, Tensor) else v, node.op(*args, **kwargs))
+        except Exception as fact:
+            self.result.report(self._uncovered(node, f"evaluating it failed: {fact}"))
+            return None
+        only = next((self.env[r] for r in node.refs()), None)
+        if isinstance(value, Const) and isinstance(only, Const) and only.buffer and torch.equal(only.value, value.value):
+            value = Const(value.value, only.buffer)
+        return Site(node, self.result.pins).constant(value) if node.name in self.trace.written else value
+
+    def _apply(self, node: Node) -> Any:
+        function = _lookup(node.op)
+        if function is None:
+            self.result.report(self._uncovered(node, "no rule says how reverse complement passes through it"))
+            return None
+        site = Site(node, self.result.pins)
+        args, kwargs = self._operands(site, getattr(function, "wants_constants", False))
+        try:
+            with ax.attempt():
+                value = function(site, *args, **kwargs)
+                if is_inplace(node.op):
+                    for before, after in zip(args[0].axes, value.axes, strict=True):
+                        ax.unify(before, after)
+                _check_shape(node, value)
+        except Refusal as fact:
+            self.result.report(fact.at(node.where, _got(args, kwargs)))
+        except Mismatch as fact:
+            self.result.report(_disagreement(node, fact, _got(args, kwargs)))
+        except (TypeError, IndexError, KeyError, AttributeError, ValueError) as fact:
+            self.result.report(self._uncovered(node, f"its rule does not cover this call: {fact}"))
+        else:
+            return value
+        return None
+
+    def _operands(self, site: Site, constants: bool) -> Any:
+        def fill(leaf: Any) -> Any:
+            value = self.env[leaf.name] if isinstance(leaf, Ref) else leaf
+            return site.constant(value) if isinstance(value, Const) and not constants else value
+
+        return pytree.tree_map(fill, (site.node.args, site.node.kwargs))
+
+    def _uncovered(self, node: Node, why: str) -> ConversionError:
+        operands = [str(a) for r in node.refs() if isinstance(a := self.env.get(r), Action)]
+        return NoRuleError(
+            f"no rule for {node.op}",
+            where=node.where,
+            got="; ".join(operands) or None,
+            why=why,
+            do="register one with rcps_convert.rule, or write this step with operators that have one",
+        )
+
+
+def _is_batch(action: Action) -> bool:
+    found = ax.role(action.axes[0]) if action.axes else None
+    return found is not None and found.name == "batch"
+
+
+def _unknown(value: Tensor) -> Action:
+    return Action(tuple(ax.Var(s) for s in value.shape))
+
+
+def _is_symbolic(value: Any) -> bool:
+    return any(isinstance(leaf, Action) for leaf in pytree.tree_leaves(value))
+
+
+def _lookup(op: Any) -> Any:
+    """An operator's rule; an in-place operator has that of its plain twin."""
+    if op in RULES:
+        return RULES[op]
+    name = op_name(op)
+    if is_inplace(op) and name.endswith("_"):
+        packet = getattr(getattr(torch.ops, op.namespace), name[:-1], None)
+        twin = getattr(packet, op._overloadname, None) or getattr(packet, "default", None)
+        if twin in RULES:
+            return RULES[twin]
+    return pointwise if is_pointwise(op) else None
+
+
+def _check_shape(node: Node, value: Any) -> None:
+    """A rule must return one action per result, of its shape."""
+    wanted = [tuple(v.shape) for v in pytree.tree_leaves(node.value) if isinstance(v, Tensor)]
+    found = [a.shape for a in pytree.tree_leaves(value) if isinstance(a, Action)]
+    if wanted != found:
+        raise ValueError(f"the rule gave shapes {found}, the operator {wanted}")
+
+
+def _got(args: Any, kwargs: Any) -> str | None:
+    operands = [str(a.walk()) for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Action)]
+    return "; ".join(operands) or None
+
+
+def _disagreement(node: Node, fact: Mismatch, got: str | None) -> ConversionError:
+    return BreaksSymmetryError(
+        f"the operands of {op_name(node.op)} transform in ways that do not fit together",
+        where=node.where,
+        got=got,
+        why=str(fact),
+        do="check the layout of the operands there, and that lengths and channels meet their like",
+    )
+
+
+# --- what the outputs and the constants demand --------------------------------------------------
+
+
+def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]) -> None:
+    for trace, env in zip(traces, result.values, strict=True):
+        actions: list[Action | None] = []
+        for i, (leaf, spec) in enumerate(zip(trace.outputs, specs, strict=True)):
+            value = env.get(leaf.name) if isinstance(leaf, Ref) else leaf
+            if isinstance(value, Const):
+                value = Action(tuple(ax.trivial(s) for s in value.value.shape))
+            actions.append(value if isinstance(value, Action) else None)
+            if isinstance(value, Action):
+                where = next((n.where for n in trace.nodes if isinstance(leaf, Ref) and n.name == leaf.name), None)
+                _pin_output(value, spec, result, where or Where(), f"output {i}" if len(specs) > 1 else "the output")
+        result.outputs = actions
+
+
+def _pin_output(x: Action, spec: Spec | str, result: Inference, where: Where, name: str) -> None:
+    got = str(x.walk())
+    try:
+        with ax.attempt():
+            _demand(x, spec, name)
+    except Refusal as fact:
+        result.report(fact.at(where, got))
+    except Mismatch as fact:
+        words = "invariant (auto)" if spec == AUTO else str(spec)
+        result.report(
+            NeedsChoiceError(
+                f"{name} cannot be {words}",
+                where=where,
+                got=got,
+                why=str(fact),
+                do='say how it transforms: outputs="invariant", "+-", "ACGT", "antisymmetric" or Tracks(...)',
+            )
+        )
+
+
+def _demand(x: Action, spec: Spec | str, name: str) -> None:
+    """Unify an output's action with its spec."""
+    if isinstance(spec, str):
+        for term in x.axes:
+            ax.trivialise(term)
+            if not _only_lengths(term):
+                raise Mismatch(f"its axis of {term.size} is permuted: {ax.describe(term)}")
+    elif isinstance(spec, (Invariant, Antisymmetric)):
+        lengths = [i for i, t in enumerate(x.axes) if ax.is_length(t) and t.size > 1]
+        if lengths:
+            raise Mismatch(f'axis {lengths[0]} is still a length; an unstranded profile is outputs="."')
+        for term, wanted in zip(x.axes, spec.action(x.shape).axes, strict=True):
+            ax.unify(term, wanted)
+    else:
+        _demand_tracks(x, spec, name)
+
+
+def _only_lengths(term: Axis) -> bool:
+    term = ax.walk(term)
+    factors = term.factors if isinstance(term, ax.Prod) else (term,)
+    return all(ax.is_trivial(f) or ax.is_length(f) for f in factors)
+
+
+def _demand_tracks(x: Action, spec: Spec, name: str) -> None:
+    channel = spec.channel()
+    assert channel is not None
+    layout = getattr(spec, "layout", AUTO)
+    if layout != AUTO:
+        letters = layout.split()
+    else:
+        letters = [r.name[0] if (r := ax.role(t)) and t.size > 1 else "?" for t in x.axes]
+        letters = ["l" if c == "l" else "n" if c == "b" else c for c in letters]
+        fits = [i for i, c in enumerate(letters) if c == "?" and x.axes[i].size == channel.size]
+        if len(fits) != 1:
+            found = "several axes have" if fits else "no axis has"
+            raise Refusal(
+                NeedsChoiceError,
+                f"{name}: {found} {channel.size} entries for {spec}",
+                why=f"its shape is {x.shape}",
+                do='name the axes: outputs=Tracks("+-", layout="n l c")',
+            )
+        letters[fits[0]] = "c"
+    if len(letters) != len(x.axes):
+        raise Mismatch(f"layout {layout!r} has {len(letters)} axes, the output {len(x.axes)}")
+    for term, letter in zip(x.axes, letters, strict=True):
+        if letter == "l" and not ax.is_length(term):
+            raise Mismatch(f"its axis of {term.size} is no length")
+        if letter != "l":
+            ax.unify(term, channel if letter == "c" else ax.trivial(term.size))
+
+
+def _pin_constants(result: Inference) -> None:
+    """What a constant multiplies must leave it invariant; where its entries differ, that is the trivial action."""
+    for pin in result.pins:
+        for dim, term in enumerate(pin.action.axes):
+            if ax.free(term) and not _uniform(pin.const.value, dim):
+                ax.trivialise(term)
+
+
+def _check_constants(result: Inference, symmetrise: bool) -> None:
+    for pin in result.pins:
+        action, value = pin.action.walk(), pin.const.value
+        if action.is_trivial() or torch.allclose(act(action, value.double()), value.double(), rtol=1e-6, atol=1e-12):
+            continue
+        if pin.const.buffer and symmetrise:
+            result.averaged[pin.const.buffer] = action
+            continue
+        name = f"the buffer {pin.const.buffer}" if pin.const.buffer else "a constant made in forward"
+        result.report(
+            BreaksSymmetryError(
+                f"{name} is not invariant under reverse complement",
+                where=pin.where,
+                got=f"shape {tuple(value.shape)}, acted on by {action}",
+                why="its values differ from their mirror image, and it meets an axis that is reversed or swapped",
+                do="make it symmetric or learned"
+                + (", or pass symmetrise_buffers=True to average it" if pin.const.buffer else ", or a registered buffer"),
+            )
+        )
+
+
+def _all_axes(result: Inference) -> Iterable[Axis]:
+    groups = [result.parameters, *result.values, result.statistics]
+    for group in groups:
+        for action in pytree.tree_leaves(list(group.values())):
+            if isinstance(action, Action):
+                yield from action.axes
+    for pin in result.pins:
+        yield from pin.action.axes

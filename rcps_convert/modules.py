@@ -1,0 +1,94 @@
+"""Handling a user's modules without leaving a trace: copies, examples, modes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils import _pytree as pytree
+
+Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
+"""What a model is called with: one tensor, a tuple of arguments, or a dict of keyword arguments."""
+
+
+def fresh_copy(model: nn.Module) -> nn.Module:
+    """A deep copy that shares nothing with the original, not even its parametrized classes.
+
+    ``copy.deepcopy`` shares the dynamic class of a parametrized module, so that removing a
+    parametrization from the copy would remove it from the original too.
+    """
+    twin = copy.deepcopy(model)
+    own_classes(twin)
+    return twin
+
+
+def own_classes(model: nn.Module) -> None:
+    """Give each parametrized module of a model a dynamic class of its own."""
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            cls = type(module)
+            module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
+
+
+def call_arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and keyword arguments an example stands for."""
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    return (tuple(example), {}) if isinstance(example, (tuple, list)) else ((example,), {})
+
+
+def leaves(example: Example) -> list[Any]:
+    """The leaves of the call's arguments, in the order of ``torch.export``'s inputs."""
+    return pytree.tree_leaves(call_arguments(example))
+
+
+def with_leaves(example: Example, values: list[Any]) -> Example:
+    """An example of the same structure with other leaves."""
+    spec = pytree.tree_structure(call_arguments(example))
+    args, kwargs = pytree.tree_unflatten(values, spec)
+    return kwargs if isinstance(example, Mapping) else args
+
+
+def call(model: nn.Module, example: Example) -> Any:
+    """``model(...)`` on an example."""
+    args, kwargs = call_arguments(example)
+    return model(*args, **kwargs)
+
+
+@contextmanager
+def mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put a model in train or eval mode, and every submodule back as it was afterwards."""
+    before = [(m, m.training) for m in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was in before:
+            module.training = was
+
+
+@contextmanager
+def undisturbed_rng() -> Iterator[None]:
+    """Restore the random states of the CPU and of every initialised accelerator afterwards."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+def aliases(model: nn.Module) -> dict[str, list[str]]:
+    """Each parameter's first name with all of its names: shared parameters have several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {group[0]: group for group in names.values()}
+
+
+def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that holds a parameter or buffer, and its name there."""
+    path, _, leaf = name.rpartition(".")
+    return model.get_submodule(path), leaf

@@ -1,0 +1,128 @@
+"""The registry of rules: what each operator says about the actions of its operands and result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from torch import Tensor
+
+from . import axis as ax
+from .action import Action
+from .errors import BreaksSymmetryError, NoRuleError, Refusal
+
+Rule = Callable[..., Any]
+F = TypeVar("F", bound=Rule)
+
+RULES: dict[Any, Rule] = {}
+"""Rules by operator overload."""
+
+
+@dataclass(frozen=True)
+class Const:
+    """A tensor whose value is known when the model is analysed: a buffer, or made inside forward.
+
+    Attributes:
+        value: the tensor.
+        buffer: name of the buffer it is, or None when it was computed.
+    """
+
+    value: Tensor
+    buffer: str | None = None
+
+
+def rule(*ops: Any, constants: bool = False) -> Callable[[F], F]:
+    """Register the inference rule of one or more operators.
+
+    A rule is called like its operator, after a first argument `node` (see `trace.Node`: ``node.shape``
+    is the result's shape), with an `Action` in place of each tensor. It calls ``axis.unify`` on what
+    must agree and returns the action of the result (a tuple for several results). A disagreement it
+    does not catch is reported as `BreaksSymmetryError`; `refuse` states a better reason.
+
+    Args:
+        ops: operator overloads (``torch.ops.aten.relu.default``) or packets, which stand for all
+            their overloads.
+        constants: hand over operands of known value as `Const` rather than as their action.
+
+    Raises:
+        ValueError: an operator has a rule already.
+
+    Example:
+        >>> @rule(torch.ops.mylib.swish.default)          # doctest: +SKIP
+        ... def swish(node, x):
+        ...     '''Pointwise and not odd.'''
+        ...     require_unsigned(x, node, because="swish(-x) is not -swish(x)")
+        ...     return x
+    """
+
+    def register(function: F) -> F:
+        for op in _overloads(ops):
+            if op in RULES:
+                raise ValueError(f"{op} has a rule already: {RULES[op].__name__}")
+            RULES[op] = function
+        function.wants_constants = constants  # type: ignore[attr-defined]
+        return function
+
+    return register
+
+
+def _overloads(ops: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for op in ops:
+        found += [getattr(op, name) for name in op.overloads()] if hasattr(op, "overloads") else [op]
+    return found
+
+
+def refuse(what: str, *, why: str, do: str, never: bool = True, got: str | None = None) -> NoReturn:
+    """Refuse a node: `BreaksSymmetryError`, or `NoRuleError` when `never` is False."""
+    raise Refusal(BreaksSymmetryError if never else NoRuleError, what, why=why, do=do, got=got)
+
+
+def require_unsigned(x: Action, node: Any, *, because: str) -> None:
+    """State that no axis of a tensor may be signed.
+
+    Args:
+        x: the action of an operand.
+        node: the node being inferred.
+        because: the reason, for the report.
+
+    Raises:
+        Refusal: an axis is signed.
+    """
+    try:
+        for term in x.axes:
+            ax.forbid_sign(term)
+    except ax.Mismatch as fact:
+        refuse(
+            f"{op_name(node.op)} of a tensor that changes its sign",
+            why=f"{because}; {fact}",
+            do="use an odd function there (tanh, identity), or declare the output invariant",
+        )
+
+
+def require_no_ids(x: Action, node: Any) -> None:
+    """State that a tensor holds numbers, not ids that reverse complement permutes.
+
+    Raises:
+        Refusal: its values are permuted ids.
+    """
+    if x.value is not None and not ax.is_trivial(x.value):
+        refuse(
+            f"arithmetic ({op_name(node.op)}) on token ids",
+            why="ids are names: reverse complement permutes them, and arithmetic does not follow",
+            do="embed or one-hot encode the ids first",
+            never=False,
+        )
+
+
+def op_name(op: Any) -> str:
+    """The operator's plain name: ``conv1d`` for ``aten.conv1d.default``."""
+    name = getattr(op, "_opname", None) or getattr(op, "__name__", str(op))
+    return str(name)
+
+
+def is_pointwise(op: Any) -> bool:
+    """Whether torch itself tags an operator as pointwise."""
+    return torch.Tag.pointwise in getattr(op, "tags", ())

@@ -1,0 +1,138 @@
+"""What several rules share: dimensions, broadcasting, windows sliding over an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .. import axis as ax
+from ..action import Action
+from ..axis import Axis, Step
+from ..registry import op_name, refuse
+
+
+def dim_of(dim: int, rank: int) -> int:
+    """A dimension counted from the front."""
+    return dim % rank if rank else 0
+
+
+def dims_of(dims: Any, rank: int) -> list[int]:
+    """Dimensions counted from the front; None or an empty list means all."""
+    if dims is None or (isinstance(dims, (list, tuple)) and not dims):
+        return list(range(rank))
+    return [dim_of(d, rank) for d in (dims if isinstance(dims, (list, tuple)) else [dims])]
+
+
+def per_axis(value: Any, rank: int) -> list[int]:
+    """A setting per spatial axis, from one number or a list."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return [int(v) for v in (values * rank if len(values) == 1 else values)]
+
+
+def broadcast(node: Any, operands: Sequence[Action]) -> Action:
+    """The action of a pointwise result: operands agree wherever they broadcast.
+
+    Raises:
+        Mismatch: two operands disagree on an axis.
+    """
+    rank = max((len(x.axes) for x in operands), default=0)
+    result: list[Axis] = []
+    for dim in range(-rank, 0):
+        terms = [x.axes[dim] for x in operands if len(x.axes) >= -dim]
+        wide = [t for t in terms if t.size != 1]
+        if wide:
+            for t in terms:
+                if t.size == 1:
+                    ax.unify(t, ax.trivial(1))
+        chosen = _most_known(wide or terms)
+        for t in wide or terms:
+            ax.unify(chosen, t)
+        result.append(chosen)
+    return Action(tuple(result))
+
+
+def _most_known(terms: Sequence[Axis]) -> Axis:
+    """A term that carries a role, if there is one, so that roles survive."""
+    return next((t for t in terms if ax.role(t)), terms[0])
+
+
+def slide(
+    node: Any, x: Axis, *, kernel: int, stride: int = 1, dilation: int = 1, pad: tuple[int, int] = (0, 0), out: int
+) -> tuple[Axis, Axis]:
+    """A window that slides along an axis: the action of the result's axis and of the kernel's.
+
+    Args:
+        node: the node being inferred.
+        x: the axis slid over.
+        kernel, stride, dilation: of the window, in positions.
+        pad: positions added left and right.
+        out: number of windows.
+
+    Raises:
+        Refusal: the windows are not their own mirror image, or the axis is no length.
+    """
+    extent = dilation * (kernel - 1) + 1
+    if kernel == 1 and stride == 1 and pad == (0, 0):
+        return x, ax.trivial(1)
+    if extent == x.size == kernel and pad == (0, 0):
+        return ax.trivial(1), x
+    if ax.is_length(x):
+        if pad[0] != pad[1]:
+            _refuse_lopsided(node, x, pad, kernel)
+        step = Step(1, sum(pad) - extent + stride, stride)
+        return advance(node, x, step, out), ax.length(kernel)
+    if not ax.free(x) and not ax.is_trivial(x):
+        refuse(
+            f"{op_name(node.op)} slides over an axis that is no length",
+            why=f"under reverse complement this axis is permuted ({ax.describe(x)}), not a position along DNA",
+            do="let the window span the whole axis without padding, or move the bases to the channel axis",
+        )
+    ax.trivialise(x)
+    return ax.trivial(out), ax.trivial(kernel)
+
+
+def advance(node: Any, x: Axis, step: Step, out: int) -> Axis:
+    """The length after an operator, refused when the operator does not reach both edges alike."""
+    role = ax.role(x)
+    assert role is not None
+    if not step.aligned(x.size):
+        below, above = nearest_lengths(role, x.size, step)
+        unit = "model input lengths" if role.steps is not None else "lengths at this operator"
+        near = " and ".join(str(n) for n in (below, above) if n)
+        refuse(
+            f"{op_name(node.op)} over {x.size} positions leaves a remainder",
+            got=f"length {x.size}: {step.mul * x.size + step.add} = {step.div} * {step.out(x.size)} + "
+            f"{(step.mul * x.size + step.add) % step.div}",
+            why="the windows start at the left edge; those of the reverse complement would start at the right edge",
+            do=f"use a length that divides: the nearest {unit} that work are {near}"
+            if near
+            else "change kernel, stride or padding so that the windows reach both edges",
+        )
+    steps = None if role.steps is None else (*role.steps, step)
+    return ax.length(out, ax.Role("length", role.start, steps))
+
+
+def nearest_lengths(role: ax.Role, size: int, step: Step) -> tuple[int | None, int | None]:
+    """The nearest lengths, below and above, at which every step up to this one is aligned."""
+    start, steps = (role.start, (*role.steps, step)) if role.steps is not None else (size, (step,))
+
+    def works(length: int) -> bool:
+        for s in steps:
+            if not s.aligned(length):
+                return False
+            length = s.out(length)
+        return True
+
+    below = next((n for n in range(start - 1, max(0, start - 4096), -1) if works(n)), None)
+    above = next((n for n in range(start + 1, start + 4096) if works(n)), None)
+    return below, above
+
+
+def _refuse_lopsided(node: Any, x: Axis, pad: tuple[int, int], kernel: int) -> None:
+    even = f"; a kernel of {kernel} cannot be centred" if kernel % 2 == 0 else ""
+    refuse(
+        f"{op_name(node.op)} pads {pad[0]} positions on the left and {pad[1]} on the right",
+        got=f"length {x.size} reversed, kernel {kernel}",
+        why=f"the reverse complement would need {pad[1]} on the left and {pad[0]} on the right{even}",
+        do="use an odd kernel, or pad both sides alike: no input length avoids this",
+    )

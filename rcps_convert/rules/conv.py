@@ -1,0 +1,125 @@
+"""Convolutions: contracted channels agree, the kernel is reversed along every length."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from .. import axis as ax
+from ..action import Action
+from ..axis import Axis, Step
+from ..registry import refuse, rule
+from .common import advance, per_axis, slide
+
+aten = torch.ops.aten
+
+
+@rule(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+@rule(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding)
+def conv(
+    node: Any,
+    x: Action,
+    w: Action,
+    b: Action | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Action:
+    """x.C = groups x w.in; w.out = groups x filters = b = y.C; w.K and y.L reversed as x.L is."""
+    spatial = len(w.axes) - 2
+    channel = len(x.axes) - spatial - 1
+    group, into = ax.factor(x.axes[channel], groups, w.axes[1].size)
+    ax.unify(into, w.axes[1])
+    same_group, _ = ax.factor(w.axes[0], groups, w.axes[0].size // groups)
+    ax.unify(group, same_group)
+    if b is not None:
+        ax.unify(b.axes[0], w.axes[0])
+    positions: list[Axis] = []
+    settings = zip(
+        x.axes[channel + 1 :],
+        w.axes[2:],
+        per_axis(stride, spatial),
+        _pads(padding, w, per_axis(dilation, spatial), spatial),
+        per_axis(dilation, spatial),
+        node.shape[channel + 1 :],
+        strict=True,
+    )
+    for length, taps, s, pad, d, out in settings:
+        y, kernel = slide(node, length, kernel=taps.size, stride=s, dilation=d, pad=pad, out=out)
+        ax.unify(taps, kernel)
+        positions.append(y)
+    return Action((*x.axes[:channel], w.axes[0], *positions))
+
+
+def _pads(padding: Any, w: Action, dilation: list[int], spatial: int) -> list[tuple[int, int]]:
+    if padding == "valid":
+        return [(0, 0)] * spatial
+    if padding == "same":
+        totals = [d * (k.size - 1) for d, k in zip(dilation, w.axes[2:], strict=True)]
+        return [(t // 2, t - t // 2) for t in totals]
+    return [(p, p) for p in per_axis(padding, spatial)]
+
+
+@rule(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+def conv_transpose(
+    node: Any,
+    x: Action,
+    w: Action,
+    b: Action | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Action:
+    """x.C = w.in; groups x w.out = b = y.C; w.K and y.L reversed as x.L is."""
+    spatial = len(w.axes) - 2
+    channel = len(x.axes) - spatial - 1
+    ax.unify(x.axes[channel], w.axes[0])
+    group, _ = ax.factor(x.axes[channel], groups, x.axes[channel].size // groups)
+    channels = ax.product([group, w.axes[1]])
+    if b is not None:
+        ax.unify(b.axes[0], channels)
+    positions: list[Axis] = []
+    settings = zip(
+        x.axes[channel + 1 :],
+        w.axes[2:],
+        per_axis(stride, spatial),
+        per_axis(padding, spatial),
+        per_axis(output_padding, spatial),
+        per_axis(dilation, spatial),
+        node.shape[channel + 1 :],
+        strict=True,
+    )
+    for length, taps, s, p, extra, d, out in settings:
+        if ax.is_length(length):
+            if extra:
+                refuse(
+                    f"output_padding={extra} of a transposed convolution",
+                    why="the extra positions are added on the right only; the reverse complement needs them on the left",
+                    do="choose kernel, stride and padding that give the wanted length with output_padding=0",
+                )
+            step = Step(s, d * (taps.size - 1) + 1 - s - 2 * p)
+            y: Axis = advance(node, length, step, out)
+            ax.unify(taps, ax.length(taps.size))
+        else:
+            y, kernel = slide(node, length, kernel=taps.size, stride=s, pad=(p, p), dilation=d, out=out)
+            ax.unify(taps, kernel)
+        positions.append(y)
+    return Action((*x.axes[:channel], channels, *positions))
+
+
+@rule(aten.im2col.default, constants=True)
+def unfold(node: Any, x: Action, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Action:
+    """Patches: x.C x window = y.C, the windows' grid is reversed as the lengths are."""
+    grid, taps = [], []
+    for term, k, d, p, s in zip(x.axes[-2:], kernel_size, dilation, padding, stride, strict=True):
+        out = (term.size + 2 * p - d * (k - 1) - 1) // s + 1
+        y, kernel = slide(node, term, kernel=k, stride=s, dilation=d, pad=(p, p), out=out)
+        grid.append(y)
+        taps.append(kernel)
+    assert math.prod(t.size for t in taps) * x.axes[-3].size == node.shape[-2]
+    return Action((*x.axes[:-3], ax.product([x.axes[-3], *taps]), ax.product(grid)))

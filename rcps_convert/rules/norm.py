@@ -1,0 +1,73 @@
+"""Normalisations: affine parameters and running statistics act like the axes they scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .. import axis as ax
+from ..action import Action
+from ..registry import require_unsigned, rule
+
+aten = torch.ops.aten
+
+BECAUSE = "the shift and the statistics are not odd"
+
+
+@rule(aten.batch_norm.default)
+def batch_norm(
+    node: Any,
+    x: Action,
+    weight: Action | None,
+    bias: Action | None,
+    mean: Action | None,
+    var: Action | None,
+    *settings: Any,
+) -> Action:
+    """weight = bias = running mean = running variance = x.C; pooling over swapped channels is `norm`'s work."""
+    return _per_channel(node, x, x.axes[1], (weight, bias, mean, var))
+
+
+@rule(aten.instance_norm.default)
+def instance_norm(
+    node: Any,
+    x: Action,
+    weight: Action | None,
+    bias: Action | None,
+    mean: Action | None,
+    var: Action | None,
+    *settings: Any,
+) -> Action:
+    """As batch norm, with statistics of each sample."""
+    return _per_channel(node, x, x.axes[1], (weight, bias, mean, var))
+
+
+def _per_channel(node: Any, x: Action, channel: ax.Axis, vectors: tuple[Action | None, ...]) -> Action:
+    require_unsigned(x, node, because=BECAUSE)
+    for vector in vectors:
+        if vector is not None:
+            ax.unify(vector.axes[0], channel)
+    return x
+
+
+@rule(aten.group_norm.default)
+def group_norm(
+    node: Any, x: Action, groups: int, weight: Action | None = None, bias: Action | None = None, *settings: Any
+) -> Action:
+    """x.C = groups x members; weight = bias = x.C."""
+    ax.factor(x.axes[1], groups, x.axes[1].size // groups)
+    return _per_channel(node, x, x.axes[1], (weight, bias))
+
+
+@rule(aten.layer_norm.default, aten.rms_norm.default)
+def layer_norm(
+    node: Any, x: Action, shape: list[int], weight: Action | None = None, bias: Any = None, *settings: Any
+) -> Action:
+    """weight = bias = the trailing axes that are normalised."""
+    require_unsigned(x, node, because=BECAUSE)
+    for vector in (weight, bias):
+        if isinstance(vector, Action):
+            for a, b in zip(vector.axes, x.axes[-len(shape) :], strict=True):
+                ax.unify(a, b)
+    return x

@@ -1,0 +1,272 @@
+"""Putting axes together and taking them apart: a concatenation is a sum of blocks, each mapped to itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import axis as ax
+from ..action import Action
+from ..axis import Axis, Mismatch, Step
+from ..registry import Const, op_name, refuse, rule
+from .common import advance, broadcast, dim_of
+
+aten = torch.ops.aten
+
+
+@rule(aten.cat.default, aten.concat.default, aten.concatenate.default, constants=True)
+def cat(node: Any, tensors: list[Any], dim: int = 0) -> Action:
+    """Other axes agree; the joined axis is the sum of its parts, each mapped to itself."""
+    tensors = [t for t in tensors if not (isinstance(t, Const) and t.value.numel() == 0)]
+    actions = [t if isinstance(t, Action) else node.constant(t) for t in tensors]
+    at = dim_of(dim, len(node.shape))
+    others = [x.with_axis(at, ax.trivial(1)) for x in actions]
+    whole = broadcast(node, others)
+    joined = _mirrored_padding(node, tensors, actions, at) or ax.total(x.axes[at] for x in actions)
+    return Action(whole.with_axis(at, joined).axes, actions[0].value)
+
+
+def _mirrored_padding(node: Any, tensors: list[Any], actions: list[Action], dim: int) -> Axis | None:
+    """A length between equal blocks of one constant value is a longer length."""
+    inner = [i for i, x in enumerate(actions) if ax.is_length(x.axes[dim])]
+    if len(inner) != 1 or len(actions) != 2 * inner[0] + 1:
+        return None
+    left, right = tensors[: inner[0]], tensors[inner[0] + 1 :][::-1]
+    for a, b in zip(left, right, strict=True):
+        if not (isinstance(a, Const) and isinstance(b, Const) and torch.equal(a.value, b.value)):
+            return None
+        if not _uniform(a.value, dim):
+            return None
+    grown = node.shape[dim] - actions[inner[0]].axes[dim].size
+    return advance(node, actions[inner[0]].axes[dim], Step(1, grown), node.shape[dim])
+
+
+def _uniform(value: Tensor, dim: int) -> bool:
+    return bool((value == value.narrow(dim, 0, 1)).all())
+
+
+@rule(aten.stack.default)
+def stack(node: Any, tensors: list[Action], dim: int = 0) -> Action:
+    """The tensors agree; the new axis keeps each in its place."""
+    whole = broadcast(node, tensors)
+    at = dim_of(dim, len(whole.axes) + 1)
+    return Action((*whole.axes[:at], ax.trivial(len(tensors)), *whole.axes[at:]), whole.value)
+
+
+@rule(aten.chunk.default, aten.split.Tensor, aten.split.default, aten.split_with_sizes.default, aten.split.sizes)
+@rule(aten.tensor_split.sections, aten.tensor_split.indices)
+def pieces(node: Any, x: Action, how: Any, dim: int = 0) -> tuple[Action, ...]:
+    """Consecutive blocks, each mapped to itself."""
+    sizes = [int(v.shape[dim]) for v in node.value]
+    return tuple(x.with_axis(dim, p) for p in _cut(node, x.axes[dim], sizes))
+
+
+def _cut(node: Any, term: Axis, sizes: list[int]) -> list[Axis]:
+    """Pieces of an axis; a length is never mapped to itself piece by piece."""
+    try:
+        return ax.split(term, sizes)
+    except Mismatch as fact:
+        if ax.is_length(term):
+            refuse(
+                f"{op_name(node.op)} cuts a length of {term.size} into pieces of {', '.join(map(str, sizes))}",
+                why="under reverse complement the first piece becomes the last",
+                do="process the whole length, or crop both ends alike",
+            )
+        refuse(
+            f"{op_name(node.op)} separates entries that reverse complement swaps",
+            why=str(fact),
+            do="cut where no pair is torn apart, or keep the tensor whole",
+        )
+
+
+@rule(aten.unbind.int)
+def unbind(node: Any, x: Action, dim: int = 0) -> tuple[Action, ...]:
+    """Every entry apart, each mapped to itself."""
+    at = dim_of(dim, len(x.axes))
+    _cut(node, x.axes[at], [1] * x.axes[at].size)
+    ax.unify(x.axes[at], ax.trivial(x.axes[at].size))
+    return tuple(Action((*x.axes[:at], *x.axes[at + 1 :]), x.value) for _ in range(x.axes[at].size))
+
+
+@rule(aten.select.int)
+def select(node: Any, x: Action, dim: int, index: int) -> Action:
+    """One entry, mapped to itself; of a length only the middle one is."""
+    at = dim_of(dim, len(x.axes))
+    term, rest = x.axes[at], Action((*x.axes[:at], *x.axes[at + 1 :]), x.value)
+    i = index % term.size
+    if ax.is_length(term) and term.size > 1:
+        if 2 * i != term.size - 1:
+            _refuse_position(node, term, index)
+        return rest
+    kept = _cut(node, term, [i, 1, term.size - i - 1])[1]
+    ax.unify(kept, ax.trivial(1))
+    return rest
+
+
+def _refuse_position(node: Any, term: Axis, index: int) -> None:
+    place = {0: "first", -1: "last", term.size - 1: "last"}.get(index)
+    at = f"the {place} position" if place else f"position {index} of {term.size}"
+    mirror = "last" if place == "first" else "first" if place else f"position {term.size - 1 - index % term.size}"
+    refuse(
+        f"{op_name(node.op)} of {at} cannot be equivariant",
+        why=f"under reverse complement {at} becomes the {mirror}".replace("the position", "position"),
+        do="pool over positions, or read the middle of an odd length",
+    )
+
+
+@rule(aten.slice.Tensor)
+def slice_(node: Any, x: Action, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Action:
+    """A block mapped to itself; of a length, the middle."""
+    at = dim_of(dim, len(x.axes))
+    term = x.axes[at]
+    taken = range(term.size)[slice(start, end, step)]
+    if len(taken) == term.size:
+        return x
+    if not taken:
+        return x.with_axis(at, ax.trivial(0))
+    if ax.is_length(term):
+        return x.with_axis(at, _crop(node, term, taken))
+    if step > 1 and term.size % step == 0 and len(taken) == term.size // step:
+        outer, inner = ax.factor(term, term.size // step, step)
+        kept = _cut(node, inner, [taken[0], 1, step - taken[0] - 1])[1]
+        ax.unify(kept, ax.trivial(1))
+        return x.with_axis(at, outer)
+    if step > 1:
+        ax.unify(term, ax.trivial(term.size))
+        return x.with_axis(at, ax.trivial(len(taken)))
+    return x.with_axis(at, _cut(node, term, [taken[0], len(taken), term.size - taken[-1] - 1])[1])
+
+
+def _crop(node: Any, term: Axis, taken: range) -> Axis:
+    left, right = taken[0], term.size - 1 - taken[-1]
+    if left != right and len(taken) == 1:
+        _refuse_position(node, term, taken[0])
+    if left != right:
+        refuse(
+            f"a slice drops {left} positions on the left and {right} on the right",
+            why=f"the reverse complement would lose {right} on the left and {left} on the right",
+            do="crop both ends alike, or choose a length for which both ends are cropped alike",
+        )
+    step = Step(1, -left - right + taken.step - 1, taken.step)
+    return advance(node, term, step, len(taken))
+
+
+@rule(aten.narrow.default)
+def narrow(node: Any, x: Action, dim: int, start: int, size: int) -> Action:
+    """A block mapped to itself."""
+    start = start % x.axes[dim].size
+    return slice_(node, x, dim, start, start + size)
+
+
+@rule(aten.pad.default, aten.constant_pad_nd.default, aten.reflection_pad1d.default, aten.replication_pad1d.default)
+@rule(aten.reflection_pad2d.default, aten.replication_pad2d.default)
+def pad(node: Any, x: Action, sizes: list[int], mode: Any = "constant", value: Any = None) -> Action:
+    """A length padded alike on both sides; elsewhere the new entries are fixed."""
+    axes = list(x.axes)
+    for i in range(len(sizes) // 2):
+        left, right, dim = sizes[2 * i], sizes[2 * i + 1], len(axes) - 1 - i
+        if not (left or right):
+            continue
+        if ax.is_length(axes[dim]):
+            axes[dim] = _pad_length(node, axes[dim], left, right)
+        elif mode == "constant" and min(left, right) >= 0:
+            axes[dim] = ax.total([ax.trivial(left), axes[dim], ax.trivial(right)])
+        else:
+            ax.unify(axes[dim], ax.trivial(axes[dim].size))
+            axes[dim] = ax.trivial(axes[dim].size + left + right)
+    return Action(tuple(axes))
+
+
+def _pad_length(node: Any, term: Axis, left: int, right: int) -> Axis:
+    if left != right:
+        refuse(
+            f"{op_name(node.op)} pads {left} positions on the left and {right} on the right",
+            why=f"the reverse complement would need {right} on the left and {left} on the right",
+            do="pad both sides alike, with an odd kernel after it: no input length avoids this",
+        )
+    return advance(node, term, Step(1, left + right), term.size + left + right)
+
+
+@rule(aten.flip.default)
+def flip(node: Any, x: Action, dims: list[int]) -> Action:
+    """A reversal commutes with a reversal; another permutation is conjugated."""
+    axes = list(x.axes)
+    for d in dims:
+        axes[d] = _conjugated(axes[d], torch.arange(axes[d].size).flip(0))
+    return Action(tuple(axes), x.value)
+
+
+@rule(aten.roll.default)
+def roll(node: Any, x: Action, shifts: Any, dims: Any = ()) -> Action:
+    """Entries move in a circle: a length does not commute with that, unless it moves by half."""
+    axes = list(x.axes)
+    places = zip(shifts if isinstance(shifts, (list, tuple)) else [shifts], dims, strict=True)
+    for shift, d in places:
+        axes[d] = _conjugated(axes[d], torch.arange(axes[d].size).roll(shift))
+    return Action(tuple(axes), x.value)
+
+
+def _conjugated(term: Axis, table: Tensor) -> Axis:
+    """The action on an axis whose entries were rearranged: entry j is the old entry table[j]."""
+    if ax.free(term):
+        ax.trivialise(term)
+    if ax.is_trivial(term):
+        return term
+    return _taken(term, table)
+
+
+def _taken(term: Axis, table: Tensor) -> Axis:
+    """The action on chosen entries of an axis.
+
+    Raises:
+        Mismatch: the partner of a chosen entry was not chosen.
+    """
+    if ax.has_sign(term):
+        raise Mismatch("entries of a signed axis are rearranged")
+    place = {int(old): new for new, old in enumerate(table.tolist())}
+    partners = ax.indices(term)[table].tolist()
+    if len(place) != len(table) or any(p not in place for p in partners):
+        raise Mismatch(f"{ax.describe(term)}: an entry is taken without its partner, or twice")
+    moved = ax.permutation([place[p] for p in partners])
+    keeps_role = isinstance(moved, ax.Leaf) and moved.perm == "reversed" and ax.is_length(term)
+    return ax.length(len(table), ax.Role("length", steps=None)) if keeps_role else moved
+
+
+@rule(aten.index_select.default, constants=True)
+def index_select(node: Any, x: Action, dim: int, index: Any) -> Action:
+    """Entries by constant position: each needs its partner."""
+    return _indexed(node, x, dim_of(dim, len(x.axes)), index)
+
+
+@rule(aten.index.Tensor, constants=True)
+def index(node: Any, x: Any, where: list[Any]) -> Action:
+    """As `index_select`, for one axis."""
+    if not isinstance(x, Action):
+        x = node.constant(x)
+    used = [i for i, w in enumerate(where) if w is not None]
+    if len(used) != 1:
+        _refuse_index()
+    return _indexed(node, x, used[0], where[used[0]])
+
+
+def _indexed(node: Any, x: Action, dim: int, index: Any) -> Action:
+    if isinstance(index, Action) or index.value.dim() != 1:
+        _refuse_index()
+    table = index.value
+    if table.dtype == torch.bool:
+        table = table.nonzero().flatten()
+    term = x.axes[dim]
+    ax.trivialise(term)
+    out = ax.trivial(len(table)) if ax.is_trivial(term) else _taken(term, table % max(1, term.size))
+    return x.with_axis(dim, out)
+
+
+def _refuse_index() -> None:
+    refuse(
+        "indexing by several or by computed positions",
+        why="only one axis at a time, by a constant list of positions, is understood",
+        do="index one axis at a time, or use slices",
+        never=False,
+    )

@@ -1,0 +1,145 @@
+"""Pointwise operators: operands agree where they broadcast, signs pass only odd functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .. import axis as ax
+from ..action import Action
+from ..axis import Axis
+from ..registry import op_name, require_no_ids, require_unsigned, rule
+from .common import broadcast
+
+aten = torch.ops.aten
+
+ODD = {
+    "neg", "tanh", "sin", "asin", "sinh", "asinh", "atan", "atanh", "tan", "erf", "erfinv", "sign", "sgn",
+    "hardtanh_symmetric", "softsign", "trunc", "fix", "reciprocal", "tanhshrink", "hardshrink", "softshrink",
+}  # fmt: skip
+"""Functions with f(-x) = -f(x)."""
+
+IDENTITY = {"to", "_to_copy", "alias", "detach", "clone", "contiguous", "lift_fresh_copy", "lift_fresh", "type_as", "copy"}
+"""Operators that return the values of their first argument."""
+
+LINEAR = {"add", "sub", "rsub", "lerp"}
+"""Sums of tensors: signed when all their operands are."""
+
+
+def pointwise(node: Any, *args: Any, **kwargs: Any) -> Action:
+    """Operands agree where they broadcast; signed axes only pass through odd functions and sums."""
+    operands = [a for a in (*args, *kwargs.values()) if isinstance(a, Action)]
+    name = op_name(node.op).rstrip("_")
+    for x in operands:
+        require_no_ids(x, node)
+    numbers = [a for a in args[:2] if isinstance(a, (int, float)) and not isinstance(a, bool)]
+    keeps_sign = name in ODD or (name in LINEAR and not any(numbers))
+    if not keeps_sign:
+        for x in operands:
+            require_unsigned(x, node, because=f"{name}(-x) is not -{name}(x)")
+    return broadcast(node, operands)
+
+
+@rule(*(getattr(aten, name) for name in sorted(IDENTITY - {"contiguous"})), aten.contiguous.default)
+def identity(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
+    """The same values: any action passes."""
+    return x
+
+
+@rule(aten.copy_.default)
+def copy_into(node: Any, target: Action, source: Action, non_blocking: bool = False) -> Action:
+    """The values of the source, broadcast into the target."""
+    for term in source.axes:
+        if term.size == 1:
+            ax.unify(term, ax.trivial(1))
+    return broadcast(node, [source, target])
+
+
+@rule(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.mul_.Tensor, aten.div_.Tensor)
+def multiply(node: Any, a: Any, b: Any, **kwargs: Any) -> Action:
+    """Axes agree where they broadcast; signs multiply."""
+    operands = [x for x in (a, b) if isinstance(x, Action)]
+    for x in operands:
+        require_no_ids(x, node)
+    if len(operands) == 1:
+        return operands[0]
+    bare, negative = zip(*(_strip(x) for x in operands), strict=True)
+    small = min(bare, key=lambda x: (len(x.axes), _numel(x)))
+    if small is bare[0] and _numel(bare[0]) == _numel(bare[1]):
+        small = bare[1]
+    large = bare[1] if small is bare[0] else bare[0]
+    require_unsigned(small, node, because="only one factor may change its sign")
+    out = _product_shape(node, large, small)
+    if sum(negative) % 2 == 0:
+        return out
+    return out.with_axis(-1, ax.product([out.axes[-1], ax.SIGN]))
+
+
+def _numel(x: Action) -> int:
+    return int(torch.Size(x.shape).numel())
+
+
+def _strip(x: Action) -> tuple[Action, bool]:
+    """An action without its uniform signs, and whether their product is -1."""
+    axes, negative = [], False
+    for term in map(ax.walk, x.axes):
+        factors: Sequence[Axis] = term.factors if isinstance(term, ax.Prod) else (term,)
+        negative ^= ax.SIGN in factors
+        axes.append(ax.product(f for f in factors if f != ax.SIGN))
+    return Action(tuple(axes)), negative
+
+
+def _product_shape(node: Any, large: Action, small: Action) -> Action:
+    """Broadcast without tying the open sign of a size-1 axis of `large` to `small`."""
+    rank = len(node.shape)
+    wide = [ax.trivial(1)] * (rank - len(large.axes)) + list(large.axes)
+    open_ones = {i for i, t in enumerate(wide) if t.size == 1 == node.shape[i] and ax.free(t)}
+    masked = Action(tuple(ax.trivial(1) if i in open_ones else t for i, t in enumerate(wide)))
+    out = broadcast(node, [masked, small])
+    return Action(tuple(wide[i] if i in open_ones else t for i, t in enumerate(out.axes)))
+
+
+@rule(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar)
+def where(node: Any, *args: Any) -> Action:
+    """A choice per entry; a mask that changes its sign has no meaning."""
+    operands = [a for a in args if isinstance(a, Action)]
+    for x in operands:
+        require_unsigned(x, node, because="a choice between x and y is not odd in both")
+    return broadcast(node, operands)
+
+
+@rule(aten.prelu.default)
+def prelu(node: Any, x: Action, weight: Action) -> Action:
+    """One slope for all, or one per channel: the slope axis is the channel axis."""
+    require_unsigned(x, node, because="prelu(-x) is not -prelu(x)")
+    if weight.axes[0].size > 1:
+        ax.unify(weight.axes[0], x.axes[1])
+    return x
+
+
+@rule(aten.softplus.default, aten.rrelu.default, aten.gelu.default, aten.mish.default, aten.hardswish.default)
+@rule(aten.relu6.default, aten.selu.default, aten.celu.default, aten.log_sigmoid.default, aten.rrelu_.default)
+@rule(aten.selu_.default, aten.celu_.default, aten.relu6_.default, aten.threshold.default)
+def activation(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
+    """Pointwise and not odd, whether or not torch tags it."""
+    require_unsigned(x, node, because=f"{op_name(node.op)} is not odd")
+    return x
+
+
+@rule(aten.glu.default)
+def glu(node: Any, x: Action, dim: int = -1) -> Action:
+    """The two halves of an axis agree: one gates the other."""
+    term = x.axes[dim]
+    value, gate = ax.split(term, [term.size // 2] * 2)
+    ax.unify(value, gate)
+    require_unsigned(Action((gate,)), node, because="a gate is not odd")
+    return x.with_axis(dim, value)
+
+
+@rule(aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten._log_softmax.default)
+def softmax(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
+    """Normalising along an axis commutes with any permutation of it, not with signs."""
+    require_unsigned(x, node, because=f"{op_name(node.op)} is not odd")
+    return x

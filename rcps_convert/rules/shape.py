@@ -1,0 +1,136 @@
+"""Layout changes: a flattened axis is a product of its factors, a viewed one is read as a product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .. import axis as ax
+from ..action import Action
+from ..axis import Axis
+from ..registry import rule
+from .common import dim_of, dims_of
+
+aten = torch.ops.aten
+
+
+def regroup(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
+    """The axes of a tensor after a reshape in memory order.
+
+    Raises:
+        Mismatch: the reshape cuts through an action that is not a product there.
+    """
+    rest, result = list(axes), []
+    targets = list(shape)
+    while targets:
+        group_in, group_out = [], [targets.pop(0)]
+        while rest and (not group_in or math.prod(a.size for a in group_in) != math.prod(group_out)):
+            if group_in and math.prod(a.size for a in group_in) > math.prod(group_out):
+                group_out.append(targets.pop(0))
+            else:
+                group_in.append(rest.pop(0))
+        while math.prod(a.size for a in group_in) > math.prod(group_out):
+            group_out.append(targets.pop(0))
+        if not targets:
+            group_in += rest
+            rest = []
+        elif len(group_out) > 1 or len(group_in) > 1:
+            while targets and targets[0] == 1 and (not rest or rest[0].size != 1):
+                group_out.append(targets.pop(0))
+        result += ax.factor_into(ax.product(group_in), group_out)
+    return tuple(result)
+
+
+@rule(aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.view_as.default, aten.reshape_as.default)
+@rule(aten.flatten.using_ints, aten.unflatten.int)
+def view(node: Any, x: Action, *args: Any) -> Action:
+    """The product of the axes, read as a product again."""
+    return Action(regroup(x.axes, node.shape), x.value)
+
+
+@rule(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims)
+def squeeze(node: Any, x: Action, dims: Any = None) -> Action:
+    """Axes of size 1 disappear; an open sign moves to a neighbour."""
+    gone = [d for d in dims_of(dims, len(x.axes)) if x.axes[d].size == 1]
+    kept = [t for i, t in enumerate(x.axes) if i not in gone]
+    signs = [x.axes[d] for d in gone if not ax.is_trivial(x.axes[d])]
+    if signs and kept:
+        kept[-1] = ax.product([kept[-1], *signs])
+    for sign in signs if not kept else []:
+        ax.unify(sign, ax.trivial(1))
+    return Action(tuple(kept), x.value)
+
+
+@rule(aten.unsqueeze.default)
+def unsqueeze(node: Any, x: Action, dim: int) -> Action:
+    """A new axis of size 1."""
+    at = dim % (len(x.axes) + 1)
+    return Action((*x.axes[:at], ax.trivial(1), *x.axes[at:]), x.value)
+
+
+@rule(aten.permute.default)
+def permute(node: Any, x: Action, dims: list[int]) -> Action:
+    """Axes change places."""
+    return Action(tuple(x.axes[dim_of(d, len(x.axes))] for d in dims), x.value)
+
+
+@rule(aten.transpose.int, aten.swapaxes.default, aten.swapdims.default)
+def transpose(node: Any, x: Action, a: int, b: int) -> Action:
+    """Two axes change places."""
+    axes = list(x.axes)
+    axes[a], axes[b] = axes[b], axes[a]
+    return Action(tuple(axes), x.value)
+
+
+@rule(aten.t.default, aten.numpy_T.default, aten.mT.default, aten.adjoint.default, aten.mH.default)
+def matrix_transpose(node: Any, x: Action) -> Action:
+    """The last two axes change places."""
+    return Action((*x.axes[:-2], *reversed(x.axes[-2:])), x.value)
+
+
+@rule(aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist)
+def movedim(node: Any, x: Action, source: Any, destination: Any) -> Action:
+    """Axes move, the others keep their order."""
+    rank = len(x.axes)
+    places = dict(zip(dims_of(destination, rank), dims_of(source, rank), strict=True))
+    others = iter(i for i in range(rank) if i not in places.values())
+    return Action(tuple(x.axes[places[i] if i in places else next(others)] for i in range(rank)), x.value)
+
+
+@rule(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default)
+def expand(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
+    """Copies along an axis are the same under any permutation: the new axis is open."""
+    axes = [ax.trivial(1)] * (len(node.shape) - len(x.axes)) + list(x.axes)
+    for i, (term, size) in enumerate(zip(axes, node.shape, strict=True)):
+        if term.size != size:
+            ax.unify(term, ax.trivial(1))
+            axes[i] = ax.Var(size, unsigned=True)
+    return Action(tuple(axes), x.value)
+
+
+@rule(aten.repeat.default, aten.tile.default)
+def repeat(node: Any, x: Action, times: list[int]) -> Action:
+    """Copies one after the other: copies x axis, and the copies are open."""
+    axes = [ax.trivial(1)] * (len(node.shape) - len(x.axes)) + list(x.axes)
+    times = [1] * (len(axes) - len(times)) + list(times)
+    return Action(tuple(ax.product([_copies(n), t]) for n, t in zip(times, axes, strict=True)), x.value)
+
+
+@rule(aten.repeat_interleave.self_int)
+def repeat_interleave(node: Any, x: Action, times: int, dim: int | None = None, **kwargs: Any) -> Action:
+    """Each entry repeated in place: axis x copies; the copies of a length are reversed with it."""
+    if dim is None:
+        x, dim = Action((ax.product(x.axes),), x.value), 0
+    term = x.axes[dim]
+    if ax.is_length(term):
+        role = ax.role(term)
+        steps = None if role is None or role.steps is None else (*role.steps, ax.Step(times, 0))
+        return x.with_axis(dim, ax.length(term.size * times, ax.Role("length", role.start if role else 0, steps)))
+    return x.with_axis(dim, ax.product([term, _copies(times)]))
+
+
+def _copies(times: int) -> Axis:
+    return ax.trivial(1) if times == 1 else ax.Var(times, unsigned=True)

@@ -1,0 +1,300 @@
+"""From a model to a list of operators: ``torch.export``, flattened, with module paths and lines.
+
+The graph is used for analysis only; the converted model runs the user's own ``forward``.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+from torch.fx import Node as FxNode
+from torch.utils import _pytree as pytree
+
+from .errors import TraceError, Where
+from .modules import Example, aliases, call, call_arguments, fresh_copy, mode, undisturbed_rng
+
+WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "wrap")
+"""Higher-order operators that only run a nested graph; it is inlined."""
+
+_TORCH = os.path.dirname(torch.__file__)
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A reference to the result of an earlier node or to an input."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator call.
+
+    Attributes:
+        name: unique in the graph.
+        op: the ATen operator, or ``operator.getitem``.
+        args, kwargs: its arguments; tensors are `Ref`.
+        where: module path, source line and name.
+        scope: the modules being run, outermost first, each as (path, call).
+        value: fake tensor, or nested fake tensors, with the result's shape and dtype.
+    """
+
+    name: str
+    op: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    where: Where
+    scope: tuple[tuple[str, str], ...]
+    value: Any
+
+    def refs(self) -> list[str]:
+        """Names of the results this node reads."""
+        return [leaf.name for leaf in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Ref)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a single tensor result."""
+        return tuple(int(s) for s in self.value.shape)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a graph input comes from.
+
+    Attributes:
+        kind: ``"parameter"``, ``"buffer"``, ``"constant"`` or ``"input"``.
+        target: name in the model (a shared parameter's first name); for inputs, the placeholder.
+        value: the tensor; for inputs, the leaf of the example.
+    """
+
+    kind: str
+    target: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A traced model.
+
+    Attributes:
+        nodes: operator calls in execution order.
+        sources: graph inputs by name; those of kind ``"input"`` in the order of the example's leaves.
+        outputs: references to the output leaves; a leaf that is no tensor stands as it is.
+        out_spec: the outputs' nesting.
+        written: names of created tensors that an in-place operator later fills with computed values.
+    """
+
+    nodes: list[Node]
+    sources: dict[str, Source]
+    outputs: list[Any]
+    out_spec: Any
+    written: frozenset[str] = field(default_factory=frozenset)
+
+
+def trace(model: nn.Module, example: Example, *, training: bool = False) -> Trace:
+    """Trace a copy of a model.
+
+    Args:
+        model: any module ``torch.export`` understands.
+        example: what the model is called with.
+        training: trace the train-mode forward.
+
+    Raises:
+        TraceError: the model cannot be run or exported; repeats torch's reason.
+    """
+    twin = fresh_copy(model)
+    args, kwargs = call_arguments(example)
+    with undisturbed_rng(), mode(twin, training):
+        try:
+            program = torch.export.export(twin, args, kwargs, strict=False)
+        except Exception as reason:  # torch.export raises anything, the model's own errors included
+            raise _trace_error(fresh_copy(model), example, reason) from reason
+    return _read(program, twin, example)
+
+
+def _trace_error(model: nn.Module, example: Example, reason: Exception) -> TraceError:
+    lines = [line.strip() for line in str(reason).strip().splitlines() if line.strip()]
+    first = f"{type(reason).__name__}: {lines[0] if lines else 'no message'}"
+    try:
+        with torch.no_grad():
+            call(model, example)
+    except Exception as own:
+        told = str(own).strip().splitlines() or ["no message"]
+        return TraceError(
+            "the model does not run on the example",
+            why=f"{type(own).__name__}: {told[0]}",
+            do="pass as `example` exactly what model(...) takes: a tensor, a tuple, or a dict of keyword arguments",
+        )
+    return TraceError(
+        "torch.export cannot trace the model",
+        why=first,
+        do="replace branches and loops that depend on tensor values (torch.where, fixed lengths), "
+        "or convert the submodule that holds the weights and keep the rest outside",
+    )
+
+
+# --- reading an exported program ---------------------------------------------------------------
+
+
+def _read(program: Any, model: nn.Module, example: Example) -> Trace:
+    sources = dict(_sources(program, model, example))
+    flattened = _Flattened()
+    outputs = flattened.run(program.graph_module, {name: Ref(name) for name in sources}, "")
+    kept = [
+        out
+        for out, spec in zip(outputs, program.graph_signature.output_specs, strict=True)
+        if spec.kind.name == "USER_OUTPUT"
+    ]
+    written = _written(flattened.nodes, sources)
+    return Trace(flattened.nodes, sources, kept, program.call_spec.out_spec, written)
+
+
+def _sources(program: Any, model: nn.Module, example: Example) -> Iterator[tuple[str, Source]]:
+    first_name = {name: group[0] for group in aliases(model).values() for name in group}
+    state = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    given = iter(pytree.tree_leaves(call_arguments(example)))
+    for spec in program.graph_signature.input_specs:
+        kind, name = spec.kind.name, spec.arg.name
+        if kind == "PARAMETER":
+            yield name, Source("parameter", first_name[spec.target], state[spec.target])
+        elif kind == "BUFFER":
+            yield name, Source("buffer", spec.target, state[spec.target])
+        elif kind == "USER_INPUT":
+            yield name, Source("input", name, next(given))
+        else:
+            yield name, Source("constant", spec.target, program.constants[spec.target])
+
+
+class _Flattened:
+    """Nodes of a graph with nested graphs inlined."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+
+    def run(self, module: GraphModule, env: dict[str, Any], prefix: str) -> list[Any]:
+        """Append the nodes of one graph; `env` maps its placeholders; returns its outputs."""
+        for node in module.graph.nodes:
+            if node.op == "output":
+                return list(pytree.tree_leaves(self._arguments(node.args, env)))
+            if node.op == "get_attr":
+                env[node.name] = getattr(module, str(node.target))
+            elif node.op == "call_function":
+                env[node.name] = self._call(node, env, prefix)
+        raise AssertionError("a graph without output")
+
+    def _call(self, node: FxNode, env: dict[str, Any], prefix: str) -> Any:
+        args, kwargs = self._arguments(node.args, env), self._arguments(node.kwargs, env)
+        if getattr(node.target, "__name__", "") in WRAPPERS or str(node.target) in WRAPPERS:
+            return self._inline(node, args, prefix)
+        if node.target is operator.getitem and not isinstance(args[0], Ref):
+            return args[0][args[1]]
+        where, scope = _where(node)
+        name = prefix + node.name
+        where = Where(where.path, where.source, name)
+        self.nodes.append(Node(name, node.target, args, kwargs, where, scope, node.meta.get("val")))
+        return Ref(name)
+
+    def _inline(self, node: FxNode, args: tuple[Any, ...], prefix: str) -> list[Any]:
+        at = next(i for i, a in enumerate(args) if isinstance(a, GraphModule))
+        inner, operands = args[at], args[at + 1 :]
+        names = [n.name for n in inner.graph.nodes if n.op == "placeholder"]
+        return self.run(inner, dict(zip(names, operands, strict=True)), f"{prefix}{node.name}.")
+
+    def _arguments(self, args: Any, env: dict[str, Any]) -> Any:
+        return torch.fx.node.map_arg(args, lambda n: env[n.name])
+
+
+def _where(node: FxNode) -> tuple[Where, tuple[tuple[str, str], ...]]:
+    stack = node.meta.get("nn_module_stack") or {}
+    scope = tuple((path, str(call_id)) for call_id, (path, _) in stack.items())
+    path = scope[-1][0] if scope else ""
+    return Where(path, _source_line(node.meta.get("stack_trace"))), scope
+
+
+def _source_line(stack: str | None) -> str | None:
+    """The innermost frame outside torch."""
+    frames = [(f, n) for f, n in _FRAME.findall(stack or "") if not f.startswith(_TORCH)]
+    if not frames:
+        return None
+    file, number = frames[-1]
+    near = os.path.relpath(file)
+    return f"{file if near.startswith('..') else near}:{number}"
+
+
+# --- in-place writes ---------------------------------------------------------------------------
+
+
+def is_inplace(op: Any) -> bool:
+    """Whether an operator writes into its first argument."""
+    schema = getattr(op, "_schema", None)
+    first = schema.arguments[0] if schema is not None and schema.arguments else None
+    return first is not None and first.alias_info is not None and first.alias_info.is_write
+
+
+def is_view(op: Any) -> bool:
+    """Whether an operator may return a view of its first argument."""
+    schema = getattr(op, "_schema", None)
+    first = schema.arguments[0] if schema is not None and schema.arguments else None
+    return first is not None and first.alias_info is not None and not first.alias_info.is_write
+
+
+def storage_roots(nodes: list[Node]) -> dict[str, str]:
+    """For each result, the result whose storage it may share."""
+    roots: dict[str, str] = {}
+    for node in nodes:
+        refs = node.refs()
+        shares = is_inplace(node.op) or is_view(node.op) or node.op is operator.getitem
+        if shares and refs:
+            roots[node.name] = roots.get(refs[0], refs[0])
+    return roots
+
+
+def _written(nodes: list[Node], sources: dict[str, Source]) -> frozenset[str]:
+    """Created tensors that an in-place operator fills with values computed from the inputs."""
+    computed = {name for name, s in sources.items() if s.kind in ("input", "parameter")}
+    roots, by_name = storage_roots(nodes), {n.name: n for n in nodes}
+    written: set[str] = set()
+    for node in nodes:
+        if not any(r in computed for r in node.refs()):
+            continue
+        computed.add(node.name)
+        if is_inplace(node.op):
+            root = roots[node.name]
+            if root not in computed and (root in by_name or root in sources):
+                written.add(root)
+    return frozenset(written)
+
+
+def interpret(
+    trace_: Trace, values: dict[str, Any], each: Callable[[Node, Any], None] | None = None
+) -> list[Any]:
+    """Run a trace on values for its sources; `each` sees every node and its result.
+
+    Args:
+        trace_: a traced model.
+        values: a value for each source, by name.
+        each: called after each node.
+
+    Returns: the output leaves.
+    """
+    env = dict(values)
+
+    def fill(leaf: Any) -> Any:
+        return env[leaf.name] if isinstance(leaf, Ref) else leaf
+
+    for node in trace_.nodes:
+        args, kwargs = pytree.tree_map(fill, (node.args, node.kwargs))
+        env[node.name] = node.op(*args, **kwargs)
+        if each is not None:
+            each(node, env[node.name])
+    return [fill(out) for out in trace_.outputs]
+
