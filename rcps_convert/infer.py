@@ -101,6 +101,9 @@ class Inference:
         problems: everything that stands in the way.
         averaged: buffers to replace by their mean with their mirror image, with their actions.
         regions: modules that are run on both strands, left out of the solution.
+        pins: constants that met computed values.
+        forced: for each convolution whose filters an output's action made fixed channels, the results
+            (of the first trace) that carry these channels.
     """
 
     parameters: dict[str, Action] = field(default_factory=dict)
@@ -111,6 +114,7 @@ class Inference:
     averaged: dict[str, Action] = field(default_factory=dict)
     regions: tuple[str, ...] = ()
     pins: list[Pin] = field(default_factory=list)
+    forced: list[frozenset[str]] = field(default_factory=list)
 
     def report(self, problem: ConversionError) -> None:
         """Collect a problem, once per place."""
@@ -139,7 +143,9 @@ def infer(
     result = Inference(regions=regions)
     for trace in traces:
         _Walk(trace, result).run(inputs)
+    filters = _open_filters(traces[0], result.values[0])
     _pin_outputs(traces, result, outputs)
+    result.forced = [carriers for term, carriers in filters if ax.is_trivial(term)]
     _pin_constants(result)
     ax.settle(_all_axes(result))
     _check_constants(result, symmetrise_buffers)
@@ -332,8 +338,31 @@ def _disagreement(node: Node, fact: Mismatch, got: str | None) -> ConversionErro
 # --- what the outputs and the constants demand --------------------------------------------------
 
 
+def _open_filters(trace: Trace, env: dict[str, Any]) -> list[tuple[Axis, frozenset[str]]]:
+    """The open filter axes of convolutions along a length, with the results that carry them."""
+    found = []
+    for node in trace.nodes:
+        y = env.get(node.name)
+        if not op_name(node.op).startswith("conv") or not isinstance(y, Action):
+            continue
+        weight = env[node.args[1].name]
+        slides = isinstance(weight, Action) and any(ax.is_length(t) and t.size > 1 for t in weight.axes[2:])
+        mine = set(ax.free(weight.axes[0])) if slides else set()
+        if mine:
+            names = (n.name for n in trace.nodes if _carries(env.get(n.name), mine))
+            found.append((weight.axes[0], frozenset(names)))
+    return found
+
+
+def _carries(value: Any, variables: set[ax.Var]) -> bool:
+    actions = (a for a in pytree.tree_leaves(value) if isinstance(a, Action))
+    return any(variables & set(ax.free(t)) for a in actions for t in a.axes)
+
+
 def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]) -> None:
     for trace, env in zip(traces, result.values, strict=True):
+        if len(trace.outputs) != len(specs):  # a train-mode forward with other outputs
+            specs = [AUTO] * len(trace.outputs)
         actions: list[Action | None] = []
         for i, (leaf, spec) in enumerate(zip(trace.outputs, specs, strict=True)):
             value = env.get(leaf.name) if isinstance(leaf, Ref) else leaf
@@ -343,7 +372,7 @@ def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]
             if isinstance(value, Action):
                 where = next((n.where for n in trace.nodes if isinstance(leaf, Ref) and n.name == leaf.name), None)
                 _pin_output(value, spec, result, where or Where(), f"output {i}" if len(specs) > 1 else "the output")
-        result.outputs = actions
+        result.outputs = result.outputs or actions
 
 
 def _pin_output(x: Action, spec: Spec | str, result: Inference, where: Where, name: str) -> None:

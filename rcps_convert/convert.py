@@ -1,0 +1,295 @@
+"""`convert_model` and `plan_conversion`: trace, infer, plan, tie a copy, verify."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from . import axis as ax
+from .action import Action
+from .errors import ConversionError, NoRuleError, VerificationError
+from .infer import AUTO, STATISTICS, Inference, infer
+from .modules import Example, aliases, fresh_copy, leaves, undisturbed_rng
+from .norm import folds, needs_statistics
+from .plan import ConversionPlan, SharedNorm, Symmetriser, TiedParameter, looks_trained, refuse_converted
+from .readout import Region, find_readouts
+from .registry import op_name
+from .specs import input_actions, leaf_names, output_specs
+from .tie import make_tie
+from .trace import Ref, Trace, trace
+from .verify import Probe, Verification, candidate_actions, first_failure, moved, verify
+
+
+def convert_model(
+    model: nn.Module,
+    example: Example,
+    *,
+    inputs: Any = "ACGT",
+    outputs: Any = "auto",
+    layout: Any = "auto",
+    init: str = "keep",
+    symmetrise_buffers: bool = False,
+    verify: bool = True,
+    in_place: bool = False,
+) -> nn.Module:
+    """Make a model on DNA exactly reverse-complement equivariant by tying its weights.
+
+    The result has the same class and the same forward, about half the parameters, and satisfies
+    ``f(rc x) = rho f(x)`` for every x, before, during and after training.
+
+    Args:
+        model: any module that ``torch.export`` can trace. Not touched unless `in_place`.
+        example: a tensor, a tuple of tensors or a dict of keyword arguments, exactly what ``model(...)``
+            takes; only shapes and dtypes matter.
+        inputs: what the input is: a one-hot alphabet in base order (``"ACGT"``, ``"ACGTN"``), tracks
+            (``"+-."``), ``"invariant"``, or a spec such as `Tokens`; nested as the example for several inputs.
+        outputs: the same for the outputs, and ``"antisymmetric"``; with ``"auto"`` an axis that is still
+            a length is an unstranded profile, and everything else is invariant.
+        layout: axes of the inputs in einops letters (``"n c l"``, ``"n l c"``, ``"n 1 c l"``), or ``"auto"``.
+        init: where tied weights start: ``"keep"`` (representatives keep their values, and so their
+            variance) or ``"project"`` (orbit mean: the nearest equivariant weights).
+        symmetrise_buffers: average a buffer that is not invariant instead of refusing it.
+        verify: check the law on a randomised copy before returning.
+        in_place: convert this object. Its parameters stay the same `nn.Parameter` objects, so an optimiser
+            built before, and not yet stepped, trains the converted model.
+
+    Returns: the converted model.
+
+    Raises:
+        ConversionError: of the class of the first problem, listing all (`BreaksSymmetryError`,
+            `NoRuleError`, `NeedsChoiceError`, `TraceError`, `VerificationError`); the model is as it was.
+        ValueError: a spec that cannot be read.
+
+    Source: design after Shrikumar et al. 2017 (weight sharing) and Mallet & Vert, NeurIPS 2021 (theory).
+    """
+    plan = plan_conversion(
+        model,
+        example,
+        inputs=inputs,
+        outputs=outputs,
+        layout=layout,
+        init=init,
+        symmetrise_buffers=symmetrise_buffers,
+        verify=verify,
+    )
+    return plan.apply(model, in_place=in_place)
+
+
+def plan_conversion(
+    model: nn.Module,
+    example: Example,
+    *,
+    inputs: Any = "ACGT",
+    outputs: Any = "auto",
+    layout: Any = "auto",
+    init: str = "keep",
+    symmetrise_buffers: bool = False,
+    verify: bool = True,
+) -> ConversionPlan:
+    """Work out a conversion without doing it; problems are listed in the plan instead of raised.
+
+    Args:
+        model: the model; not touched.
+        example, inputs, outputs, layout, init, symmetrise_buffers, verify: as in `convert_model`.
+
+    Returns: a plan to print, and to apply with ``plan.apply(model)``.
+
+    Raises:
+        ConversionError: the model is converted already.
+        ValueError: a spec that cannot be read, or another `init`.
+    """
+    refuse_converted(model)
+    if init not in ("keep", "project"):
+        raise ValueError(f"init={init!r}: use 'keep' or 'project'")
+    plan = ConversionPlan(type(model).__name__, init=init, trained=looks_trained(model))
+    try:
+        with undisturbed_rng():
+            _Planner(model, example, plan, verify).run(inputs, outputs, layout, symmetrise_buffers)
+    except ConversionError as problem:
+        plan.problems.extend(problem.problems)
+    return plan
+
+
+class _Planner:
+    """Fills a plan."""
+
+    def __init__(self, model: nn.Module, example: Example, plan: ConversionPlan, check: bool) -> None:
+        self.model, self.example, self.plan, self.check = model, example, plan, check
+
+    def run(self, inputs: Any, outputs: Any, layout: Any, symmetrise_buffers: bool) -> None:
+        self.specs, self.actions = input_actions(self.example, inputs, layout)
+        self._describe_inputs()
+        if self._already_symmetric(outputs):
+            return
+        self.traces = [trace(self.model, self.example, training=t) for t in (False, True)]
+        self.wanted = output_specs(outputs, _structure(self.traces[0]))
+        self.averages = symmetrise_buffers
+        inference, regions, homeless = self._solve()
+        self._describe_outputs(inference)
+        self.plan.problems += inference.problems
+        self.plan.notes += [_homeless_note(n.where) for n in homeless]
+        if not self.plan.problems:
+            self._fill(inference, regions)
+        if not self.plan.problems:
+            self._verify(inference)
+
+    def _solve(self) -> tuple[Inference, list[Region], list[Any]]:
+        """Infer; where a read-out forces palindromes, open its submodule and infer again."""
+        regions: dict[str, Region] = {}
+        while True:
+            inference = infer(
+                self.traces, self.actions, self.wanted, regions=tuple(regions), symmetrise_buffers=self.averages
+            )
+            found, homeless = find_readouts(self.model, self.traces[0], inference)
+            new = {r.path: r for r in found if r.path not in regions}
+            if inference.problems or not new:
+                return inference, list(regions.values()), homeless
+            regions.update(new)
+
+    def _already_symmetric(self, outputs: Any) -> bool:
+        """Whether the model obeys the law with any weights."""
+        try:
+            probe = Probe(self.model, self.example, self.specs, self.actions)
+            wanted = output_specs(outputs, probe.outputs(probe.inputs(0)))
+            found = verify(self.model, self.example, self.specs, self.actions, lambda i, s: candidate_actions(wanted[i], s))
+        except ConversionError:
+            raise
+        except Exception:  # the model does not run as given; tracing reports why
+            return False
+        if found.passed:
+            self.plan.symmetric, self.plan.verification = True, found
+        return found.passed
+
+    # --- words ---
+
+    def _describe_inputs(self) -> None:
+        names = leaf_names(self.example)
+        for name, leaf, spec, action in zip(names, leaves(self.example), self.specs, self.actions, strict=True):
+            if isinstance(leaf, Tensor):
+                self.plan.inputs.append(f"{name}: {spec}, shape {tuple(leaf.shape)}, {action}")
+
+    def _describe_outputs(self, inference: Inference) -> None:
+        for i, (action, spec) in enumerate(zip(inference.outputs, self.wanted, strict=True)):
+            if action is None:
+                continue
+            profile = any(ax.is_length(t) for t in action.axes)
+            taken = ("unstranded profile" if profile else "invariant") + " (auto)" if spec == AUTO else str(spec)
+            self.plan.outputs.append(f"{i}: {taken}, shape {action.shape}, {action.walk()}")
+
+    # --- rows ---
+
+    def _fill(self, inference: Inference, regions: list[Region]) -> None:
+        self.plan.averaged = inference.averaged
+        inside = tuple(r.path for r in regions)
+        self._fill_norms(inference, inside)
+        used = self._used(inside)
+        names = aliases(self.model)
+        held = {name for name in names if any(name.startswith(f"{path}.") for path in inside)}
+        shared = {f"{n.path}.{leaf}".lstrip(".") for n in self.plan.norms if n.folds for leaf in ("weight", "bias")}
+        for name, group in names.items():
+            if name in held:
+                continue
+            if name not in used:
+                self.plan.unused.append(name)
+                continue
+            self.plan.parameters.append(_row(tuple(group), inference.parameters[name].walk(), name in shared))
+        for region in regions:
+            env = inference.values[0]
+            count = sum(p.numel() for p in self.model.get_submodule(region.path).parameters())
+            self.plan.symmetrisers.append(Symmetriser(region.path, env[region.source].walk(), env[region.result].walk(), count))
+
+    def _used(self, inside: tuple[str, ...]) -> set[str]:
+        """Parameters that some node outside of the symmetrised submodules reads."""
+        found = set()
+        for t in self.traces:
+            for node in t.nodes:
+                if any(path in inside for path, _ in node.scope):
+                    continue
+                found |= {t.sources[r].target for r in node.refs() if r in t.sources}
+        return found
+
+    def _fill_norms(self, inference: Inference, inside: tuple[str, ...]) -> None:
+        done: set[str] = set()
+        for t, env in zip(self.traces, inference.values, strict=True):
+            for node in t.nodes:
+                outside = not any(path in inside for path, _ in node.scope)
+                if op_name(node.op) in STATISTICS and outside and node.where.path not in done:
+                    x = env[node.args[0].name]
+                    if isinstance(x, Action) and not ax.is_trivial(x.axes[1]):
+                        done.add(node.where.path)
+                        self._share(node, ax.walk(x.axes[1]))
+
+    def _share(self, node: Any, channel: ax.Axis) -> None:
+        module = self.model.get_submodule(node.where.path)
+        if needs_statistics(module):
+            self.plan.norms.append(SharedNorm(node.where.path, channel, folds(channel)))
+        elif not isinstance(module, torch.nn.modules.batchnorm._NormBase) and op_name(node.op) == "batch_norm":
+            self.plan.problems.append(
+                NoRuleError(
+                    "a functional batch norm keeps its own statistics",
+                    where=node.where,
+                    got=f"channels {ax.describe(channel)}",
+                    why="its statistics must be pooled over swapped channels, which needs an nn.BatchNorm module",
+                    do="use nn.BatchNorm1d there",
+                )
+            )
+
+    # --- the check ---
+
+    def _verify(self, inference: Inference) -> None:
+        converted = self.plan.install(fresh_copy(self.model))
+        self.plan.moved = moved(self.model, converted, self.example, self.specs, self.actions)
+        if not self.check:
+            return
+        found = verify(converted, self.example, self.specs, self.actions, inference.outputs)
+        self.plan.verification = found
+        if not found.passed:
+            self.plan.problems.append(self._failed(converted, inference, found))
+
+    def _failed(self, converted: nn.Module, inference: Inference, found: Verification) -> ConversionError:
+        if not found.varied:
+            return VerificationError(
+                "the outputs do not depend on the sequence, so nothing could be verified",
+                why="random sequences gave the same outputs, with three sets of random weights",
+                do="check the example's length and values, or pass verify=False to convert unchecked",
+            )
+        where = None
+        try:
+            probe = Probe(converted, self.example, self.specs, self.actions)
+            probe.perturb(0)
+            where = first_failure(self.traces[0], probe.model.eval(), inference.values[0], self.actions, probe.inputs(0))
+        except Exception:  # the search for the place must not hide the failure itself
+            where = None
+        return VerificationError(
+            "the converted model is not equivariant",
+            where=where[0] if where else None,
+            got=str(found),
+            why="a rule or a custom operator is wrong" + (": this is the first node whose law fails" if where else ""),
+            do="report the operator named here, or register a corrected rule for it",
+        )
+
+
+def _row(names: tuple[str, ...], action: Action, shared: bool) -> TiedParameter:
+    if shared:
+        return TiedParameter(names, action, (action.shape[0] // 2,), shared=True)
+    tie = make_tie(action)
+    return TiedParameter(names, action, action.shape if tie is None else tuple(tie.stored_shape))
+
+
+def _homeless_note(where: Any) -> str:
+    return (
+        f"the read-out at {where} follows a nonlinearity and no submodule holds it alone: its filters become their own "
+        "reverse complements; put the last convolution, its activation and the pooling into one submodule, or add a "
+        "linear layer after the pooling"
+    )
+
+
+def _structure(t: Trace) -> Any:
+    """The outputs' nesting, with tensors at the leaves."""
+    values = {n.name: n.value for n in t.nodes} | {name: s.value for name, s in t.sources.items()}
+    filled = [values[o.name] if isinstance(o, Ref) else o for o in t.outputs]
+    return pytree.tree_unflatten(filled, t.out_spec)
+

@@ -1,0 +1,67 @@
+"""Work before and after a module's forward, attached so that its class, keys and forward stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class StrandHook:
+    """Work before and after a module's forward, attached as hooks: class, keys and forward stay."""
+
+    def before(self, module: nn.Module, x: Tensor) -> Tensor:
+        """The tensor the module gets instead of x."""
+        raise NotImplementedError
+
+    def after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """What the caller gets instead of y; x is what the module got."""
+        raise NotImplementedError
+
+
+class Before:
+    """The forward pre-hook of a `StrandHook`."""
+
+    def __init__(self, hook: StrandHook) -> None:
+        self.hook = hook
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Replace the first tensor argument, given by position or by name."""
+        if args:
+            return (self.hook.before(module, args[0]), *args[1:]), kwargs
+        name = next(iter(kwargs))
+        return args, {**kwargs, name: self.hook.before(module, kwargs[name])}
+
+
+class After:
+    """The forward hook of a `StrandHook`."""
+
+    def __init__(self, hook: StrandHook) -> None:
+        self.hook = hook
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        """Replace the output."""
+        return self.hook.after(module, args[0] if args else next(iter(kwargs.values())), output)
+
+
+def install(module: nn.Module, hook: StrandHook) -> None:
+    """Attach a hook to a module."""
+    module.register_forward_pre_hook(Before(hook), with_kwargs=True)
+    module.register_forward_hook(After(hook), with_kwargs=True)
+
+
+def hook_of(module: nn.Module) -> StrandHook | None:
+    """The hook attached to a module, if there is one."""
+    return next((h.hook for h in module._forward_pre_hooks.values() if isinstance(h, Before)), None)
+
+
+def uninstall(module: nn.Module) -> None:
+    """Detach our hooks from a module; the user's own stay."""
+    tables: list[tuple[Any, Any, type]] = [
+        (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, Before),
+        (module._forward_hooks, module._forward_hooks_with_kwargs, After),
+    ]
+    for hooks, flags, kind in tables:
+        for key in [k for k, h in hooks.items() if isinstance(h, kind)]:
+            del hooks[key]
+            flags.pop(key, None)

@@ -1,0 +1,276 @@
+"""The plan of a conversion: what will be tied, shared and inserted, in words; and how to apply it."""
+
+from __future__ import annotations
+
+import html
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import axis as ax
+from .action import Action, act
+from .bake import is_converted
+from .boundary import symmetrise
+from .errors import ConversionError, gather
+from .modules import fresh_copy, own_classes, owner
+from .norm import fold, pool
+from .tie import attach, make_tie
+from .verify import Verification
+
+
+@dataclass(frozen=True)
+class TiedParameter:
+    """A parameter and its tie.
+
+    Attributes:
+        names: every name of the parameter; a shared one has several.
+        action: how reverse complement acts on it.
+        stored: shape of what is stored; equal to the action's shape when every entry is free.
+        shared: it belongs to a norm layer whose halves share it.
+    """
+
+    names: tuple[str, ...]
+    action: Action
+    stored: tuple[int, ...]
+    shared: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the full parameter."""
+        return self.action.shape
+
+
+@dataclass(frozen=True)
+class SharedNorm:
+    """A norm layer whose swapped channels share running statistics.
+
+    Attributes:
+        path: module path.
+        channel: the action on its channels.
+        folds: the channels are two halves, seen as twice the samples at no cost.
+    """
+
+    path: str
+    channel: ax.Axis
+    folds: bool
+
+
+@dataclass(frozen=True)
+class Symmetriser:
+    """A submodule that runs on both strands.
+
+    Attributes:
+        path: module path.
+        given: the action on its input.
+        made: the action on its output.
+        parameters: number of its parameters, which stay untied.
+    """
+
+    path: str
+    given: Action
+    made: Action
+    parameters: int
+
+
+@dataclass
+class ConversionPlan:
+    """What a conversion does; ``print(plan)`` shows it, ``plan.apply(model)`` does it.
+
+    Attributes:
+        model: class name of the model.
+        inputs, outputs: a line for each tensor: what it is taken for.
+        parameters: every parameter the forward uses, tied or free.
+        norms: norm layers that share statistics.
+        symmetrisers: submodules that run on both strands.
+        averaged: buffers to replace by the mean with their mirror image.
+        unused: parameters no forward uses; left alone.
+        init: ``"keep"`` or ``"project"``.
+        symmetric: the model is equivariant as it is; nothing needs tying.
+        trained: the model shows signs of training.
+        notes: what the user should know.
+        problems: what stands in the way; empty if the plan can be applied.
+        verification: the check of a converted copy, if it was made.
+        moved: how far conversion moves the outputs, relative to their size.
+    """
+
+    model: str
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    parameters: list[TiedParameter] = field(default_factory=list)
+    norms: list[SharedNorm] = field(default_factory=list)
+    symmetrisers: list[Symmetriser] = field(default_factory=list)
+    averaged: dict[str, Action] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    init: str = "keep"
+    symmetric: bool = False
+    trained: bool = False
+    notes: list[str] = field(default_factory=list)
+    problems: list[ConversionError] = field(default_factory=list)
+    verification: Verification | None = None
+    moved: float | None = None
+
+    def apply(self, model: nn.Module, *, in_place: bool = False) -> nn.Module:
+        """Convert a model of the planned architecture.
+
+        Args:
+            model: the planned model, or another one with the same parameters.
+            in_place: change and return this object instead of a copy.
+
+        Returns: the converted model.
+
+        Raises:
+            ConversionError: the plan has problems (of their class), the model is converted already, or
+                its parameters are not those of the plan.
+        """
+        if self.problems:
+            raise gather(self.problems)
+        refuse_converted(model)
+        self._check_fits(model)
+        target = model if in_place else fresh_copy(model)
+        if self.symmetric:
+            warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=2)
+            return target
+        for note in self._warnings():
+            warnings.warn(note, stacklevel=2)
+        return self.install(target)
+
+    def install(self, target: nn.Module) -> nn.Module:
+        """Attach ties, shared statistics and symmetrisers to a model, in place, unchecked."""
+        own_classes(target)
+        for norm in self.norms:
+            module = target.get_submodule(norm.path)
+            if norm.folds:
+                fold(module, self.init)
+            else:
+                pool(module, norm.channel)
+        for row in self.parameters:
+            tie = None if row.shared else make_tie(row.action)
+            if tie is not None:
+                attach(target, row.names, tie, self.init)
+        for name, action in self.averaged.items():
+            self._average(target, name, action)
+        for s in self.symmetrisers:
+            symmetrise(target.get_submodule(s.path), s.given, s.made)
+        return target
+
+    def _average(self, target: nn.Module, name: str, action: Action) -> None:
+        module, leaf = owner(target, name)
+        buffer = getattr(module, leaf)
+        with torch.no_grad():
+            buffer.copy_((buffer + act(action, buffer)) / 2)
+
+    def _check_fits(self, model: nn.Module) -> None:
+        shapes = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
+        for row in self.parameters:
+            for name in row.names:
+                if shapes.get(name) != row.shape:
+                    raise ConversionError(
+                        f"the plan was made for another model: {name}",
+                        got=f"{shapes.get(name, 'no such parameter')}, planned {row.shape}",
+                        why="a plan holds for one architecture",
+                        do="make a plan for this model with plan_conversion",
+                    )
+
+    def _warnings(self) -> list[str]:
+        found = list(self.notes)
+        if self.trained and (self.moved is None or self.moved > 1e-6):
+            by = "" if self.moved is None else f" (outputs move by {self.moved:.2g} of their size)"
+            found.append(
+                f"the model looks trained, and tying its weights changes what it computes{by}: fine-tune it, convert "
+                'with init="project" if it is nearly symmetric, or keep its function with two passes per prediction '
+                '(the "conjoined" and "mixed" strategies)'
+            )
+        return found
+
+    @property
+    def before(self) -> int:
+        """Number of parameters of the model."""
+        return sum(torch.Size(r.shape).numel() for r in self.parameters) + sum(s.parameters for s in self.symmetrisers)
+
+    @property
+    def after(self) -> int:
+        """Number of stored parameters of the converted model."""
+        return sum(torch.Size(r.stored).numel() for r in self.parameters) + sum(s.parameters for s in self.symmetrisers)
+
+    def __str__(self) -> str:
+        lines = [f"Conversion plan for {self.model} (tied weights, init={self.init!r})"]
+        lines += [f"  input   {line}" for line in self.inputs] + [f"  output  {line}" for line in self.outputs]
+        if self.problems:
+            lines += ["", f"Cannot be converted, {len(self.problems)} problem(s):"]
+            lines += [f"{i}. {type(p).__name__}: {p.describe()}" for i, p in enumerate(self.problems, 1)]
+        elif self.symmetric:
+            lines += ["", "The model is equivariant already: nothing needs tying."]
+        else:
+            lines += ["", *self._table(), "", *self._summary()]
+        if self.verification is not None:
+            lines.append(f"verified: {self.verification}")
+        return "\n".join(lines)
+
+    def _table(self) -> list[str]:
+        rows = [("parameter", "shape", "under reverse complement", "stored")]
+        for r in self.parameters:
+            stored = "free" if r.stored == r.shape else str(r.stored)
+            rows.append((" = ".join(r.names), str(r.shape), _words(r.action), stored))
+        widths = [max(len(r[i]) for r in rows) for i in range(4)]
+        return ["  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+
+    def _summary(self) -> list[str]:
+        lines = []
+        for n in self.norms:
+            how = "a view, no copy" if n.folds else "run on both strands in train mode"
+            lines.append(f"norm {n.path}: statistics pooled over strands, {ax.describe(n.channel)} ({how})")
+        for s in self.symmetrisers:
+            lines.append(
+                f"symmetriser at {s.path}: runs on its input {s.given} and its mirror image, results averaged; "
+                f"its {s.parameters:,} parameters stay untied, and this submodule costs two passes"
+            )
+        lines += [f"buffer {name}: averaged with its mirror image, {action}" for name, action in self.averaged.items()]
+        lines += [f"unused, left alone: {', '.join(self.unused)}"] if self.unused else []
+        if not self.symmetrisers:
+            lines.append("input and output symmetrisation: in the weights; nothing runs before or after the model")
+        share = 100 * self.after / max(1, self.before)
+        lines.append(f"parameters: {self.before:,} -> {self.after:,} ({share:.0f} %)")
+        if self.moved is not None:
+            lines.append(f"outputs move by {self.moved:.2g} of their size (tied weights are another function)")
+        return lines + [f"note: {n}" for n in self.notes]
+
+    def _repr_html_(self) -> str:
+        """The plan in a notebook: tables for the parameters, text for the rest."""
+        text = str(self)
+        if self.problems or self.symmetric:
+            return f"<pre>{html.escape(text)}</pre>"
+        head, _, tail = text.partition("\n\n")
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>"
+            for cells in ((" = ".join(r.names), str(r.shape), _words(r.action), str(r.stored)) for r in self.parameters)
+        )
+        columns = "".join(f"<th>{c}</th>" for c in ("parameter", "shape", "under reverse complement", "stored"))
+        rest = tail.partition("\n\n")[2]
+        return f"<pre>{html.escape(head)}</pre><table><tr>{columns}</tr>{rows}</table><pre>{html.escape(rest)}</pre>"
+
+
+def _words(action: Action) -> str:
+    return ", ".join(ax.describe(a) for a in action.axes)
+
+
+def refuse_converted(model: nn.Module) -> None:
+    """Refuse a model that carries ties already.
+
+    Raises:
+        ConversionError: it does.
+    """
+    if is_converted(model):
+        raise ConversionError(
+            "the model is converted already",
+            why="its weights are tied; tying ties is not defined",
+            do="convert the plain model, or bake(model) first",
+        )
+
+
+def looks_trained(model: nn.Module) -> bool:
+    """Whether a batch norm has counted batches."""
+    counters: list[Any] = [getattr(m, "num_batches_tracked", None) for m in model.modules()]
+    return any(isinstance(c, torch.Tensor) and int(c) > 0 for c in counters)

@@ -1,0 +1,284 @@
+"""Weight tying: a parametrization that stores one representative per orbit of ``W = rho(W)``.
+
+Where some axis splits into two swapped halves the stored tensor is one half and the full weight is
+``cat([half, act(half)])``: one cheap operation on the weight, none on activations. Other orbits are
+gathered by index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from . import axis as ax
+from .action import Action, act
+from .axis import Axis
+from .modules import owner
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor of an axis that is either kept or reversed."""
+
+    size: int
+    flipped: bool
+
+
+def factors(term: Axis) -> list[Factor] | None:
+    """An unsigned action as a product of identities and reversals, outermost first; None if it is none."""
+    term = ax.walk(term)
+    if isinstance(term, ax.Leaf):
+        if term.perm is None or term.perm == "reversed":
+            return [Factor(term.size, term.perm is not None)]
+        return _search(term)
+    if isinstance(term, ax.Prod):
+        parts = [factors(f) for f in term.factors if f != ax.SIGN]
+        return None if any(p is None for p in parts) else [f for p in parts for f in p or ()]
+    if isinstance(term, ax.Sum):
+        first = term.parts[0]
+        equal = all(p.size == first.size and ax.same(p, first) for p in term.parts)
+        inner = factors(first) if equal else None
+        return None if inner is None else [Factor(len(term.parts), False), *inner]
+    return None
+
+
+def _search(leaf: ax.Leaf) -> list[Factor] | None:
+    for outer in range(2, leaf.size):
+        if leaf.size % outer:
+            continue
+        try:
+            o, i = ax.factor(leaf, outer, leaf.size // outer)
+        except ax.Mismatch:
+            continue
+        left, right = factors(o), factors(i)
+        if left is not None and right is not None:
+            return left + right
+    return None
+
+
+def _sign(action: Action) -> int | None:
+    """The uniform sign of an action; None if entries differ in sign."""
+    sign = 1
+    for term in map(ax.walk, action.axes):
+        own = term.factors if isinstance(term, ax.Prod) else (term,)
+        sign *= -1 if ax.SIGN in own else 1
+        if any(ax.has_sign(f) for f in own if f != ax.SIGN):
+            return None
+    return sign
+
+
+class RCTie(nn.Module):
+    """Parametrization ``stored -> W`` with ``W = rho(W)`` exactly; subclasses choose what is stored.
+
+    Args:
+        action: rho, known.
+
+    Attributes:
+        full_shape: shape of W.
+        stored_shape: shape of the stored parameter.
+    """
+
+    full_shape: torch.Size
+    stored_shape: torch.Size
+
+    def __init__(self, action: Action) -> None:
+        super().__init__()
+        self.action = action.walk()
+        self.full_shape = torch.Size(action.shape)
+
+    def expand(self, stored: Tensor) -> Tensor:
+        """The full weight."""
+        raise NotImplementedError
+
+    def reduce(self, full: Tensor) -> Tensor:
+        """The representatives of a full weight, taken as they are."""
+        raise NotImplementedError
+
+    def project(self, full: Tensor) -> Tensor:
+        """The nearest tied weight, ``(W + rho W) / 2``."""
+        return (full + act(self.action, full)) / 2
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """The full weight; a tensor that has the full shape already (an untied alias) passes."""
+        return stored if stored.shape != self.stored_shape else self.expand(stored)
+
+    def right_inverse(self, full: Tensor) -> Tensor:
+        """What to store for an assigned weight; the second owner of a shared parameter brings it reduced."""
+        if full.shape == self.stored_shape != self.full_shape:
+            return full
+        return self.reduce(full)
+
+    def extra_repr(self) -> str:
+        """The action in words."""
+        return f"{tuple(self.stored_shape)} -> {tuple(self.full_shape)}, {self.action}"
+
+
+class HalfTie(RCTie):
+    """Stores one of two swapped halves.
+
+    Args:
+        action: rho, with a reversed factor of even size in some axis.
+        dim: that axis.
+        place: position of the factor among the axis's factors.
+    """
+
+    def __init__(self, action: Action, dim: int, place: int) -> None:
+        super().__init__(action)
+        view: list[Factor] = []
+        self.gathers: list[int] = []
+        for d, term in enumerate(action.axes):
+            parts = factors(term)
+            if d == dim:
+                self.at = len(view) + place
+            if parts is None:
+                self.register_buffer(f"index{len(view)}", ax.indices(term), persistent=False)
+                self.gathers.append(len(view))
+                parts = [Factor(term.size, False)]
+            view += parts
+        if self.gathers:
+            self.full_view = [f.size for f in view]
+        else:
+            view, self.at = _merged(view, self.at)
+            self.full_view = [f.size for f in view]
+        self.half = view[self.at].size // 2
+        self.half_view = [self.half if i == self.at else n for i, n in enumerate(self.full_view)]
+        self.flips = [i for i, f in enumerate(view) if f.flipped and self.half_view[i] > 1]
+        self.negative = _sign(action) == -1
+        stored = list(self.full_shape)
+        stored[dim] //= 2
+        self.stored_shape = torch.Size(stored)
+
+    def expand(self, stored: Tensor) -> Tensor:
+        """The half and its mirror image."""
+        half = stored.reshape(self.half_view)
+        other = half.flip(self.flips) if self.flips else half
+        for d in self.gathers:
+            other = other.index_select(d, getattr(self, f"index{d}"))
+        if self.negative:
+            other = -other
+        return torch.cat([half, other], self.at).reshape(self.full_shape)
+
+    def reduce(self, full: Tensor) -> Tensor:
+        """The first half."""
+        return full.reshape(self.full_view).narrow(self.at, 0, self.half).reshape(self.stored_shape).clone()
+
+
+def _merged(view: list[Factor], at: int) -> tuple[list[Factor], int]:
+    """Neighbouring factors of one kind merged, except for the one at `at`; fewer axes are faster."""
+    out: list[Factor] = []
+    place, open_ = 0, False
+    for i, f in enumerate(view):
+        if i == at:
+            place = len(out)
+        if f.size == 1 and i != at:
+            continue
+        if i != at and open_ and out[-1].flipped == f.flipped:
+            out[-1] = Factor(out[-1].size * f.size, f.flipped)
+        else:
+            out.append(f)
+        open_ = i != at
+    return out, place
+
+
+class OrbitTie(RCTie):
+    """Stores one entry per orbit, as a vector; entries that must equal their negative are zero."""
+
+    def __init__(self, action: Action) -> None:
+        super().__init__(action)
+        numel = self.full_shape.numel()
+        source = act(Action(tuple(_unsigned(t) for t in action.axes)), torch.arange(numel).reshape(self.full_shape)).flatten()
+        sign = act(action, torch.ones(self.full_shape, dtype=torch.float64)).flatten()
+        first = torch.minimum(torch.arange(numel), source)
+        zero = (source == torch.arange(numel)) & (sign < 0)
+        kept, index = torch.unique(first[~zero], return_inverse=True)
+        gather = torch.zeros(numel, dtype=torch.int64)
+        gather[~zero] = index
+        factor = torch.where(first == torch.arange(numel), torch.ones_like(sign), sign)
+        factor[zero] = 0
+        self.register_buffer("gather", gather, persistent=False)
+        self.register_buffer("kept", kept, persistent=False)
+        self.register_buffer("factor", None if bool((factor == 1).all()) else factor, persistent=False)
+        self.stored_shape = torch.Size([len(kept)])
+
+    def expand(self, stored: Tensor) -> Tensor:
+        """Every entry from the representative of its orbit."""
+        full = stored.index_select(0, self.gather)
+        if self.factor is not None:
+            full = full * self.factor.to(full.dtype)
+        return full.reshape(self.full_shape)
+
+    def reduce(self, full: Tensor) -> Tensor:
+        """The first entry of each orbit."""
+        return full.flatten().index_select(0, self.kept)
+
+
+def _unsigned(term: Axis) -> Axis:
+    return ax.permutation(ax.indices(term).tolist())
+
+
+def make_tie(action: Action) -> RCTie | None:
+    """The parametrization for an action; None when every entry is free."""
+    action = action.walk()
+    if action.is_trivial():
+        return None
+    found = _half(action)
+    return HalfTie(action, *found) if found else OrbitTie(action)
+
+
+def _half(action: Action) -> tuple[int, int] | None:
+    """Axis and place of an even reversed factor: the first axis's outermost first."""
+    if _sign(action) is None:
+        return None
+    choices = [
+        (d, i)
+        for d, term in enumerate(action.axes)
+        for i, f in enumerate(factors(term) or ())
+        if f.flipped and f.size % 2 == 0
+    ]
+    return choices[0] if choices else None
+
+
+# --- attaching and removing ---------------------------------------------------------------------
+
+
+def attach(model: nn.Module, names: Sequence[str], tie: RCTie, init: str) -> None:
+    """Tie a parameter, in all of its places; the `nn.Parameter` object stays the same.
+
+    Args:
+        model: the model, changed in place.
+        names: every name of the parameter; a shared one has several.
+        tie: the parametrization.
+        init: ``"keep"`` the representatives' values, or ``"project"`` to the orbit mean.
+    """
+    module, leaf = owner(model, names[0])
+    parameter = getattr(module, leaf)
+    with torch.no_grad():
+        if init == "project":
+            parameter.copy_(tie.project(parameter))
+        parameter.grad = None
+    tie = tie.to(parameter.device)
+    for name in names:
+        module, leaf = owner(model, name)
+        parametrize.register_parametrization(module, leaf, tie, unsafe=True)
+
+
+def ties(model: nn.Module) -> list[tuple[nn.Module, str, str, RCTie]]:
+    """Every tied parameter of a model: its module, its name there, its full name, its tie."""
+    found = []
+    for path, module in model.named_modules():
+        if not parametrize.is_parametrized(module):
+            continue
+        for leaf, chain in module.parametrizations.items():  # type: ignore[union-attr,operator]
+            own = [p for p in chain if isinstance(p, RCTie)]
+            if own:
+                found.append((module, leaf, f"{path}.{leaf}" if path else leaf, own[0]))
+    return found
+
+
+def remove(module: nn.Module, leaf: str) -> None:
+    """Untie a parameter: the same `nn.Parameter` object holds the full weight."""
+    parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)

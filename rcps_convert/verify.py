@@ -1,0 +1,398 @@
+"""The law, measured: ``f(rc x)`` against ``rho f(x)``.
+
+Shares only the action algebra with inference, never the rules, or it would repeat their mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from . import axis as ax
+from .action import Action, Spec, SpecLike, act, random_like
+from .errors import Where
+from .hooks import hook_of
+from .modules import Example, call, fresh_copy, leaves, mode, owner, undisturbed_rng, with_leaves
+from .norm import Fold, Pool
+from .specs import input_actions, output_specs
+from .trace import Trace, interpret
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+"""Largest relative deviation taken for rounding, by the precision the model could run in."""
+
+DROPOUTS = (
+    torch.nn.functional.dropout,
+    torch.nn.functional.dropout1d,
+    torch.nn.functional.dropout2d,
+    torch.nn.functional.dropout3d,
+    torch.nn.functional.alpha_dropout,
+    torch.nn.functional.feature_alpha_dropout,
+    torch.dropout,
+)
+
+
+@dataclass(frozen=True)
+class EquivarianceReport:
+    """How far a model is from equivariance.
+
+    Attributes:
+        errors: per output leaf, the largest ``|f(rc x) - rho f(x)|`` over ``max |f(x)|``.
+        actions: per output leaf, the action it was held to, in words.
+        tolerance: the largest deviation taken for rounding.
+        dtype: the precision the model ran in.
+    """
+
+    errors: tuple[float, ...]
+    actions: tuple[str, ...]
+    tolerance: float
+    dtype: torch.dtype
+
+    @property
+    def error(self) -> float:
+        """The largest error over outputs; infinite if an output is not finite."""
+        return max(self.errors, default=0.0)
+
+    @property
+    def equivariant(self) -> bool:
+        """Whether the error is within the tolerance."""
+        return self.error <= self.tolerance
+
+    def __bool__(self) -> bool:
+        return self.equivariant
+
+    def __str__(self) -> str:
+        word = "equivariant" if self else "NOT equivariant"
+        name = str(self.dtype).removeprefix("torch.")
+        lines = [f"{word}: error {self.error:.1e} (tolerance {self.tolerance:.0e}, {name})"]
+        lines += [f"  output {i} as {a}: {e:.1e}" for i, (e, a) in enumerate(zip(self.errors, self.actions, strict=True))]
+        return "\n".join(lines)
+
+
+def check_equivariance(
+    model: nn.Module,
+    example: Example,
+    *,
+    inputs: Any = "ACGT",
+    outputs: Any = "auto",
+    layout: Any = "auto",
+    tolerance: float | None = None,
+) -> EquivarianceReport:
+    """Measure how far a model, as it is, is from equivariance, in eval mode.
+
+    The model is not traced, so any model can be measured, converted or not. It runs on a copy in
+    float64 if it can, else in float32.
+
+    Args:
+        model: any model.
+        example: what it is called with; only shapes and dtypes matter.
+        inputs, outputs, layout: as in `convert_model`. With ``"auto"`` an output is held to the best
+            of: invariant, or reversed along one axis.
+        tolerance: largest relative deviation taken for rounding; default 1e-9 in float64, 1e-3 in float32.
+
+    Returns: a report; true in a boolean context if the model is equivariant.
+
+    Raises:
+        NeedsChoiceError: the inputs can be read in several ways, or in none.
+
+    Source: definition of equivariance in Mallet & Vert, NeurIPS 2021, section 2.
+    """
+    specs, actions = input_actions(example, inputs, layout)
+    with undisturbed_rng():
+        probe = Probe(model, example, specs, actions)
+        pairs = [probe.readings(seed) for seed in range(3)]
+        wanted = output_specs(outputs, pairs[0][0])
+        found = _held_to([_tensors(a) for a, _ in pairs], [_tensors(b) for _, b in pairs], wanted)
+    limit = TOLERANCE[probe.dtype] if tolerance is None else tolerance
+    return EquivarianceReport(tuple(e for e, _ in found), tuple(str(a) for _, a in found), limit, probe.dtype)
+
+
+class Probe:
+    """A private copy of a model, in the best precision it runs in, with random inputs for it.
+
+    Args:
+        model: copied, never touched.
+        example: what it is called with.
+        specs, actions: per input leaf; None for leaves that are no tensors.
+    """
+
+    def __init__(
+        self, model: nn.Module, example: Example, specs: list[Spec | None], actions: list[Action | None]
+    ) -> None:
+        self.example, self.specs, self.actions = example, specs, actions
+        self.model, self.dtype = fresh_copy(model).double(), torch.float64
+        try:
+            self.outputs(self.inputs(0))
+        except (RuntimeError, TypeError, ValueError):
+            self.model, self.dtype = fresh_copy(model).float(), torch.float32
+
+    def inputs(self, seed: int) -> list[Any]:
+        """Random input leaves."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = []
+        for leaf, spec, action in zip(leaves(self.example), self.specs, self.actions, strict=True):
+            if spec is None or action is None:
+                drawn.append(leaf)
+                continue
+            x = random_like(spec, action, leaf, generator)
+            drawn.append(x.to(self.dtype) if x.is_floating_point() else x)
+        return drawn
+
+    def mirrored(self, drawn: list[Any]) -> list[Any]:
+        """The reverse complement of input leaves."""
+        return [x if a is None else act(a, x) for x, a in zip(drawn, self.actions, strict=True)]
+
+    def outputs(self, drawn: list[Any], training: bool = False) -> Any:
+        """The model's outputs, without dropout, other randomness fixed."""
+        torch.manual_seed(0)
+        with torch.no_grad(), mode(self.model, training), _without_dropout(), _statistics_kept(self.model):
+            return call(self.model, with_leaves(self.example, drawn))
+
+    def readings(self, seed: int, training: bool = False) -> tuple[Any, Any]:
+        """``f(x)`` and ``f(rc x)`` for one random input."""
+        drawn = self.inputs(seed)
+        return self.outputs(drawn, training), self.outputs(self.mirrored(drawn), training)
+
+    def perturb(self, seed: int) -> None:
+        """Move all parameters and running statistics, so that no zero or one hides a broken law."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(x: Tensor) -> Tensor:
+            return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+
+        with torch.no_grad():
+            for p in self.model.parameters():
+                if p.is_floating_point() and p.numel():
+                    p.add_(normal(p) * (0.3 * p.detach().square().mean().sqrt() + 0.05))
+            for module in self.model.modules():
+                if isinstance(module, _NormBase) and module.running_mean is not None and module.running_var is not None:
+                    self._perturb_statistics(module, normal)
+
+    def _perturb_statistics(self, module: nn.Module, normal: Callable[[Tensor], Tensor]) -> None:
+        hook, stats = hook_of(module), (module.running_mean, module.running_var)
+        for value, positive in zip(stats, (False, True), strict=True):
+            noise = normal(value) * 0.3  # type: ignore[arg-type]
+            if isinstance(hook, Pool):
+                noise = (noise + noise[hook.table.to(noise.device)]) / 2
+            value.copy_(value * noise.exp() if positive else value + noise)  # type: ignore[operator,union-attr]
+
+
+@contextmanager
+def _without_dropout() -> Iterator[None]:
+    class Identity(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if func in DROPOUTS:
+                return args[0] if args else kwargs["input"]
+            return func(*args, **kwargs)
+
+    with Identity():
+        yield
+
+
+@contextmanager
+def _statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Every pass sees the same buffers: a train-mode forward may change them."""
+    before = [(b, b.detach().clone()) for b in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
+
+
+def _tensors(output: Any) -> list[Any]:
+    return pytree.tree_leaves(output)
+
+
+def deviation(reverse: Tensor, forward: Tensor, action: Action | None) -> float:
+    """``max |f(rc x) - rho f(x)| / max |f(x)|``; infinite where a value is not finite."""
+    if action is None:
+        return 0.0
+    expected = act(action, forward)
+    if reverse.shape != expected.shape or not (bool(torch.isfinite(reverse).all()) and bool(torch.isfinite(expected).all())):
+        return float("inf")
+    if not reverse.numel():
+        return 0.0
+    scale = float(expected.abs().double().max())
+    return float((reverse.double() - expected.double()).abs().max()) / scale if scale else float(reverse.abs().max())
+
+
+def _held_to(forward: list[list[Any]], reverse: list[list[Any]], specs: list[Spec | str]) -> list[tuple[float, Action]]:
+    """Per output leaf, the error and the action it was held to."""
+    found = []
+    for i, spec in enumerate(specs):
+        ys = [draw[i] for draw in forward]
+        if not isinstance(ys[0], Tensor):
+            continue
+        candidates = candidate_actions(spec, tuple(ys[0].shape))
+        scored = [(max(deviation(r[i], y, a) for r, y in zip(reverse, ys, strict=True)), a) for a in candidates]
+        found.append(min(scored, key=lambda s: s[0]))
+    return found
+
+
+def candidate_actions(spec: Spec | str, shape: tuple[int, ...]) -> list[Action]:
+    """The actions an output may be held to when nothing is known but its shape and spec."""
+    if isinstance(spec, Spec):
+        return [spec.action(shape)]
+    fixed = [ax.batch(s) if i == 0 else ax.trivial(s) for i, s in enumerate(shape)]
+    flips = [Action((*fixed[:i], ax.length(s), *fixed[i + 1 :])) for i, s in enumerate(shape) if i and s > 1]
+    return [Action(tuple(fixed)), *flips]
+
+
+# --- verifying a conversion ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the check of a converted model found.
+
+    Attributes:
+        error: largest relative deviation over draws, modes and outputs.
+        tolerance: largest deviation taken for rounding.
+        dtype: the precision the check ran in.
+        varied: whether the outputs depended on the sequence at all.
+    """
+
+    error: float
+    tolerance: float
+    dtype: torch.dtype
+    varied: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether the law held, on outputs that depend on the input."""
+        return self.error <= self.tolerance and self.varied
+
+    def __str__(self) -> str:
+        name = str(self.dtype).removeprefix("torch.")
+        return f"error {self.error:.1e} in {name} on randomised parameters, train and eval mode (tolerance {self.tolerance:.0e})"
+
+
+def verify(
+    model: nn.Module,
+    example: Example,
+    specs: list[Spec | None],
+    actions: list[Action | None],
+    outputs: Callable[[int, tuple[int, ...]], list[Action]] | list[Action | None],
+    draws: int = 3,
+) -> Verification:
+    """Check the law on a perturbed copy, in train and eval mode.
+
+    Args:
+        model: a converted model; not touched.
+        example: what it is called with.
+        specs, actions: per input leaf.
+        outputs: per output leaf its action, or a function from its index and shape to the actions
+            it may have.
+        draws: random parameter sets, each with a random input.
+    """
+    worst, spread = 0.0, 0.0
+    with undisturbed_rng():
+        probe = Probe(model, example, specs, actions)
+        options: dict[tuple[int, int], float] = {}
+        for seed in range(draws):
+            probe.perturb(seed)
+            for training in (False, True):
+                forward, reverse = (_tensors(o) for o in probe.readings(seed, training))
+                other = _tensors(probe.outputs(probe.inputs(seed + 1000), training))
+                for i, (y, r, o) in enumerate(zip(forward, reverse, other, strict=True)):
+                    if not isinstance(y, Tensor):
+                        continue
+                    spread = max(spread, _spread(y, o))
+                    allowed = outputs(i, tuple(y.shape)) if callable(outputs) else [outputs[i]]
+                    for k, action in enumerate(allowed):
+                        options[i, k] = max(options.get((i, k), 0.0), deviation(r, y, action))
+    for i in {i for i, _ in options}:
+        worst = max(worst, min(e for (j, _), e in options.items() if j == i))
+    return Verification(worst, TOLERANCE[probe.dtype], probe.dtype, spread > 1e-12)
+
+
+def _spread(a: Tensor, b: Tensor) -> float:
+    """How far two outputs differ, relative to their size."""
+    if a.shape != b.shape or not a.numel():
+        return 1.0
+    scale = float(a.abs().double().max())
+    return float((a.double() - b.double()).abs().max()) / scale if scale else 0.0
+
+
+def moved(
+    before: nn.Module, after: nn.Module, example: Example, specs: list[Spec | None], actions: list[Action | None]
+) -> float:
+    """How far conversion moved the outputs, relative to their size, in eval mode.
+
+    Args:
+        before, after: the model and its converted form; not touched.
+        example, specs, actions: as in `verify`.
+    """
+    with undisturbed_rng():
+        probes = [Probe(m, example, specs, actions) for m in (before, after)]
+        drawn = probes[0].inputs(0)
+        old, new = (_tensors(p.outputs([_as(p, x) for x in drawn])) for p in probes)
+    pairs = [(a, b) for a, b in zip(old, new, strict=True) if isinstance(a, Tensor)]
+    return max((_spread(a, b.to(a.dtype)) for a, b in pairs), default=0.0)
+
+
+def _as(probe: Probe, x: Any) -> Any:
+    return x.to(probe.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
+
+
+def first_failure(
+    trace: Trace,
+    model: nn.Module,
+    values: dict[str, Any],
+    inputs: list[Action | None],
+    example_leaves: list[Any],
+) -> tuple[Where, float] | None:
+    """The first node whose result breaks the law, with its deviation.
+
+    Args:
+        trace: the eval-mode trace of the unconverted model.
+        model: the converted model (perturbed, float64), whose full weights are put into the graph.
+        values: inferred action of each result.
+        inputs: action of each input leaf.
+        example_leaves: input leaves.
+    """
+    mirrored = iter([x if a is None else act(a, x) for x, a in zip(example_leaves, inputs, strict=True)])
+    given = iter(example_leaves)
+    sources = {n: next(given) if s.kind == "input" else _state(model, s.target, s.value) for n, s in trace.sources.items()}
+    other = {n: next(mirrored) if s.kind == "input" else sources[n] for n, s in trace.sources.items()}
+    seen: dict[str, Any] = {}
+    found: list[tuple[Where, float]] = []
+
+    def compare(node: Any, result: Any) -> None:
+        action = values.get(node.name)
+        if found or not isinstance(action, Action) or not isinstance(result, Tensor):
+            return
+        error = deviation(result, seen[node.name], action.walk())
+        if error > TOLERANCE[torch.float64]:
+            found.append((node.where, error))
+
+    with torch.no_grad():
+        interpret(trace, sources, lambda node, result: seen.__setitem__(node.name, _frozen(result)))
+        interpret(trace, other, compare)
+    return found[0] if found else None
+
+
+def _frozen(result: Any) -> Any:
+    return result.clone() if isinstance(result, Tensor) else result
+
+
+def _state(model: nn.Module, name: str, default: Any) -> Any:
+    """A parameter or buffer of a converted model, in the shape it had before."""
+    try:
+        module, leaf = owner(model, name)
+        value = getattr(module, leaf)
+    except AttributeError:
+        return default.double() if default.is_floating_point() else default
+    if isinstance(hook_of(module), Fold) and value.dim() == 1:
+        value = value.repeat(2)
+    return value.detach().clone()
