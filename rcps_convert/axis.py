@@ -173,10 +173,12 @@ def product(factors: Iterable[Axis]) -> Axis:
     """The product of factors in normal form: flat, neighbours merged, one sign at most, at the end."""
     core: list[Axis] = []
     ones: list[Axis] = []
+    unit = trivial(1)
     negative = False
     for f in _flat(factors, Prod):
         if isinstance(f, Leaf) and f.size == 1:
             negative ^= f.negative
+            unit = f if f.role else unit
         elif f.size == 1:
             ones.append(f)
         elif core and _merges(core[-1], f):
@@ -185,7 +187,7 @@ def product(factors: Iterable[Axis]) -> Axis:
             core.append(f)
     whole = core + ones + ([SIGN] if negative else [])
     if not whole:
-        return trivial(1)
+        return unit
     return whole[0] if len(whole) == 1 else Prod(tuple(whole))
 
 
@@ -367,10 +369,22 @@ def describe(term: Axis) -> str:
     if found is not None:
         return f"{term.size} reversed" if found.name == "length" else f"batch of {term.size}"
     if isinstance(term, Prod) and (free(term) or any(role(f) for f in term.factors)):
-        return " x ".join(f"({describe(f)})" for f in term.factors)
+        return " x ".join(f"({describe(f)})" for f in _phrases(term))
     if free(term):
         return " + ".join(describe(p) for p in _children(term))
     return _counts(term)
+
+
+def _phrases(term: Prod) -> list[Axis]:
+    """The factors of a product with neighbours that have neither role nor open variables taken together."""
+    found: list[Axis] = []
+    for f in term.factors:
+        plain = not free(f) and role(f) is None
+        if found and plain and not free(found[-1]) and role(found[-1]) is None:
+            found[-1] = product([found[-1], f])
+        else:
+            found.append(f)
+    return found
 
 
 def _counts(term: Axis) -> str:

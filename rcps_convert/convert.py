@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from . import axis as ax
 from .action import Action
-from .errors import ConversionError, NoRuleError, VerificationError
+from .errors import ConversionError, NoRuleError, TraceError, VerificationError
 from .infer import AUTO, STATISTICS, Inference, infer
 from .modules import Example, aliases, fresh_copy, leaves, undisturbed_rng
 from .norm import folds, needs_statistics
@@ -124,7 +124,11 @@ class _Planner:
         self._describe_inputs()
         if self._already_symmetric(outputs):
             return
-        self.traces = [trace(self.model, self.example, training=t) for t in (False, True)]
+        self.traces = [trace(self.model, self.example)]
+        try:
+            self.traces.append(trace(self.model, self.example, training=True))
+        except TraceError as reason:
+            self.plan.notes.append(f"only the eval-mode forward was analysed; in train mode: {reason.why}")
         self.wanted = output_specs(outputs, _structure(self.traces[0]))
         self.averages = symmetrise_buffers
         inference, regions, homeless = self._solve()

@@ -177,7 +177,7 @@ class ConversionPlan:
     def _warnings(self) -> list[str]:
         found = list(self.notes)
         if self.trained and (self.moved is None or self.moved > 1e-6):
-            by = "" if self.moved is None else f" (outputs move by {self.moved:.2g} of their size)"
+            by = "" if self.moved is None else f" (outputs move by {self.moved:.2g} x their largest value)"
             found.append(
                 f"the model looks trained, and tying its weights changes what it computes{by}: fine-tune it, convert "
                 'with init="project" if it is nearly symmetric, or keep its function with two passes per prediction '
@@ -234,7 +234,7 @@ class ConversionPlan:
         share = 100 * self.after / max(1, self.before)
         lines.append(f"parameters: {self.before:,} -> {self.after:,} ({share:.0f} %)")
         if self.moved is not None:
-            lines.append(f"outputs move by {self.moved:.2g} of their size (tied weights are another function)")
+            lines.append(f"outputs move by {self.moved:.2g} x their largest value (tied weights are another function)")
         return lines + [f"note: {n}" for n in self.notes]
 
     def _repr_html_(self) -> str:
