@@ -17,7 +17,7 @@ from .norm import folds, needs_statistics
 from .plan import ConversionPlan, SharedNorm, Symmetriser, TiedParameter, looks_trained, refuse_converted
 from .readout import Region, find_readouts
 from .registry import op_name
-from .specs import input_actions, leaf_names, output_specs
+from .specs import input_actions, leaf_names, output_specs, structure_names
 from .tie import make_tie
 from .trace import Ref, Trace, trace
 from .verify import Probe, Verification, candidate_actions, first_failure, moved, verify
@@ -176,12 +176,13 @@ class _Planner:
                 self.plan.inputs.append(f"{name}: {spec}, shape {tuple(leaf.shape)}, {action}")
 
     def _describe_outputs(self, inference: Inference) -> None:
-        for i, (action, spec) in enumerate(zip(inference.outputs, self.wanted, strict=True)):
+        names = structure_names(_structure(self.traces[0]))
+        for name, action, spec in zip(names, inference.outputs, self.wanted, strict=True):
             if action is None:
                 continue
             profile = any(ax.is_length(t) for t in action.axes)
             taken = ("unstranded profile" if profile else "invariant") + " (auto)" if spec == AUTO else str(spec)
-            self.plan.outputs.append(f"{i}: {taken}, shape {action.shape}, {action.walk()}")
+            self.plan.outputs.append(f"{name}: {taken}, shape {action.shape}, {action.walk()}")
 
     # --- rows ---
 

@@ -36,8 +36,13 @@ def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec
 def leaf_names(example: Example) -> list[str]:
     """A name for each input leaf, such as ``0``, ``1.counts`` or ``dna``."""
     args, kwargs = call_arguments(example)
-    found, _ = pytree.tree_flatten_with_path(kwargs if kwargs else args)
-    return [_name(path) for path, _ in found]
+    return structure_names(kwargs if kwargs else args)
+
+
+def structure_names(structure: Any) -> list[str]:
+    """A name for each leaf of a nested structure, from its positions and keys; ``0`` for a single leaf."""
+    found, _ = pytree.tree_flatten_with_path(structure)
+    return [_name(path) or "0" for path, _ in found]
 
 
 def _name(path: Any) -> str:

@@ -1,0 +1,166 @@
+"""Ties as laws: W = rho(W) exactly, idempotent projections, round trips, over a registry of actions."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrize
+
+from rcps_convert import axis as ax
+from rcps_convert.action import Action, act
+from rcps_convert.axis import Axis
+from rcps_convert.tie import HalfTie, OrbitTie, attach, make_tie, remove, ties
+
+ACGT, ATCG, PLUS_MINUS = ax.permutation([3, 2, 1, 0]), ax.permutation([1, 0, 3, 2]), ax.permutation([1, 0])
+
+
+def signed(term: Axis) -> Axis:
+    return ax.product([term, ax.SIGN])
+
+
+CASES: dict[str, tuple[tuple[Axis, ...], type]] = {
+    "first convolution": ((ax.regular(6), ACGT, ax.length(5)), HalfTie),
+    "another base order": ((ax.regular(6), ATCG, ax.length(5)), HalfTie),
+    "hidden convolution": ((ax.regular(6), ax.regular(8), ax.length(4)), HalfTie),
+    "odd filters": ((ax.regular(7), ax.regular(8), ax.length(3)), HalfTie),
+    "odd everywhere": ((ax.regular(7), ax.regular(5), ax.length(3)), OrbitTie),
+    "palindrome of even kernel": ((ax.trivial(3), ax.trivial(2), ax.length(4)), HalfTie),
+    "palindrome of odd kernel": ((ax.trivial(3), ax.trivial(2), ax.length(5)), OrbitTie),
+    "read-out": ((ax.trivial(1), ax.regular(10)), HalfTie),
+    "stranded profile": ((PLUS_MINUS, ax.regular(10), ax.length(7)), HalfTie),
+    "flattened": ((ax.regular(6), ax.product([ax.regular(4), ax.length(5)])), HalfTie),
+    "flattened, odd": ((ax.trivial(2), ax.product([ax.regular(3), ax.length(5)])), OrbitTie),
+    "gate": ((ax.total([ax.regular(4), ax.regular(4)]), ax.regular(6), ax.length(3)), HalfTie),
+    "unequal concatenation": ((ax.regular(4), ax.total([ax.regular(4), ax.regular(6), ax.trivial(1)])), HalfTie),
+    "antisymmetric": ((signed(ax.trivial(1)), ax.regular(6)), HalfTie),
+    "antisymmetric bias": ((signed(ax.trivial(3)),), OrbitTie),
+    "signed part": ((ax.total([ax.trivial(2), signed(ax.trivial(1))]), ax.regular(4)), OrbitTie),
+    "inner pairs": ((ax.product([ax.trivial(3), ax.regular(4)]), ax.regular(2)), HalfTie),
+}
+
+each_case = pytest.mark.parametrize("case", CASES, ids=list(CASES))
+
+
+def tie_of(case: str):  # noqa: ANN201
+    tie = make_tie(Action(CASES[case][0]))
+    assert isinstance(tie, CASES[case][1])
+    return tie
+
+
+@each_case
+def test_full_weight_is_its_own_mirror_image(case: str) -> None:
+    tie = tie_of(case)
+    full = tie(torch.randn(tie.stored_shape, dtype=torch.float64))
+    assert full.shape == tie.full_shape
+    assert torch.equal(act(tie.action, full), full)
+
+
+@each_case
+def test_stores_one_entry_per_orbit(case: str) -> None:
+    """The rank of the expansion is the trace formula's count of invariants, (n + trace rho) / 2."""
+    tie = tie_of(case)
+    n = tie.full_shape.numel()
+    basis = torch.eye(n, dtype=torch.float64).reshape(n, *tie.full_shape)
+    trace = sum(float(act(tie.action, e).flatten()[i]) for i, e in enumerate(basis))
+    assert tie.stored_shape.numel() == (n + trace) / 2
+
+
+@each_case
+def test_reduce_and_expand_are_inverse(case: str) -> None:
+    tie = tie_of(case)
+    stored = torch.randn(tie.stored_shape, dtype=torch.float64)
+    assert torch.equal(tie.right_inverse(tie(stored)), stored)
+
+
+@each_case
+def test_projection_is_idempotent_and_onto_tied_weights(case: str) -> None:
+    tie = tie_of(case)
+    once = tie.project(torch.randn(tie.full_shape, dtype=torch.float64))
+    torch.testing.assert_close(tie.project(once), once, rtol=0, atol=1e-15)
+    torch.testing.assert_close(tie(tie.right_inverse(once)), once, rtol=0, atol=1e-15)
+
+
+@each_case
+def test_gradient_is_the_sum_over_the_orbit(case: str) -> None:
+    tie = tie_of(case)
+    stored = torch.randn(tie.stored_shape, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(tie.full_shape, dtype=torch.float64)
+    (tie(stored) * weight).sum().backward()
+    numeric = torch.stack([(tie(e) * weight).sum() for e in torch.eye(stored.numel(), dtype=torch.float64).reshape(-1, *stored.shape)]) if stored.numel() else stored.detach().flatten()
+    torch.testing.assert_close(stored.grad.flatten(), numeric.flatten(), rtol=0, atol=1e-12)
+
+
+def test_free_weights_need_no_tie() -> None:
+    assert make_tie(Action((ax.trivial(4), ax.trivial(3)))) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_permutation_ties_exactly(data: st.DataObject) -> None:
+    terms = []
+    for _ in range(data.draw(st.integers(1, 3))):
+        size = data.draw(st.integers(1, 6))
+        order = data.draw(st.permutations(range(size)))
+        table = list(range(size))
+        for a, b in zip(order[::2], order[1::2], strict=False):
+            if data.draw(st.booleans()):
+                table[a], table[b] = b, a
+        terms.append(ax.permutation(table))
+    action = Action(tuple(terms))
+    tie = make_tie(action)
+    if tie is None:
+        assert action.is_trivial()
+        return
+    full = tie(torch.randn(tie.stored_shape, dtype=torch.float64))
+    assert torch.equal(act(action, full), full)
+    fixed = math.prod(int((ax.indices(t) == torch.arange(t.size)).sum()) for t in terms)
+    assert tie.stored_shape.numel() == (full.numel() + fixed) // 2
+
+
+def test_attach_keeps_the_parameter_and_the_representatives() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv1d(4, 6, 5)
+    parameter, before = conv.weight, conv.weight.detach().clone()
+    action = Action(CASES["first convolution"][0])
+    attach(conv, ["weight"], make_tie(action), "keep")
+    assert conv.parametrizations.weight.original is parameter
+    assert parameter.shape == (3, 4, 5)
+    assert torch.equal(conv.weight[:3], before[:3])
+    assert torch.equal(conv.weight[3:], before[:3].flip(1, 2))
+    remove(conv, "weight")
+    assert type(conv) is nn.Conv1d
+    assert conv.weight is parameter
+    assert parameter.shape == (6, 4, 5)
+
+
+def test_project_takes_the_orbit_mean() -> None:
+    conv = nn.Conv1d(4, 6, 5)
+    before = conv.weight.detach().clone()
+    action = Action(CASES["first convolution"][0])
+    attach(conv, ["weight"], make_tie(action), "project")
+    torch.testing.assert_close(conv.weight, (before + act(action, before)) / 2, rtol=0, atol=1e-7)
+
+
+def test_assigning_a_weight_stores_its_representatives() -> None:
+    conv = nn.Conv1d(4, 6, 5)
+    attach(conv, ["weight"], make_tie(Action(CASES["first convolution"][0])), "keep")
+    new = torch.randn(6, 4, 5)
+    conv.weight = new
+    assert torch.equal(conv.weight[:3], new[:3])
+
+
+def test_a_copy_of_a_tie_is_independent() -> None:
+    conv = nn.Conv1d(4, 6, 5)
+    attach(conv, ["weight"], make_tie(Action(CASES["first convolution"][0])), "keep")
+    twin = copy.deepcopy(conv)
+    with torch.no_grad():
+        twin.parametrizations.weight.original.zero_()
+    assert float(conv.weight.detach().abs().sum()) > 0
+    assert len(ties(twin)) == 1
+    assert parametrize.is_parametrized(conv)
