@@ -40,9 +40,6 @@ class ConversionError(ValueError):
         got: the shapes and actions met there.
         why: the reason.
         do: what the user can do instead.
-
-    Attributes:
-        problems: every problem found, in graph order; ``(self,)`` when there is one.
     """
 
     def __init__(
@@ -55,8 +52,13 @@ class ConversionError(ValueError):
         do: str | None = None,
     ) -> None:
         self.what, self.where, self.got, self.why, self.do = what, where, got, why, do
-        self.problems: tuple[ConversionError, ...] = (self,)
+        self._gathered: tuple[ConversionError, ...] = ()
         super().__init__(what)
+
+    @property
+    def problems(self) -> tuple[ConversionError, ...]:
+        """Every problem found, in graph order."""
+        return self._gathered or (self,)
 
     def describe(self) -> str:
         """This problem alone, as lines ``what / where / got / why / do``."""
@@ -109,7 +111,7 @@ def gather(problems: Sequence[ConversionError]) -> ConversionError:
         return problems[0]
     first = problems[0]
     error = type(first)(first.what, where=first.where, got=first.got, why=first.why, do=first.do)
-    error.problems = tuple(problems)
+    error._gathered = tuple(problems)
     return error
 
 

@@ -153,7 +153,8 @@ class Probe:
         """The model's outputs, without dropout, other randomness fixed."""
         torch.manual_seed(0)
         with torch.no_grad(), mode(self.model, training), _without_dropout(), _statistics_kept(self.model):
-            return call(self.model, with_leaves(self.example, drawn))
+            out = call(self.model, with_leaves(self.example, drawn))
+        return pytree.tree_map(lambda y: y.detach() if isinstance(y, Tensor) else y, out)
 
     def readings(self, seed: int, training: bool = False) -> tuple[Any, Any]:
         """``f(x)`` and ``f(rc x)`` for one random input."""

@@ -1,0 +1,77 @@
+"""The command line, in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODEL = '''
+import torch
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv1d(4, 8, 5), nn.ReLU(), nn.{pool}, nn.Flatten(), nn.LazyLinear(1))
+        self(torch.zeros(1, 4, 40))
+
+
+def not_a_model():
+    return 3
+'''
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "rcps_convert", *arguments], capture_output=True, text=True, timeout=240)
+
+
+def test_demo_converts_and_scores_both_strands() -> None:
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert "verified: error" in done.stdout
+    differences = {m[1].strip(): float(m[2]) for m in re.finditer(r"^  (plain model|converted.*?)\s+-?\d.* (\S+)$", done.stdout, re.M)}
+    assert differences["plain model"] > 1e-4
+    assert differences["converted"] < 1e-6
+    assert differences["converted, baked"] < 1e-6
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "net.py"
+    path.write_text(MODEL.replace("{pool}", "MaxPool1d(4)"))
+    return path
+
+
+def test_own_model_is_planned_and_verified(file: Path) -> None:
+    done = run(f"{file}:Net", "--shape", "4,40", "--inputs", "ACGT", "--outputs", "invariant")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"0\.weight +\(8, 4, 5\) +4 pairs, 2 pairs, 5 reversed +\(4, 4, 5\)", done.stdout)
+    assert "verified: error" in done.stdout
+
+
+def test_problems_exit_with_one(file: Path) -> None:
+    file.write_text(MODEL.replace("{pool}", "MaxPool1d(5)"))
+    done = run(f"{file}:Net", "--shape", "4,40")
+    assert done.returncode == 1
+    assert "BreaksSymmetryError: max_pool1d over 36 positions leaves a remainder" in done.stdout
+    assert "39 and 44" in done.stdout
+    assert run(f"{file}:Net", "--shape", "4,40", "--inputs", "ACGX").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.py:Net", "--shape", "4,40"], "no FILE:FACTORY"),
+        (["{file}:Nothing", "--shape", "4,40"], "has no 'Nothing'"),
+        (["{file}:not_a_model", "--shape", "4,40"], "returned int"),
+        (["{file}:Net"], "--shape is needed"),
+    ],
+)
+def test_wrong_calls_say_what_is_wrong(file: Path, arguments: list[str], words: str) -> None:
+    done = run(*(a.replace("{file}", str(file)) for a in arguments))
+    assert done.returncode != 0
+    assert words in done.stderr

@@ -1,0 +1,144 @@
+"""What the world around does with models: data-parallel processes, other parametrizations, averages, autocast."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models import BassetLike
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from rcps_convert import bake, check_equivariance, convert_model, plan_conversion
+
+EXAMPLE = torch.zeros(2, 4, 144)
+
+WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+from torch import nn
+sys.path.insert(0, {here!r})
+from models import BassetLike
+from rcps_convert import check_equivariance, convert_model
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
+torch.manual_seed(0)
+model = convert_model(BassetLike(), torch.zeros(2, 4, 144), verify=False)
+parallel = nn.parallel.DistributedDataParallel(model)
+optimizer = torch.optim.SGD(parallel.parameters(), lr=0.05)
+torch.manual_seed(10 + rank)
+for _ in range(3):
+    loss = parallel(torch.randn(4, 4, 144)).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+total = torch.cat([p.detach().flatten() for p in model.parameters()])
+gathered = [torch.empty_like(total) for _ in range(2)]
+dist.all_gather(gathered, total)
+assert torch.equal(gathered[0], gathered[1]), "weights differ between processes"
+report = check_equivariance(model, torch.zeros(2, 4, 144), tolerance=1e-10)
+assert report, str(report)
+dist.destroy_process_group()
+print("equivariant on rank", rank)
+"""
+
+
+def test_data_parallel_training_in_two_processes(tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER.format(here=str(Path(__file__).parent)))
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for rank, process in enumerate(started):
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, output
+        assert f"equivariant on rank {rank}" in output
+
+
+def net(wrap: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        wrap(nn.Conv1d(4, 8, 5)), nn.ReLU(), wrap(nn.Conv1d(8, 8, 5)), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 2)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, torch.nn.utils.weight_norm], ids=["parametrized", "hook"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_weight_normed_models_convert_or_are_refused_untouched(wrap: Any) -> None:
+    model = net(wrap)
+    x = torch.randn(2, 4, 30)
+    expected = model(x)
+    plan = plan_conversion(model, torch.zeros(2, 4, 30))
+    if not plan.problems:
+        converted = plan.apply(model)
+        assert check_equivariance(converted, torch.zeros(2, 4, 30), tolerance=1e-10)
+        baked = bake(converted)
+        torch.testing.assert_close(baked(x), converted(x), rtol=0, atol=1e-6)
+        assert baked.state_dict().keys() == model.state_dict().keys()
+    assert torch.equal(model(x), expected)
+
+
+def test_averaged_model_of_a_converted_one() -> None:
+    model = convert_model(BassetLike(), EXAMPLE, verify=False)
+    average = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(3):
+        model(torch.randn(4, 4, 144)).square().mean().backward()
+        optimizer.step()
+        average.update_parameters(model)
+    assert check_equivariance(average.module, EXAMPLE, tolerance=1e-10)
+    baked = bake(average.module).eval()
+    x = torch.randn(2, 4, 144)
+    torch.testing.assert_close(baked(x), average.module.eval()(x), rtol=0, atol=1e-6)
+
+
+def test_autocast_keeps_the_law_up_to_its_precision() -> None:
+    model = convert_model(BassetLike(), EXAMPLE, verify=False).eval()
+    x = torch.randn(4, 4, 144)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        a, b = model(x), model(x.flip(1, 2))
+    assert float((a - b).abs().max().detach()) < 2e-2 * float(a.abs().max().detach())
+
+
+def test_functional_call_and_gradients_of_inputs() -> None:
+    """Attributions on both strands are each other's mirror image."""
+    model = convert_model(BassetLike(), EXAMPLE, verify=False).double().eval()
+    x = torch.randn(2, 4, 144, dtype=torch.float64, requires_grad=True)
+    other = x.detach().flip(1, 2).requires_grad_()
+    (one,) = torch.autograd.grad(model(x).sum(), x)
+    (two,) = torch.autograd.grad(model(other).sum(), other)
+    torch.testing.assert_close(one.flip(1, 2), two, rtol=0, atol=1e-12)
+    called = torch.func.functional_call(model, dict(model.named_parameters()), (x,))
+    assert torch.equal(called, model(x))
+
+
+def test_conversion_of_a_copy_of_a_parametrized_model_leaves_the_original() -> None:
+    model = convert_model(BassetLike(), EXAMPLE, verify=False)
+    twin = copy.deepcopy(model)
+    bake(twin, in_place=True)
+    x = torch.randn(2, 4, 144)
+    torch.testing.assert_close(model.eval()(x), twin.eval()(x), rtol=0, atol=1e-6)
+    assert check_equivariance(model, EXAMPLE)
+
+
+def test_reduced_gradient_norms_and_weight_decay_see_stored_parameters() -> None:
+    model = convert_model(BassetLike(), EXAMPLE, verify=False)
+    model(torch.randn(4, 4, 144)).sum().backward()
+    total: Tensor = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    assert bool(torch.isfinite(total))
+    shapes = {tuple(p.shape) for p in model.parameters()}
+    assert (12, 4, 19) in shapes
+    assert (24, 4, 19) not in shapes
