@@ -23,9 +23,15 @@ With FILE:FACTORY: import FILE, call FACTORY() for a model, then plan, convert a
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser("rcps_convert", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("factory", nargs="?", metavar="FILE:FACTORY", help="a model class or a function that returns a model")
-    p.add_argument("--shape", action="append", metavar="4,1000", help="shape of an input without batch; repeat for several")
+    p = argparse.ArgumentParser(
+        "rcps_convert", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument(
+        "factory", nargs="?", metavar="FILE:FACTORY", help="a model class or a function that returns a model"
+    )
+    p.add_argument(
+        "--shape", action="append", metavar="4,1000", help="shape of an input without batch; repeat for several"
+    )
     p.add_argument("--inputs", action="append", help='spec of an input: "ACGT", "+-", "invariant"; repeat for several')
     p.add_argument("--outputs", action="append", help='spec of an output, default "auto"; repeat for several')
     p.add_argument("--layout", default="auto", help='axes of the input with batch, such as "n l c"')
@@ -44,7 +50,8 @@ def load(target: str) -> nn.Module:
     if not file or not Path(file).is_file():
         sys.exit(f"rcps_convert: {target!r} is no FILE:FACTORY with an existing file")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(Path(file).resolve().parent))

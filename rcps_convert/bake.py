@@ -95,6 +95,8 @@ def _check_keys(name: str, expected: Mapping[str, Any], given: Mapping[str, Any]
     for key in expected.keys() & given.keys():
         a, b = expected[key], given[key]
         if isinstance(a, Tensor) and tuple(a.shape) != tuple(b.shape):
-            lines.append(f"size mismatch for {key}: {tuple(b.shape)} in the checkpoint, {tuple(a.shape)} in the plain model.")
+            lines.append(
+                f"size mismatch for {key}: {tuple(b.shape)} in the checkpoint, {tuple(a.shape)} in the plain model."
+            )
     if lines:
         raise RuntimeError("\n  ".join([f"Error(s) in loading a plain state_dict into converted {name}:", *lines]))

@@ -158,7 +158,9 @@ class _Planner:
         try:
             probe = Probe(self.model, self.example, self.specs, self.actions)
             wanted = output_specs(outputs, probe.outputs(probe.inputs(0)))
-            found = verify(self.model, self.example, self.specs, self.actions, lambda i, s: candidate_actions(wanted[i], s))
+            found = verify(
+                self.model, self.example, self.specs, self.actions, lambda i, s: candidate_actions(wanted[i], s)
+            )
         except ConversionError:
             raise
         except Exception:  # the model does not run as given; tracing reports why
@@ -204,7 +206,9 @@ class _Planner:
         for region in regions:
             env = inference.values[0]
             count = sum(p.numel() for p in self.model.get_submodule(region.path).parameters())
-            self.plan.symmetrisers.append(Symmetriser(region.path, env[region.source].walk(), env[region.result].walk(), count))
+            self.plan.symmetrisers.append(
+                Symmetriser(region.path, env[region.source].walk(), env[region.result].walk(), count)
+            )
 
     def _used(self, inside: tuple[str, ...]) -> set[str]:
         """Parameters that some node outside of the symmetrised submodules reads."""
@@ -265,7 +269,9 @@ class _Planner:
         try:
             probe = Probe(converted, self.example, self.specs, self.actions)
             probe.perturb(0)
-            where = first_failure(self.traces[0], probe.model.eval(), inference.values[0], self.actions, probe.inputs(0))
+            where = first_failure(
+                self.traces[0], probe.model.eval(), inference.values[0], self.actions, probe.inputs(0)
+            )
         except Exception:  # the search for the place must not hide the failure itself
             where = None
         return VerificationError(
@@ -297,4 +303,3 @@ def _structure(t: Trace) -> Any:
     values = {n.name: n.value for n in t.nodes} | {name: s.value for name, s in t.sources.items()}
     filled = [values[o.name] if isinstance(o, Ref) else o for o in t.outputs]
     return pytree.tree_unflatten(filled, t.out_spec)
-

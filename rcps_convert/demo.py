@@ -30,7 +30,9 @@ class TinyBasset(nn.Module):
             conv = nn.Conv1d(c_in, channels, kernel, padding=kernel // 2)
             blocks += [conv, nn.BatchNorm1d(channels), nn.ReLU(), nn.MaxPool1d(pool)]
         self.features = nn.Sequential(*blocks)
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(channels * 5, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 1))
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels * 5, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (N, 1)."""

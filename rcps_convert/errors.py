@@ -137,6 +137,4 @@ class Refusal(Exception):  # noqa: N818 - a short fact for inference, never show
 
     def at(self, where: Where, got: str | None = None) -> ConversionError:
         """The problem this fact is, at a place in the model."""
-        return self.kind(
-            self.what, where=where, got=self.got or got, why=self.why, do=self.do
-        )
+        return self.kind(self.what, where=where, got=self.got or got, why=self.why, do=self.do)

@@ -27,7 +27,7 @@ from .trace import Node, Ref, Trace, is_inplace
 AUTO = "auto"
 
 SHAPE_ONLY = {
-    "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor",
+    "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty",
 }  # fmt: skip
 """Operators that use their operand's shape and dtype, not its values."""
 
@@ -182,7 +182,13 @@ class _Walk:
         return Action(tuple(axes))
 
     def _sources(self, inputs: list[Action | None]) -> None:
-        statistics = {n.args[i].name for n in self.trace.nodes if op_name(n.op) in STATISTICS for i in (3, 4) if isinstance(n.args[i], Ref)}
+        statistics = {
+            n.args[i].name
+            for n in self.trace.nodes
+            if op_name(n.op) in STATISTICS
+            for i in (3, 4)
+            if isinstance(n.args[i], Ref)
+        }
         given = iter(inputs)
         for name, source in self.trace.sources.items():
             if source.kind == "input":
@@ -240,7 +246,12 @@ class _Walk:
             self.result.report(self._uncovered(node, f"evaluating it failed: {fact}"))
             return None
         only = next((self.env[r] for r in node.refs()), None)
-        if isinstance(value, Const) and isinstance(only, Const) and only.buffer and torch.equal(only.value, value.value):
+        if (
+            isinstance(value, Const)
+            and isinstance(only, Const)
+            and only.buffer
+            and torch.equal(only.value, value.value)
+        ):
             value = Const(value.value, only.buffer)
         return Site(node, self.result.pins).constant(value) if node.name in self.trace.written else value
 
@@ -470,7 +481,11 @@ def _check_constants(result: Inference, symmetrise: bool) -> None:
                 got=f"shape {tuple(value.shape)}, acted on by {action}",
                 why="its values differ from their mirror image, and it meets an axis that is reversed or swapped",
                 do="make it symmetric or learned"
-                + (", or pass symmetrise_buffers=True to average it" if pin.const.buffer else ", or a registered buffer"),
+                + (
+                    ", or pass symmetrise_buffers=True to average it"
+                    if pin.const.buffer
+                    else ", or a registered buffer"
+                ),
             )
         )
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
+from .errors import ConversionError
+
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What a model is called with: one tensor, a tuple of arguments, or a dict of keyword arguments."""
 
@@ -21,8 +23,18 @@ def fresh_copy(model: nn.Module) -> nn.Module:
 
     ``copy.deepcopy`` shares the dynamic class of a parametrized module, so that removing a
     parametrization from the copy would remove it from the original too.
+
+    Raises:
+        ConversionError: the model cannot be copied.
     """
-    twin = copy.deepcopy(model)
+    try:
+        twin = copy.deepcopy(model)
+    except Exception as reason:  # a module may raise anything from its own copying
+        raise ConversionError(
+            f"{type(model).__name__} cannot be copied, and conversions are tried on copies",
+            why=f"{type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else 'no message'}",
+            do="remove what cannot be copied; for weight norm, use torch.nn.utils.parametrizations.weight_norm",
+        ) from reason
     own_classes(twin)
     return twin
 

@@ -111,7 +111,7 @@ def _resize(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
                 value.set_(change(value.detach()))
             value.grad = None
             done.add(id(value))
-    module.num_features = len(change(torch.zeros(width)))
+    setattr(module, "num_features", len(change(torch.zeros(width))))  # noqa: B010 - nn.Module is typed for tensors
 
 
 def pool(module: nn.Module, channel: Axis) -> None:

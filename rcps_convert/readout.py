@@ -90,7 +90,9 @@ def _loses_length(node: Node, env: dict[str, Any]) -> bool:
 
 def _holder(model: nn.Module, trace: Trace, env: dict[str, Any], body: list[Node]) -> Region | None:
     """The smallest proper submodule that runs all of these nodes, once, from one tensor to one."""
-    shared = [scope for scope, *others in zip(*(n.scope for n in body), strict=False) if all(o == scope for o in others)]
+    shared = [
+        scope for scope, *others in zip(*(n.scope for n in body), strict=False) if all(o == scope for o in others)
+    ]
     for path, call in reversed(shared):
         region = _region(trace, env, path, call) if path else None
         if region and not _shares_weights(trace, path):

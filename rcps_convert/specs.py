@@ -21,7 +21,10 @@ def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec
         ValueError: a spec that cannot be read.
     """
     values, names = leaves(example), leaf_names(example)
-    specs = [read_spec(s) if isinstance(v, Tensor) else None for v, s in zip(values, _spread(inputs, example, "inputs"), strict=True)]
+    specs = [
+        read_spec(s) if isinstance(v, Tensor) else None
+        for v, s in zip(values, _spread(inputs, example, "inputs"), strict=True)
+    ]
     layouts = ["auto"] * len(values) if layout == "auto" else _spread(layout, example, "layout")
     actions: list[Action | None] = []
     for value, spec, how, name in zip(values, specs, layouts, names, strict=True):
@@ -52,7 +55,7 @@ def _name(path: Any) -> str:
 def _spread(given: Any, example: Example, what: str) -> list[Any]:
     """One entry per leaf of the call."""
     args, kwargs = call_arguments(example)
-    if isinstance(example, Mapping) or isinstance(example, (tuple, list)):
+    if isinstance(example, (Mapping, tuple, list)):
         structure: Any = kwargs if isinstance(example, Mapping) else args
     else:
         structure = args[0]

@@ -144,8 +144,8 @@ class HalfTie(RCTie):
         else:
             view, self.at = _merged(view, self.at)
             self.full_view = [f.size for f in view]
-        self.half = view[self.at].size // 2
-        self.half_view = [self.half if i == self.at else n for i, n in enumerate(self.full_view)]
+        self.width = view[self.at].size // 2
+        self.half_view = [self.width if i == self.at else n for i, n in enumerate(self.full_view)]
         self.flips = [i for i, f in enumerate(view) if f.flipped and self.half_view[i] > 1]
         self.negative = _sign(action) == -1
         stored = list(self.full_shape)
@@ -164,7 +164,7 @@ class HalfTie(RCTie):
 
     def reduce(self, full: Tensor) -> Tensor:
         """The first half."""
-        return full.reshape(self.full_view).narrow(self.at, 0, self.half).reshape(self.stored_shape).clone()
+        return full.reshape(self.full_view).narrow(self.at, 0, self.width).reshape(self.stored_shape).clone()
 
 
 def _merged(view: list[Factor], at: int) -> tuple[list[Factor], int]:
@@ -187,10 +187,16 @@ def _merged(view: list[Factor], at: int) -> tuple[list[Factor], int]:
 class OrbitTie(RCTie):
     """Stores one entry per orbit, as a vector; entries that must equal their negative are zero."""
 
+    gather: Tensor
+    kept: Tensor
+    factor: Tensor | None
+
     def __init__(self, action: Action) -> None:
         super().__init__(action)
         numel = self.full_shape.numel()
-        source = act(Action(tuple(_unsigned(t) for t in action.axes)), torch.arange(numel).reshape(self.full_shape)).flatten()
+        source = act(
+            Action(tuple(_unsigned(t) for t in action.axes)), torch.arange(numel).reshape(self.full_shape)
+        ).flatten()
         sign = act(action, torch.ones(self.full_shape, dtype=torch.float64)).flatten()
         first = torch.minimum(torch.arange(numel), source)
         zero = (source == torch.arange(numel)) & (sign < 0)

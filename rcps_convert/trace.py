@@ -160,7 +160,10 @@ def _read(program: Any, model: nn.Module, example: Example) -> Trace:
 
 def _sources(program: Any, model: nn.Module, example: Example) -> Iterator[tuple[str, Source]]:
     first_name = {name: group[0] for group in aliases(model).values() for name in group}
-    state = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    state = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
     given = iter(pytree.tree_leaves(call_arguments(example)))
     for spec in program.graph_signature.input_specs:
         kind, name = spec.kind.name, spec.arg.name
@@ -274,9 +277,7 @@ def _written(nodes: list[Node], sources: dict[str, Source]) -> frozenset[str]:
     return frozenset(written)
 
 
-def interpret(
-    trace_: Trace, values: dict[str, Any], each: Callable[[Node, Any], None] | None = None
-) -> list[Any]:
+def interpret(trace_: Trace, values: dict[str, Any], each: Callable[[Node, Any], None] | None = None) -> list[Any]:
     """Run a trace on values for its sources; `each` sees every node and its result.
 
     Args:
@@ -297,4 +298,3 @@ def interpret(
         if each is not None:
             each(node, env[node.name])
     return [fill(out) for out in trace_.outputs]
-

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from . import axis as ax
-from .action import Action, Spec, SpecLike, act, random_like
+from .action import Action, Spec, act, random_like
 from .errors import Where
 from .hooks import hook_of
 from .modules import Example, call, fresh_copy, leaves, mode, owner, undisturbed_rng, with_leaves
@@ -72,7 +72,9 @@ class EquivarianceReport:
         word = "equivariant" if self else "NOT equivariant"
         name = str(self.dtype).removeprefix("torch.")
         lines = [f"{word}: error {self.error:.1e} (tolerance {self.tolerance:.0e}, {name})"]
-        lines += [f"  output {i} as {a}: {e:.1e}" for i, (e, a) in enumerate(zip(self.errors, self.actions, strict=True))]
+        lines += [
+            f"  output {i} as {a}: {e:.1e}" for i, (e, a) in enumerate(zip(self.errors, self.actions, strict=True))
+        ]
         return "\n".join(lines)
 
 
@@ -219,7 +221,9 @@ def deviation(reverse: Tensor, forward: Tensor, action: Action | None) -> float:
     if action is None:
         return 0.0
     expected = act(action, forward)
-    if reverse.shape != expected.shape or not (bool(torch.isfinite(reverse).all()) and bool(torch.isfinite(expected).all())):
+    if reverse.shape != expected.shape or not (
+        bool(torch.isfinite(reverse).all()) and bool(torch.isfinite(expected).all())
+    ):
         return float("inf")
     if not reverse.numel():
         return 0.0
@@ -277,7 +281,9 @@ class Verification:
 
     def __str__(self) -> str:
         name = str(self.dtype).removeprefix("torch.")
-        return f"error {self.error:.1e} in {name} on randomised parameters, {self.modes} (tolerance {self.tolerance:.0e})"
+        return (
+            f"error {self.error:.1e} in {name} on randomised parameters, {self.modes} (tolerance {self.tolerance:.0e})"
+        )
 
 
 def verify(
@@ -385,7 +391,9 @@ def first_failure(
     """
     mirrored = iter([x if a is None else act(a, x) for x, a in zip(example_leaves, inputs, strict=True)])
     given = iter(example_leaves)
-    sources = {n: next(given) if s.kind == "input" else _state(model, s.target, s.value) for n, s in trace.sources.items()}
+    sources = {
+        n: next(given) if s.kind == "input" else _state(model, s.target, s.value) for n, s in trace.sources.items()
+    }
     other = {n: next(mirrored) if s.kind == "input" else sources[n] for n, s in trace.sources.items()}
     seen: dict[str, Any] = {}
     found: list[tuple[Where, float]] = []

@@ -57,7 +57,9 @@ class BPNetLike(nn.Module):
     def __init__(self, filters: int = 16, layers: int = 3) -> None:
         super().__init__()
         self.stem = nn.Conv1d(4, filters, 21, padding=10)
-        self.tower = nn.ModuleList(nn.Conv1d(filters, filters, 3, padding=2**i, dilation=2**i) for i in range(1, layers + 1))
+        self.tower = nn.ModuleList(
+            nn.Conv1d(filters, filters, 3, padding=2**i, dilation=2**i) for i in range(1, layers + 1)
+        )
         self.profile = nn.Conv1d(filters + 2, 2, 25, padding=12)
         self.counts = nn.Linear(filters + 2, 2)
         self.trim = 40
@@ -182,7 +184,7 @@ class Siamese(nn.Module):
 
 
 class Twice(nn.Module):
-    """One block called twice, one weight shared by two layers, a frozen layer, a raw parameter. (N, 60, 4) -> (N, 3)."""
+    """One block called twice, one weight shared by two layers, a frozen one, a raw parameter. (N, 60, 4) -> (N, 3)."""
 
     def __init__(self) -> None:
         super().__init__()

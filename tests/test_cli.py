@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-MODEL = '''
+MODEL = """
 import torch
 from torch import nn
 
@@ -22,18 +22,23 @@ class Net(nn.Sequential):
 
 def not_a_model():
     return 3
-'''
+"""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "rcps_convert", *arguments], capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        [sys.executable, "-m", "rcps_convert", *arguments], capture_output=True, text=True, timeout=240
+    )
 
 
 def test_demo_converts_and_scores_both_strands() -> None:
     done = run()
     assert done.returncode == 0, done.stderr
     assert "verified: error" in done.stdout
-    differences = {m[1].strip(): float(m[2]) for m in re.finditer(r"^  (plain model|converted.*?)\s+-?\d.* (\S+)$", done.stdout, re.M)}
+    differences = {
+        m[1].strip(): float(m[2])
+        for m in re.finditer(r"^  (plain model|converted.*?)\s+-?\d.* (\S+)$", done.stdout, re.M)
+    }
     assert differences["plain model"] > 1e-4
     assert differences["converted"] < 1e-6
     assert differences["converted, baked"] < 1e-6

@@ -103,7 +103,9 @@ def test_baked_state_dict_loads_into_the_plain_class(family: Family) -> None:
         return  # the inserted symmetriser is computation: no weights of the plain class can stand for it
     x = leaves(family.example)
     given = with_leaves(family.example, [torch.rand_like(v) for v in x])
-    for a, b in zip(pytree.tree_leaves(call(plain.eval(), given)), pytree.tree_leaves(call(converted, given)), strict=True):
+    for a, b in zip(
+        pytree.tree_leaves(call(plain.eval(), given)), pytree.tree_leaves(call(converted, given)), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 

@@ -71,11 +71,14 @@ def test_data_parallel_training_in_two_processes(tmp_path: Path) -> None:
 def net(wrap: Any) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        wrap(nn.Conv1d(4, 8, 5)), nn.ReLU(), wrap(nn.Conv1d(8, 8, 5)), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 2)
+        wrap(nn.Conv1d(4, 8, 5)), nn.ReLU(), wrap(nn.Conv1d(8, 8, 5)), nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 2),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, torch.nn.utils.weight_norm], ids=["parametrized", "hook"])
+@pytest.mark.parametrize(
+    "wrap", [parametrizations.weight_norm, torch.nn.utils.weight_norm], ids=["parametrized", "hook"]
+)
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 def test_weight_normed_models_convert_or_are_refused_untouched(wrap: Any) -> None:
     model = net(wrap)

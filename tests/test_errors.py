@@ -34,7 +34,12 @@ class Holder(nn.Module):
 
     def __init__(self, step: nn.Module) -> None:
         super().__init__()
-        self.stem, self.bn, self.step, self.out = nn.Conv1d(4, 8, 5, padding=2), nn.BatchNorm1d(8), step, nn.LazyLinear(2)
+        self.stem, self.bn, self.step, self.out = (
+            nn.Conv1d(4, 8, 5, padding=2),
+            nn.BatchNorm1d(8),
+            step,
+            nn.LazyLinear(2),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.step(torch.relu(self.bn(self.stem(x)))).flatten(1))
@@ -289,7 +294,9 @@ def test_ambiguity_needs_a_choice(model: nn.Module, example: Any, how: dict[str,
     assert_untouched(model, before)
 
 
-@pytest.mark.parametrize("how", [{"inputs": "ACGX"}, {"inputs": "+"}, {"outputs": "AACC"}, {"init": "zero"}, {"inputs": ""}])
+@pytest.mark.parametrize(
+    "how", [{"inputs": "ACGX"}, {"inputs": "+"}, {"outputs": "AACC"}, {"init": "zero"}, {"inputs": ""}]
+)
 def test_unreadable_settings_are_value_errors(how: dict[str, Any]) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         convert_model(SIMPLE, torch.zeros(2, 4, 40), **how)

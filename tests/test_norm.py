@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rcps_convert import axis as ax
 from rcps_convert import bake, check_equivariance, convert_model, plan_conversion
+from rcps_convert.action import Action
 from rcps_convert.hooks import hook_of
 from rcps_convert.norm import Fold, Pool, fold, folds, pool, unfold
 from rcps_convert.tie import attach, make_tie
-from rcps_convert.action import Action
 
 CHANNELS = {"halves": ax.regular(8), "odd": ax.regular(7), "two blocks": ax.total([ax.regular(4), ax.regular(2)])}
-LAYERS = {"batch": nn.BatchNorm1d, "instance with statistics": lambda c: nn.InstanceNorm1d(c, affine=True, track_running_stats=True)}
+LAYERS = {
+    "batch": nn.BatchNorm1d,
+    "instance with statistics": lambda c: nn.InstanceNorm1d(c, affine=True, track_running_stats=True),
+}
 
 
-def shared(make, channel: ax.Axis) -> nn.Module:  # noqa: ANN001
+def shared(make: Callable[[int], nn.Module], channel: ax.Axis) -> nn.Module:
     layer = make(channel.size).double()
     with torch.no_grad():
         for p in layer.parameters():
@@ -49,7 +54,9 @@ def test_equals_the_stock_layer_on_both_strands(kind: str, training: bool) -> No
         stock.train(training)
         y, both = ours(x), stock(torch.cat([x, mirrored]))
         torch.testing.assert_close(y, both[:4], rtol=0, atol=1e-12)
-        torch.testing.assert_close(ours(mirrored), y[:, ax.indices(channel)].flip(2), rtol=0, atol=1e-12) if not training else None
+        torch.testing.assert_close(
+            ours(mirrored), y[:, ax.indices(channel)].flip(2), rtol=0, atol=1e-12
+        ) if not training else None
         for name in ("running_mean", "running_var"):
             torch.testing.assert_close(expanded(ours)[name], stock.state_dict()[name], rtol=0, atol=1e-12)
 
@@ -139,7 +146,9 @@ def test_functional_batch_norm_is_refused() -> None:
 
 def test_sync_batch_norm_runs_the_same_way() -> None:
     """SyncBatchNorm on one process is batch norm; the conversion treats both alike."""
-    model = nn.Sequential(nn.Conv1d(4, 8, 5), nn.BatchNorm1d(8), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 1))
+    model = nn.Sequential(
+        nn.Conv1d(4, 8, 5), nn.BatchNorm1d(8), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 1)
+    )
     synced = nn.SyncBatchNorm.convert_sync_batchnorm(model).eval()
     converted = convert_model(synced, torch.zeros(3, 4, 20), verify=False)
     assert isinstance(hook_of(converted[1]), Fold)

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from rcps_convert import axis as ax
 from rcps_convert.action import Action, act
 from rcps_convert.axis import Axis
-from rcps_convert.tie import HalfTie, OrbitTie, attach, make_tie, remove, ties
+from rcps_convert.tie import HalfTie, OrbitTie, RCTie, attach, make_tie, remove, ties
 
 ACGT, ATCG, PLUS_MINUS = ax.permutation([3, 2, 1, 0]), ax.permutation([1, 0, 3, 2]), ax.permutation([1, 0])
 
@@ -47,7 +47,7 @@ CASES: dict[str, tuple[tuple[Axis, ...], type]] = {
 each_case = pytest.mark.parametrize("case", CASES, ids=list(CASES))
 
 
-def tie_of(case: str):  # noqa: ANN201
+def tie_of(case: str) -> RCTie:
     tie = make_tie(Action(CASES[case][0]))
     assert isinstance(tie, CASES[case][1])
     return tie
@@ -92,7 +92,13 @@ def test_gradient_is_the_sum_over_the_orbit(case: str) -> None:
     stored = torch.randn(tie.stored_shape, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(tie.full_shape, dtype=torch.float64)
     (tie(stored) * weight).sum().backward()
-    numeric = torch.stack([(tie(e) * weight).sum() for e in torch.eye(stored.numel(), dtype=torch.float64).reshape(-1, *stored.shape)]) if stored.numel() else stored.detach().flatten()
+    numeric = (
+        torch.stack(
+            [(tie(e) * weight).sum() for e in torch.eye(stored.numel(), dtype=torch.float64).reshape(-1, *stored.shape)]
+        )
+        if stored.numel()
+        else stored.detach().flatten()
+    )
     torch.testing.assert_close(stored.grad.flatten(), numeric.flatten(), rtol=0, atol=1e-12)
 
 

@@ -53,7 +53,10 @@ def test_accepts_equivariant_models(model: nn.Module, outputs: str) -> None:
 @pytest.mark.parametrize(
     ("model", "outputs"),
     [
-        (Symmetric(True), "..", ),
+        (
+            Symmetric(True),
+            "..",
+        ),
         (Symmetric(False), "antisymmetric"),
         (nn.Conv1d(4, 3, 5), "auto"),
         (Stretched(1e-6), "auto"),

@@ -23,9 +23,9 @@ def _reduced(x: Action, dims: list[int], keepdim: bool) -> Action:
 @rule(aten.sum.dim_IntList, aten.mean.dim, aten.logsumexp.default, aten.any.dim, aten.all.dim, aten.prod.dim_int)
 @rule(aten.linalg_vector_norm.default, aten.count_nonzero.default, aten.any.default, aten.all.default, aten.max.default)
 @rule(aten.min.default, aten.norm.ScalarOpt_dim, aten.nansum.default, aten.nanmean.default)
-def reduction(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
+def reduction(node: Any, x: Action, *given: Any, **kwargs: Any) -> Action:
     """Symmetric in its operands along the reduced axes."""
-    args = list(args)
+    args = list(given)
     if op_name(node.op) in ("linalg_vector_norm", "norm") and args:
         args.pop(0)
     dims = dims_of(args[0] if args else kwargs.get("dim"), len(x.axes))

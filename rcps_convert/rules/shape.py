@@ -23,10 +23,12 @@ def regroup(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
     Raises:
         Mismatch: the reshape cuts through an action that is not a product there.
     """
-    rest, result = list(axes), []
+    rest: list[Axis] = list(axes)
+    result: list[Axis] = []
     targets = list(shape)
     while targets:
-        group_in, group_out = [], [targets.pop(0)]
+        group_in: list[Axis] = []
+        group_out = [targets.pop(0)]
         while rest and (not group_in or math.prod(a.size for a in group_in) != math.prod(group_out)):
             if group_in and math.prod(a.size for a in group_in) > math.prod(group_out):
                 group_out.append(targets.pop(0))
