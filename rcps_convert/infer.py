@@ -6,6 +6,7 @@ Inputs have known actions, parameters and hidden tensors have unknown ones; rule
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -262,6 +263,7 @@ class _Walk:
             return None
         site = Site(node, self.result.pins)
         args, kwargs = self._operands(site, getattr(function, "wants_constants", False))
+        known = len(self.result.pins)
         try:
             with ax.attempt():
                 value = function(site, *args, **kwargs)
@@ -269,6 +271,8 @@ class _Walk:
                     for before, after in zip(args[0].axes, value.axes, strict=True):
                         ax.unify(before, after)
                 _check_shape(node, value)
+                for pin in site.pins[known:]:
+                    _complete(pin)
         except Refusal as fact:
             self.result.report(fact.at(node.where, _got(args, kwargs)))
         except Mismatch as fact:
@@ -457,6 +461,36 @@ def _demand_tracks(x: Action, spec: Spec, name: str) -> None:
             ax.unify(term, channel if letter == "c" else ax.trivial(term.size))
 
 
+def _complete(pin: Pin) -> None:
+    """Open axes of a constant that meets a length: a length too, if only that leaves the constant invariant.
+
+    A matrix of distances between positions, contracted with a length, gives a length again.
+    """
+    terms = [ax.walk(t) for t in pin.action.axes]
+    lengths = [t for t in terms if ax.is_length(t) and t.size > 1]
+    dims = [d for d, t in enumerate(terms) if ax.free(t) and not _uniform(pin.const.value, d)]
+    if not lengths or not dims or len(dims) > 3 or any(ax.free(terms[d]) != [terms[d]] for d in dims):
+        return
+    for flipped in itertools.product((False, True), repeat=len(dims)):
+        trial = list(terms)
+        for d, flip in zip(dims, flipped, strict=True):
+            trial[d] = _length_like(terms[d].size, lengths) if flip else ax.trivial(terms[d].size)
+        if not any(ax.free(t) for t in trial) and _invariant(pin.const.value, Action(tuple(trial))):
+            for d in dims:
+                ax.unify(terms[d], trial[d])
+            return
+
+
+def _length_like(size: int, lengths: list[Axis]) -> Axis:
+    """A length of a size, with the history of one of the same size if there is one."""
+    twin = next((t for t in lengths if t.size == size), None)
+    return ax.length(size, ax.role(twin) if twin is not None else ax.Role("length", steps=None))
+
+
+def _invariant(value: Tensor, action: Action) -> bool:
+    return torch.allclose(act(action, value.double()), value.double(), rtol=1e-6, atol=1e-12)
+
+
 def _pin_constants(result: Inference) -> None:
     """What a constant multiplies must leave it invariant; where its entries differ, that is the trivial action."""
     for pin in result.pins:
@@ -468,7 +502,7 @@ def _pin_constants(result: Inference) -> None:
 def _check_constants(result: Inference, symmetrise: bool) -> None:
     for pin in result.pins:
         action, value = pin.action.walk(), pin.const.value
-        if action.is_trivial() or torch.allclose(act(action, value.double()), value.double(), rtol=1e-6, atol=1e-12):
+        if action.is_trivial() or _invariant(value, action):
             continue
         if pin.const.buffer and symmetrise:
             result.averaged[pin.const.buffer] = action
