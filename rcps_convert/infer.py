@@ -261,9 +261,8 @@ class _Walk:
         if function is None:
             self.result.report(self._uncovered(node, "no rule says how reverse complement passes through it"))
             return None
-        site = Site(node, self.result.pins)
+        site, known = Site(node, self.result.pins), len(self.result.pins)
         args, kwargs = self._operands(site, getattr(function, "wants_constants", False))
-        known = len(self.result.pins)
         try:
             with ax.attempt():
                 value = function(site, *args, **kwargs)
