@@ -1,0 +1,58 @@
+"""The benchmark scripts of docs/benchmarks run from the command line and print what the page quotes."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CTCF = ROOT.parent / "shared" / "data" / "ctcf_101bp.tsv.gz"
+
+
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    """A script of docs/benchmarks in an interpreter of its own, with this checkout's package."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, str(ROOT / "docs" / "benchmarks" / script), *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+
+
+def figures(script: str, folder: Path, *arguments: object) -> tuple[dict[str, Any], str]:
+    """What a script wrote to --json, and what it printed."""
+    done = run(script, *arguments, "--json", folder / "figures.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((folder / "figures.json").read_text()), done.stdout
+
+
+@pytest.mark.skipif(not CTCF.is_file(), reason="the CTCF peaks are not beside the checkout")
+def test_the_converted_network_learns_both_strands_alike(tmp_path: Path) -> None:
+    settings = ("--epochs", 1, "--width", 16, "--limit", 3000)
+    found, printed = figures("train_ctcf.py", tmp_path, "--data", CTCF, *settings)
+    (plain,), (converted,) = found["models"]["plain"], found["models"]["converted"]
+    assert converted["auroc_x"] == converted["auroc_rc"] == converted["auroc_both"]
+    assert converted["max_difference"] < 1e-12 < plain["max_difference"]
+    assert converted["auroc_x"] > 0.65
+    assert converted["parameters"] == (plain["parameters"] + 1) // 2
+    assert f"{converted['auroc_x']:.6f}" in printed
+
+
+def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
+    done = run("train_ctcf.py", "--data", tmp_path / "none.tsv.gz")
+    assert done.returncode == 2
+    assert "none.tsv.gz" in done.stderr
+
+
+def test_the_cost_of_a_conversion_is_measured(tmp_path: Path) -> None:
+    found, printed = figures("speed.py", tmp_path, "--quick")
+    assert list(found) == ["Basset-like", "BPNet-like"]
+    for case in found.values():
+        ratios = [value for value in case.values() if isinstance(value, dict)]
+        assert len(ratios) == 5
+        assert all(math.isfinite(r["median"]) and 0 < r["low"] <= r["median"] <= r["high"] for r in ratios)
+        assert all(f"{r['median']:.3f}" in printed for r in ratios)
+        assert case["conversion_seconds"] > 0
