@@ -172,7 +172,7 @@ def regular(size: int) -> Axis:
 def product(factors: Iterable[Axis]) -> Axis:
     """The product of factors in normal form: flat, neighbours merged, one sign at most, at the end."""
     core: list[Axis] = []
-    ones: list[Axis] = []
+    ones: dict[Axis, None] = {}
     unit = trivial(1)
     negative = False
     for f in _flat(factors, Prod):
@@ -180,12 +180,15 @@ def product(factors: Iterable[Axis]) -> Axis:
             negative ^= f.negative
             unit = f if f.role else unit
         elif f.size == 1:
-            ones.append(f)
+            if f in ones:  # a sign squared
+                del ones[f]
+            else:
+                ones[f] = None
         elif core and _merges(core[-1], f):
             core[-1] = _merged(core[-1], f)
         else:
             core.append(f)
-    whole = core + ones + ([SIGN] if negative else [])
+    whole = core + [*ones] + ([SIGN] if negative else [])
     if not whole:
         return unit
     return whole[0] if len(whole) == 1 else Prod(tuple(whole))
@@ -298,25 +301,31 @@ def indices(term: Axis) -> Tensor:
 def signs(term: Axis) -> Tensor | None:
     """The signs per entry, int64, shape (size,); None when all are +1."""
     term = walk(term)
-    if not has_sign(term):
+    if not _mentions_sign(term):
         return None
     if isinstance(term, Leaf):
-        return torch.full((term.size,), -1 if term.negative else 1)
+        return torch.full((term.size,), -1)
     blocks = [s if (s := signs(c)) is not None else torch.ones(c.size, dtype=torch.int64) for c in _children(term)]
-    if isinstance(term, Sum):
-        return torch.cat(blocks)
+    out = torch.cat(blocks) if isinstance(term, Sum) else _outer_signs(blocks)
+    return out if bool((out < 0).any()) else None
+
+
+def _outer_signs(blocks: list[Tensor]) -> Tensor:
     out = blocks[0]
     for inner in blocks[1:]:
         out = (out[:, None] * inner).flatten()
     return out
 
 
-def has_sign(term: Axis) -> bool:
-    """Whether some entry is multiplied by -1."""
-    term = walk(term)
+def _mentions_sign(term: Axis) -> bool:
     if isinstance(term, Leaf):
         return term.negative
-    return any(has_sign(c) for c in _children(term))
+    return any(_mentions_sign(c) for c in _children(term))
+
+
+def has_sign(term: Axis) -> bool:
+    """Whether some entry is multiplied by -1, as far as the action is known."""
+    return signs(term) is not None
 
 
 def is_trivial(term: Axis) -> bool:
@@ -391,7 +400,11 @@ def _counts(term: Axis) -> str:
     idx, sgn = indices(term), signs(term)
     own = idx == torch.arange(len(idx))
     negative = own & (sgn < 0) if sgn is not None else torch.zeros_like(own)
-    numbers = [(int((~own).sum()) // 2, "pairs"), (int((own & ~negative).sum()), "fixed"), (int(negative.sum()), "negated")]
+    numbers = [
+        (int((~own).sum()) // 2, "pairs"),
+        (int((own & ~negative).sum()), "fixed"),
+        (int(negative.sum()), "negated"),
+    ]
     named = [f"{n} {'pair' if (word, n) == ('pairs', 1) else word}" for n, word in numbers if n]
     swapped_sign = sgn is not None and bool((sgn[~own] < 0).any())
     return (" + ".join(named) or "empty") + (" with signs" if swapped_sign else "")
@@ -441,9 +454,7 @@ def _bind_within(var: Var, term: Axis) -> None:
     """v = v x w holds when w, of size 1, is trivial; any other term holding v is infinite."""
     if not isinstance(term, Prod) or var not in term.factors:
         raise Mismatch("an axis cannot be a part of itself")
-    for f in term.factors:
-        if f is not var:
-            unify(f, trivial(f.size))
+    unify(product(f for f in term.factors if f is not var), trivial(1))
 
 
 def forbid_sign(term: Axis) -> None:
@@ -452,15 +463,18 @@ def forbid_sign(term: Axis) -> None:
     Raises:
         Mismatch: the axis is signed.
     """
-    if has_sign(term):
+    term = walk(term)
+    if not free(term) and has_sign(term):
         raise Mismatch(f"a signed axis ({describe(term)}) where signs are lost")
-    for v in free(term):
-        if v.size == 1:
-            _record(v)
-            v.ref = trivial(1)
-        elif not v.unsigned:
-            _record(v)
-            v.unsigned = True
+    if isinstance(term, Prod):
+        _unify_ones([f for f in term.factors if f.size == 1], [])
+    for child in _children(term):
+        if child.size > 1 or isinstance(term, Sum):
+            forbid_sign(child)
+    if isinstance(term, Var):
+        _record(term)
+        term.unsigned = True
+        term.ref = trivial(1) if term.size == 1 else None
 
 
 def trivialise(term: Axis) -> None:
@@ -628,7 +642,7 @@ def unify(a: Axis, b: Axis) -> None:
         Mismatch: no binding makes them the same.
     """
     a, b = walk(a), walk(b)
-    if a is b:
+    if a == b:
         return
     if a.size != b.size:
         raise Mismatch(f"sizes {a.size} and {b.size}")
@@ -716,15 +730,15 @@ def _cut(x: Axis, g: int, rest: list[Axis], end: int) -> Axis:
 
 
 def _unify_ones(a: list[Axis], b: list[Axis]) -> None:
-    """Size-1 factors are signs: the parities of the two sides must agree."""
-    variables = [v for f in (*a, *b) for v in free(f)]
-    negative = sum(has_sign(f) for f in (*a, *b)) % 2 == 1
-    if len(a) == len(b) == 1 and len(variables) == 2:
-        unify(a[0], b[0])
-    elif variables:
-        for v in variables[1:]:
-            unify(v, trivial(1))
-        unify(variables[0], SIGN if negative else trivial(1))
+    """Size-1 factors are signs: their product is +1, which gives one open sign in terms of the others."""
+    whole = product([*a, *b])
+    signs_left = [v for v in free(whole) if not v.unsigned]
+    negative = SIGN in _factors(whole)
+    for v in free(whole):
+        if v.unsigned:
+            _bind(v, trivial(1))
+    if signs_left:
+        _bind(signs_left[0], product([*signs_left[1:], SIGN if negative else trivial(1)]))
     elif negative:
         raise Mismatch("one side changes sign, the other does not")
 
@@ -759,7 +773,7 @@ def _choose_factor(factors: list[Axis]) -> None:
     def even(f: Axis) -> bool:
         return all(v.size % 2 == 0 for v in free(f))
 
-    chosen = next(filter(even, factors), max(factors, key=lambda f: f.size > 1))
+    chosen = next(filter(even, factors), None) or max(factors, key=lambda f: f.size > 1, default=None)
     for f in factors:
         if f is not chosen:
             trivialise(f)
