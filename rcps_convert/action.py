@@ -64,7 +64,7 @@ def act(action: Action, x: Tensor) -> Tensor:
     Args:
         action: a known action.
         x: a tensor of the action's rank; a dimension may differ from the action's size when its
-            term is trivial or a plain reversal (other batch sizes and lengths).
+            term is trivial or a length (other batch sizes and lengths).
 
     Returns: a tensor of the shape of x.
 
@@ -77,7 +77,7 @@ def act(action: Action, x: Tensor) -> Tensor:
     for dim, term in enumerate(map(ax.walk, action.axes)):
         if ax.is_trivial(term):
             continue
-        if isinstance(term, ax.Leaf) and term.perm == "reversed":
+        if isinstance(term, ax.Leaf) and term.perm == "reversed" and (ax.is_length(term) or x.shape[dim] == term.size):
             flips.append(dim)
             continue
         if x.shape[dim] != term.size:
@@ -146,17 +146,17 @@ class Spec:
 
     def _placed(self, shape: tuple[int, ...], letters: tuple[str, ...]) -> Action:
         channel = self.channel()
-        if len(letters) != len(shape) or set(letters) - set("ncl1"):
+        channels = 0 if channel is None else 1
+        if len(letters) != len(shape) or set(letters) - set("ncl1") or letters.count("c") != channels:
             raise NeedsChoiceError(
                 f"layout {' '.join(letters)!r} does not fit shape {shape}",
-                why="a layout names each axis with one of n, c, l, 1",
+                why=f"a layout names each axis with one of n, c, l, 1, and {self} has {channels or 'no'} axis c",
                 do='write one letter per axis, such as layout="n c l"',
             )
         axes: list[Axis] = []
         for size, letter in zip(shape, letters, strict=True):
-            wrong = (letter == "1" and size != 1) or (letter == "c" and (channel is None or channel.size != size))
-            if wrong:
-                expected = 1 if letter == "1" or channel is None else channel.size
+            expected = 1 if letter == "1" else channel.size if letter == "c" and channel is not None else size
+            if size != expected:
                 raise NeedsChoiceError(
                     f"layout {' '.join(letters)!r} does not fit shape {shape}",
                     why=f"axis {letter!r} has {size} entries, {self} has {expected}",
@@ -202,7 +202,9 @@ class OneHot(Spec):
         letters = self.alphabet.upper()
         unknown = [c for c in letters if c not in COMPLEMENT]
         if unknown or len(set(letters)) != len(letters) or not letters:
-            raise ValueError(f"alphabet {self.alphabet!r}: letters must be distinct nucleotide codes, got {unknown or letters!r}")
+            raise ValueError(
+                f"alphabet {self.alphabet!r}: letters must be distinct nucleotide codes, got {unknown or letters!r}"
+            )
         return ax.permutation([_complement_at(letters, c) for c in letters])
 
     def __str__(self) -> str:
@@ -295,11 +297,22 @@ class Tokens(Spec):
         place = {text: i for i, text in enumerate(self.vocab)}
         if len(place) != len(self.vocab):
             raise ValueError("a vocabulary has a text twice")
-        partners = [_reverse_complement_text(t) for t in self.vocab]
-        missing = [p for p in partners if p not in place]
-        if missing:
-            raise ValueError(f"the vocabulary lacks {missing[0]!r}, a reverse complement of one of its texts")
-        return ax.permutation([place[p] for p in partners])
+        letters = set("".join(filter(_is_nucleotides, self.vocab)).upper())
+        return ax.permutation([self._partner(t, place, "U" in letters and "T" not in letters) for t in self.vocab])
+
+    def _partner(self, text: str, place: Mapping[str, int], rna: bool) -> int:
+        """The id of a text's reverse complement; words like UNK or MASK are no nucleotides though IUPAC has their letters."""
+        if not _is_nucleotides(text):
+            return place[text]
+        partner = _reverse_complement_text(text, rna)
+        if partner not in place and len(text) > 1 and set(text.upper()) - set("ACGTUN"):
+            return place[text]
+        if partner not in place:
+            raise ValueError(
+                f"the vocabulary lacks {partner!r}, the reverse complement of {text!r}; "
+                "write a special token so that it is no nucleotide text, such as '[A]'"
+            )
+        return place[partner]
 
     def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
         """The action on ids: positions reverse, ids go to their reverse complements."""
@@ -313,13 +326,15 @@ class Tokens(Spec):
         return f"tokens of {len(self.vocab)} texts"
 
 
-def _reverse_complement_text(text: str) -> str:
-    upper = text.upper()
-    if not text or any(c not in COMPLEMENT for c in upper):
-        return text
-    flipped = "".join(COMPLEMENT[c] for c in reversed(upper))
-    flipped = flipped.replace("T", "U") if "U" in upper else flipped
-    return flipped if text == upper else flipped.lower()
+def _is_nucleotides(text: str) -> bool:
+    return bool(text) and all(c in COMPLEMENT for c in text.upper())
+
+
+def _reverse_complement_text(text: str, rna: bool) -> str:
+    """The reverse complement of a text of nucleotides; the case of each letter goes with it."""
+    pairs = [(c, COMPLEMENT[c.upper()]) for c in reversed(text)]
+    partners = [("U" if rna and p == "T" else p, c.islower()) for c, p in pairs]
+    return "".join(p.lower() if lower else p for p, lower in partners)
 
 
 @dataclass(frozen=True)
@@ -376,7 +391,8 @@ def reverse_complement(x: Tensor | str, alphabet: SpecLike = "ACGT", layout: str
     Args:
         x: a string of nucleotides, or a tensor: one-hot of shape (N, A, L) or another layout, in the
             base order of `alphabet`; or integer ids of shape (N, L) when `alphabet` is `Tokens`.
-        alphabet: base order, or any input spec.
+        alphabet: base order, or any input spec. For a string it only matters whether A pairs with T or,
+            where the string or the alphabet has a U, with U.
         layout: axes in einops letters; ``"auto"`` finds them.
 
     Returns: the same type and shape as x.
@@ -388,9 +404,11 @@ def reverse_complement(x: Tensor | str, alphabet: SpecLike = "ACGT", layout: str
     Source: IUPAC-IUB nomenclature, Nucleic Acids Res. 13:3021 (1985), for the ambiguity codes.
     """
     if isinstance(x, str):
-        if any(c not in COMPLEMENT for c in x.upper()):
-            raise ValueError(f"no complement for {sorted({c for c in x.upper() if c not in COMPLEMENT})}")
-        return _reverse_complement_text(x)
+        unknown = sorted({c for c in x if c.upper() not in COMPLEMENT})
+        if unknown:
+            raise ValueError(f"no complement for {unknown}")
+        written = x + (alphabet if isinstance(alphabet, str) else "")
+        return _reverse_complement_text(x, rna="U" in written.upper())
     return act(read_spec(alphabet).action(x.shape, layout), x)
 
 

@@ -11,9 +11,10 @@ from torch.utils import _pytree as pytree
 from . import axis as ax
 from .action import Action
 from .errors import ConversionError, NoRuleError, TraceError, VerificationError
-from .infer import AUTO, STATISTICS, Inference, infer
+from .infer import STATISTICS, Inference, infer
 from .modules import Example, aliases, fresh_copy, leaves, undisturbed_rng
 from .norm import folds, needs_statistics
+from .outputs import AUTO
 from .plan import ConversionPlan, SharedNorm, Symmetriser, TiedParameter, looks_trained, refuse_converted
 from .readout import Region, find_readouts
 from .registry import op_name

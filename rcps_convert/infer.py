@@ -6,7 +6,6 @@ Inputs have known actions, parameters and hidden tensors have unknown ones; rule
 
 from __future__ import annotations
 
-import itertools
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,15 +16,16 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from . import axis as ax
+from . import constants
 from . import rules as _rules  # noqa: F401 - registers the rules
-from .action import Action, Antisymmetric, Invariant, Spec, act
+from .action import Action, Spec
 from .axis import Axis, Mismatch
-from .errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, Refusal, Where
+from .constants import Pin
+from .errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal, Where
+from .outputs import AUTO, pin_output
 from .registry import RULES, Const, is_pointwise, op_name
 from .rules.pointwise import pointwise
 from .trace import Node, Ref, Trace, is_inplace
-
-AUTO = "auto"
 
 SHAPE_ONLY = {
     "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty",
@@ -34,15 +34,6 @@ SHAPE_ONLY = {
 
 STATISTICS = ("batch_norm", "instance_norm")
 """Operators whose fourth and fifth operand are running statistics, not constants."""
-
-
-@dataclass
-class Pin:
-    """A constant met by the inputs' side of the graph: its own symmetry limits the actions."""
-
-    const: Const
-    action: Action
-    where: Where
 
 
 @dataclass
@@ -74,20 +65,9 @@ class Site:
 
     def constant(self, const: Const) -> Action:
         """The open action of a constant; its value limits it once the rest is known."""
-        action = Action(tuple(_constant_axis(const.value, d) for d in range(const.value.dim())))
+        action = constants.open_action(const.value)
         self.pins.append(Pin(const, action, self.node.where))
         return action
-
-
-def _constant_axis(value: Tensor, dim: int) -> Axis:
-    """Open; a size-1 axis of values that are not all zero cannot change sign."""
-    if value.shape[dim] == 1:
-        return ax.trivial(1) if bool(value.any()) else ax.Var(1)
-    return ax.Var(value.shape[dim], unsigned=bool(value.any()))
-
-
-def _uniform(value: Tensor, dim: int) -> bool:
-    return value.numel() == 0 or bool((value == value.narrow(dim, 0, 1)).all())
 
 
 @dataclass
@@ -147,9 +127,13 @@ def infer(
     filters = _open_filters(traces[0], result.values[0])
     _pin_outputs(traces, result, outputs)
     result.forced = [carriers for term, carriers in filters if ax.is_trivial(term)]
-    _pin_constants(result)
+    constants.pin(result.pins)
     ax.settle(_all_axes(result))
-    _check_constants(result, symmetrise_buffers)
+    for broken, action in constants.broken(result.pins):
+        if broken.const.buffer and symmetrise_buffers:
+            result.averaged[broken.const.buffer] = action
+        else:
+            result.report(constants.refusal(broken, action))
     return result
 
 
@@ -271,7 +255,7 @@ class _Walk:
                         ax.unify(before, after)
                 _check_shape(node, value)
                 for pin in site.pins[known:]:
-                    _complete(pin)
+                    constants.complete(pin)
         except Refusal as fact:
             self.result.report(fact.at(node.where, _got(args, kwargs)))
         except Mismatch as fact:
@@ -385,142 +369,11 @@ def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]
             actions.append(value if isinstance(value, Action) else None)
             if isinstance(value, Action):
                 where = next((n.where for n in trace.nodes if isinstance(leaf, Ref) and n.name == leaf.name), None)
-                _pin_output(value, spec, result, where or Where(), f"output {i}" if len(specs) > 1 else "the output")
+                name = f"output {i}" if len(specs) > 1 else "the output"
+                problem = pin_output(value, spec, where or Where(), name)
+                if problem is not None:
+                    result.report(problem)
         result.outputs = result.outputs or actions
-
-
-def _pin_output(x: Action, spec: Spec | str, result: Inference, where: Where, name: str) -> None:
-    got = str(x.walk())
-    try:
-        with ax.attempt():
-            _demand(x, spec, name)
-    except Refusal as fact:
-        result.report(fact.at(where, got))
-    except Mismatch as fact:
-        words = "invariant (auto)" if spec == AUTO else str(spec)
-        result.report(
-            NeedsChoiceError(
-                f"{name} cannot be {words}",
-                where=where,
-                got=got,
-                why=str(fact),
-                do='say how it transforms: outputs="invariant", "+-", "ACGT", "antisymmetric" or Tracks(...)',
-            )
-        )
-
-
-def _demand(x: Action, spec: Spec | str, name: str) -> None:
-    """Unify an output's action with its spec."""
-    if isinstance(spec, str):
-        for term in x.axes:
-            ax.trivialise(term)
-            if not _only_lengths(term):
-                raise Mismatch(f"its axis of {term.size} is permuted: {ax.describe(term)}")
-    elif isinstance(spec, (Invariant, Antisymmetric)):
-        lengths = [i for i, t in enumerate(x.axes) if ax.is_length(t) and t.size > 1]
-        if lengths:
-            raise Mismatch(f'axis {lengths[0]} is still a length; an unstranded profile is outputs="."')
-        for term, wanted in zip(x.axes, spec.action(x.shape).axes, strict=True):
-            ax.unify(term, wanted)
-    else:
-        _demand_tracks(x, spec, name)
-
-
-def _only_lengths(term: Axis) -> bool:
-    term = ax.walk(term)
-    factors = term.factors if isinstance(term, ax.Prod) else (term,)
-    return all(ax.is_trivial(f) or ax.is_length(f) for f in factors)
-
-
-def _demand_tracks(x: Action, spec: Spec, name: str) -> None:
-    channel = spec.channel()
-    assert channel is not None
-    layout = getattr(spec, "layout", AUTO)
-    if layout != AUTO:
-        letters = layout.split()
-    else:
-        letters = [r.name[0] if (r := ax.role(t)) and t.size > 1 else "?" for t in x.axes]
-        letters = ["l" if c == "l" else "n" if c == "b" else c for c in letters]
-        fits = [i for i, c in enumerate(letters) if c == "?" and x.axes[i].size == channel.size]
-        if len(fits) != 1:
-            found = "several axes have" if fits else "no axis has"
-            raise Refusal(
-                NeedsChoiceError,
-                f"{name}: {found} {channel.size} entries for {spec}",
-                why=f"its shape is {x.shape}",
-                do='name the axes: outputs=Tracks("+-", layout="n l c")',
-            )
-        letters[fits[0]] = "c"
-    if len(letters) != len(x.axes):
-        raise Mismatch(f"layout {layout!r} has {len(letters)} axes, the output {len(x.axes)}")
-    for term, letter in zip(x.axes, letters, strict=True):
-        if letter == "l" and not ax.is_length(term):
-            raise Mismatch(f"its axis of {term.size} is no length")
-        if letter != "l":
-            ax.unify(term, channel if letter == "c" else ax.trivial(term.size))
-
-
-def _complete(pin: Pin) -> None:
-    """Open axes of a constant that meets a length: a length too, if only that leaves the constant invariant.
-
-    A matrix of distances between positions, contracted with a length, gives a length again.
-    """
-    terms = [ax.walk(t) for t in pin.action.axes]
-    lengths = [t for t in terms if ax.is_length(t) and t.size > 1]
-    dims = [d for d, t in enumerate(terms) if ax.free(t) and not _uniform(pin.const.value, d)]
-    if not lengths or not dims or len(dims) > 3 or any(ax.free(terms[d]) != [terms[d]] for d in dims):
-        return
-    for flipped in itertools.product((False, True), repeat=len(dims)):
-        trial = list(terms)
-        for d, flip in zip(dims, flipped, strict=True):
-            trial[d] = _length_like(terms[d].size, lengths) if flip else ax.trivial(terms[d].size)
-        if not any(ax.free(t) for t in trial) and _invariant(pin.const.value, Action(tuple(trial))):
-            for d in dims:
-                ax.unify(terms[d], trial[d])
-            return
-
-
-def _length_like(size: int, lengths: list[Axis]) -> Axis:
-    """A length of a size, with the history of one of the same size if there is one."""
-    twin = next((t for t in lengths if t.size == size), None)
-    return ax.length(size, ax.role(twin) if twin is not None else ax.Role("length", steps=None))
-
-
-def _invariant(value: Tensor, action: Action) -> bool:
-    return torch.allclose(act(action, value.double()), value.double(), rtol=1e-6, atol=1e-12)
-
-
-def _pin_constants(result: Inference) -> None:
-    """What a constant multiplies must leave it invariant; where its entries differ, that is the trivial action."""
-    for pin in result.pins:
-        for dim, term in enumerate(pin.action.axes):
-            if ax.free(term) and not _uniform(pin.const.value, dim):
-                ax.trivialise(term)
-
-
-def _check_constants(result: Inference, symmetrise: bool) -> None:
-    for pin in result.pins:
-        action, value = pin.action.walk(), pin.const.value
-        if action.is_trivial() or _invariant(value, action):
-            continue
-        if pin.const.buffer and symmetrise:
-            result.averaged[pin.const.buffer] = action
-            continue
-        name = f"the buffer {pin.const.buffer}" if pin.const.buffer else "a constant made in forward"
-        result.report(
-            BreaksSymmetryError(
-                f"{name} is not invariant under reverse complement",
-                where=pin.where,
-                got=f"shape {tuple(value.shape)}, acted on by {action}",
-                why="its values differ from their mirror image, and it meets an axis that is reversed or swapped",
-                do="make it symmetric or learned"
-                + (
-                    ", or pass symmetrise_buffers=True to average it"
-                    if pin.const.buffer
-                    else ", or a registered buffer"
-                ),
-            )
-        )
 
 
 def _all_axes(result: Inference) -> Iterable[Axis]:

@@ -34,6 +34,8 @@ LAYERS = (
     "trace",
     "registry",
     "rules",
+    "constants",
+    "outputs",
     "infer",
     "readout",
     "tie",
