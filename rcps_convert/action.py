@@ -301,7 +301,7 @@ class Tokens(Spec):
         return ax.permutation([self._partner(t, place, "U" in letters and "T" not in letters) for t in self.vocab])
 
     def _partner(self, text: str, place: Mapping[str, int], rna: bool) -> int:
-        """The id of a text's reverse complement; words like UNK or MASK are no nucleotides though IUPAC has their letters."""
+        """The id of a text's reverse complement; UNK and MASK are words, though IUPAC has all their letters."""
         if not _is_nucleotides(text):
             return place[text]
         partner = _reverse_complement_text(text, rna)
@@ -310,7 +310,7 @@ class Tokens(Spec):
         if partner not in place:
             raise ValueError(
                 f"the vocabulary lacks {partner!r}, the reverse complement of {text!r}; "
-                "write a special token so that it is no nucleotide text, such as '[A]'"
+                f"write a special token so that it is no nucleotide text, such as '[{text}]'"
             )
         return place[partner]
 
