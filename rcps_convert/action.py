@@ -134,6 +134,13 @@ class Spec:
             )
         return self._placed(tuple(shape), readings[0])
 
+    def actions(self, shape: Sequence[int]) -> list[Action]:
+        """The actions of every reading of a shape; empty when none fits."""
+        own = getattr(self, "layout", "auto")
+        if own != "auto":
+            return [self.action(shape)]
+        return [self._placed(tuple(shape), reading) for reading in self.readings(tuple(shape))]
+
     def forms(self) -> str:
         """The layouts this spec can be read from, in words."""
         return "n (batch), c (channels) and l (length)"
@@ -345,12 +352,16 @@ class Invariant(Spec):
         """Every axis stays."""
         return Action(tuple(ax.batch(s) if i == 0 else ax.trivial(s) for i, s in enumerate(shape)))
 
+    def actions(self, shape: Sequence[int]) -> list[Action]:
+        """The one action there is: no axis has to be found."""
+        return [self.action(shape)]
+
     def __str__(self) -> str:
         return "invariant"
 
 
 @dataclass(frozen=True)
-class Antisymmetric(Spec):
+class Antisymmetric(Invariant):
     """A tensor without length that changes its sign, such as a strand-bias score."""
 
     def action(self, shape: Sequence[int], layout: str = "auto") -> Action:

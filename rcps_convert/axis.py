@@ -37,12 +37,14 @@ class Axis:
 class Step:
     """How one operator changes a length: ``out = (mul * L + add) // div``, aligned if it divides.
 
-    A misaligned step reads from the left edge only, which no choice of weights can repair.
+    A misaligned step reads from the left edge only, which no choice of weights can repair. A step that
+    names positions by number is aligned at one length, `only`.
     """
 
     mul: int
     add: int
     div: int = 1
+    only: int | None = None
 
     def out(self, length: int) -> int:
         """Length in positions after the operator."""
@@ -50,7 +52,18 @@ class Step:
 
     def aligned(self, length: int) -> bool:
         """Whether the operator reads both edges of this length alike."""
+        if self.only not in (None, length):
+            return False
         return (self.mul * length + self.add) % self.div == 0 and self.out(length) > 0
+
+
+def follows(steps: Sequence[Step], length: int) -> bool:
+    """Whether every operator of a chain is aligned, starting from a length in positions."""
+    for step in steps:
+        if not step.aligned(length):
+            return False
+        length = step.out(length)
+    return True
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .boundary import unguard
 from .hooks import hook_of, uninstall
 from .modules import fresh_copy, own_classes
 from .norm import Fold, Pool, unfold
@@ -34,6 +35,7 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     """
     target = model if in_place else fresh_copy(model)
     own_classes(target)
+    unguard(target)
     with torch.no_grad():
         for module, leaf, _, _ in ties(target):
             remove(module, leaf)

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from . import axis as ax
 from .action import Action
+from .boundary import LengthRule
 from .errors import ConversionError, NoRuleError, TraceError, VerificationError
 from .infer import STATISTICS, Inference, infer
 from .modules import Example, aliases, fresh_copy, leaves, undisturbed_rng
@@ -76,7 +77,7 @@ def convert_model(
         symmetrise_buffers=symmetrise_buffers,
         verify=verify,
     )
-    return plan.apply(model, in_place=in_place)
+    return plan.convert(model, in_place=in_place, stacklevel=3)
 
 
 def plan_conversion(
@@ -193,6 +194,7 @@ class _Planner:
         self.plan.averaged = inference.averaged
         inside = tuple(r.path for r in regions)
         self._fill_norms(inference, inside)
+        self.plan.lengths = self._lengths(inference)
         used = self._used(inside)
         names = aliases(self.model)
         held = {name for name in names if any(name.startswith(f"{path}.") for path in inside)}
@@ -219,6 +221,23 @@ class _Planner:
                 if any(path in inside for path, _ in node.scope):
                     continue
                 found |= {t.sources[r].target for r in node.refs() if r in t.sources}
+        return found
+
+    def _lengths(self, inference: Inference) -> list[LengthRule]:
+        """The inputs whose lengths some operator does not take as they come."""
+        chains: dict[int, set[tuple[ax.Step, ...]]] = {}
+        for env in inference.values:
+            for action in pytree.tree_leaves(list(env.values())):
+                for term in action.axes if isinstance(action, Action) else ():
+                    role = ax.role(term)
+                    if role is not None and role.steps and any(s.div > 1 or s.only for s in role.steps):
+                        chains.setdefault(role.start, set()).add(role.steps)
+        found = []
+        for leaf, action in enumerate(self.actions):
+            for dim, term in enumerate(action.axes if action is not None else ()):
+                mine = chains.get(term.size) if ax.is_length(term) else None
+                if mine:
+                    found.append(LengthRule(leaf, dim, term.size, tuple(_longest(mine))))
         return found
 
     def _fill_norms(self, inference: Inference, inside: tuple[str, ...]) -> None:
@@ -282,6 +301,11 @@ class _Planner:
             why="a rule or a custom operator is wrong" + (": this is the first node whose law fails" if where else ""),
             do="report the operator named here, or register a corrected rule for it",
         )
+
+
+def _longest(chains: set[tuple[ax.Step, ...]]) -> list[tuple[ax.Step, ...]]:
+    """Chains that are not the beginning of another."""
+    return [c for c in chains if not any(o != c and o[: len(c)] == c for o in chains)]
 
 
 def _row(names: tuple[str, ...], action: Action, shared: bool) -> TiedParameter:

@@ -43,10 +43,12 @@ class Site:
     Attributes:
         node: the traced node.
         op, shape, value: of the node.
+        deferred: refusals after which the rule could still say what its result would be.
     """
 
     node: Node
     pins: list[Pin]
+    deferred: list[Refusal] = field(default_factory=list)
 
     @property
     def op(self) -> Any:
@@ -263,6 +265,8 @@ class _Walk:
         except (TypeError, IndexError, KeyError, AttributeError, ValueError) as fact:
             self.result.report(self._uncovered(node, f"its rule does not cover this call: {fact}"))
         else:
+            for refusal in site.deferred:
+                self.result.report(refusal.at(node.where, _got(args, kwargs)))
             return value
         return None
 

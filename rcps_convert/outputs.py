@@ -32,9 +32,16 @@ def pin_output(x: Action, spec: Spec | str, where: Where, name: str) -> Conversi
             where=where,
             got=got,
             why=str(fact),
-            do='say how it transforms: outputs="invariant", "+-", "ACGT", "antisymmetric" or Tracks(...)',
+            do="state how it transforms in outputs=: " + _other_words(spec),
         )
     return None
+
+
+def _other_words(spec: Spec | str) -> str:
+    """The ways to state an output, less the one that was refused."""
+    words = {"auto": '"auto"', "invariant": '"invariant"', "antisymmetric": '"antisymmetric"'}
+    words.pop(str(spec), None)
+    return ", ".join([*words.values(), 'tracks such as "+-", an alphabet, or Tracks("+-", layout="n l c")'])
 
 
 def _demand(x: Action, spec: Spec | str, name: str) -> None:
@@ -47,7 +54,7 @@ def _demand(x: Action, spec: Spec | str, name: str) -> None:
     elif isinstance(spec, (Invariant, Antisymmetric)):
         lengths = [i for i, t in enumerate(x.axes) if ax.is_length(t) and t.size > 1]
         if lengths:
-            raise Mismatch(f'axis {lengths[0]} is still a length; an unstranded profile is outputs="."')
+            raise Mismatch(f'axis {lengths[0]} is still a length; for an unstranded profile say "auto"')
         for term, wanted in zip(x.axes, spec.action(x.shape).axes, strict=True):
             ax.unify(term, wanted)
     else:
@@ -70,6 +77,9 @@ def _demand_tracks(x: Action, spec: Spec, name: str) -> None:
         letters = [r.name[0] if (r := ax.role(t)) and t.size > 1 else "?" for t in x.axes]
         letters = ["l" if c == "l" else "n" if c == "b" else c for c in letters]
         fits = [i for i, c in enumerate(letters) if c == "?" and x.axes[i].size == channel.size]
+        if not fits and channel.size == 1:  # one track without an axis of its own, such as (N, L)
+            fits = [len(letters)]
+            letters.append("c")
         if len(fits) != 1:
             found = "several axes have" if fits else "no axis has"
             raise Refusal(
@@ -79,6 +89,7 @@ def _demand_tracks(x: Action, spec: Spec, name: str) -> None:
                 do='name the axes: outputs=Tracks("+-", layout="n l c")',
             )
         letters[fits[0]] = "c"
+    letters = letters[: len(x.axes)] if layout == AUTO else letters
     if len(letters) != len(x.axes):
         raise Mismatch(f"layout {layout!r} has {len(letters)} axes, the output {len(x.axes)}")
     for term, letter in zip(x.axes, letters, strict=True):

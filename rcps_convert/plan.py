@@ -13,7 +13,7 @@ from torch import nn
 from . import axis as ax
 from .action import Action, act
 from .bake import is_converted
-from .boundary import symmetrise
+from .boundary import LengthRule, guard, symmetrise
 from .errors import ConversionError, gather
 from .modules import fresh_copy, own_classes, owner
 from .norm import fold, pool
@@ -85,6 +85,7 @@ class ConversionPlan:
         parameters: every parameter the forward uses, tied or free.
         norms: norm layers that share statistics.
         symmetrisers: submodules that run on both strands.
+        lengths: at which lengths each input's model is exact, where not at all.
         averaged: buffers to replace by the mean with their mirror image.
         unused: parameters no forward uses; left alone.
         init: ``"keep"`` or ``"project"``.
@@ -102,6 +103,7 @@ class ConversionPlan:
     parameters: list[TiedParameter] = field(default_factory=list)
     norms: list[SharedNorm] = field(default_factory=list)
     symmetrisers: list[Symmetriser] = field(default_factory=list)
+    lengths: list[LengthRule] = field(default_factory=list)
     averaged: dict[str, Action] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     init: str = "keep"
@@ -125,16 +127,20 @@ class ConversionPlan:
             ConversionError: the plan has problems (of their class), the model is converted already, or
                 its parameters are not those of the plan.
         """
+        return self.convert(model, in_place=in_place, stacklevel=3)
+
+    def convert(self, model: nn.Module, *, in_place: bool, stacklevel: int) -> nn.Module:
+        """`apply`, with warnings attributed to a caller further up."""
         if self.problems:
             raise gather(self.problems)
         refuse_converted(model)
         self._check_fits(model)
         target = model if in_place else fresh_copy(model)
         if self.symmetric:
-            warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=2)
+            warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=stacklevel)
             return target
         for note in self._warnings():
-            warnings.warn(note, stacklevel=2)
+            warnings.warn(note, stacklevel=stacklevel)
         return self.install(target)
 
     def install(self, target: nn.Module) -> nn.Module:
@@ -154,7 +160,19 @@ class ConversionPlan:
             self._average(target, name, action)
         for s in self.symmetrisers:
             symmetrise(target.get_submodule(s.path), s.given, s.made)
+        if self.lengths:
+            guard(target, self.lengths)
         return target
+
+    def valid_lengths(self, low: int, high: int) -> list[int]:
+        """Input lengths at which every pool, stride and crop reads both edges alike.
+
+        Args:
+            low, high: range of lengths in bp, both included.
+
+        Returns: the lengths, in order. Whether the model's forward accepts them is another matter.
+        """
+        return [n for n in range(low, high + 1) if all(r.holds(n) for r in self.lengths)]
 
     def _average(self, target: nn.Module, name: str, action: Action) -> None:
         module, leaf = owner(target, name)
@@ -181,7 +199,7 @@ class ConversionPlan:
             found.append(
                 f"the model looks trained, and tying its weights changes what it computes{by}: fine-tune it, convert "
                 'with init="project" if it is nearly symmetric, or keep its function with two passes per prediction '
-                '(the "conjoined" and "mixed" strategies)'
+                '(the "conjoined" and "mixed" strategies, which this version does not have)'
             )
         return found
 
@@ -228,9 +246,12 @@ class ConversionPlan:
                 f"its {s.parameters:,} parameters stay untied, and this submodule costs two passes"
             )
         lines += [f"buffer {name}: averaged with its mirror image, {action}" for name, action in self.averaged.items()]
+        for rule in self.lengths:
+            near = ", ".join(str(n) for n in (*rule.nearest(rule.start)[:1], rule.start, *rule.nearest(rule.start)[1:]))
+            lines.append(f"exact at lengths that divide, such as {near}; a call at another length is refused")
         lines += [f"unused, left alone: {', '.join(self.unused)}"] if self.unused else []
         if not self.symmetrisers:
-            lines.append("input and output symmetrisation: in the weights; nothing runs before or after the model")
+            lines.append("input and output symmetrisation: in the weights; no layer is added before or after the model")
         share = 100 * self.after / max(1, self.before)
         lines.append(f"parameters: {self.before:,} -> {self.after:,} ({share:.0f} %)")
         if self.moved is not None:

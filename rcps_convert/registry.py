@@ -80,6 +80,14 @@ def refuse(what: str, *, why: str, do: str, never: bool = True, got: str | None 
     raise Refusal(BreaksSymmetryError if never else NoRuleError, what, why=why, do=do, got=got)
 
 
+def refuse_later(node: Any, what: str, *, why: str, do: str, got: str | None = None) -> None:
+    """Report a node as `BreaksSymmetryError` and go on, so that later problems are found too.
+
+    For rules that know what their result would be.
+    """
+    node.deferred.append(Refusal(BreaksSymmetryError, what, why=why, do=do, got=got))
+
+
 def require_unsigned(x: Action, node: Any, *, because: str) -> None:
     """State that no axis of a tensor may be signed.
 

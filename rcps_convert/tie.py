@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -271,22 +272,33 @@ def attach(model: nn.Module, names: Sequence[str], tie: RCTie, init: str) -> Non
     tie = tie.to(parameter.device)
     for name in names:
         module, leaf = owner(model, name)
+        order = next((c.plain_order for _, c in _chains(module)), list(module._parameters))
         parametrize.register_parametrization(module, leaf, tie, unsafe=True)
+        module.parametrizations[leaf].plain_order = order  # type: ignore[union-attr,index]
 
 
 def ties(model: nn.Module) -> list[tuple[nn.Module, str, str, RCTie]]:
     """Every tied parameter of a model: its module, its name there, its full name, its tie."""
     found = []
     for path, module in model.named_modules():
-        if not parametrize.is_parametrized(module):
-            continue
-        for leaf, chain in module.parametrizations.items():  # type: ignore[union-attr,operator]
-            own = [p for p in chain if isinstance(p, RCTie)]
-            if own:
-                found.append((module, leaf, f"{path}.{leaf}" if path else leaf, own[0]))
+        for leaf, chain in _chains(module):
+            tie = next(p for p in chain if isinstance(p, RCTie))
+            found.append((module, leaf, f"{path}.{leaf}" if path else leaf, tie))
     return found
 
 
+def _chains(module: nn.Module) -> list[tuple[str, Any]]:
+    """The parametrized parameters of a module that carry a tie."""
+    if not parametrize.is_parametrized(module):
+        return []
+    chains = module.parametrizations.items()  # type: ignore[union-attr,operator]
+    return [(leaf, chain) for leaf, chain in chains if any(isinstance(p, RCTie) for p in chain)]
+
+
 def remove(module: nn.Module, leaf: str) -> None:
-    """Untie a parameter: the same `nn.Parameter` object holds the full weight."""
+    """Untie a parameter: the same `nn.Parameter` object holds the full weight, in its old place."""
+    order = dict(_chains(module))[leaf].plain_order
     parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+    here = module._parameters
+    ordered = [n for n in order if n in here] + [n for n in here if n not in order]
+    module._parameters = {n: here[n] for n in ordered}

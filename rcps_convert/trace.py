@@ -5,10 +5,13 @@ The graph is used for analysis only; the converted model runs the user's own ``f
 
 from __future__ import annotations
 
+import logging
 import operator
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +28,7 @@ WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_
 """Higher-order operators that only run a nested graph; it is inlined."""
 
 _TORCH = os.path.dirname(torch.__file__)
+_HERE = os.path.dirname(__file__)
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -113,12 +117,25 @@ def trace(model: nn.Module, example: Example, *, training: bool = False) -> Trac
     """
     twin = fresh_copy(model)
     args, kwargs = call_arguments(example)
-    with undisturbed_rng(), mode(twin, training):
+    with undisturbed_rng(), mode(twin, training), _quiet():
         try:
             program = torch.export.export(twin, args, kwargs, strict=False)
         except Exception as reason:  # torch.export raises anything, the model's own errors included
             raise _trace_error(fresh_copy(model), example, reason) from reason
     return _read(program, twin, example)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's own logs and warnings about exporting from the user: errors repeat what matters."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _trace_error(model: nn.Module, example: Example, reason: Exception) -> TraceError:
@@ -134,8 +151,10 @@ def _trace_error(model: nn.Module, example: Example, reason: Exception) -> Trace
             why=f"{type(own).__name__}: {told[0]}",
             do="pass as `example` exactly what model(...) takes: a tensor, a tuple, or a dict of keyword arguments",
         )
+    source = _source_line(str(reason))
     return TraceError(
         "torch.export cannot trace the model",
+        where=Where(source=source) if source else None,
         why=first,
         do="replace branches and loops that depend on tensor values (torch.where, fixed lengths), "
         "or convert the submodule that holds the weights and keep the rest outside",
@@ -224,8 +243,8 @@ def _where(node: FxNode) -> tuple[Where, tuple[tuple[str, str], ...]]:
 
 
 def _source_line(stack: str | None) -> str | None:
-    """The innermost frame outside torch."""
-    frames = [(f, n) for f, n in _FRAME.findall(stack or "") if not f.startswith(_TORCH)]
+    """The innermost frame outside torch and this package."""
+    frames = [(f, n) for f, n in _FRAME.findall(stack or "") if not f.startswith((_TORCH, _HERE))]
     if not frames:
         return None
     file, number = frames[-1]

@@ -5,7 +5,7 @@ Shares only the action algebra with inference, never the rules, or it would repe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -241,7 +241,8 @@ def _held_to(forward: list[list[Any]], reverse: list[list[Any]], specs: list[Spe
         ys = [draw[i] for draw in forward]
         if not isinstance(ys[0], Tensor):
             continue
-        candidates = candidate_actions(spec, tuple(ys[0].shape))
+        shape = tuple(ys[0].shape)
+        candidates = candidate_actions(spec, shape) or [spec.action(shape)]  # type: ignore[union-attr]
         scored = [(max(deviation(r[i], y, a) for r, y in zip(reverse, ys, strict=True)), a) for a in candidates]
         found.append(min(scored, key=lambda s: s[0]))
     return found
@@ -250,7 +251,7 @@ def _held_to(forward: list[list[Any]], reverse: list[list[Any]], specs: list[Spe
 def candidate_actions(spec: Spec | str, shape: tuple[int, ...]) -> list[Action]:
     """The actions an output may be held to when nothing is known but its shape and spec."""
     if isinstance(spec, Spec):
-        return [spec.action(shape)]
+        return spec.actions(shape)
     fixed = [ax.batch(s) if i == 0 else ax.trivial(s) for i, s in enumerate(shape)]
     flips = [Action((*fixed[:i], ax.length(s), *fixed[i + 1 :])) for i, s in enumerate(shape) if i and s > 1]
     return [Action(tuple(fixed)), *flips]
@@ -340,6 +341,8 @@ class _Check:
                 continue
             self.spread = max(self.spread, _spread(y, o))
             allowed = self.outputs(i, tuple(y.shape)) if callable(self.outputs) else [self.outputs[i]]
+            if not allowed:
+                self.errors[i, 0] = float("inf")
             for k, action in enumerate(allowed):
                 self.errors[i, k] = max(self.errors.get((i, k), 0.0), deviation(r, y, action))
 
@@ -368,10 +371,22 @@ def moved(
     """
     with undisturbed_rng():
         probes = [Probe(m, example, specs, actions) for m in (before, after)]
-        drawn = probes[0].inputs(0)
-        old, new = (_tensors(p.outputs([_as(p, x) for x in drawn])) for p in probes)
-    pairs = [(a, b) for a, b in zip(old, new, strict=True) if isinstance(a, Tensor)]
-    return max((_spread(a, b.to(a.dtype)) for a, b in pairs), default=0.0)
+        pairs = []
+        for seed in range(8):
+            drawn = probes[0].inputs(seed)
+            old, new = (_tensors(p.outputs([_as(p, x) for x in drawn])) for p in probes)
+            pairs.append((old, new))
+    by_output = [_together(readings) for readings in zip(*([*zip(o, n, strict=True)] for o, n in pairs), strict=True)]
+    return max((_spread(a, b) for a, b in by_output if a.numel()), default=0.0)
+
+
+def _together(readings: Sequence[tuple[Any, Any]]) -> tuple[Tensor, Tensor]:
+    """One output over several inputs, before and after, end to end."""
+    kept = [(a, b) for a, b in readings if isinstance(a, Tensor)]
+    if not kept:
+        return torch.zeros(0), torch.zeros(0)
+    old, new = zip(*kept, strict=True)
+    return torch.cat([a.double().flatten() for a in old]), torch.cat([b.double().flatten() for b in new])
 
 
 def _as(probe: Probe, x: Any) -> Any:

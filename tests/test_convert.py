@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from rcps_convert import (
+    BreaksSymmetryError,
     ConversionError,
     Tracks,
     bake,
@@ -123,7 +124,8 @@ def test_classes_keys_and_original_stay(family: Family) -> None:
     assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()] == hooks
     assert [m.training for m in model.modules()] == modes
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items())
-    assert bake(converted).state_dict().keys() == before.keys()
+    assert list(bake(converted).state_dict()) == list(before)
+    assert [n for n, _ in bake(converted).named_parameters()] == [n for n, _ in model.named_parameters()]
 
 
 def test_rng_state_is_untouched() -> None:
@@ -328,3 +330,46 @@ def test_compiles_and_exports() -> None:
     torch.testing.assert_close(program.module()(x), converted(x), rtol=0, atol=1e-6)
     compiled = torch.compile(converted, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), converted(x), rtol=0, atol=1e-6)
+
+
+class Pooled(nn.Module):
+    """Pools whose remainder depends on the length; the length is averaged out at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv1d(4, 8, 5, padding=2), nn.Conv1d(8, 8, 3, padding=1)
+        self.out = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.b(torch.max_pool1d(self.a(x), 4)))
+        return self.out(torch.max_pool1d(h, 3).mean(-1))
+
+
+def test_lengths_that_leave_a_remainder_are_refused_when_called() -> None:
+    plan = plan_conversion(Pooled(), torch.zeros(2, 4, 96))
+    assert plan.valid_lengths(80, 130) == [84, 96, 108, 120]
+    assert "such as 84, 96, 108" in str(plan)
+    converted = plan.apply(Pooled()).double().eval()
+    x = torch.randn(3, 4, 120, dtype=torch.float64)
+    assert (converted(x) - converted(x.flip(1, 2))).abs().max() < TOLERANCE
+    with pytest.raises(BreaksSymmetryError, match="nearest lengths that work are 96 and 108"):
+        converted(torch.zeros(2, 4, 100, dtype=torch.float64))
+    assert bake(converted)(torch.zeros(2, 4, 100, dtype=torch.float64)).shape == (2, 1)
+
+
+def test_a_crop_by_number_is_exact_at_one_length_only() -> None:
+    class Cropped(Pooled):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.a(x)[:, :, 10:86].relu().mean(-1))
+
+    plan = plan_conversion(Cropped(), torch.zeros(2, 4, 96))
+    assert not plan.problems
+    assert plan.valid_lengths(90, 100) == [96]
+
+
+def test_square_outputs_are_read_by_inference() -> None:
+    model = nn.Conv1d(4, 6, 5, padding=2)
+    plan = plan_conversion(model, torch.zeros(2, 4, 6), outputs="..++--")
+    assert not plan.problems
+    single = nn.Sequential(nn.Conv1d(4, 1, 5, padding=2), nn.Flatten())
+    assert not plan_conversion(single, torch.zeros(2, 4, 30), outputs=".").problems

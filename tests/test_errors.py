@@ -236,7 +236,7 @@ def test_all_problems_are_reported_together() -> None:
     model = Holder(nn.Sequential(Strided(), Pool(), LastPosition()))
     model(torch.zeros(2, 4, 42))
     plan = plan_conversion(model, torch.zeros(2, 4, 42))
-    assert len(plan.problems) == 1  # what follows a refused step is unknown, and not guessed at
+    assert [type(p) for p in plan.problems] == [BreaksSymmetryError] * 2  # 41 = 2 * 20 + 1, and the last position
 
     class Branches(nn.Module):
         def __init__(self) -> None:
@@ -280,8 +280,8 @@ CHOICES = [
         {"inputs": ("ACGT", "invariant"), "outputs": "invariant"},
         "give one per tensor",
     ),
-    (SIMPLE, torch.zeros(2, 4, 40), {"outputs": "+-.."}, "say which axis is which"),
-    (nn.Conv1d(4, 2, 5), torch.zeros(2, 4, 40), {"outputs": "invariant"}, "say how it transforms"),
+    (SIMPLE, torch.zeros(2, 4, 40), {"outputs": "+-.."}, "name the axes"),
+    (nn.Conv1d(4, 2, 5), torch.zeros(2, 4, 40), {"outputs": "invariant"}, "state how it transforms"),
 ]
 
 

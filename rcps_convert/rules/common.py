@@ -8,7 +8,7 @@ from typing import Any
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis, Step
-from ..registry import op_name, refuse
+from ..registry import op_name, refuse, refuse_later
 
 
 def dim_of(dim: int, rank: int) -> int:
@@ -99,7 +99,8 @@ def advance(node: Any, x: Axis, step: Step, out: int) -> Axis:
         below, above = nearest_lengths(role, x.size, step)
         unit = "model input lengths" if role.steps is not None else "lengths at this operator"
         near = " and ".join(str(n) for n in (below, above) if n)
-        refuse(
+        refuse_later(
+            node,
             f"{op_name(node.op)} over {x.size} positions leaves a remainder",
             got=f"length {x.size}: {step.mul * x.size + step.add} = {step.div} * {step.out(x.size)} + "
             f"{(step.mul * x.size + step.add) % step.div}",
@@ -115,22 +116,15 @@ def advance(node: Any, x: Axis, step: Step, out: int) -> Axis:
 def nearest_lengths(role: ax.Role, size: int, step: Step) -> tuple[int | None, int | None]:
     """The nearest lengths, below and above, at which every step up to this one is aligned."""
     start, steps = (role.start, (*role.steps, step)) if role.steps is not None else (size, (step,))
-
-    def works(length: int) -> bool:
-        for s in steps:
-            if not s.aligned(length):
-                return False
-            length = s.out(length)
-        return True
-
-    below = next((n for n in range(start - 1, max(0, start - 4096), -1) if works(n)), None)
-    above = next((n for n in range(start + 1, start + 4096) if works(n)), None)
+    below = next((n for n in range(start - 1, max(0, start - 4096), -1) if ax.follows(steps, n)), None)
+    above = next((n for n in range(start + 1, start + 4096) if ax.follows(steps, n)), None)
     return below, above
 
 
 def _refuse_lopsided(node: Any, x: Axis, pad: tuple[int, int], kernel: int) -> None:
     even = f"; a kernel of {kernel} cannot be centred" if kernel % 2 == 0 else ""
-    refuse(
+    refuse_later(
+        node,
         f"{op_name(node.op)} pads {pad[0]} positions on the left and {pad[1]} on the right",
         got=f"length {x.size} reversed, kernel {kernel}",
         why=f"the reverse complement would need {pad[1]} on the left and {pad[0]} on the right{even}",

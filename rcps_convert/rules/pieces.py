@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis, Mismatch, Step
-from ..registry import Const, op_name, refuse, rule
+from ..registry import Const, op_name, refuse, refuse_later, rule
 from .common import advance, broadcast, dim_of
 
 aten = torch.ops.aten
@@ -109,7 +109,8 @@ def _refuse_position(node: Any, term: Axis, index: int) -> None:
     place = {0: "first", -1: "last", term.size - 1: "last"}.get(index)
     at = f"the {place} position" if place else f"position {index} of {term.size}"
     mirror = "last" if place == "first" else "first" if place else f"position {term.size - 1 - index % term.size}"
-    refuse(
+    refuse_later(
+        node,
         f"{op_name(node.op)} of {at} cannot be equivariant",
         why=f"under reverse complement {at} becomes the {mirror}".replace("the position", "position"),
         do="pool over positions, or read the middle of an odd length",
@@ -127,7 +128,8 @@ def slice_(node: Any, x: Action, dim: int = 0, start: int | None = None, end: in
     if not taken:
         return x.with_axis(at, ax.trivial(0))
     if ax.is_length(term):
-        return x.with_axis(at, _crop(node, term, taken))
+        by_number = (end is not None and 0 <= end < term.size) or (start is not None and start < 0)
+        return x.with_axis(at, _crop(node, term, taken, by_number))
     if step > 1 and term.size % step == 0 and len(taken) == term.size // step:
         outer, inner = ax.factor(term, term.size // step, step)
         kept = _cut(node, inner, [taken[0], 1, step - taken[0] - 1])[1]
@@ -139,17 +141,18 @@ def slice_(node: Any, x: Action, dim: int = 0, start: int | None = None, end: in
     return x.with_axis(at, _cut(node, term, [taken[0], len(taken), term.size - taken[-1] - 1])[1])
 
 
-def _crop(node: Any, term: Axis, taken: range) -> Axis:
+def _crop(node: Any, term: Axis, taken: range, by_number: bool) -> Axis:
     left, right = taken[0], term.size - 1 - taken[-1]
     if left != right and len(taken) == 1:
         _refuse_position(node, term, taken[0])
-    if left != right:
-        refuse(
+    elif left != right:
+        refuse_later(
+            node,
             f"a slice drops {left} positions on the left and {right} on the right",
             why=f"the reverse complement would lose {right} on the left and {left} on the right",
             do="crop both ends alike, or choose a length for which both ends are cropped alike",
         )
-    step = Step(1, -left - right + taken.step - 1, taken.step)
+    step = Step(1, -left - right + taken.step - 1, taken.step, only=term.size if by_number else None)
     return advance(node, term, step, len(taken))
 
 
@@ -181,7 +184,8 @@ def pad(node: Any, x: Action, sizes: list[int], mode: Any = "constant", value: A
 
 def _pad_length(node: Any, term: Axis, left: int, right: int) -> Axis:
     if left != right:
-        refuse(
+        refuse_later(
+            node,
             f"{op_name(node.op)} pads {left} positions on the left and {right} on the right",
             why=f"the reverse complement would need {right} on the left and {left} on the right",
             do="pad both sides alike, with an odd kernel after it: no input length avoids this",
