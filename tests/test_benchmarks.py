@@ -56,3 +56,10 @@ def test_the_cost_of_a_conversion_is_measured(tmp_path: Path) -> None:
         assert all(math.isfinite(r["median"]) and 0 < r["low"] <= r["median"] <= r["high"] for r in ratios)
         assert all(f"{r['median']:.3f}" in printed for r in ratios)
         assert case["conversion_seconds"] > 0
+
+
+@pytest.mark.parametrize("name", ["ctcf_width32", "ctcf_width64", "speed"])
+def test_the_page_quotes_what_the_scripts_printed(name: str) -> None:
+    printed = (ROOT / "docs" / "benchmarks" / f"{name}.txt").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert f"```text\n{printed}```" in page
