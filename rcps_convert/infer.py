@@ -23,7 +23,7 @@ from .axis import Axis, Mismatch
 from .constants import Pin
 from .errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal, Where
 from .outputs import AUTO, pin_output
-from .registry import RULES, Const, is_pointwise, op_name
+from .registry import RULES, Const, is_pointwise, op_name, require_no_ids
 from .rules.pointwise import pointwise
 from .trace import Node, Ref, Trace, is_inplace
 
@@ -251,6 +251,8 @@ class _Walk:
         args, kwargs = self._operands(site, getattr(function, "wants_constants", False))
         try:
             with ax.attempt():
+                if not getattr(function, "takes_ids", False):
+                    require_no_ids(pytree.tree_leaves((args, kwargs)), site)
                 value = function(site, *args, **kwargs)
                 if is_inplace(node.op):
                     for before, after in zip(args[0].axes, value.axes, strict=True):

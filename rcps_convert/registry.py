@@ -33,7 +33,7 @@ class Const:
     buffer: str | None = None
 
 
-def rule(*ops: Any, constants: bool = False) -> Callable[[F], F]:
+def rule(*ops: Any, constants: bool = False, ids: bool = False) -> Callable[[F], F]:
     """Register the inference rule of one or more operators.
 
     A rule is called like its operator, after a first argument `node` (see `trace.Node`: ``node.shape``
@@ -45,6 +45,7 @@ def rule(*ops: Any, constants: bool = False) -> Callable[[F], F]:
         ops: operator overloads (``torch.ops.aten.relu.default``) or packets, which stand for all
             their overloads.
         constants: hand over operands of known value as `Const` rather than as their action.
+        ids: the rule knows what to do with ids (`Action.value`), which other rules refuse as operands.
 
     Raises:
         ValueError: an operator has a rule already.
@@ -63,6 +64,7 @@ def rule(*ops: Any, constants: bool = False) -> Callable[[F], F]:
                 raise ValueError(f"{op} has a rule already: {RULES[op].__name__}")
             RULES[op] = function
         function.wants_constants = constants  # type: ignore[attr-defined]
+        function.takes_ids = ids  # type: ignore[attr-defined]
         return function
 
     return register
@@ -110,13 +112,13 @@ def require_unsigned(x: Action, node: Any, *, because: str) -> None:
         )
 
 
-def require_no_ids(x: Action, node: Any) -> None:
-    """State that a tensor holds numbers, not ids that reverse complement permutes.
+def require_no_ids(operands: Iterable[Any], node: Any) -> None:
+    """State that tensors hold numbers, not ids that reverse complement permutes.
 
     Raises:
-        Refusal: its values are permuted ids.
+        Refusal: the values of one are permuted ids.
     """
-    if x.value is not None and not ax.is_trivial(x.value):
+    if any(isinstance(x, Action) and x.value is not None and not ax.is_trivial(x.value) for x in operands):
         refuse(
             f"arithmetic ({op_name(node.op)}) on token ids",
             why="ids are names: reverse complement permutes them, and arithmetic does not follow",

@@ -7,6 +7,7 @@ from .solve import attempt as attempt
 from .solve import factor as factor
 from .solve import factor_into as factor_into
 from .solve import forbid_sign as forbid_sign
+from .solve import lengthen as lengthen
 from .solve import settle as settle
 from .solve import split as split
 from .solve import trivialise as trivialise
@@ -37,4 +38,5 @@ from .terms import same as same
 from .terms import signs as signs
 from .terms import total as total
 from .terms import trivial as trivial
+from .terms import units as units
 from .terms import walk as walk

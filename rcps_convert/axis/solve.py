@@ -23,6 +23,8 @@ from .terms import (
     free,
     has_sign,
     indices,
+    is_length,
+    length,
     permutation,
     product,
     regular,
@@ -97,6 +99,22 @@ def forbid_sign(term: Axis) -> None:
         _record(term)
         term.unsigned = True
         term.ref = trivial(1) if term.size == 1 else None
+
+
+def lengthen(term: Axis) -> bool:
+    """Whether the axis is a length, or can be read as one: open factors inside a length are finer positions.
+
+    An upsampling by ``view`` makes such a product: positions, and the channels that become positions.
+    """
+    inner = [walk(f) for f in _factors(walk(term)) if f.size > 1]
+    if is_length(term) or len(inner) < 2 or not is_length(inner.pop(0)):
+        return is_length(term)
+    if not all(is_length(f) or isinstance(f, Var) for f in inner):
+        return False
+    for f in inner:
+        if isinstance(f, Var):
+            _bind(f, length(f.size, Role("length", steps=None)))
+    return True
 
 
 def trivialise(term: Axis) -> None:

@@ -368,6 +368,12 @@ def is_length(term: Axis) -> bool:
     return found is not None and found.name == "length"
 
 
+def units(term: Axis) -> list[Axis]:
+    """The factors of size 1 of a product: its signs, known and open."""
+    term = walk(term)
+    return [f for f in term.factors if f.size == 1] if isinstance(term, Prod) else []
+
+
 def same(a: Axis, b: Axis) -> bool:
     """Whether two known terms are the same action (roles aside)."""
     a, b = walk(a), walk(b)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import torch
 
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis, Step
-from ..registry import op_name, refuse, refuse_later
+from ..registry import Const, op_name, refuse, refuse_later
 
 
 def dim_of(dim: int, rank: int) -> int:
@@ -51,6 +53,53 @@ def broadcast(node: Any, operands: Sequence[Action]) -> Action:
     return Action(tuple(result))
 
 
+def sum_of(node: Any, operands: Sequence[Action]) -> Action:
+    """As `broadcast`, for a sum: an operand that is repeated along an axis cannot follow its signs.
+
+    Raises:
+        Mismatch: two operands disagree on an axis.
+    """
+    rank = max((len(x.axes) for x in operands), default=0)
+    for dim in range(-rank, 0):
+        terms = [x.axes[dim] for x in operands if len(x.axes) >= -dim]
+        if len(terms) < len(operands) or len({t.size for t in terms}) > 1:
+            forbid_signs(terms)
+    return broadcast(node, operands)
+
+
+def forbid_signs(terms: Iterable[Axis]) -> None:
+    """State that none of several axes is signed.
+
+    Raises:
+        Mismatch: one of them is.
+    """
+    for t in terms:
+        ax.forbid_sign(t)
+
+
+def same_ids(operands: Iterable[Any]) -> Axis | None:
+    """How the ids of several tensors are permuted; None when they hold numbers.
+
+    Constant ids (`Const`) must be fixed ones, such as padding.
+
+    Raises:
+        Mismatch: ids meet numbers, ids of another kind, or constants that are permuted.
+    """
+    operands = list(operands)
+    found = next((x.value for x in operands if isinstance(x, Action) and x.value is not None), None)
+    if found is None:
+        return None
+    for x in operands:
+        if isinstance(x, Const):
+            if not torch.equal(ax.indices(found)[x.value.long()], x.value.long()):
+                raise ax.Mismatch("constant ids that reverse complement permutes")
+        elif x.value is None:
+            raise ax.Mismatch("ids meet numbers")
+        else:
+            ax.unify(found, x.value)
+    return found
+
+
 def _most_known(terms: Sequence[Axis]) -> Axis:
     """A term that carries a role, if there is one, so that roles survive."""
     return next((t for t in terms if ax.role(t)), terms[0])
@@ -76,23 +125,28 @@ def slide(
         return x, ax.trivial(1)
     if extent == x.size == kernel and pad == (0, 0):
         return ax.trivial(1), x
-    if ax.is_length(x):
+    if ax.lengthen(x):
         if pad[0] != pad[1]:
             _refuse_lopsided(node, x, pad, kernel)
         step = Step(1, sum(pad) - extent + stride, stride)
         return advance(node, x, step, out), ax.length(kernel)
-    if not ax.free(x) and not ax.is_trivial(x):
+    try:
+        with ax.attempt():
+            ax.unify(x, ax.trivial(x.size))
+    except ax.Mismatch:
         refuse(
             f"{op_name(node.op)} slides over an axis that is no length",
             why=f"under reverse complement this axis is permuted ({ax.describe(x)}), not a position along DNA",
             do="let the window span the whole axis without padding, or move the bases to the channel axis",
         )
-    ax.trivialise(x)
     return ax.trivial(out), ax.trivial(kernel)
 
 
 def advance(node: Any, x: Axis, step: Step, out: int) -> Axis:
-    """The length after an operator, refused when the operator does not reach both edges alike."""
+    """The length after an operator, refused when the operator does not reach both edges alike.
+
+    A sign that the length carries stays.
+    """
     role = ax.role(x)
     assert role is not None
     if not step.aligned(x.size):
@@ -110,7 +164,7 @@ def advance(node: Any, x: Axis, step: Step, out: int) -> Axis:
             else "change kernel, stride or padding so that the windows reach both edges",
         )
     steps = None if role.steps is None else (*role.steps, step)
-    return ax.length(out, ax.Role("length", role.start, steps))
+    return ax.product([ax.length(out, ax.Role("length", role.start, steps)), *ax.units(x)])
 
 
 def nearest_lengths(role: ax.Role, size: int, step: Step) -> tuple[int | None, int | None]:

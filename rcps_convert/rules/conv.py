@@ -11,7 +11,7 @@ from .. import axis as ax
 from ..action import Action
 from ..axis import Axis, Step
 from ..registry import refuse, rule
-from .common import advance, per_axis, slide
+from .common import advance, forbid_signs, per_axis, slide
 
 aten = torch.ops.aten
 
@@ -35,6 +35,8 @@ def conv(
     ax.unify(into, w.axes[1])
     same_group, _ = ax.factor(w.axes[0], groups, w.axes[0].size // groups)
     ax.unify(group, same_group)
+    if groups > 1:
+        ax.forbid_sign(group)  # it meets itself in the product of x and w
     if b is not None:
         ax.unify(b.axes[0], w.axes[0])
     positions: list[Axis] = []
@@ -51,6 +53,8 @@ def conv(
         y, kernel = slide(node, length, kernel=taps.size, stride=s, dilation=d, pad=pad, out=out)
         ax.unify(taps, kernel)
         positions.append(y)
+    if b is not None:
+        forbid_signs([*x.axes[:channel], *positions])
     return Action((*x.axes[:channel], w.axes[0], *positions))
 
 
@@ -80,10 +84,11 @@ def conv_transpose(
     channel = len(x.axes) - spatial - 1
     ax.unify(x.axes[channel], w.axes[0])
     group, _ = ax.factor(x.axes[channel], groups, x.axes[channel].size // groups)
+    if groups > 1:
+        ax.forbid_sign(group)
     channels = ax.product([group, w.axes[1]])
     if b is not None:
         ax.unify(b.axes[0], channels)
-    positions: list[Axis] = []
     settings = zip(
         x.axes[channel + 1 :],
         w.axes[2:],
@@ -94,22 +99,33 @@ def conv_transpose(
         node.shape[channel + 1 :],
         strict=True,
     )
-    for length, taps, s, p, extra, d, out in settings:
-        if ax.is_length(length):
-            if extra:
-                refuse(
-                    f"output_padding={extra} of a transposed convolution",
-                    why="the extra positions are added on the right only; the reverse complement needs them on the left",
-                    do="choose kernel, stride and padding that give the wanted length with output_padding=0",
-                )
-            step = Step(s, d * (taps.size - 1) + 1 - s - 2 * p)
-            y: Axis = advance(node, length, step, out)
-            ax.unify(taps, ax.length(taps.size))
-        else:
-            y, kernel = slide(node, length, kernel=taps.size, stride=s, pad=(p, p), dilation=d, out=out)
-            ax.unify(taps, kernel)
-        positions.append(y)
+    positions = [_spread(node, *each) for each in settings]
+    if b is not None:
+        forbid_signs([*x.axes[:channel], *positions])
     return Action((*x.axes[:channel], channels, *positions))
+
+
+def _spread(node: Any, x: Axis, taps: Axis, stride: int, pad: int, extra: int, dilation: int, out: int) -> Axis:
+    """One axis of a transposed convolution: windows are added up instead of read."""
+    plain = pad == extra == 0 and dilation == 1
+    if plain and stride == taps.size == 1:
+        ax.unify(taps, ax.trivial(1))
+        return x
+    if ax.lengthen(x):
+        if extra:
+            refuse(
+                f"output_padding={extra} of a transposed convolution",
+                why="the extra positions are added on the right only; the reverse complement needs them on the left",
+                do="choose kernel, stride and padding that give the wanted length with output_padding=0",
+            )
+        ax.unify(taps, ax.length(taps.size))
+        step = Step(stride, dilation * (taps.size - 1) + 1 - stride - 2 * pad)
+        return advance(node, x, step, out)
+    ax.unify(x, ax.trivial(x.size))
+    if plain and x.size == 1:
+        return taps
+    ax.unify(taps, ax.trivial(taps.size))
+    return ax.trivial(out)
 
 
 @rule(aten.im2col.default, constants=True)

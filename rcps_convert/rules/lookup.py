@@ -8,35 +8,61 @@ import torch
 
 from .. import axis as ax
 from ..action import Action
-from ..registry import rule
+from ..registry import Const, require_unsigned, rule
 
 aten = torch.ops.aten
 
 
-@rule(aten.embedding.default)
-def embedding(node: Any, weight: Action, ids: Action, *settings: Any) -> Action:
-    """The rows of the table are permuted as the ids are."""
+@rule(aten.embedding.default, constants=True, ids=True)
+def embedding(node: Any, weight: Any, ids: Any, *settings: Any) -> Action:
+    """The rows of the table are permuted as the ids are; of ids in order, as their axis is."""
+    if isinstance(weight, Const):
+        weight = node.constant(weight)
     rows = weight.axes[0]
+    if isinstance(ids, Const):
+        return _numbered(node, weight, ids)
     ax.unify(rows, ids.value if ids.value is not None else ax.trivial(rows.size))
     return Action((*ids.axes, weight.axes[1]))
 
 
-@rule(aten.one_hot.default)
+def _numbered(node: Any, weight: Action, ids: Const) -> Action:
+    """Rows by constant ids: a learned embedding of positions 0, 1, 2, ... is an axis like any other."""
+    rows, count = weight.axes[0], ids.value.shape[-1] if ids.value.dim() else 0
+    first = int(ids.value.flatten()[0]) if count else 0
+    in_order = torch.arange(first, first + count)
+    if not count or not torch.equal(ids.value, in_order.expand_as(ids.value)):
+        ax.unify(rows, ax.trivial(rows.size))
+        return Action((*node.constant(ids).axes, weight.axes[1]))
+    taken = ax.split(rows, [first, count, rows.size - first - count])[1]
+    lead = [ax.Var(s, unsigned=True) for s in ids.value.shape[:-1]]
+    return Action((*lead, taken, weight.axes[1]))
+
+
+@rule(aten.one_hot.default, ids=True)
 def one_hot(node: Any, ids: Action, classes: int = -1) -> Action:
     """The new axis is permuted as the ids are."""
     size = node.shape[-1]
     return Action((*ids.axes, ids.value if ids.value is not None else ax.trivial(size)))
 
 
-@rule(aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default)
+@rule(
+    aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default
+)
 @rule(aten.dropout_.default, aten.feature_dropout_.default, aten.alpha_dropout_.default)
 def dropout(node: Any, x: Action, p: float, train: bool) -> Action:
     """The mask is drawn anew for every entry: the law holds in distribution, exactly in eval mode."""
     return x
 
 
-@rule(aten.rand.default, aten.randn.default, aten.rand_like.default, aten.randn_like.default, aten.bernoulli.default)
-@rule(aten.bernoulli.p, aten.bernoulli_.float, aten.uniform_.default, aten.normal_.default)
+@rule(aten.bernoulli.default, aten.poisson.default)
+def draw(node: Any, x: Action, *settings: Any) -> Action:
+    """Drawn anew for every entry: the law holds in distribution."""
+    require_unsigned(x, node, because="a rate or a probability has no sign")
+    return x
+
+
+@rule(aten.rand.default, aten.randn.default, aten.rand_like.default, aten.randn_like.default, aten.bernoulli.p)
+@rule(aten.bernoulli_.float, aten.uniform_.default, aten.normal_.default, aten.exponential_.default)
 def noise(node: Any, *args: Any, **kwargs: Any) -> Action:
     """Independent noise is the same in distribution under any permutation."""
     axes = [ax.trivial(s) if s == 1 else ax.Var(s, unsigned=True) for s in node.shape]

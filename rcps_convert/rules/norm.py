@@ -60,6 +60,15 @@ def group_norm(
     return _per_channel(node, x, x.axes[1], (weight, bias))
 
 
+@rule(aten._weight_norm.default)
+def weight_norm(node: Any, v: Action, g: Action, dim: int = 0) -> Action:
+    """g = v along one axis; the norm over the others does not see permutations."""
+    if dim != -1:
+        ax.unify(g.axes[dim], v.axes[dim])
+        ax.forbid_sign(v.axes[dim])
+    return v
+
+
 @rule(aten.layer_norm.default, aten.rms_norm.default)
 def layer_norm(
     node: Any, x: Action, shape: list[int], weight: Action | None = None, bias: Any = None, *settings: Any

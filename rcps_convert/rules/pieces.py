@@ -10,13 +10,13 @@ from torch import Tensor
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis, Mismatch, Step
-from ..registry import Const, op_name, refuse, refuse_later, rule
-from .common import advance, broadcast, dim_of
+from ..registry import Const, op_name, refuse, refuse_later, require_unsigned, rule
+from .common import advance, broadcast, dim_of, same_ids, slide
 
 aten = torch.ops.aten
 
 
-@rule(aten.cat.default, aten.concat.default, aten.concatenate.default, constants=True)
+@rule(aten.cat.default, aten.concat.default, aten.concatenate.default, constants=True, ids=True)
 def cat(node: Any, tensors: list[Any], dim: int = 0) -> Action:
     """Other axes agree; the joined axis is the sum of its parts, each mapped to itself."""
     tensors = [t for t in tensors if not (isinstance(t, Const) and t.value.numel() == 0)]
@@ -25,7 +25,16 @@ def cat(node: Any, tensors: list[Any], dim: int = 0) -> Action:
     others = [x.with_axis(at, ax.trivial(1)) for x in actions]
     whole = broadcast(node, others)
     joined = _mirrored_padding(node, tensors, actions, at) or ax.total(x.axes[at] for x in actions)
-    return Action(whole.with_axis(at, joined).axes, actions[0].value)
+    return Action(whole.with_axis(at, joined).axes, same_ids(tensors))
+
+
+@rule(aten.hstack.default, aten.vstack.default, aten.dstack.default, aten.column_stack.default, ids=True)
+def stacks(node: Any, tensors: list[Action]) -> Action:
+    """A concatenation along a fixed axis."""
+    name, rank = op_name(node.op), len(tensors[0].axes)
+    if len(node.shape) != rank:
+        refuse(f"{name} of tensors of {rank} axes", why="it adds axes first", do="use cat or stack", never=False)
+    return cat(node, list(tensors), {"hstack": min(1, rank - 1), "vstack": 0, "dstack": 2, "column_stack": 1}[name])
 
 
 def _mirrored_padding(node: Any, tensors: list[Any], actions: list[Action], dim: int) -> Axis | None:
@@ -47,16 +56,18 @@ def _uniform(value: Tensor, dim: int) -> bool:
     return bool((value == value.narrow(dim, 0, 1)).all())
 
 
-@rule(aten.stack.default)
-def stack(node: Any, tensors: list[Action], dim: int = 0) -> Action:
+@rule(aten.stack.default, constants=True, ids=True)
+def stack(node: Any, tensors: list[Any], dim: int = 0) -> Action:
     """The tensors agree; the new axis keeps each in its place."""
-    whole = broadcast(node, tensors)
+    whole = broadcast(node, [t if isinstance(t, Action) else node.constant(t) for t in tensors])
     at = dim_of(dim, len(whole.axes) + 1)
-    return Action((*whole.axes[:at], ax.trivial(len(tensors)), *whole.axes[at:]), whole.value)
+    return Action((*whole.axes[:at], ax.trivial(len(tensors)), *whole.axes[at:]), same_ids(tensors))
 
 
-@rule(aten.chunk.default, aten.split.Tensor, aten.split.default, aten.split_with_sizes.default, aten.split.sizes)
-@rule(aten.tensor_split.sections, aten.tensor_split.indices)
+@rule(
+    aten.chunk.default, aten.split.Tensor, aten.split.default, aten.split_with_sizes.default, aten.split.sizes, ids=True
+)
+@rule(aten.tensor_split.sections, aten.tensor_split.indices, ids=True)
 def pieces(node: Any, x: Action, how: Any, dim: int = 0) -> tuple[Action, ...]:
     """Consecutive blocks, each mapped to itself."""
     sizes = [int(v.shape[dim]) for v in node.value]
@@ -81,7 +92,15 @@ def _cut(node: Any, term: Axis, sizes: list[int]) -> list[Axis]:
         )
 
 
-@rule(aten.unbind.int)
+@rule(aten.hsplit.int, aten.hsplit.array, aten.vsplit.int, aten.vsplit.array, ids=True)
+@rule(aten.dsplit.int, aten.dsplit.array, ids=True)
+def named_pieces(node: Any, x: Action, how: Any) -> tuple[Action, ...]:
+    """As `pieces`, along the axis in the operator's name."""
+    dims = {"hsplit": min(1, len(x.axes) - 1), "vsplit": 0, "dsplit": 2}
+    return pieces(node, x, how, dims[op_name(node.op)])
+
+
+@rule(aten.unbind.int, ids=True)
 def unbind(node: Any, x: Action, dim: int = 0) -> tuple[Action, ...]:
     """Every entry apart, each mapped to itself."""
     at = dim_of(dim, len(x.axes))
@@ -90,15 +109,16 @@ def unbind(node: Any, x: Action, dim: int = 0) -> tuple[Action, ...]:
     return tuple(Action((*x.axes[:at], *x.axes[at + 1 :]), x.value) for _ in range(x.axes[at].size))
 
 
-@rule(aten.select.int)
+@rule(aten.select.int, ids=True)
 def select(node: Any, x: Action, dim: int, index: int) -> Action:
     """One entry, mapped to itself; of a length only the middle one is."""
     at = dim_of(dim, len(x.axes))
     term, rest = x.axes[at], Action((*x.axes[:at], *x.axes[at + 1 :]), x.value)
     i = index % term.size
-    if ax.is_length(term) and term.size > 1:
+    if ax.lengthen(term) and term.size > 1:
         if 2 * i != term.size - 1:
             _refuse_position(node, term, index)
+        ax.forbid_sign(term)
         return rest
     kept = _cut(node, term, [i, 1, term.size - i - 1])[1]
     ax.unify(kept, ax.trivial(1))
@@ -117,8 +137,10 @@ def _refuse_position(node: Any, term: Axis, index: int) -> None:
     )
 
 
-@rule(aten.slice.Tensor)
-def slice_(node: Any, x: Action, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Action:
+@rule(aten.slice.Tensor, ids=True)
+def slice_(
+    node: Any, x: Action, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Action:
     """A block mapped to itself; of a length, the middle."""
     at = dim_of(dim, len(x.axes))
     term = x.axes[at]
@@ -127,7 +149,7 @@ def slice_(node: Any, x: Action, dim: int = 0, start: int | None = None, end: in
         return x
     if not taken:
         return x.with_axis(at, ax.trivial(0))
-    if ax.is_length(term):
+    if ax.lengthen(term):
         by_number = (end is not None and 0 <= end < term.size) or (start is not None and start < 0)
         return x.with_axis(at, _crop(node, term, taken, by_number))
     if step > 1 and term.size % step == 0 and len(taken) == term.size // step:
@@ -156,30 +178,54 @@ def _crop(node: Any, term: Axis, taken: range, by_number: bool) -> Axis:
     return advance(node, term, step, len(taken))
 
 
-@rule(aten.narrow.default)
+@rule(aten.unfold.default, ids=True)
+def windows(node: Any, x: Action, dim: int, size: int, step: int) -> Action:
+    """Windows of an axis: their places, and at the end the positions inside a window."""
+    at = dim_of(dim, len(x.axes))
+    place, inside = slide(node, x.axes[at], kernel=size, stride=step, out=node.shape[at])
+    return Action((*x.with_axis(at, place).axes, inside), x.value)
+
+
+@rule(aten.narrow.default, ids=True)
 def narrow(node: Any, x: Action, dim: int, start: int, size: int) -> Action:
     """A block mapped to itself."""
     start = start % x.axes[dim].size
     return slice_(node, x, dim, start, start + size)
 
 
-@rule(aten.pad.default, aten.constant_pad_nd.default, aten.reflection_pad1d.default, aten.replication_pad1d.default)
-@rule(aten.reflection_pad2d.default, aten.replication_pad2d.default)
-def pad(node: Any, x: Action, sizes: list[int], mode: Any = "constant", value: Any = None) -> Action:
+@rule(aten.constant_pad_nd.default, ids=True)
+def constant_pad(node: Any, x: Action, sizes: list[int], value: float = 0) -> Action:
+    """As `pad`."""
+    return pad(node, x, sizes, "constant", value)
+
+
+@rule(aten.reflection_pad1d.default, aten.reflection_pad2d.default, aten.reflection_pad3d.default, ids=True)
+@rule(aten.replication_pad1d.default, aten.replication_pad2d.default, aten.replication_pad3d.default, ids=True)
+def edge_pad(node: Any, x: Action, sizes: list[int]) -> Action:
+    """As `pad`."""
+    return pad(node, x, sizes, "edge")
+
+
+@rule(aten.pad.default, ids=True)
+def pad(node: Any, x: Action, sizes: list[int], mode: str = "constant", value: float | None = None) -> Action:
     """A length padded alike on both sides; elsewhere the new entries are fixed."""
+    if mode == "constant" and value:
+        require_unsigned(x, node, because="the padding does not change its sign")
+    if mode == "constant":
+        same_ids([x, Const(torch.tensor(value or 0))])
     axes = list(x.axes)
     for i in range(len(sizes) // 2):
         left, right, dim = sizes[2 * i], sizes[2 * i + 1], len(axes) - 1 - i
         if not (left or right):
             continue
-        if ax.is_length(axes[dim]):
+        if ax.lengthen(axes[dim]):
             axes[dim] = _pad_length(node, axes[dim], left, right)
         elif mode == "constant" and min(left, right) >= 0:
             axes[dim] = ax.total([ax.trivial(left), axes[dim], ax.trivial(right)])
         else:
             ax.unify(axes[dim], ax.trivial(axes[dim].size))
             axes[dim] = ax.trivial(axes[dim].size + left + right)
-    return Action(tuple(axes))
+    return Action(tuple(axes), x.value)
 
 
 def _pad_length(node: Any, term: Axis, left: int, right: int) -> Axis:
@@ -193,16 +239,23 @@ def _pad_length(node: Any, term: Axis, left: int, right: int) -> Axis:
     return advance(node, term, Step(1, left + right), term.size + left + right)
 
 
-@rule(aten.flip.default)
+@rule(aten.flip.default, ids=True)
 def flip(node: Any, x: Action, dims: list[int]) -> Action:
     """A reversal commutes with a reversal; another permutation is conjugated."""
     axes = list(x.axes)
     for d in dims:
-        axes[d] = _conjugated(axes[d], torch.arange(axes[d].size).flip(0))
+        if not ax.lengthen(axes[d]):
+            axes[d] = _conjugated(axes[d], torch.arange(axes[d].size).flip(0))
     return Action(tuple(axes), x.value)
 
 
-@rule(aten.roll.default)
+@rule(aten.fliplr.default, aten.flipud.default, ids=True)
+def flip_one(node: Any, x: Action) -> Action:
+    """As `flip`, of the first or the second axis."""
+    return flip(node, x, [1 if op_name(node.op) == "fliplr" else 0])
+
+
+@rule(aten.roll.default, ids=True)
 def roll(node: Any, x: Action, shifts: Any, dims: Any = ()) -> Action:
     """Entries move in a circle: a length does not commute with that, unless it moves by half."""
     axes = list(x.axes)
@@ -238,13 +291,13 @@ def _taken(term: Axis, table: Tensor) -> Axis:
     return ax.length(len(table), ax.Role("length", steps=None)) if keeps_role else moved
 
 
-@rule(aten.index_select.default, constants=True)
+@rule(aten.index_select.default, constants=True, ids=True)
 def index_select(node: Any, x: Action, dim: int, index: Any) -> Action:
     """Entries by constant position: each needs its partner."""
     return _indexed(node, x, dim_of(dim, len(x.axes)), index)
 
 
-@rule(aten.index.Tensor, constants=True)
+@rule(aten.index.Tensor, constants=True, ids=True)
 def index(node: Any, x: Any, where: list[Any]) -> Action:
     """As `index_select`, for one axis."""
     if not isinstance(x, Action):
@@ -252,6 +305,9 @@ def index(node: Any, x: Any, where: list[Any]) -> Action:
     used = [i for i, w in enumerate(where) if w is not None]
     if len(used) != 1:
         _refuse_index()
+    if used == [0] and isinstance(where[0], Action) and where[0].value is not None:
+        ax.unify(x.axes[0], where[0].value)  # rows of a table by ids, as in an embedding
+        return Action((*where[0].axes, *x.axes[1:]), x.value)
     return _indexed(node, x, used[0], where[used[0]])
 
 

@@ -10,8 +10,8 @@ import torch
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis
-from ..registry import op_name, require_no_ids, require_unsigned, rule
-from .common import broadcast
+from ..registry import Const, op_name, require_unsigned, rule
+from .common import broadcast, same_ids, sum_of
 
 aten = torch.ops.aten
 
@@ -21,7 +21,7 @@ ODD = {
 }  # fmt: skip
 """Functions with f(-x) = -f(x)."""
 
-IDENTITY = {"to", "_to_copy", "alias", "detach", "clone", "contiguous", "lift_fresh_copy", "lift_fresh", "type_as", "copy"}
+IDENTITY = {"to", "_to_copy", "alias", "detach", "clone", "contiguous", "lift_fresh_copy", "lift_fresh", "type_as"}
 """Operators that return the values of their first argument."""
 
 LINEAR = {"add", "sub", "rsub", "lerp"}
@@ -31,38 +31,58 @@ LINEAR = {"add", "sub", "rsub", "lerp"}
 def pointwise(node: Any, *args: Any, **kwargs: Any) -> Action:
     """Operands agree where they broadcast; signed axes only pass through odd functions and sums."""
     operands = [a for a in (*args, *kwargs.values()) if isinstance(a, Action)]
-    name = op_name(node.op).rstrip("_")
-    for x in operands:
-        require_no_ids(x, node)
-    numbers = [a for a in args[:2] if isinstance(a, (int, float)) and not isinstance(a, bool)]
-    keeps_sign = name in ODD or (name in LINEAR and not any(numbers))
-    if not keeps_sign:
+    name = op_name(node.op).strip("_")
+    summands = [a for a in args[:2] if a != 0]
+    if name in LINEAR and len(operands) == len(summands) and all(isinstance(a, Action) for a in summands):
+        return sum_of(node, operands)
+    if name not in ODD:
         for x in operands:
             require_unsigned(x, node, because=f"{name}(-x) is not -{name}(x)")
     return broadcast(node, operands)
 
 
-@rule(*(getattr(aten, name) for name in sorted(IDENTITY - {"contiguous"})), aten.contiguous.default)
+@rule(aten.__and__.Tensor, aten.__and__.Scalar, aten.__or__.Tensor, aten.__or__.Scalar, aten.__xor__.Tensor)
+@rule(aten.__xor__.Scalar, aten.floor_divide.default, aten.floor_divide.Scalar)
+def untagged(node: Any, *args: Any, **kwargs: Any) -> Action:
+    """As `pointwise`, for operators torch does not tag so."""
+    return pointwise(node, *args, **kwargs)
+
+
+@rule(aten.eq.Scalar, aten.ne.Scalar, ids=True)
+def compare(node: Any, x: Action, other: float) -> Action:
+    """As `pointwise`; an id that reverse complement leaves as it is, such as padding, may be looked for."""
+    if x.value is None:
+        return pointwise(node, x, other)
+    same_ids([x, Const(torch.tensor(other))])
+    return Action(x.axes)
+
+
+@rule(aten.fill_.Scalar, aten.fill.Scalar, aten.zero_.default, aten.zero.default)
+def fill(node: Any, x: Action, value: float = 0) -> Action:
+    """One value in place of all: any action passes, signs only if it is 0."""
+    if value:
+        require_unsigned(x, node, because="the value does not change its sign")
+    return x
+
+
+@rule(aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, aten._to_copy.default, ids=True)
+@rule(aten.alias.default, aten.detach.default, aten.clone.default, aten.contiguous.default, ids=True)
+@rule(aten.lift_fresh.default, aten.lift_fresh_copy.default, aten.type_as.default, ids=True)
 def identity(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     """The same values: any action passes."""
     return x
 
 
-@rule(aten.copy_.default)
+@rule(aten.copy_.default, aten.copy.default)
 def copy_into(node: Any, target: Action, source: Action, non_blocking: bool = False) -> Action:
     """The values of the source, broadcast into the target."""
-    for term in source.axes:
-        if term.size == 1:
-            ax.unify(term, ax.trivial(1))
-    return broadcast(node, [source, target])
+    return sum_of(node, [source, target])
 
 
 @rule(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.mul_.Tensor, aten.div_.Tensor)
 def multiply(node: Any, a: Any, b: Any, **kwargs: Any) -> Action:
     """Axes agree where they broadcast; signs multiply."""
     operands = [x for x in (a, b) if isinstance(x, Action)]
-    for x in operands:
-        require_no_ids(x, node)
     if len(operands) == 1:
         return operands[0]
     bare, negative = zip(*(_strip(x) for x in operands), strict=True)
@@ -114,8 +134,8 @@ def where(node: Any, *args: Any) -> Action:
 def prelu(node: Any, x: Action, weight: Action) -> Action:
     """One slope for all, or one per channel: the slope axis is the channel axis."""
     require_unsigned(x, node, because="prelu(-x) is not -prelu(x)")
-    if weight.axes[0].size > 1:
-        ax.unify(weight.axes[0], x.axes[1])
+    for slope in weight.axes:
+        ax.unify(slope, x.axes[1] if slope.size > 1 else ax.trivial(1))
     return x
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -24,8 +26,20 @@ def max_pool(
     return _pool(node, x, kernel, stride, padding, dilation)
 
 
+@rule(aten.max_pool1d_with_indices.default, aten.max_pool2d_with_indices.default)
+@rule(aten.max_pool3d_with_indices.default)
+def max_pool_with_indices(node: Any, x: Action, kernel: Any, *settings: Any) -> tuple[Action, Action]:
+    """The largest of each window, and its place among all positions."""
+    rank = len(kernel)
+    node = replace(node, node=replace(node.node, value=node.value[0]))
+    values = max_pool(node, x, kernel, *settings)
+    return values, Action(values.axes, ax.product(x.axes[-rank:]))
+
+
 @rule(aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default)
-def avg_pool(node: Any, x: Action, kernel: Any, stride: Any = (), padding: Any = 0, *settings: Any, **more: Any) -> Action:
+def avg_pool(
+    node: Any, x: Action, kernel: Any, stride: Any = (), padding: Any = 0, *settings: Any, **more: Any
+) -> Action:
     """The mean of each window: linear, so signs pass."""
     return _pool(node, x, kernel, stride, padding, 1)
 
@@ -34,16 +48,19 @@ def _pool(node: Any, x: Action, kernel: Any, stride: Any, padding: Any, dilation
     rank = len(kernel) if isinstance(kernel, (list, tuple)) else 1
     kernels = per_axis(kernel, rank)
     strides = per_axis(stride, rank) if stride else kernels
-    lead, pooled = x.axes[:-rank], x.axes[-rank:]
-    settings = zip(pooled, kernels, strides, per_axis(padding, rank), per_axis(dilation, rank), node.shape[-rank:], strict=True)
-    return Action((*lead, *(_pool_axis(node, *s) for s in settings)))
+    pads, dilations = per_axis(padding, rank), per_axis(dilation, rank)
+    settings = zip(x.axes[-rank:], kernels, strides, pads, dilations, node.shape[-rank:], strict=True)
+    return Action((*x.axes[:-rank], *(_pool_axis(node, *s) for s in settings)))
 
 
 def _pool_axis(node: Any, x: Axis, k: int, s: int, p: int, d: int, out: int) -> Axis:
     tiles = s == k and p == 0 and d == 1 and k * out == x.size
     if tiles and not ax.is_length(x):
-        return ax.factor(x, out, k)[0]
-    return slide(node, x, kernel=k, stride=s, dilation=d, pad=(p, p), out=out)[0]
+        result, window = ax.factor(x, out, k)
+    else:
+        result, window = slide(node, x, kernel=k, stride=s, dilation=d, pad=(p, p), out=out)
+    ax.forbid_sign(window)
+    return result
 
 
 @rule(aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default)
@@ -60,14 +77,19 @@ def adaptive_pool(node: Any, x: Action, size: Any) -> Any:
         term = axes[dim]
         if out == term.size:
             continue
-        if out == 1:
-            axes[dim] = ax.trivial(1)
-        elif ax.is_length(term):
-            axes[dim] = advance(node, term, Step(0, out), out)
-        else:
-            axes[dim] = ax.factor(term, out, term.size // out)[0] if term.size % out == 0 else _fixed(term, out)
+        axes[dim] = _adapted(node, term, out)
     result = Action(tuple(axes))
-    return (result, result) if is_max else result
+    return (result, Action(result.axes, ax.product(x.axes[-len(sizes) :]))) if is_max else result
+
+
+def _adapted(node: Any, term: Axis, out: int) -> Axis:
+    if out > 1 and ax.lengthen(term):
+        return advance(node, term, Step(0, out), out)
+    if term.size % out == 0:
+        result, window = ax.factor(term, out, term.size // out)
+        ax.forbid_sign(window)
+        return result
+    return _fixed(term, out)
 
 
 def _fixed(term: Axis, out: int) -> Axis:
@@ -81,32 +103,39 @@ def upsample_nearest(node: Any, x: Action, size: Any, scale: Any) -> Action:
     """Each position repeated a whole number of times."""
     rank = len(node.shape) - 2
     axes = list(x.axes)
-    for dim in range(-rank, 0):
+    for i, dim in enumerate(range(-rank, 0)):
         n, out = axes[dim].size, node.shape[dim]
-        if out % n:
+        if out % n or not _exact(n, out, scale and scale[i]):
             refuse(
-                f"nearest upsampling from {n} to {out} positions",
-                why=f"{out} is no multiple of {n}: the repeats are not their own mirror image",
+                f"nearest resampling from {n} to {out} positions",
+                why=f"{out} positions do not repeat each of {n} equally often: the result is not its own mirror image",
                 do="use a whole scale factor, or mode='linear'",
             )
-        axes[dim] = _resampled(node, axes[dim], Step(out // n, 0), out)
+        axes[dim] = _resampled(node, axes[dim], Step(out // n, 0, only=None if scale else n), out)
     return Action(tuple(axes))
 
 
-@rule(aten.upsample_linear1d.vec, aten.upsample_bilinear2d.vec, aten.upsample_bicubic2d.vec, aten.upsample_trilinear3d.vec)
+def _exact(n: int, out: int, scale: float | None) -> bool:
+    """Whether a scale, if one was given, leads to this length without a remainder."""
+    return scale is None or abs(n * scale - out) < 1e-9
+
+
+@rule(aten.upsample_linear1d.vec, aten.upsample_bilinear2d.vec, aten.upsample_trilinear3d.vec)
+@rule(aten.upsample_bicubic2d.vec, aten._upsample_bilinear2d_aa.vec, aten._upsample_bicubic2d_aa.vec)
 def upsample_linear(node: Any, x: Action, size: Any, align_corners: bool, scale: Any) -> Action:
     """Interpolation is its own mirror image, aligned at corners or not, when the scale is exact."""
     rank = len(node.shape) - 2
     axes = list(x.axes)
     for i, dim in enumerate(range(-rank, 0)):
         n, out = axes[dim].size, node.shape[dim]
-        if scale is not None and not align_corners and abs(n * scale[i] - out) > 1e-9:
+        if not align_corners and not _exact(n, out, scale and scale[i]):
             refuse(
                 f"interpolation of {n} positions by {scale[i]}",
                 why=f"the grid is {n * scale[i]:g} wide but {out} positions are kept, all from the left",
                 do="choose a scale that gives a whole length, or pass size=",
             )
-        step = Step(int(scale[i]), 0) if scale is not None and float(scale[i]).is_integer() else Step(0, out)
+        ratio = Fraction(scale[i]).limit_denominator(1000) if scale else Fraction(0)
+        step = Step(ratio.numerator, 0, ratio.denominator) if scale else Step(0, out)
         axes[dim] = _resampled(node, axes[dim], step, out)
     return Action(tuple(axes))
 
@@ -114,7 +143,6 @@ def upsample_linear(node: Any, x: Action, size: Any, align_corners: bool, scale:
 def _resampled(node: Any, term: Axis, step: Step, out: int) -> Axis:
     if term.size == out:
         return term
-    if ax.is_length(term):
+    if ax.lengthen(term):
         return advance(node, term, step, out)
-    ax.unify(term, ax.trivial(term.size))
-    return ax.trivial(out)
+    return _fixed(term, out)

@@ -8,7 +8,7 @@ import torch
 
 from .. import axis as ax
 from ..action import Action
-from ..registry import op_name, require_no_ids, require_unsigned, rule
+from ..registry import op_name, require_unsigned, rule
 from .common import broadcast, dims_of
 
 aten = torch.ops.aten
@@ -22,24 +22,23 @@ def _reduced(x: Action, dims: list[int], keepdim: bool) -> Action:
 @rule(aten.sum.default, aten.mean.default, aten.amax.default, aten.amin.default, aten.prod.default)
 @rule(aten.sum.dim_IntList, aten.mean.dim, aten.logsumexp.default, aten.any.dim, aten.all.dim, aten.prod.dim_int)
 @rule(aten.linalg_vector_norm.default, aten.count_nonzero.default, aten.any.default, aten.all.default, aten.max.default)
-@rule(aten.min.default, aten.norm.ScalarOpt_dim, aten.nansum.default, aten.nanmean.default)
+@rule(aten.min.default, aten.nansum.default, aten.nanmean.default, aten.median.default, aten.quantile.scalar)
+@rule(aten.norm.ScalarOpt_dim, aten.linalg_norm.default, aten.linalg_norm.ord_str, aten.any.dims, aten.all.dims)
 def reduction(node: Any, x: Action, *given: Any, **kwargs: Any) -> Action:
     """Symmetric in its operands along the reduced axes."""
     args = list(given)
-    if op_name(node.op) in ("linalg_vector_norm", "norm") and args:
+    if op_name(node.op) in ("linalg_vector_norm", "linalg_norm", "norm", "quantile") and args:
         args.pop(0)
     dims = dims_of(args[0] if args else kwargs.get("dim"), len(x.axes))
     keepdim = bool(args[1]) if len(args) > 1 and isinstance(args[1], bool) else bool(kwargs.get("keepdim"))
     if op_name(node.op) in ("sum", "mean"):
         _unsigned_axes(node, x, dims)
     else:
-        require_no_ids(x, node)
         require_unsigned(x, node, because=f"{op_name(node.op)} is not odd")
     return _reduced(x, dims, keepdim)
 
 
 def _unsigned_axes(node: Any, x: Action, dims: list[int]) -> None:
-    require_no_ids(x, node)
     reduced = Action(tuple(x.axes[d] for d in dims))
     require_unsigned(reduced, node, because="a sum over a signed axis is neither invariant nor odd")
 
@@ -53,10 +52,51 @@ def spread(node: Any, x: Action, dims: Any = None, *args: Any, keepdim: bool = F
     return _reduced(x, dims, keepdim)
 
 
+@rule(aten.var_mean.dim, aten.std_mean.dim, aten.var_mean.correction, aten.std_mean.correction)
+@rule(aten.var_mean.default, aten.std_mean.default)
+def spread_and_mean(node: Any, x: Action, *args: Any, **kwargs: Any) -> tuple[Action, Action]:
+    """As `spread`, and the mean of the same axes."""
+    result = spread(node, x, *args, **kwargs)
+    return result, result
+
+
+@rule(aten.aminmax.default)
+def both_extremes(node: Any, x: Action, *, dim: int | None = None, keepdim: bool = False) -> tuple[Action, Action]:
+    """The smallest and the largest."""
+    require_unsigned(x, node, because="an extreme is not odd")
+    result = _reduced(x, dims_of(dim, len(x.axes)), keepdim)
+    return result, result
+
+
+@rule(aten.kthvalue.default)
+def ranked(node: Any, x: Action, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Action, Action]:
+    """As `extreme`."""
+    return extreme(node, x, dim, keepdim)
+
+
+@rule(aten.topk.default)
+def top(node: Any, x: Action, k: int, dim: int = -1, *settings: Any) -> tuple[Action, Action]:
+    """The largest by rank, whatever their order was; their places are ids that the axis permutes (ties aside)."""
+    require_unsigned(x, node, because="an order is not odd")
+    values = x.with_axis(dim, ax.trivial(k))
+    return values, Action(values.axes, value=x.axes[dim])
+
+
+@rule(aten.sort.default)
+def order(node: Any, x: Action, dim: int = -1, descending: bool = False) -> tuple[Action, Action]:
+    """As `top`, of all entries."""
+    return top(node, x, x.axes[dim].size, dim)
+
+
+@rule(aten.sort.stable)
+def stable_order(node: Any, x: Action, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """As `order`."""
+    return order(node, x, dim)
+
+
 @rule(aten.max.dim, aten.min.dim, aten.median.dim)
 def extreme(node: Any, x: Action, dim: int, keepdim: bool = False) -> tuple[Action, Action]:
     """The values lose the axis; the positions name entries of it."""
-    require_no_ids(x, node)
     require_unsigned(x, node, because=f"{op_name(node.op)} is not odd")
     (at,) = dims_of(dim, len(x.axes))
     values = _reduced(x, [at], keepdim)
@@ -73,4 +113,14 @@ def arg_extreme(node: Any, x: Action, dim: int, keepdim: bool = False) -> Action
 def similarity(node: Any, a: Action, b: Action, dim: int = 1, eps: float = 1e-8) -> Action:
     """A contraction along one axis, normalised."""
     whole = broadcast(node, [a, b])
-    return _reduced(whole, dims_of(dim, len(whole.axes)), False)
+    result = _reduced(whole, dims_of(dim, len(whole.axes)), False)
+    require_unsigned(result, node, because="the signs of both meet")
+    return result
+
+
+@rule(aten.pairwise_distance.default)
+def distance(node: Any, a: Action, b: Action, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Action:
+    """The norm of a difference, over the last axis."""
+    whole = broadcast(node, [a, b])
+    require_unsigned(whole, node, because="a distance has no sign")
+    return _reduced(whole, [len(whole.axes) - 1], keepdim)

@@ -11,8 +11,8 @@ import torch
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis
-from ..registry import rule
-from .common import dim_of, dims_of
+from ..registry import op_name, rule
+from .common import advance, dim_of, dims_of
 
 aten = torch.ops.aten
 
@@ -46,14 +46,21 @@ def regroup(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
     return tuple(result)
 
 
-@rule(aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.view_as.default, aten.reshape_as.default)
-@rule(aten.flatten.using_ints, aten.unflatten.int)
+@rule(
+    aten.view.default,
+    aten.reshape.default,
+    aten._unsafe_view.default,
+    aten.view_as.default,
+    aten.reshape_as.default,
+    ids=True,
+)
+@rule(aten.flatten.using_ints, aten.unflatten.int, aten.ravel.default, ids=True)
 def view(node: Any, x: Action, *args: Any) -> Action:
     """The product of the axes, read as a product again."""
     return Action(regroup(x.axes, node.shape), x.value)
 
 
-@rule(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims)
+@rule(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, ids=True)
 def squeeze(node: Any, x: Action, dims: Any = None) -> Action:
     """Axes of size 1 disappear; an open sign moves to a neighbour."""
     gone = [d for d in dims_of(dims, len(x.axes)) if x.axes[d].size == 1]
@@ -66,20 +73,20 @@ def squeeze(node: Any, x: Action, dims: Any = None) -> Action:
     return Action(tuple(kept), x.value)
 
 
-@rule(aten.unsqueeze.default)
+@rule(aten.unsqueeze.default, ids=True)
 def unsqueeze(node: Any, x: Action, dim: int) -> Action:
     """A new axis of size 1."""
     at = dim % (len(x.axes) + 1)
     return Action((*x.axes[:at], ax.trivial(1), *x.axes[at:]), x.value)
 
 
-@rule(aten.permute.default)
+@rule(aten.permute.default, ids=True)
 def permute(node: Any, x: Action, dims: list[int]) -> Action:
     """Axes change places."""
     return Action(tuple(x.axes[dim_of(d, len(x.axes))] for d in dims), x.value)
 
 
-@rule(aten.transpose.int, aten.swapaxes.default, aten.swapdims.default)
+@rule(aten.transpose.int, aten.swapaxes.default, aten.swapdims.default, ids=True)
 def transpose(node: Any, x: Action, a: int, b: int) -> Action:
     """Two axes change places."""
     axes = list(x.axes)
@@ -87,13 +94,13 @@ def transpose(node: Any, x: Action, a: int, b: int) -> Action:
     return Action(tuple(axes), x.value)
 
 
-@rule(aten.t.default, aten.numpy_T.default, aten.mT.default, aten.adjoint.default, aten.mH.default)
+@rule(aten.t.default, aten.numpy_T.default, aten.mT.default, aten.adjoint.default, aten.mH.default, ids=True)
 def matrix_transpose(node: Any, x: Action) -> Action:
     """The last two axes change places."""
     return Action((*x.axes[:-2], *reversed(x.axes[-2:])), x.value)
 
 
-@rule(aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist)
+@rule(aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist, ids=True)
 def movedim(node: Any, x: Action, source: Any, destination: Any) -> Action:
     """Axes move, the others keep their order."""
     rank = len(x.axes)
@@ -102,7 +109,7 @@ def movedim(node: Any, x: Action, source: Any, destination: Any) -> Action:
     return Action(tuple(x.axes[places[i] if i in places else next(others)] for i in range(rank)), x.value)
 
 
-@rule(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default)
+@rule(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default, ids=True)
 def expand(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     """Copies along an axis are the same under any permutation: the new axis is open."""
     axes = [ax.trivial(1)] * (len(node.shape) - len(x.axes)) + list(x.axes)
@@ -113,26 +120,45 @@ def expand(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     return Action(tuple(axes), x.value)
 
 
-@rule(aten.repeat.default, aten.tile.default)
+@rule(aten.repeat.default, aten.tile.default, ids=True)
 def repeat(node: Any, x: Action, times: list[int]) -> Action:
     """Copies one after the other: copies x axis, and the copies are open."""
     axes = [ax.trivial(1)] * (len(node.shape) - len(x.axes)) + list(x.axes)
     times = [1] * (len(axes) - len(times)) + list(times)
-    return Action(tuple(ax.product([_copies(n), t]) for n, t in zip(times, axes, strict=True)), x.value)
+    return Action(tuple(ax.product([_copies(n, t), t]) for n, t in zip(times, axes, strict=True)), x.value)
 
 
-@rule(aten.repeat_interleave.self_int)
+@rule(aten.repeat_interleave.self_int, ids=True)
 def repeat_interleave(node: Any, x: Action, times: int, dim: int | None = None, **kwargs: Any) -> Action:
     """Each entry repeated in place: axis x copies; the copies of a length are reversed with it."""
     if dim is None:
         x, dim = Action((ax.product(x.axes),), x.value), 0
     term = x.axes[dim]
-    if ax.is_length(term):
-        role = ax.role(term)
-        steps = None if role is None or role.steps is None else (*role.steps, ax.Step(times, 0))
-        return x.with_axis(dim, ax.length(term.size * times, ax.Role("length", role.start if role else 0, steps)))
+    if ax.lengthen(term):
+        return x.with_axis(dim, advance(node, term, ax.Step(times, 0), term.size * times))
     return x.with_axis(dim, ax.product([term, _copies(times)]))
 
 
-def _copies(times: int) -> Axis:
+def _copies(times: int, of: Axis | None = None) -> Axis:
+    """Equal copies may change places; those of a whole length do, so that they make a length."""
+    if times > 1 and of is not None and ax.is_length(of):
+        return ax.length(times, ax.Role("length", steps=None))
     return ax.trivial(1) if times == 1 else ax.Var(times, unsigned=True)
+
+
+@rule(aten.pixel_shuffle.default, aten.pixel_unshuffle.default, ids=True)
+def pixel_shuffle(node: Any, x: Action, factor: int) -> Action:
+    """Channels become finer positions along the last two axes, or the other way round."""
+    *lead, channel, height, width = x.axes
+    if op_name(node.op) == "pixel_shuffle":
+        kept, rows, columns = ax.factor_into(channel, [channel.size // factor**2, factor, factor])
+        return Action((*lead, kept, ax.product([height, rows]), ax.product([width, columns])), x.value)
+    (height, rows), (width, columns) = (ax.factor(t, t.size // factor, factor) for t in (height, width))
+    return Action((*lead, ax.product([channel, rows, columns]), height, width), x.value)
+
+
+@rule(aten.channel_shuffle.default, ids=True)
+def channel_shuffle(node: Any, x: Action, groups: int) -> Action:
+    """Groups x members become members x groups."""
+    outer, inner = ax.factor(x.axes[1], groups, x.axes[1].size // groups)
+    return x.with_axis(1, ax.product([inner, outer]))
