@@ -424,7 +424,9 @@ def reverse_complement(x: Tensor | str, alphabet: SpecLike = "ACGT", layout: str
 
 
 def random_like(spec: Spec, action: Action, example: Tensor, generator: torch.Generator) -> Tensor:
-    """A random tensor of the kind a spec describes: one-hot bases, ids, or the like of the example.
+    """A random tensor of the kind a spec describes: one-hot bases, ids, or non-negative numbers.
+
+    Tracks and side inputs are read counts more often than not, and models take logarithms of them.
 
     Args:
         spec: the spec of the input.
@@ -444,7 +446,7 @@ def random_like(spec: Spec, action: Action, example: Tensor, generator: torch.Ge
             torch.randint(len(spec.alphabet), moved, generator=generator), len(spec.alphabet)
         ).movedim(-1, dim)
     elif example.is_floating_point():
-        draw = torch.randn(example.shape, generator=generator, dtype=torch.float64)
+        draw = torch.randn(example.shape, generator=generator, dtype=torch.float64).abs()
     else:
         return example
     return draw.to(device=example.device, dtype=example.dtype)

@@ -279,6 +279,13 @@ class _Planner:
             self.plan.problems.append(self._failed(converted, inference, found))
 
     def _failed(self, converted: nn.Module, inference: Inference, found: Verification) -> ConversionError:
+        if found.error == float("inf"):
+            return VerificationError(
+                "the model gives infinite or undefined outputs, so nothing could be verified",
+                got=str(found),
+                why="it was run on random inputs (one-hot bases, non-negative tracks) with randomised parameters",
+                do="look for logarithms, divisions or exponentials that leave the model's usual range, or pass verify=False",
+            )
         if not found.varied:
             return VerificationError(
                 "the outputs do not depend on the sequence, so nothing could be verified",

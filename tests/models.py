@@ -70,7 +70,7 @@ class BPNetLike(nn.Module):
             h = h + F.relu(conv(h))
         profile = self.profile(torch.cat([h, control], dim=1))[:, :, self.trim : -self.trim]
         pooled = h[:, :, self.trim : -self.trim].mean(-1)
-        total = torch.log1p(control.abs().sum(-1))
+        total = torch.log(control.sum(-1) + 1)
         return {"profile": profile, "counts": self.counts(torch.cat([pooled, total], dim=-1))}
 
 

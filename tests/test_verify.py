@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rcps_convert import Tokens, check_equivariance
+from rcps_convert import Tokens, VerificationError, check_equivariance, plan_conversion
 from rcps_convert.action import Action, OneHot
 from rcps_convert.axis import batch, trivial
 from rcps_convert.verify import verify
@@ -136,3 +136,20 @@ def test_the_model_is_left_alone() -> None:
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items())
     assert torch.equal(state, torch.get_rng_state())
     assert all(m.training for m in model.modules())
+
+
+def test_logarithms_of_tracks_and_undefined_outputs() -> None:
+    class Counts(nn.Module):
+        def __init__(self, shift: float) -> None:
+            super().__init__()
+            self.conv, self.shift = nn.Conv1d(4, 2, 5), shift
+
+        def forward(self, x: Tensor, control: Tensor) -> Tensor:
+            return self.conv(x).mean(-1) + torch.log(control.sum(-1) + self.shift)
+
+    example = (torch.zeros(2, 4, 31), torch.zeros(2, 2, 31))
+    how = {"inputs": ("ACGT", "+-"), "outputs": "+-"}
+    assert not plan_conversion(Counts(1.0), example, **how).problems
+    (problem,) = plan_conversion(Counts(-1e9), example, **how).problems
+    assert isinstance(problem, VerificationError)
+    assert "infinite or undefined" in str(problem)
