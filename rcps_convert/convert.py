@@ -284,7 +284,7 @@ class _Planner:
                 "the model gives infinite or undefined outputs, so nothing could be verified",
                 got=str(found),
                 why="it was run on random inputs (one-hot bases, non-negative tracks) with randomised parameters",
-                do="look for logarithms, divisions or exponentials that leave the model's usual range, or pass verify=False",
+                do="look for logarithms, divisions or exponentials that leave their range, or pass verify=False",
             )
         if not found.varied:
             return VerificationError(
