@@ -41,6 +41,12 @@ DROPOUTS = (
     torch.dropout,
 )
 
+ATTENTION = {
+    torch.nn.functional.scaled_dot_product_attention: 4,
+    torch.nn.functional.multi_head_attention_forward: 10,
+}
+"""Functions with a dropout inside, and the position of its probability among their arguments."""
+
 
 @dataclass(frozen=True)
 class EquivarianceReport:
@@ -197,6 +203,11 @@ def _without_dropout() -> Iterator[None]:
             kwargs = kwargs or {}
             if func in DROPOUTS:
                 return args[0] if args else kwargs["input"]
+            place = ATTENTION.get(func)
+            if place is not None and len(args) > place:
+                args = (*args[:place], 0.0, *args[place + 1 :])
+            elif place is not None:
+                kwargs = {**kwargs, "dropout_p": 0.0}
             return func(*args, **kwargs)
 
     with Identity():

@@ -145,3 +145,27 @@ def test_reduced_gradient_norms_and_weight_decay_see_stored_parameters() -> None
     shapes = {tuple(p.shape) for p in model.parameters()}
     assert (12, 4, 19) in shapes
     assert (24, 4, 19) not in shapes
+
+
+class Transformer(nn.Module):
+    """A stock encoder layer between convolutions, with dropout inside its attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.out = nn.Conv1d(4, 8, 5), nn.Linear(8, 1)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.layer(self.stem(x).transpose(1, 2)).mean(1))
+
+
+def test_stock_transformer_layer_in_train_and_in_fused_eval_mode() -> None:
+    plan = plan_conversion(Transformer(), torch.zeros(2, 4, 30))
+    assert not plan.problems
+    assert plan.verification is not None
+    assert plan.verification.error < 1e-10
+    converted = plan.apply(Transformer()).eval()
+    x = torch.randn(2, 4, 30)
+    with torch.no_grad():
+        torch.testing.assert_close(converted(x.flip(1, 2)), converted(x), rtol=0, atol=1e-5)
+        torch.testing.assert_close(bake(converted)(x), converted(x), rtol=0, atol=1e-5)
