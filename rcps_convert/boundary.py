@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from .action import Action, act
-from .axis import Step, follows
+from .axis import Step, follows, nearest
 from .errors import BreaksSymmetryError
 from .hooks import StrandHook, install
 
@@ -64,9 +64,7 @@ class LengthRule:
 
     def nearest(self, length: int) -> list[int]:
         """The nearest lengths below and above that hold."""
-        below = next((n for n in range(length - 1, max(0, length - 4096), -1) if self.holds(n)), None)
-        above = next((n for n in range(length + 1, length + 4096) if self.holds(n)), None)
-        return [n for n in (below, above) if n is not None]
+        return nearest(length, self.holds)
 
 
 class LengthGuard:

@@ -373,3 +373,13 @@ def test_square_outputs_are_read_by_inference() -> None:
     assert not plan.problems
     single = nn.Sequential(nn.Conv1d(4, 1, 5, padding=2), nn.Flatten())
     assert not plan_conversion(single, torch.zeros(2, 4, 30), outputs=".").problems
+
+
+def test_a_pool_over_the_whole_length_is_exact_at_one_length_only() -> None:
+    class Whole(Pooled):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(torch.avg_pool1d(self.a(x), 96).mean(-1))
+
+    plan = plan_conversion(Whole(), torch.zeros(2, 4, 96))
+    assert not plan.problems
+    assert plan.valid_lengths(90, 200) == [96, 192]

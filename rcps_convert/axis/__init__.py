@@ -30,6 +30,7 @@ from .terms import indices as indices
 from .terms import is_length as is_length
 from .terms import is_trivial as is_trivial
 from .terms import length as length
+from .terms import nearest as nearest
 from .terms import permutation as permutation
 from .terms import product as product
 from .terms import regular as regular

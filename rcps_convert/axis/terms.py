@@ -13,7 +13,7 @@ There is no model and no operator here: `Mismatch` states a fact about two terms
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -62,6 +62,13 @@ def follows(steps: Sequence[Step], length: int) -> bool:
             return False
         length = step.out(length)
     return True
+
+
+def nearest(length: int, holds: Callable[[int], bool]) -> list[int]:
+    """The nearest lengths below and above one, in positions, for which something holds."""
+    below = next((n for n in range(length - 1, max(0, length - 4096), -1) if holds(n)), None)
+    above = next((n for n in range(length + 1, length + 4096) if holds(n)), None)
+    return [n for n in (below, above) if n is not None]
 
 
 @dataclass(frozen=True)

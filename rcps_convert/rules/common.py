@@ -124,7 +124,8 @@ def slide(
     if kernel == 1 and stride == 1 and pad == (0, 0):
         return x, ax.trivial(1)
     if extent == x.size == kernel and pad == (0, 0):
-        return ax.trivial(1), x
+        whole = Step(1, stride - extent, stride)
+        return (advance(node, x, whole, 1) if ax.is_length(x) else ax.trivial(1)), x
     if ax.lengthen(x):
         if pad[0] != pad[1]:
             _refuse_lopsided(node, x, pad, kernel)
@@ -150,9 +151,9 @@ def advance(node: Any, x: Axis, step: Step, out: int) -> Axis:
     role = ax.role(x)
     assert role is not None
     if not step.aligned(x.size):
-        below, above = nearest_lengths(role, x.size, step)
+        start, steps = (x.size, (step,)) if role.steps is None else (role.start, (*role.steps, step))
         unit = "model input lengths" if role.steps is not None else "lengths at this operator"
-        near = " and ".join(str(n) for n in (below, above) if n)
+        near = " and ".join(str(n) for n in ax.nearest(start, lambda n: ax.follows(steps, n)))
         refuse_later(
             node,
             f"{op_name(node.op)} over {x.size} positions leaves a remainder",
@@ -163,16 +164,8 @@ def advance(node: Any, x: Axis, step: Step, out: int) -> Axis:
             if near
             else "change kernel, stride or padding so that the windows reach both edges",
         )
-    steps = None if role.steps is None else (*role.steps, step)
-    return ax.product([ax.length(out, ax.Role("length", role.start, steps)), *ax.units(x)])
-
-
-def nearest_lengths(role: ax.Role, size: int, step: Step) -> tuple[int | None, int | None]:
-    """The nearest lengths, below and above, at which every step up to this one is aligned."""
-    start, steps = (role.start, (*role.steps, step)) if role.steps is not None else (size, (step,))
-    below = next((n for n in range(start - 1, max(0, start - 4096), -1) if ax.follows(steps, n)), None)
-    above = next((n for n in range(start + 1, start + 4096) if ax.follows(steps, n)), None)
-    return below, above
+    history = None if role.steps is None else (*role.steps, step)
+    return ax.product([ax.length(out, ax.Role("length", role.start, history)), *ax.units(x)])
 
 
 def _refuse_lopsided(node: Any, x: Axis, pad: tuple[int, int], kernel: int) -> None:
