@@ -227,8 +227,10 @@ class _Walk:
         args, kwargs = pytree.tree_map(fill, (node.args, node.kwargs))
         if shape_only and node.value.dtype != torch.float32 and "dtype" not in kwargs:
             kwargs = {**kwargs, "dtype": node.value.dtype}
+        blank = op_name(node.op) in ("empty", "empty_like", "new_empty")  # filled later, or never read
         try:
-            value = pytree.tree_map(lambda v: Const(v) if isinstance(v, Tensor) else v, node.op(*args, **kwargs))
+            found = node.op(*args, **kwargs)
+            value = pytree.tree_map(lambda v: _constant(v, blank) if isinstance(v, Tensor) else v, found)
         except Exception as fact:
             self.result.report(self._uncovered(node, f"evaluating it failed: {fact}"))
             return None
@@ -244,6 +246,9 @@ class _Walk:
 
     def _apply(self, node: Node) -> Any:
         function = _lookup(node.op)
+        if not all(isinstance(s, int) for v in pytree.tree_leaves(node.value) for s in getattr(v, "shape", ())):
+            self.result.report(self._uncovered(node, "the size of its result depends on the values of a tensor"))
+            return None
         if function is None:
             self.result.report(self._uncovered(node, "no rule says how reverse complement passes through it"))
             return None
@@ -288,6 +293,10 @@ class _Walk:
             why=why,
             do="register one with rcps_convert.rule, or write this step with operators that have one",
         )
+
+
+def _constant(value: Tensor, blank: bool) -> Const:
+    return Const(torch.zeros_like(value) if blank else value)
 
 
 def _is_batch(action: Action) -> bool:

@@ -64,10 +64,8 @@ def stack(node: Any, tensors: list[Any], dim: int = 0) -> Action:
     return Action((*whole.axes[:at], ax.trivial(len(tensors)), *whole.axes[at:]), same_ids(tensors))
 
 
-@rule(
-    aten.chunk.default, aten.split.Tensor, aten.split.default, aten.split_with_sizes.default, aten.split.sizes, ids=True
-)
-@rule(aten.tensor_split.sections, aten.tensor_split.indices, ids=True)
+@rule(aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default, ids=True)
+@rule(aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices, ids=True)
 def pieces(node: Any, x: Action, how: Any, dim: int = 0) -> tuple[Action, ...]:
     """Consecutive blocks, each mapped to itself."""
     sizes = [int(v.shape[dim]) for v in node.value]

@@ -67,7 +67,7 @@ def fill(node: Any, x: Action, value: float = 0) -> Action:
 
 @rule(aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, aten._to_copy.default, ids=True)
 @rule(aten.alias.default, aten.detach.default, aten.clone.default, aten.contiguous.default, ids=True)
-@rule(aten.lift_fresh.default, aten.lift_fresh_copy.default, aten.type_as.default, ids=True)
+@rule(aten.lift_fresh_copy.default, aten.type_as.default, ids=True)
 def identity(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     """The same values: any action passes."""
     return x

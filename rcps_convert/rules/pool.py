@@ -111,7 +111,7 @@ def upsample_nearest(node: Any, x: Action, size: Any, scale: Any) -> Action:
                 why=f"{out} positions do not repeat each of {n} equally often: the result is not its own mirror image",
                 do="use a whole scale factor, or mode='linear'",
             )
-        axes[dim] = _resampled(node, axes[dim], Step(out // n, 0, only=None if scale else n), out)
+        axes[dim] = _resampled(node, axes[dim], out, scale and scale[i])
     return Action(tuple(axes))
 
 
@@ -134,15 +134,17 @@ def upsample_linear(node: Any, x: Action, size: Any, align_corners: bool, scale:
                 why=f"the grid is {n * scale[i]:g} wide but {out} positions are kept, all from the left",
                 do="choose a scale that gives a whole length, or pass size=",
             )
-        ratio = Fraction(scale[i]).limit_denominator(1000) if scale else Fraction(0)
-        step = Step(ratio.numerator, 0, ratio.denominator) if scale else Step(0, out)
-        axes[dim] = _resampled(node, axes[dim], step, out)
+        axes[dim] = _resampled(node, axes[dim], out, scale and scale[i])
     return Action(tuple(axes))
 
 
-def _resampled(node: Any, term: Axis, step: Step, out: int) -> Axis:
+def _resampled(node: Any, term: Axis, out: int, scale: float | None) -> Axis:
+    """The axis after interpolation; a size without a scale is taken to grow with the length."""
     if term.size == out:
         return term
-    if ax.lengthen(term):
-        return advance(node, term, step, out)
-    return _fixed(term, out)
+    if not ax.lengthen(term):
+        return _fixed(term, out)
+    ratio = Fraction(scale).limit_denominator(1000) if scale else Fraction(out, term.size)
+    whole = ratio * term.size == out
+    step = Step(ratio.numerator, 0, ratio.denominator) if whole else Step(0, out, only=term.size)
+    return advance(node, term, step, out)

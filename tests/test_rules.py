@@ -1,0 +1,191 @@
+"""Every rule against its operator: op(rho x, rho w, ...) = rho op(x, w, ...), in float64.
+
+A rule without a sample fails the suite; so does a sample whose law still seems to hold when the
+action of its result is deliberately wrong.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from rule_samples import SAMPLES, Sample, action_of, sample, tensor_of
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from rcps_convert import axis as ax
+from rcps_convert import constants
+from rcps_convert.action import Action, act
+from rcps_convert.axis import Axis
+from rcps_convert.infer import Inference, _all_axes, _Walk
+from rcps_convert.registry import RULES, Const
+from rcps_convert.trace import Ref, Trace, trace
+
+TOLERANCE = 1e-12
+"""Largest deviation, of values of order one in float64, that counts as rounding."""
+
+
+class Call(nn.Module):
+    """A function of tensors as a module."""
+
+    def __init__(self, function: Callable) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors: Tensor):
+        return self.function(*tensors)
+
+
+def operands_of(case: Sample) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(7)
+    return tuple(tensor_of(text, generator) for text in case.operands)
+
+
+@cache
+def traced(case: Sample) -> Trace:
+    return trace(Call(case.call), operands_of(case))
+
+
+# --- solving ----------------------------------------------------------------------------------
+
+
+def regular(open_axes: list[Axis]) -> None:
+    ax.settle(open_axes)
+
+
+def fixed(open_axes: list[Axis]) -> None:
+    for term in open_axes:
+        ax.trivialise(term)
+
+
+def anything(seed: int) -> Callable[[list[Axis]], None]:
+    """Any action and sign for what a rule left open: it said that none of them matters."""
+
+    def settle(open_axes: list[Axis]) -> None:
+        rng = random.Random(seed)
+        for v in dict.fromkeys(v for t in open_axes for v in ax.free(t)):
+            order, table = rng.sample(range(v.size), v.size), list(range(v.size))
+            for a, b in zip(order[0::2], order[1::2], strict=False):
+                table[a], table[b] = b, a
+            sign = [] if v.unsigned or rng.random() < 0.3 else [ax.SIGN]
+            ax.unify(v, ax.product([ax.permutation(table), *sign]))
+
+    return settle
+
+
+SETTLEMENTS = {"regular": regular, "fixed": fixed, "any": anything(0), "any other": anything(1)}
+
+
+def solve(case: Sample, settle: Callable[[list[Axis]], None]) -> tuple[list[Action], list[Action]]:
+    """The actions of a sample's operands and results."""
+    graph, given, result = traced(case), [action_of(text) for text in case.operands], Inference()
+    _Walk(graph, result).run(given)
+    assert not result.problems, str(result.problems[0])
+    constants.pin(result.pins)
+    settle([*_all_axes(result), *(t for x in given for t in x.axes)])
+    assert not constants.broken(result.pins)
+    found = [result.values[0][leaf.name] for leaf in graph.outputs if isinstance(leaf, Ref)]
+    return given, [_of_constant(a) if isinstance(a, Const) else a for a in found]
+
+
+def _of_constant(const: Const) -> Action:
+    return Action(tuple(ax.trivial(s) for s in const.value.shape))
+
+
+# --- the law ----------------------------------------------------------------------------------
+
+
+def results(case: Sample, values: list[Tensor]) -> list[Tensor]:
+    """The operator's results, truth values as +1 and -1."""
+    found = pytree.tree_leaves(case.call(*(v.clone() for v in values)))
+    return [2.0 * y - 1.0 if y.dtype == torch.bool else y for y in found]
+
+
+def deviation(y: Tensor, expected: Tensor) -> float:
+    if y.shape != expected.shape:
+        return float("inf")
+    return float((y - expected).nan_to_num(0.0, 0.0, 0.0).abs().sum())
+
+
+def deviations(case: Sample, given: list[Action], found: list[Action], sign: int = 1) -> list[float]:
+    """How far op(rho x) is from rho op(x), for each result; `sign` multiplies rho op(x)."""
+    values = operands_of(case)
+    plain = results(case, values)
+    mirrored = results(case, [act(a, x) for a, x in zip(given, values, strict=True)])
+    return [deviation(m, sign * act(a, y)) for m, a, y in zip(mirrored, found, plain, strict=True)]
+
+
+def name_of(case: Sample) -> str:
+    return f"{str(case.op).removeprefix('aten.').removesuffix('.default')}({', '.join(case.operands)})"
+
+
+@pytest.mark.parametrize("case", SAMPLES, ids=name_of)
+def test_law(case):
+    assert case.op in {n.op for n in traced(case).nodes}, "the sample does not call the operator it is for"
+    for name, settle in SETTLEMENTS.items():
+        given, found = solve(case, settle)
+        if case.exact:
+            assert max(deviations(case, given, found)) < TOLERANCE, (name, given, found)
+        else:
+            assert [a.shape for a in found] == [y.shape for y in results(case, operands_of(case))]
+
+
+# --- the test of the test ---------------------------------------------------------------------
+
+
+def corruptions(action: Action) -> Iterator[Action]:
+    """Wrong actions near a right one: an axis held fixed, its entries moved on by one, ids left as they are."""
+    for dim, term in enumerate(action.axes):
+        if not ax.is_trivial(term):
+            yield action.with_axis(dim, ax.trivial(term.size))
+            yield action.with_axis(dim, _moved_on(term))
+    if action.value is not None and not ax.is_trivial(action.value):
+        yield Action(action.axes, ax.trivial(action.value.size))
+
+
+def _moved_on(term: Axis) -> Axis:
+    table = ax.indices(term).roll(1).add(1).remainder(term.size)
+    return ax.permutation(table.tolist())
+
+
+@cache
+def caught(case: Sample) -> list[bool]:
+    """For each corruption of each result that differs from the truth, whether the law's test sees it."""
+    given, found = solve(case, regular)
+    seen = [d > TOLERANCE for d in deviations(case, given, found, sign=-1)]
+    for i, right in enumerate(found):
+        for wrong in corruptions(right):
+            trial = [*found[:i], wrong, *found[i + 1 :]]
+            if not _equal(right, wrong):
+                seen.append(_breaks(case, given, trial))
+    return seen
+
+
+def _equal(a: Action, b: Action) -> bool:
+    values = a.value is None or ax.same(a.value, b.value)
+    return values and all(ax.same(s, t) for s, t in zip(a.axes, b.axes, strict=True))
+
+
+def _breaks(case: Sample, given: list[Action], found: list[Action]) -> bool:
+    return max(deviations(case, given, found)) > TOLERANCE
+
+
+EXACT = [s for s in SAMPLES if s.exact]
+
+
+@pytest.mark.parametrize("case", [s for s in EXACT if not s.blind], ids=name_of)
+def test_a_wrong_action_is_caught(case):
+    assert all(caught(case))
+
+
+@pytest.mark.parametrize("op", dict.fromkeys(s.op for s in EXACT), ids=str)
+def test_every_operator_has_a_sample_that_catches_a_wrong_action(op):
+    assert any(any(caught(s)) for s in EXACT if s.op is op)
+
+
+def test_every_rule_has_a_sample():
+    assert set(RULES) - {s.op for s in SAMPLES} == set()
