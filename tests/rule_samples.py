@@ -369,7 +369,12 @@ sample(aten.view.default, lambda x: x.view(-1), X)
 sample(aten.view.default, lambda x: x.view(2, 36, 2), "n2 v6 v12")
 sample(aten.view.default, lambda x: x.view(2, 6), "n2 v6 t1 v1")
 sample(aten.reshape.default, lambda x: x.transpose(1, 2).reshape(2, 36, 2), X)
-sample(aten.reshape.default, lambda x, w: F.conv1d(x.view(2, 3, 2, 6).transpose(2, 3).reshape(2, 3, 12), w), X[:-3] + " l6", "v4 v3 v3")  # fmt: skip
+sample(
+    aten.reshape.default,
+    lambda x, w: F.conv1d(x.view(2, 3, 2, 6).transpose(2, 3).reshape(2, 3, 12), w),
+    X[:-3] + " l6",
+    "v4 v3 v3",
+)
 sample(aten._unsafe_view.default, lambda x: aten._unsafe_view(x, (2, 72)), X)
 sample(aten.view_as.default, lambda x, y: x.view_as(y), X, "n2 t6 t4 t3")
 sample(aten.reshape_as.default, lambda x, y: x.reshape_as(y), X, "n2 t72")
