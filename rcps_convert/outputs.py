@@ -93,7 +93,9 @@ def _demand_tracks(x: Action, spec: Spec, name: str) -> None:
     if len(letters) != len(x.axes):
         raise Mismatch(f"layout {layout!r} has {len(letters)} axes, the output {len(x.axes)}")
     for term, letter in zip(x.axes, letters, strict=True):
-        if letter == "l" and not ax.is_length(term):
+        if letter == "l" and not ax.lengthen(term):
             raise Mismatch(f"its axis of {term.size} is no length")
-        if letter != "l":
+        if letter == "l":
+            ax.forbid_sign(term)
+        else:
             ax.unify(term, channel if letter == "c" else ax.trivial(term.size))

@@ -193,6 +193,7 @@ def test_an_open_action_has_no_table(term):
         (ax.trivial(0), "empty"),
         (ax.length(75), "75 reversed"),
         (ax.batch(2), "batch of 2"),
+        (ax.product([ax.length(75), SIGN]), "75 reversed and negated"),
         (ax.permutation([3, 2, 1, 0]), "2 pairs"),
         (SIGN, "1 negated"),
         (ax.product([ax.trivial(4), SIGN]), "4 negated"),
@@ -615,3 +616,40 @@ def test_shared_factors_are_settled_once():
     a, b, c = Var(4), Var(4), Var(4)
     ax.settle([ax.product([a, b]), ax.product([b, c])])
     assert [ax.is_trivial(v) for v in (a, b, c)] == [False, True, False]
+
+
+# --- lengths inside products ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("build", "fits"),
+    [
+        (lambda: ax.length(4), True),
+        (lambda: ax.product([ax.length(4), Var(2)]), True),
+        (lambda: ax.product([ax.length(4), Var(2), Var(1)]), True),
+        (lambda: ax.product([ax.length(4), ax.length(3)]), True),
+        (lambda: ax.product([Var(2), ax.length(4)]), False),
+        (lambda: ax.product([ax.length(4), ax.trivial(2)]), False),
+        (lambda: ax.product([ax.length(4), Var(2), ax.regular(2)]), False),
+        (lambda: ax.permutation([3, 2, 1, 0]), False),
+        (lambda: Var(4), False),
+        (lambda: Var(1), False),
+    ],
+)
+def test_open_factors_inside_a_length_can_be_finer_positions(build, fits):
+    term = build()
+    before = ax.free(term)
+    assert ax.lengthen(term) is fits
+    assert ax.is_length(term) is fits
+    if fits:
+        assert ax.same(
+            ax.product(f for f in ax.walk(term).factors if f.size > 1) if before else term, ax.length(term.size)
+        )
+    else:
+        assert ax.free(term) == before
+
+
+def test_the_signs_of_a_product_are_its_units():
+    v = Var(1)
+    assert ax.units(ax.product([ax.length(4), v, SIGN])) == [v, SIGN]
+    assert ax.units(ax.length(4)) == []

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
-from rule_samples import SAMPLES, Sample, action_of, sample, tensor_of
+from rule_samples import SAMPLES, Sample, action_of, tensor_of
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -24,6 +23,9 @@ from rcps_convert.axis import Axis
 from rcps_convert.infer import Inference, _all_axes, _Walk
 from rcps_convert.registry import RULES, Const
 from rcps_convert.trace import Ref, Trace, trace
+
+VARIATIONS = 12
+"""How many random variations of its operands' actions each sample is tried with."""
 
 TOLERANCE = 1e-12
 """Largest deviation, of values of order one in float64, that counts as rounding."""
@@ -82,14 +84,25 @@ SETTLEMENTS = {"regular": regular, "fixed": fixed, "any": anything(0), "any othe
 
 def solve(case: Sample, settle: Callable[[list[Axis]], None]) -> tuple[list[Action], list[Action]]:
     """The actions of a sample's operands and results."""
-    graph, given, result = traced(case), [action_of(text) for text in case.operands], Inference()
-    _Walk(graph, result).run(given)
+    given = [action_of(text) for text in case.operands]
+    result = inferred(case, given, settle)
     assert not result.problems, str(result.problems[0])
+    return given, results_of(case, result)
+
+
+def inferred(case: Sample, given: list[Action], settle: Callable[[list[Axis]], None]) -> Inference:
+    """What inference finds for a sample whose operands have these actions."""
+    result = Inference()
+    _Walk(traced(case), result).run(given)
     constants.pin(result.pins)
     settle([*_all_axes(result), *(t for x in given for t in x.axes)])
-    assert not constants.broken(result.pins)
-    found = [result.values[0][leaf.name] for leaf in graph.outputs if isinstance(leaf, Ref)]
-    return given, [_of_constant(a) if isinstance(a, Const) else a for a in found]
+    result.problems += [constants.refusal(*found) for found in constants.broken(result.pins)]
+    return result
+
+
+def results_of(case: Sample, result: Inference) -> list[Action]:
+    found = [result.values[0][leaf.name] for leaf in traced(case).outputs if isinstance(leaf, Ref)]
+    return [_of_constant(a) if isinstance(a, Const) else a for a in found]
 
 
 def _of_constant(const: Const) -> Action:
@@ -132,6 +145,40 @@ def test_law(case):
             assert max(deviations(case, given, found)) < TOLERANCE, (name, given, found)
         else:
             assert [a.shape for a in found] == [y.shape for y in results(case, operands_of(case))]
+
+
+# --- what a rule accepts is true --------------------------------------------------------------
+
+
+def varied(x: Action, rng: random.Random) -> Action:
+    """The action with some axes of another kind; ids have no sign."""
+    return Action(tuple(_varied_axis(t, rng, signed=x.value is None) for t in x.axes), x.value)
+
+
+def _varied_axis(term: Axis, rng: random.Random, *, signed: bool) -> Axis:
+    n = term.size
+
+    def half(m: int) -> Axis:
+        return rng.choice([ax.Var(m, unsigned=not signed), ax.regular(m), ax.length(m)])
+
+    kinds = [term] * 3 + [ax.trivial(n), ax.regular(n), ax.length(n), ax.Var(n, unsigned=not signed)]
+    if n % 2 == 0:
+        kinds += [ax.total([half(n // 2), half(n // 2)]), ax.product([half(2), half(n // 2)])]
+    found = rng.choice(kinds)
+    return ax.product([found, rng.choice([ax.SIGN, ax.Var(1)])]) if signed and rng.random() < 0.25 else found
+
+
+@pytest.mark.parametrize("case", [s for s in SAMPLES if s.exact], ids=name_of)
+def test_whatever_a_rule_accepts_is_true(case):
+    rng = random.Random(name_of(case))
+    for seed in range(VARIATIONS):
+        given = [action_of(text) for text in case.operands]
+        one = seed % len(given)
+        given[one] = varied(given[one], rng)
+        result = inferred(case, given, anything(seed))
+        if not result.problems:
+            found = results_of(case, result)
+            assert max(deviations(case, given, found)) < TOLERANCE, (given, found)
 
 
 # --- the test of the test ---------------------------------------------------------------------

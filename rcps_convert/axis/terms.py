@@ -401,7 +401,8 @@ def describe(term: Axis) -> str:
         return f"{term.size} open"
     found = role(term)
     if found is not None:
-        return f"{term.size} reversed" if found.name == "length" else f"batch of {term.size}"
+        words = f"{term.size} reversed" if found.name == "length" else f"batch of {term.size}"
+        return words + (" and negated" if has_sign(term) else "")
     if isinstance(term, Prod) and (free(term) or any(role(f) for f in term.factors)):
         return " x ".join(f"({describe(f)})" for f in _phrases(term))
     if free(term):

@@ -63,9 +63,9 @@ def group_norm(
 @rule(aten._weight_norm.default)
 def weight_norm(node: Any, v: Action, g: Action, dim: int = 0) -> Action:
     """g = v along one axis; the norm over the others does not see permutations."""
-    if dim != -1:
-        ax.unify(g.axes[dim], v.axes[dim])
-        ax.forbid_sign(v.axes[dim])
+    for i, term in enumerate(g.axes):
+        ax.unify(term, v.axes[i] if i == dim else ax.trivial(1))
+        ax.forbid_sign(term)
     return v
 
 

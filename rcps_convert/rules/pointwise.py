@@ -151,10 +151,10 @@ def activation(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
 @rule(aten.glu.default)
 def glu(node: Any, x: Action, dim: int = -1) -> Action:
     """The two halves of an axis agree: one gates the other."""
+    require_unsigned(x, node, because="a gate is not odd")
     term = x.axes[dim]
     value, gate = ax.split(term, [term.size // 2] * 2)
     ax.unify(value, gate)
-    require_unsigned(Action((gate,)), node, because="a gate is not odd")
     return x.with_axis(dim, value)
 
 
