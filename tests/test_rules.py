@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
+import rule_samples_values  # noqa: F401 - registers more samples
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rule_refusals import REFUSALS, Refused
 from rule_samples import SAMPLES, Sample, action_of, tensor_of
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -22,6 +26,7 @@ from rcps_convert.action import Action, act
 from rcps_convert.axis import Axis
 from rcps_convert.infer import Inference, _all_axes, _Walk
 from rcps_convert.registry import RULES, Const
+from rcps_convert.rules.shape import regroup
 from rcps_convert.trace import Ref, Trace, trace
 
 VARIATIONS = 12
@@ -42,13 +47,13 @@ class Call(nn.Module):
         return self.function(*tensors)
 
 
-def operands_of(case: Sample) -> tuple[Tensor, ...]:
+def operands_of(case: Sample | Refused) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(7)
     return tuple(tensor_of(text, generator) for text in case.operands)
 
 
 @cache
-def traced(case: Sample) -> Trace:
+def traced(case: Sample | Refused) -> Trace:
     return trace(Call(case.call), operands_of(case))
 
 
@@ -84,18 +89,18 @@ SETTLEMENTS = {"regular": regular, "fixed": fixed, "any": anything(0), "any othe
 
 def solve(case: Sample, settle: Callable[[list[Axis]], None]) -> tuple[list[Action], list[Action]]:
     """The actions of a sample's operands and results."""
-    given = [action_of(text) for text in case.operands]
-    result = inferred(case, given, settle)
+    inputs = [action_of(text) for text in case.operands]
+    result = inferred(case, inputs, settle)
     assert not result.problems, str(result.problems[0])
-    return given, results_of(case, result)
+    return inputs, results_of(case, result)
 
 
-def inferred(case: Sample, given: list[Action], settle: Callable[[list[Axis]], None]) -> Inference:
+def inferred(case: Sample | Refused, inputs: list[Action], settle: Callable[[list[Axis]], None]) -> Inference:
     """What inference finds for a sample whose operands have these actions."""
     result = Inference()
-    _Walk(traced(case), result).run(given)
+    _Walk(traced(case), result).run(inputs)
     constants.pin(result.pins)
-    settle([*_all_axes(result), *(t for x in given for t in x.axes)])
+    settle([*_all_axes(result), *(t for x in inputs for t in x.axes)])
     result.problems += [constants.refusal(*found) for found in constants.broken(result.pins)]
     return result
 
@@ -124,11 +129,11 @@ def deviation(y: Tensor, expected: Tensor) -> float:
     return float((y - expected).nan_to_num(0.0, 0.0, 0.0).abs().sum())
 
 
-def deviations(case: Sample, given: list[Action], found: list[Action], sign: int = 1) -> list[float]:
+def deviations(case: Sample, inputs: list[Action], found: list[Action], sign: int = 1) -> list[float]:
     """How far op(rho x) is from rho op(x), for each result; `sign` multiplies rho op(x)."""
     values = operands_of(case)
     plain = results(case, values)
-    mirrored = results(case, [act(a, x) for a, x in zip(given, values, strict=True)])
+    mirrored = results(case, [act(a, x) for a, x in zip(inputs, values, strict=True)])
     return [deviation(m, sign * act(a, y)) for m, a, y in zip(mirrored, found, plain, strict=True)]
 
 
@@ -140,9 +145,9 @@ def name_of(case: Sample) -> str:
 def test_law(case):
     assert case.op in {n.op for n in traced(case).nodes}, "the sample does not call the operator it is for"
     for name, settle in SETTLEMENTS.items():
-        given, found = solve(case, settle)
+        inputs, found = solve(case, settle)
         if case.exact:
-            assert max(deviations(case, given, found)) < TOLERANCE, (name, given, found)
+            assert max(deviations(case, inputs, found)) < TOLERANCE, (name, inputs, found)
         else:
             assert [a.shape for a in found] == [y.shape for y in results(case, operands_of(case))]
 
@@ -172,13 +177,13 @@ def _varied_axis(term: Axis, rng: random.Random, *, signed: bool) -> Axis:
 def test_whatever_a_rule_accepts_is_true(case):
     rng = random.Random(name_of(case))
     for seed in range(VARIATIONS):
-        given = [action_of(text) for text in case.operands]
-        one = seed % len(given)
-        given[one] = varied(given[one], rng)
-        result = inferred(case, given, anything(seed))
+        inputs = [action_of(text) for text in case.operands]
+        one = seed % len(inputs)
+        inputs[one] = varied(inputs[one], rng)
+        result = inferred(case, inputs, anything(seed))
         if not result.problems:
             found = results_of(case, result)
-            assert max(deviations(case, given, found)) < TOLERANCE, (given, found)
+            assert max(deviations(case, inputs, found)) < TOLERANCE, (inputs, found)
 
 
 # --- the test of the test ---------------------------------------------------------------------
@@ -202,13 +207,13 @@ def _moved_on(term: Axis) -> Axis:
 @cache
 def caught(case: Sample) -> list[bool]:
     """For each corruption of each result that differs from the truth, whether the law's test sees it."""
-    given, found = solve(case, regular)
-    seen = [d > TOLERANCE for d in deviations(case, given, found, sign=-1)]
+    inputs, found = solve(case, regular)
+    seen = [d > TOLERANCE for d in deviations(case, inputs, found, sign=-1)]
     for i, right in enumerate(found):
         for wrong in corruptions(right):
             trial = [*found[:i], wrong, *found[i + 1 :]]
             if not _equal(right, wrong):
-                seen.append(_breaks(case, given, trial))
+                seen.append(_breaks(case, inputs, trial))
     return seen
 
 
@@ -217,8 +222,8 @@ def _equal(a: Action, b: Action) -> bool:
     return values and all(ax.same(s, t) for s, t in zip(a.axes, b.axes, strict=True))
 
 
-def _breaks(case: Sample, given: list[Action], found: list[Action]) -> bool:
-    return max(deviations(case, given, found)) > TOLERANCE
+def _breaks(case: Sample, inputs: list[Action], found: list[Action]) -> bool:
+    return max(deviations(case, inputs, found)) > TOLERANCE
 
 
 EXACT = [s for s in SAMPLES if s.exact]
@@ -236,3 +241,80 @@ def test_every_operator_has_a_sample_that_catches_a_wrong_action(op):
 
 def test_every_rule_has_a_sample():
     assert set(RULES) - {s.op for s in SAMPLES} == set()
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", REFUSALS, ids=lambda r: r.name)
+def test_refused(case):
+    """Each refusal with its class and words, and at least one remedy."""
+    result = inferred(case, [action_of(text) for text in case.operands], regular)
+    assert [type(p) for p in result.problems] == [case.error]
+    (problem,) = result.problems
+    assert problem.why
+    assert problem.do
+    for phrase in case.phrases:
+        assert phrase in str(problem)
+
+
+# --- views ------------------------------------------------------------------------------------
+
+
+def compositions(draw, total: int) -> tuple[int, ...]:
+    """A shape with this many entries, units included."""
+    sizes = []
+    for _ in range(draw(st.integers(0, 3))):
+        sizes.append(draw(st.sampled_from([d for d in range(1, total + 1) if total % d == 0])))
+        total //= sizes[-1]
+    sizes.append(total)
+    return tuple(sizes)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_view_moves_the_action_with_the_entries(data):
+    """rho y.view(shape) = (rho x).view(shape), for whatever reshape is accepted."""
+    entries = data.draw(st.sampled_from([1, 4, 6, 12, 24, 48]))
+    before, after = compositions(data.draw, entries), compositions(data.draw, entries)
+    rng = data.draw(st.randoms())
+    x = varied(Action(tuple(ax.Var(s) for s in before)), rng)
+    try:
+        with ax.attempt():
+            y = Action(regroup(x.axes, after))
+    except ax.Mismatch:
+        return
+    assert y.shape == after
+    anything(rng.randrange(100))([*x.axes, *y.axes])
+    values = torch.randn(before, dtype=torch.float64)
+    assert torch.equal(act(x, values).reshape(after), act(y, values.reshape(after)))
+
+
+@given(st.data())
+def test_a_view_without_fixed_actions_is_accepted_and_undone(data):
+    entries = data.draw(st.sampled_from([4, 6, 12, 48]))
+    before, after = compositions(data.draw, entries), compositions(data.draw, entries)
+    axes = tuple(ax.Var(s) for s in before)
+    back = regroup(regroup(axes, after), before)
+    ax.settle(axes)
+    assert all(ax.same(s, t) for s, t in zip(axes, back, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("operand", "shape", "roles"),
+    [
+        ("n2 b4 l5", (2, 1, 4, 5), ["batch", None, None, "length"]),
+        ("n2 t1 b4 l5", (2, 4, 5), ["batch", None, "length"]),
+        ("n2 v6 l5", (2, 30), ["batch", None]),
+        ("n2 v6 l5", (2, 2, 3, 5), ["batch", None, None, "length"]),
+        ("n2 l5 v6", (10, 6), [None, None]),
+        ("n1 v6 l5", (6, 5), [None, "length"]),
+        ("n1 v6 l5", (1, 1, 6, 5), ["batch", None, None, "length"]),
+        ("n2 v1 l5", (2, 5), ["batch", "length"]),
+        ("n2 l6", (2, 3, 2), ["batch", "length", "length"]),
+        ("n2 v6 l5 t1", (2, 6, 5), ["batch", None, "length"]),
+    ],
+)
+def test_roles_survive_views(operand, shape, roles):
+    found = regroup(action_of(operand).axes, shape)
+    assert [r.name if (r := ax.role(t)) else None for t in found] == roles
