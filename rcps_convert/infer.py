@@ -253,10 +253,11 @@ class _Walk:
             self.result.report(self._uncovered(node, "no rule says how reverse complement passes through it"))
             return None
         site, known = Site(node, self.result.pins), len(self.result.pins)
-        args, kwargs = self._operands(site, getattr(function, "wants_constants", False))
+        wants_constants, takes_ids = getattr(function, "settings", (False, False))
+        args, kwargs = self._operands(site, wants_constants)
         try:
             with ax.attempt():
-                if not getattr(function, "takes_ids", False):
+                if not takes_ids:
                     require_no_ids(pytree.tree_leaves((args, kwargs)), site)
                 value = function(site, *args, **kwargs)
                 if is_inplace(node.op):

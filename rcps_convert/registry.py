@@ -48,7 +48,7 @@ def rule(*ops: Any, constants: bool = False, ids: bool = False) -> Callable[[F],
         ids: the rule knows what to do with ids (`Action.value`), which other rules refuse as operands.
 
     Raises:
-        ValueError: an operator has a rule already.
+        ValueError: an operator has a rule already, or the function is registered with other settings.
 
     Example:
         >>> @rule(torch.ops.mylib.swish.default)          # doctest: +SKIP
@@ -59,12 +59,14 @@ def rule(*ops: Any, constants: bool = False, ids: bool = False) -> Callable[[F],
     """
 
     def register(function: F) -> F:
-        for op in _overloads(ops):
-            if op in RULES:
-                raise ValueError(f"{op} has a rule already: {RULES[op].__name__}")
-            RULES[op] = function
-        function.wants_constants = constants  # type: ignore[attr-defined]
-        function.takes_ids = ids  # type: ignore[attr-defined]
+        found = _overloads(ops)
+        taken = next((op for op in found if op in RULES), None)
+        if taken is not None:
+            raise ValueError(f"{taken} has a rule already: {RULES[taken].__name__}")
+        if getattr(function, "settings", (constants, ids)) != (constants, ids):
+            raise ValueError(f"{function.__name__} is registered twice, with other settings")
+        function.settings = (constants, ids)  # type: ignore[attr-defined]
+        RULES.update(dict.fromkeys(found, function))
         return function
 
     return register
