@@ -212,6 +212,12 @@ sample(aten.eq.Scalar, lambda i: i == 4, "ids5 n2 l6")
 sample(aten.eq.Scalar, lambda x: x.round() == 0, X)
 sample(aten.ne.Scalar, lambda i: (i != 4).double(), "ids5 n2 l6")
 sample(aten.index.Tensor, lambda w, i: w[i], "v5 v8", "ids5 n2 l6")
+sample(aten.view.default, lambda i: i.view(2, 3, 2), "ids5 n2 l6")
+sample(aten.transpose.int, lambda i: i.t().transpose(0, 1).unsqueeze(1), "ids5 n2 l6")
+sample(aten.slice.Tensor, lambda i: i[:, 1:-1].flip(1).contiguous(), "ids5 n2 l6")
+sample(aten.select.int, lambda i: i[0].to(torch.int32), "ids5 t2 l6")
+sample(aten.unfold.default, lambda i: i.unfold(1, 2, 1), "ids5 n2 l6")
+sample(aten.expand.default, lambda i: i.unsqueeze(1).expand(2, 3, 6), "ids5 n2 l6", blind=True)
 for call in [
     lambda i: F.pad(i, (2, 2), value=4),
     lambda i: F.pad(i.double(), (2, 2), mode="replicate"),

@@ -599,6 +599,7 @@ def test_one_factor_of_an_open_product_becomes_regular(sizes, chosen):
         assert ax.same(f, ax.regular(size) if i == chosen else ax.trivial(size))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6))
 def test_the_halves_of_an_open_product_stay_contiguous(outer, inner):
     whole = ax.product([Var(2 * outer), Var(inner)])
