@@ -1,14 +1,12 @@
-"""Small networks in the style of the field's, written for the tests; `FAMILIES` lists them with their calls."""
+"""Convolutional networks that the tests look at closely: every test of a conversion runs on each of them."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .family import Family
 
 
 class BassetLike(nn.Module):
@@ -232,19 +230,6 @@ class StrandBias(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(self.out(self.body(x)))
-
-
-@dataclass(frozen=True)
-class Family:
-    """A model class with the call it is converted for."""
-
-    make: Callable[[], nn.Module]
-    example: Any
-    how: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return getattr(self.make, "__name__", "model")
 
 
 FAMILIES = [

@@ -1,0 +1,23 @@
+"""Small networks in the style of the field's, written for the tests.
+
+`FAMILIES` are looked at closely (`test_convert`), `ZOO` are converted and measured once each (`test_zoo`). A module of
+this folder holds the networks of one kind and lists them.
+"""
+
+from . import basic
+from .basic import (
+    BassetLike as BassetLike,
+)
+from .basic import (
+    BPNetLike as BPNetLike,
+)
+from .basic import ConvThenPool as ConvThenPool
+from .basic import Siamese as Siamese
+from .basic import SpliceAILike as SpliceAILike
+from .basic import StrandBias as StrandBias
+from .basic import Twice as Twice
+from .family import Family as Family
+
+FAMILIES = [*basic.FAMILIES]
+
+ZOO: list[Family] = []
