@@ -12,7 +12,7 @@ from .boundary import unguard
 from .hooks import hook_of, uninstall
 from .modules import fresh_copy, own_classes
 from .norm import Fold, Pool, unfold
-from .tie import remove, ties
+from .tie import mirrored, remove, ties
 
 
 def is_converted(model: nn.Module) -> bool:
@@ -65,7 +65,7 @@ def load_plain_state_dict(model: nn.Module, state_dict: Mapping[str, Any], *, in
         raise ValueError(f"init={init!r}: use 'project' or 'keep'")
     expected = bake(model).state_dict()
     _check_keys(type(model).__name__, expected, state_dict)
-    tied = {name: tie for _, _, name, tie in ties(model)}
+    tied, images = {name: tie for _, _, name, tie in ties(model)}, mirrored(model)
     folded = {path for path, m in model.named_modules() if isinstance(hook_of(m), Fold)}
     own = model.state_dict()
     with torch.no_grad():
@@ -75,6 +75,9 @@ def load_plain_state_dict(model: nn.Module, state_dict: Mapping[str, Any], *, in
                 full = value.to(expected[key])
                 stored = tied[key].reduce(tied[key].project(full) if init == "project" else full)
                 own[f"{path}.parametrizations.{leaf}.original".lstrip(".")].copy_(stored)
+            elif key in images and init == "project":
+                image, tie = images[key]
+                own[key].copy_((value.to(own[key]) + tie.image(state_dict[image].to(own[key]))) / 2)
             elif path in folded and isinstance(value, Tensor) and value.dim() == 1:
                 halves = value.reshape(2, -1)
                 own[key].copy_(halves.mean(0) if init == "project" else halves[0])

@@ -205,7 +205,12 @@ class _Planner:
             if name not in used:
                 self.plan.unused.append(name)
                 continue
-            self.plan.parameters.append(_row(tuple(group), inference.parameters[name].walk(), name in shared))
+            action, partner = inference.parameters[name].walk(), inference.mirrors.partner(name)
+            if partner is not None:
+                image = name in inference.mirrors.originals
+                self.plan.parameters.append(_paired_row(tuple(group), action, partner, image))
+            else:
+                self.plan.parameters.append(_row(tuple(group), action, name in shared))
         for region in regions:
             env = inference.values[0]
             count = sum(p.numel() for p in self.model.get_submodule(region.path).parameters())
@@ -320,6 +325,10 @@ def _row(names: tuple[str, ...], action: Action, shared: bool) -> TiedParameter:
         return TiedParameter(names, action, (action.shape[0] // 2,), shared=True)
     tie = make_tie(action)
     return TiedParameter(names, action, action.shape if tie is None else tuple(tie.stored_shape))
+
+
+def _paired_row(names: tuple[str, ...], action: Action, partner: str, image: bool) -> TiedParameter:
+    return TiedParameter(names, action, (0,) if image else action.shape, partner=partner)
 
 
 def _homeless_note(where: Any) -> str:

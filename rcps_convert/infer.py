@@ -22,6 +22,7 @@ from .action import Action, Spec
 from .axis import Axis, Mismatch
 from .constants import Pin
 from .errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal, Where
+from .mirror import Mirrors, Swap, pair_parameters
 from .outputs import AUTO, pin_output
 from .registry import RULES, Const, is_pointwise, op_name, require_no_ids
 from .rules.pointwise import pointwise
@@ -44,11 +45,14 @@ class Site:
         node: the traced node.
         op, shape, value: of the node.
         deferred: refusals after which the rule could still say what its result would be.
+        swaps: pairs of operands that change places.
     """
 
     node: Node
     pins: list[Pin]
     deferred: list[Refusal] = field(default_factory=list)
+    swaps: list[Swap] = field(default_factory=list)
+    operands: dict[int, str] = field(default_factory=dict)
 
     @property
     def op(self) -> Any:
@@ -71,6 +75,21 @@ class Site:
         self.pins.append(Pin(const, action, self.node.where))
         return action
 
+    def mirror(self, image: Action, original: Action) -> None:
+        """State that two operands change places under reverse complement, each acted on as its axes say.
+
+        Neither has to be invariant under its action: the one is the other, acted on.
+        """
+        names = [self.operands.get(id(x)) for x in (image, original)]
+        if names[0] is None or names[1] is None:
+            raise Refusal(
+                NoRuleError,
+                f"{op_name(self.op)} reads a weight that is a constant",
+                why="the weights of the two directions must be mirror images, and constants are not changed",
+                do="make the weights of both directions parameters; freeze them with requires_grad_(False)",
+            )
+        self.swaps.append(Swap(names[0], names[1], self.node.name))
+
 
 @dataclass
 class Inference:
@@ -85,6 +104,7 @@ class Inference:
         averaged: buffers to replace by their mean with their mirror image, with their actions.
         regions: modules that are run on both strands, left out of the solution.
         pins: constants that met computed values.
+        mirrors: parameters that are the mirror images of others.
         forced: for each convolution whose filters an output's action made fixed channels, the results
             (of the first trace) that carry these channels.
     """
@@ -97,6 +117,7 @@ class Inference:
     averaged: dict[str, Action] = field(default_factory=dict)
     regions: tuple[str, ...] = ()
     pins: list[Pin] = field(default_factory=list)
+    mirrors: Mirrors = field(default_factory=Mirrors)
     forced: list[frozenset[str]] = field(default_factory=list)
 
     def report(self, problem: ConversionError) -> None:
@@ -126,10 +147,13 @@ def infer(
     result = Inference(regions=regions)
     for trace in traces:
         _Walk(trace, result).run(inputs)
+    for problem in result.mirrors.problems:
+        result.report(problem)
     filters = _open_filters(traces[0], result.values[0])
     _pin_outputs(traces, result, outputs)
     result.forced = [carriers for term, carriers in filters if ax.is_trivial(term)]
     constants.pin(result.pins)
+    ax.settle_partnered(_shown_axes(traces, result))
     ax.settle(_all_axes(result))
     for broken, action in constants.broken(result.pins):
         if broken.const.buffer and symmetrise_buffers:
@@ -145,6 +169,7 @@ class _Walk:
     def __init__(self, trace: Trace, result: Inference) -> None:
         self.trace, self.result = trace, result
         self.env: dict[str, Any] = {}
+        self.swaps: list[Swap] = []
         result.values.append(self.env)
 
     def run(self, inputs: list[Action | None]) -> None:
@@ -157,6 +182,7 @@ class _Walk:
                 self.env[node.name] = pytree.tree_map(self._open, node.value)
             elif not op_name(node.op).startswith(("_assert", "sym_")):
                 self.env[node.name] = self._node(node)
+        pair_parameters(self.trace, self.env, self.swaps, self.result.mirrors)
 
     def _in_region(self, node: Node) -> bool:
         return any(path in self.result.regions for path, _ in node.scope)
@@ -275,13 +301,19 @@ class _Walk:
         else:
             for refusal in site.deferred:
                 self.result.report(refusal.at(node.where, _got(args, kwargs)))
+            self.swaps += site.swaps
             return value
         return None
 
     def _operands(self, site: Site, constants: bool) -> Any:
         def fill(leaf: Any) -> Any:
             value = self.env[leaf.name] if isinstance(leaf, Ref) else leaf
-            return site.constant(value) if isinstance(value, Const) and not constants else value
+            if isinstance(value, Const) and not constants:
+                return site.constant(value)
+            if isinstance(leaf, Ref) and isinstance(value, Action):
+                value = Action(value.axes, value.value)  # rules may return an operand's own action: one per operand
+                site.operands[id(value)] = leaf.name
+            return value
 
         return pytree.tree_map(fill, (site.node.args, site.node.kwargs))
 
@@ -400,3 +432,16 @@ def _all_axes(result: Inference) -> Iterable[Axis]:
                 yield from action.axes
     for pin in result.pins:
         yield from pin.action.axes
+
+
+def _shown_axes(traces: list[Trace], result: Inference) -> Iterable[Axis]:
+    """The axes of what is used by itself: parameters without a partner, and results that something reads."""
+    for name, action in result.parameters.items():
+        if result.mirrors.partner(name) is None:
+            yield from action.axes
+    for trace, env in zip(traces, result.values, strict=True):
+        read = {r for n in trace.nodes if n.op is not operator.getitem for r in n.refs()}
+        read |= {leaf.name for leaf in trace.outputs if isinstance(leaf, Ref)}
+        for name in read - trace.sources.keys():
+            if isinstance(env.get(name), Action):
+                yield from env[name].axes

@@ -28,7 +28,7 @@ def fresh_copy(model: nn.Module) -> nn.Module:
         ConversionError: the model cannot be copied.
     """
     try:
-        twin = copy.deepcopy(model)
+        twin = copy.deepcopy(model, _computed(model))
     except Exception as reason:  # a module may raise anything from its own copying
         raise ConversionError(
             f"{type(model).__name__} cannot be copied, and conversions are tried on copies",
@@ -39,12 +39,44 @@ def fresh_copy(model: nn.Module) -> nn.Module:
     return twin
 
 
+def _computed(model: nn.Module) -> dict[int, Any]:
+    """A memo for ``deepcopy``: tensors that modules keep of an earlier computation are copied as values.
+
+    Old-style weight norm keeps such a tensor, ``weight``; ``deepcopy`` refuses them.
+    """
+    held = (t for m in model.modules() for t in pytree.tree_leaves(list(vars(m).values())))
+    return {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
+
+
 def own_classes(model: nn.Module) -> None:
     """Give each parametrized module of a model a dynamic class of its own."""
     for module in model.modules():
         if parametrize.is_parametrized(module):
             cls = type(module)
             module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
+            own_weights(module)
+
+
+def own_weights(module: nn.Module) -> None:
+    """Keep the list of weights that a recurrent layer makes for itself up to date and copyable.
+
+    Parametrized, such a layer makes its list anew at each call, of tensors that autograd has computed, which
+    ``deepcopy`` refuses; a copy needs only their values. No longer parametrized, it needs its parameters back.
+    """
+    if not isinstance(module, nn.RNNBase):
+        return
+    if parametrize.is_parametrized(module):
+        type(module).__deepcopy__ = _copy_with_values  # type: ignore[attr-defined]
+    else:
+        module._init_flat_weights()
+
+
+def _copy_with_values(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    memo.update({k: v for k, v in _computed(module).items() if k not in memo})
+    twin = module.__new__(type(module))
+    memo[id(module)] = twin
+    twin.__dict__ = copy.deepcopy(module.__dict__, memo)
+    return twin
 
 
 def call_arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -17,7 +17,7 @@ from .boundary import LengthRule, guard, symmetrise
 from .errors import ConversionError, gather
 from .modules import fresh_copy, own_classes, owner
 from .norm import fold, pool
-from .tie import attach, make_tie
+from .tie import attach, attach_mirror, make_tie
 from .verify import Verification
 
 
@@ -30,17 +30,34 @@ class TiedParameter:
         action: how reverse complement acts on it.
         stored: shape of what is stored; equal to the action's shape when every entry is free.
         shared: it belongs to a norm layer whose halves share it.
+        partner: the parameter it swaps with, if there is one: of the two one is stored, the other computed.
     """
 
     names: tuple[str, ...]
     action: Action
     stored: tuple[int, ...]
     shared: bool = False
+    partner: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the full parameter."""
         return self.action.shape
+
+    @property
+    def image(self) -> bool:
+        """Whether it is computed from its partner."""
+        return self.partner is not None and self.stored != self.shape
+
+    def words(self) -> tuple[str, str, str, str]:
+        """Names, shape, action and what is stored, in words."""
+        action = ", ".join(ax.describe(a) for a in self.action.axes)
+        stored = "free" if self.stored == self.shape else str(self.stored)
+        if self.image:
+            action, stored = f"mirror image of {self.partner}: {action}", "0"
+        elif self.partner:
+            action = f"swaps with {self.partner}: {action}"
+        return " = ".join(self.names), str(self.shape), action, stored
 
 
 @dataclass(frozen=True)
@@ -153,9 +170,7 @@ class ConversionPlan:
             else:
                 pool(module, norm.channel)
         for row in self.parameters:
-            tie = None if row.shared else make_tie(row.action)
-            if tie is not None:
-                attach(target, row.names, tie, self.init)
+            self._tie(target, row)
         for name, action in self.averaged.items():
             self._average(target, name, action)
         for s in self.symmetrisers:
@@ -163,6 +178,14 @@ class ConversionPlan:
         if self.lengths:
             guard(target, self.lengths)
         return target
+
+    def _tie(self, target: nn.Module, row: TiedParameter) -> None:
+        if row.image:
+            attach_mirror(target, row.names, row.action, row.partner or "", self.init)
+        elif not row.shared and row.stored != row.shape:
+            tie = make_tie(row.action)
+            assert tie is not None
+            attach(target, row.names, tie, self.init)
 
     def valid_lengths(self, low: int, high: int) -> list[int]:
         """Input lengths at which every pool, stride and crop reads both edges alike.
@@ -229,9 +252,7 @@ class ConversionPlan:
 
     def _table(self) -> list[str]:
         rows = [("parameter", "shape", "under reverse complement", "stored")]
-        for r in self.parameters:
-            stored = "free" if r.stored == r.shape else str(r.stored)
-            rows.append((" = ".join(r.names), str(r.shape), _words(r.action), stored))
+        rows += [r.words() for r in self.parameters]
         widths = [max(len(r[i]) for r in rows) for i in range(4)]
         return ["  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
 
@@ -266,15 +287,11 @@ class ConversionPlan:
         head, _, tail = text.partition("\n\n")
         rows = "".join(
             "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>"
-            for cells in ((" = ".join(r.names), str(r.shape), _words(r.action), str(r.stored)) for r in self.parameters)
+            for cells in (r.words() for r in self.parameters)
         )
         columns = "".join(f"<th>{c}</th>" for c in ("parameter", "shape", "under reverse complement", "stored"))
         rest = tail.partition("\n\n")[2]
         return f"<pre>{html.escape(head)}</pre><table><tr>{columns}</tr>{rows}</table><pre>{html.escape(rest)}</pre>"
-
-
-def _words(action: Action) -> str:
-    return ", ".join(ax.describe(a) for a in action.axes)
 
 
 def refuse_converted(model: nn.Module) -> None:

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from . import axis as ax
 from .action import Action, act
 from .axis import Axis
-from .modules import owner
+from .modules import own_weights, owner
 
 
 @dataclass(frozen=True)
@@ -229,6 +229,58 @@ def _unsigned(term: Axis) -> Axis:
     return ax.permutation(ax.indices(term).tolist())
 
 
+class MirrorTie(RCTie):
+    """Stores nothing: the weight is the mirror image of another parameter.
+
+    Args:
+        action: how the one is turned into the other.
+        source: the module that holds the other parameter, and its name there.
+    """
+
+    sign: Tensor | None
+
+    def __init__(self, action: Action, source: tuple[nn.Module, str]) -> None:
+        super().__init__(action)
+        self.source = source  # in a tuple: as an attribute of its own the module would become a part of this one
+        self.stored_shape = torch.Size([0])
+        self.flips: list[int] = []
+        self.gathers: list[int] = []
+        for dim, term in enumerate(self.action.axes):
+            if isinstance(term, ax.Leaf) and term.perm == "reversed":
+                self.flips.append(dim)
+            elif not torch.equal(ax.indices(term), torch.arange(term.size)):
+                self.register_buffer(f"index{dim}", ax.indices(term), persistent=False)
+                self.gathers.append(dim)
+        signed = any(ax.has_sign(term) for term in self.action.axes)
+        sign = act(self.action, torch.ones(self.full_shape)) if signed else None
+        self.register_buffer("sign", sign, persistent=False)
+
+    @property
+    def original(self) -> Tensor:
+        """The other parameter, in full."""
+        module, leaf = self.source
+        return getattr(module, leaf)
+
+    def image(self, full: Tensor) -> Tensor:
+        """The mirror image of a full weight."""
+        for dim in self.gathers:
+            full = full.index_select(dim, getattr(self, f"index{dim}"))
+        full = full.flip(self.flips) if self.flips else full
+        return full if self.sign is None else full * self.sign.to(full.dtype)
+
+    def expand(self, stored: Tensor) -> Tensor:
+        """The mirror image of the other parameter; the empty sum keeps autograd aware of this one."""
+        return self.image(self.original) + stored.sum()
+
+    def reduce(self, full: Tensor) -> Tensor:
+        """Nothing."""
+        return full.new_empty(0)
+
+    def project(self, full: Tensor) -> Tensor:
+        """What this weight says the other one should be, averaged with what that one is."""
+        return (full + self.image(self.original)) / 2
+
+
 def make_tie(action: Action) -> RCTie | None:
     """The parametrization for an action; None when every entry is free."""
     action = action.walk()
@@ -269,12 +321,36 @@ def attach(model: nn.Module, names: Sequence[str], tie: RCTie, init: str) -> Non
         if init == "project":
             parameter.copy_(tie.project(parameter))
         parameter.grad = None
-    tie = tie.to(parameter.device)
+    _register(model, names, tie.to(parameter.device))
+
+
+def attach_mirror(model: nn.Module, names: Sequence[str], action: Action, original: str, init: str) -> None:
+    """Make a parameter the mirror image of another one; its own `nn.Parameter` object stays, and is empty.
+
+    Args:
+        model: the model, changed in place.
+        names: every name of the parameter.
+        action: how it is made from the other one.
+        original: the other one's name.
+        init: ``"keep"`` the other one's values, or ``"project"`` both to their mean.
+    """
+    module, leaf = owner(model, names[0])
+    parameter = getattr(module, leaf)
+    tie = MirrorTie(action, owner(model, original)).to(parameter.device)
+    with torch.no_grad():
+        if init == "project":
+            tie.original.copy_(tie.image(tie.project(parameter)))
+        parameter.grad = None
+    _register(model, names, tie)
+
+
+def _register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
     for name in names:
         module, leaf = owner(model, name)
         order = next((c.plain_order for _, c in _chains(module)), list(module._parameters))
         parametrize.register_parametrization(module, leaf, tie, unsafe=True)
         module.parametrizations[leaf].plain_order = order  # type: ignore[union-attr,index]
+        own_weights(module)
 
 
 def ties(model: nn.Module) -> list[tuple[nn.Module, str, str, RCTie]]:
@@ -285,6 +361,16 @@ def ties(model: nn.Module) -> list[tuple[nn.Module, str, str, RCTie]]:
             tie = next(p for p in chain if isinstance(p, RCTie))
             found.append((module, leaf, f"{path}.{leaf}" if path else leaf, tie))
     return found
+
+
+def mirrored(model: nn.Module) -> dict[str, tuple[str, MirrorTie]]:
+    """For each parameter that has a mirror image: the image's name, and its tie."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    return {
+        ".".join(filter(None, (paths[id(tie.source[0])], tie.source[1]))): (name, tie)
+        for _, _, name, tie in ties(model)
+        if isinstance(tie, MirrorTie)
+    }
 
 
 def _chains(module: nn.Module) -> list[tuple[str, Any]]:
@@ -299,6 +385,7 @@ def remove(module: nn.Module, leaf: str) -> None:
     """Untie a parameter: the same `nn.Parameter` object holds the full weight, in its old place."""
     order = dict(_chains(module))[leaf].plain_order
     parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+    own_weights(module)
     here = module._parameters
     ordered = [n for n in order if n in here] + [n for n in here if n not in order]
     module._parameters = {n: here[n] for n in ordered}

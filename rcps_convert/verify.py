@@ -41,9 +41,13 @@ DROPOUTS = (
     torch.dropout,
 )
 
-ATTENTION = {
+WITHIN = {
     torch.nn.functional.scaled_dot_product_attention: 4,
     torch.nn.functional.multi_head_attention_forward: 10,
+    torch.lstm: 5,
+    torch.gru: 5,
+    torch.rnn_tanh: 5,
+    torch.rnn_relu: 5,
 }
 """Functions with a dropout inside, and the position of its probability among their arguments."""
 
@@ -203,10 +207,10 @@ def _without_dropout() -> Iterator[None]:
             kwargs = kwargs or {}
             if func in DROPOUTS:
                 return args[0] if args else kwargs["input"]
-            place = ATTENTION.get(func)
-            if place is not None and len(args) > place:
+            place = WITHIN.get(func)
+            if place is not None and len(args) > place and isinstance(args[place], float):
                 args = (*args[:place], 0.0, *args[place + 1 :])
-            elif place is not None:
+            elif "dropout_p" in kwargs:
                 kwargs = {**kwargs, "dropout_p": 0.0}
             return func(*args, **kwargs)
 

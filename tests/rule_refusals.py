@@ -181,3 +181,34 @@ not_yet("gather", lambda x: x.gather(1, torch.zeros(2, 1, 12, dtype=torch.long))
 not_yet("roll of everything", lambda x: x.roll(3), X, say="its rule does not cover this call")
 not_yet("position of an extreme of all", lambda x: x.argmax(), X, say="its rule does not cover this call")
 not_yet("sum over the ellipsis", lambda x: torch.einsum("...l->l", x), X, say="einsum drops its ellipsis")
+
+# --- recurrence -------------------------------------------------------------------------------
+
+
+def _gru(both: bool, batch_first: bool) -> Callable[..., Any]:
+    def call(x: Any, h: Any, *weights: Any) -> Any:
+        return torch.gru(x, h, weights, False, 1, 0.0, False, both, batch_first)
+
+    return call
+
+
+GRU = ("v15 v6", "v15 v5")
+
+never(
+    "recurrence in one direction",
+    _gru(False, True),
+    *("n2 l7 v6", "v1 n2 v5", *GRU),
+    say="reads in one direction only | lies to the right | bidirectional",
+)
+never(
+    "recurrence over the batch",
+    _gru(True, False),
+    *("n2 l7 v6", "v2 l7 v5", *GRU, *GRU),
+    say="runs over the samples of the batch | batch of 2 | batch_first=True",
+)
+never(
+    "recurrence over the bases",
+    _gru(True, True),
+    *("n2 b4 l6", "v2 n2 v5", *GRU, *GRU),
+    say="runs over an axis that is no length | 2 pairs | permute its input",
+)

@@ -35,6 +35,7 @@ LAYERS = (
     "registry",
     "rules",
     "constants",
+    "mirror",
     "outputs",
     "infer",
     "readout",

@@ -24,27 +24,28 @@ import torch
 import torch.distributed as dist
 from torch import nn
 sys.path.insert(0, {here!r})
-from models import BassetLike
+from models import BassetLike, DanQLike
 from rcps_convert import check_equivariance, convert_model
 
 rank, store = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-torch.manual_seed(0)
-model = convert_model(BassetLike(), torch.zeros(2, 4, 144), verify=False)
-parallel = nn.parallel.DistributedDataParallel(model)
-optimizer = torch.optim.SGD(parallel.parameters(), lr=0.05)
-torch.manual_seed(10 + rank)
-for _ in range(3):
-    loss = parallel(torch.randn(4, 4, 144)).square().mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-total = torch.cat([p.detach().flatten() for p in model.parameters()])
-gathered = [torch.empty_like(total) for _ in range(2)]
-dist.all_gather(gathered, total)
-assert torch.equal(gathered[0], gathered[1]), "weights differ between processes"
-report = check_equivariance(model, torch.zeros(2, 4, 144), tolerance=1e-10)
-assert report, str(report)
+for make, length in ((BassetLike, 144), (DanQLike, 84)):
+    example = torch.zeros(2, 4, length)
+    torch.manual_seed(rank)
+    model = convert_model(make(), example, verify=False)
+    parallel = nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(parallel.parameters(), lr=0.05)
+    for _ in range(3):
+        loss = parallel(torch.randn(4, 4, length)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    total = torch.cat([p.detach().flatten() for p in model.parameters()])
+    gathered = [torch.empty_like(total) for _ in range(2)]
+    dist.all_gather(gathered, total)
+    assert torch.equal(gathered[0], gathered[1]), "weights differ between processes"
+    report = check_equivariance(model, example, tolerance=1e-10)
+    assert report, str(report)
 dist.destroy_process_group()
 print("equivariant on rank", rank)
 """

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
+import rule_samples_recurrent  # noqa: F401 - registers more samples
 import rule_samples_values  # noqa: F401 - registers more samples
 import torch
 from hypothesis import given, settings
@@ -102,7 +103,16 @@ def inferred(case: Sample | Refused, inputs: list[Action], settle: Callable[[lis
     constants.pin(result.pins)
     settle([*_all_axes(result), *(t for x in inputs for t in x.axes)])
     result.problems += [constants.refusal(*found) for found in constants.broken(result.pins)]
+    result.problems += result.mirrors.problems
     return result
+
+
+@cache
+def partners(case: Sample) -> list[int]:
+    """For each operand, the operand that takes its place under reverse complement: itself, or its mirror image."""
+    mirrors = inferred(case, [action_of(text) for text in case.operands], regular).mirrors
+    names = [s.target for s in traced(case).sources.values() if s.kind == "input"]
+    return [names.index(mirrors.partner(n) or n) for n in names]
 
 
 def results_of(case: Sample, result: Inference) -> list[Action]:
@@ -133,7 +143,7 @@ def deviations(case: Sample, inputs: list[Action], found: list[Action], sign: in
     """How far op(rho x) is from rho op(x), for each result; `sign` multiplies rho op(x)."""
     values = operands_of(case)
     plain = results(case, values)
-    mirrored = results(case, [act(a, x) for a, x in zip(inputs, values, strict=True)])
+    mirrored = results(case, [act(a, values[i]) for a, i in zip(inputs, partners(case), strict=True)])
     return [deviation(m, sign * act(a, y)) for m, a, y in zip(mirrored, found, plain, strict=True)]
 
 

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from rcps_convert import axis as ax
 from rcps_convert.action import Action, act
 from rcps_convert.axis import Axis
-from rcps_convert.tie import HalfTie, OrbitTie, RCTie, attach, make_tie, remove, ties
+from rcps_convert.tie import HalfTie, MirrorTie, OrbitTie, RCTie, attach, make_tie, remove, ties
 
 ACGT, ATCG, PLUS_MINUS = ax.permutation([3, 2, 1, 0]), ax.permutation([1, 0, 3, 2]), ax.permutation([1, 0])
 
@@ -100,6 +100,17 @@ def test_gradient_is_the_sum_over_the_orbit(case: str) -> None:
         else stored.detach().flatten()
     )
     torch.testing.assert_close(stored.grad.flatten(), numeric.flatten(), rtol=0, atol=1e-12)
+
+
+@each_case
+def test_a_mirror_image_is_the_other_parameter_acted_on(case: str) -> None:
+    holder = nn.Module()
+    holder.weight = nn.Parameter(torch.randn(Action(CASES[case][0]).shape, dtype=torch.float64))
+    tie = MirrorTie(Action(CASES[case][0]), (holder, "weight"))
+    image = tie(tie.right_inverse(torch.zeros_like(holder.weight)))
+    assert torch.equal(image, act(tie.action, holder.weight))
+    assert torch.equal(tie.image(image), holder.weight)
+    assert not list(tie.parameters())
 
 
 def test_free_weights_need_no_tie() -> None:

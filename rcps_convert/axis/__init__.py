@@ -9,6 +9,7 @@ from .solve import factor_into as factor_into
 from .solve import forbid_sign as forbid_sign
 from .solve import lengthen as lengthen
 from .solve import settle as settle
+from .solve import settle_partnered as settle_partnered
 from .solve import split as split
 from .solve import trivialise as trivialise
 from .solve import unify as unify

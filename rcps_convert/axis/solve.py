@@ -401,6 +401,35 @@ def settle(terms: Iterable[Axis]) -> None:
             _bind(v, regular(v.size))
 
 
+def settle_partnered(terms: Iterable[Axis]) -> None:
+    """Fix what is open only beside a factor that swaps every entry with another: pairs of pairs gain nothing.
+
+    Such are the channels of a recurrence that reads in both directions: directions x channels. Two plain
+    halves are cheaper later on.
+    """
+    beside: dict[Var, bool] = {}
+    for term in terms:
+        for var, partnered in _standing(walk(term), False):
+            beside[var] = beside.get(var, True) and partnered
+    for var, partnered in beside.items():
+        if partnered:
+            _bind(var, trivial(var.size))
+
+
+def _standing(t: Axis, partnered: bool) -> Iterator[tuple[Var, bool]]:
+    """The free variables of a term, and whether each stands beside a factor that swaps every entry."""
+    if isinstance(t, Var):
+        yield t, partnered
+    if isinstance(t, Prod):
+        partnered = partnered or any(_swaps_all(f) for f in t.factors)
+    for child in children(t):
+        yield from _standing(child, partnered)
+
+
+def _swaps_all(f: Axis) -> bool:
+    return isinstance(f, Leaf) and f.perm == "reversed" and f.size % 2 == 0 and f.role is None
+
+
 def _open_products(t: Axis) -> list[Prod]:
     inside = [p for c in children(t) for p in _open_products(c)]
     here = [t] if isinstance(t, Prod) and sum(bool(free(f)) for f in t.factors) > 1 else []

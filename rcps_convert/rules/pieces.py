@@ -86,8 +86,16 @@ def _cut(node: Any, term: Axis, sizes: list[int]) -> list[Axis]:
         refuse(
             f"{op_name(node.op)} separates entries that reverse complement swaps",
             why=str(fact),
-            do="cut where no pair is torn apart, or keep the tensor whole",
+            do="cut where no pair is torn apart, or keep the tensor whole" + _both_directions(term),
         )
+
+
+def _both_directions(term: Axis) -> str:
+    """A way out where the two entries are the directions of a recurrent layer; they look like two strands."""
+    term = ax.walk(term)
+    factors = term.factors if isinstance(term, ax.Prod) else (term,)
+    pairs = any(f.size == 2 and isinstance(f, ax.Leaf) and f.perm == "reversed" for f in factors)
+    return "; of a recurrent layer read both directions, as in h_n[-2:] or y.view(N, L, 2, H)" if pairs else ""
 
 
 @rule(aten.hsplit.int, aten.hsplit.array, aten.vsplit.int, aten.vsplit.array, ids=True)
@@ -131,7 +139,7 @@ def _refuse_position(node: Any, term: Axis, index: int) -> None:
         node,
         f"{op_name(node.op)} of {at} cannot be equivariant",
         why=f"under reverse complement {at} becomes the {mirror}".replace("the position", "position"),
-        do="pool over positions, or read the middle of an odd length",
+        do="pool over positions, read the middle of an odd length, or of a recurrent layer the final state h_n",
     )
 
 

@@ -4,7 +4,7 @@
 this folder holds the networks of one kind and lists them.
 """
 
-from . import basic
+from . import basic, recurrent
 from .basic import (
     BassetLike as BassetLike,
 )
@@ -17,7 +17,8 @@ from .basic import SpliceAILike as SpliceAILike
 from .basic import StrandBias as StrandBias
 from .basic import Twice as Twice
 from .family import Family as Family
+from .recurrent import DanQLike as DanQLike
 
-FAMILIES = [*basic.FAMILIES]
+FAMILIES = [*basic.FAMILIES, *recurrent.FAMILIES]
 
-ZOO: list[Family] = []
+ZOO: list[Family] = [*recurrent.ZOO]

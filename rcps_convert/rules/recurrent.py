@@ -1,0 +1,111 @@
+"""Recurrent layers: read in both directions, each direction's weights are the mirror image of the other's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .. import axis as ax
+from ..action import Action
+from ..axis import Axis
+from ..registry import op_name, refuse, rule
+from .common import forbid_signs
+
+aten = torch.ops.aten
+
+DIRECTIONS = ax.permutation([1, 0])
+"""The axis of the two directions: what was read from the left is read from the right."""
+
+
+@rule(aten.lstm.input)
+def lstm(node: Any, x: Action, states: list[Action], weights: list[Action], *settings: Any) -> tuple[Action, ...]:
+    """As `recurrence`, with a cell state beside the hidden state, and a projection of the latter (w_hr) or none."""
+    return recurrence(node, x, states, weights, *settings)
+
+
+@rule(aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+def gru(node: Any, x: Action, state: Action, weights: list[Action], *settings: Any) -> tuple[Action, ...]:
+    """As `recurrence`."""
+    return recurrence(node, x, [state], weights, *settings)
+
+
+def recurrence(
+    node: Any,
+    x: Action,
+    states: Sequence[Action],
+    weights: Sequence[Action],
+    biases: bool,
+    layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Action, ...]:
+    """The two directions change places: y.last = directions x H, states = (layers x directions, batch, H).
+
+    In each layer w_in, w_hidden and the biases of one direction are those of the other under
+    (gates x H, its input), (gates x H, H) and (gates x H); the next layer's input is directions x H.
+    """
+    if not bidirectional:
+        _refuse_one_direction(node)
+    time, batch = (1, 0) if batch_first else (0, 1)
+    _require_length(node, x.axes[time], batch_first)
+    forbid_signs(x.axes[:2])
+    hidden, seen = _hidden_axes(states)
+    first = ax.product([ax.trivial(layers), DIRECTIONS])
+    for state, last in zip(states, (seen, hidden), strict=False):
+        _agree(state, (first, x.axes[batch], last))
+    given = x.axes[2]
+    each = len(weights) // layers // 2
+    for k in range(layers):
+        forward, reverse = (weights[(2 * k + d) * each :][:each] for d in (0, 1))
+        for one, other, axes in zip(forward, reverse, _weight_axes(forward, given, hidden, seen, biases), strict=True):
+            _agree(one, axes)
+            _agree(other, axes)
+            node.mirror(other, one)
+        given = ax.product([DIRECTIONS, seen])
+    y = x.with_axis(2, given)
+    return (y, *(Action((first, x.axes[batch], last)) for last in (seen, hidden)[: len(states)]))
+
+
+def _hidden_axes(states: Sequence[Action]) -> tuple[Axis, Axis]:
+    """The axes of the cell state and of the hidden state; they differ where the latter is projected."""
+    cell = ax.Var(states[-1].axes[2].size, unsigned=True)
+    shown = states[0].axes[2].size
+    return cell, cell if shown == cell.size else ax.Var(shown, unsigned=True)
+
+
+def _weight_axes(
+    weights: Sequence[Action], given: Axis, hidden: Axis, seen: Axis, biases: bool
+) -> list[tuple[Axis, ...]]:
+    """The axes of one direction's weights, in the operator's order: w_in, w_hidden, biases, projection."""
+    rows = ax.product([ax.trivial(weights[0].axes[0].size // hidden.size), hidden])
+    found: list[tuple[Axis, ...]] = [(rows, given), (rows, seen)] + [(rows,)] * (2 * biases)
+    return found + [(seen, hidden)] * (len(weights) - len(found))
+
+
+def _agree(x: Action, axes: Sequence[Axis]) -> None:
+    for term, wanted in zip(x.axes, axes, strict=True):
+        ax.unify(term, wanted)
+
+
+def _refuse_one_direction(node: Any) -> None:
+    refuse(
+        f"a recurrence ({op_name(node.op)}) that reads in one direction only",
+        why="at each position it has read what lies to the left; on the other strand that lies to the right",
+        do='make it bidirectional, or run it on both strands with on_unsupported="both_strands"',
+    )
+
+
+def _require_length(node: Any, term: Axis, batch_first: bool) -> None:
+    if ax.lengthen(term):
+        return
+    found = ax.role(term)
+    over = "the samples of the batch" if found is not None and found.name == "batch" else "an axis that is no length"
+    refuse(
+        f"a recurrence ({op_name(node.op)}) that runs over {over}",
+        why=f"with batch_first={batch_first} it reads along axis {int(batch_first)}, which is {ax.describe(term)}",
+        do=f"set batch_first={not batch_first}, or permute its input, so that it reads along the positions",
+    )
