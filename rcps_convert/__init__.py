@@ -6,6 +6,7 @@
 >>> converted = convert_model(model, torch.zeros(2, 4, 8))
 """
 
+from . import layers as layers
 from ._version import __version__ as __version__
 from .action import Antisymmetric as Antisymmetric
 from .action import Invariant as Invariant
@@ -13,8 +14,10 @@ from .action import OneHot as OneHot
 from .action import Tokens as Tokens
 from .action import Tracks as Tracks
 from .action import reverse_complement as reverse_complement
+from .augment import ReverseComplementAugment as ReverseComplementAugment
 from .bake import bake as bake
 from .bake import load_plain_state_dict as load_plain_state_dict
+from .bake import unwrap as unwrap
 from .convert import convert_model as convert_model
 from .convert import plan_conversion as plan_conversion
 from .errors import BreaksSymmetryError as BreaksSymmetryError

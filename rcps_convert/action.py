@@ -58,6 +58,48 @@ class Action:
         return text + (f" of ids ({ax.describe(self.value)})" if self.value else "")
 
 
+class Mirror:
+    """A known action made ready to be applied: a forward pass can run it, and be traced through it.
+
+    Args:
+        action: known.
+    """
+
+    def __init__(self, action: Action) -> None:
+        self.sizes = action.shape
+        self.flips: list[int] = []
+        self.tables: list[tuple[int, Tensor, Tensor | None]] = []
+        self.fixed: list[int] = []
+        for dim, term in enumerate(map(ax.walk, action.axes)):
+            if ax.is_trivial(term):
+                continue
+            if not ax.is_length(term):
+                self.fixed.append(dim)
+            if isinstance(term, ax.Leaf) and term.perm == "reversed":
+                self.flips.append(dim)
+                continue
+            if ax.is_length(term):
+                self.fixed.append(dim)
+            self.tables.append((dim, ax.indices(term), ax.signs(term)))
+        self.values = None if action.value is None else ax.indices(action.value)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The tensor under reverse complement; see `act`."""
+        if x.dim() != len(self.sizes):
+            raise ValueError(f"an action on {len(self.sizes)} axes met a tensor of shape {tuple(x.shape)}")
+        for dim in self.fixed:
+            if x.shape[dim] != self.sizes[dim]:
+                raise ValueError(f"axis {dim} has {x.shape[dim]} entries, its action {self.sizes[dim]}")
+        for dim, table, sign in self.tables:
+            x = x.index_select(dim, table.to(x.device))
+            if sign is not None:
+                x = x * sign.to(x).view(-1, *[1] * (x.dim() - dim - 1))
+        x = x.flip(self.flips) if self.flips else x
+        if self.values is not None:
+            x = self.values.to(x.device)[x.long()].to(x.dtype)
+        return x
+
+
 def act(action: Action, x: Tensor) -> Tensor:
     """The tensor under reverse complement.
 
@@ -71,25 +113,7 @@ def act(action: Action, x: Tensor) -> Tensor:
     Raises:
         ValueError: an axis has another size than its action, or is not known yet.
     """
-    if x.dim() != len(action.axes):
-        raise ValueError(f"an action on {len(action.axes)} axes met a tensor of shape {tuple(x.shape)}")
-    flips = []
-    for dim, term in enumerate(map(ax.walk, action.axes)):
-        if ax.is_trivial(term):
-            continue
-        if isinstance(term, ax.Leaf) and term.perm == "reversed" and (ax.is_length(term) or x.shape[dim] == term.size):
-            flips.append(dim)
-            continue
-        if x.shape[dim] != term.size:
-            raise ValueError(f"axis {dim} has {x.shape[dim]} entries, its action {term.size}")
-        x = x.index_select(dim, ax.indices(term).to(x.device))
-        sign = ax.signs(term)
-        if sign is not None:
-            x = x * sign.to(x).view(-1, *[1] * (x.dim() - dim - 1))
-    x = x.flip(flips) if flips else x
-    if action.value is not None:
-        x = ax.indices(action.value).to(x.device)[x.long()].to(x.dtype)
-    return x
+    return Mirror(action)(x)
 
 
 # --- specs ------------------------------------------------------------------------------------
@@ -154,7 +178,9 @@ class Spec:
     def _placed(self, shape: tuple[int, ...], letters: tuple[str, ...]) -> Action:
         channel = self.channel()
         channels = 0 if channel is None else 1
-        if len(letters) != len(shape) or set(letters) - set("ncl1") or letters.count("c") != channels:
+        found = letters.count("c")
+        fits = found == channels or (found == 0 and channel is not None and channel.size == 1)
+        if len(letters) != len(shape) or set(letters) - set("ncl1") or not fits:
             raise NeedsChoiceError(
                 f"layout {' '.join(letters)!r} does not fit shape {shape}",
                 why=f"a layout names each axis with one of n, c, l, 1, and {self} has {channels or 'no'} axis c",
@@ -261,9 +287,10 @@ class Tracks(Spec):
         return ax.permutation(table)
 
     def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
-        """With a length, or without: stranded counts have shape (N, T)."""
+        """With a length, or without: stranded counts have shape (N, T); one track alone may have no axis: (N, L)."""
         if len(shape) == 2:
-            return arrangements(shape, ["c"], len(self.signs))
+            alone: list[tuple[str, ...]] = [("n", "l")] if self.signs == "." and shape[1] != 1 else []
+            return arrangements(shape, ["c"], len(self.signs)) or alone
         return super().readings(shape)
 
     def forms(self) -> str:

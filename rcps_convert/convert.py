@@ -11,6 +11,8 @@ from torch.utils import _pytree as pytree
 from . import axis as ax
 from .action import Action
 from .boundary import LengthRule
+from .conjoined import MERGES, Merge
+from .crossing import Filter
 from .errors import ConversionError, NoRuleError, TraceError, VerificationError
 from .infer import STATISTICS, Inference, infer
 from .modules import Example, aliases, fresh_copy, leaves, undisturbed_rng
@@ -20,6 +22,7 @@ from .plan import ConversionPlan, SharedNorm, Symmetriser, TiedParameter, looks_
 from .readout import Region, find_readouts
 from .registry import op_name
 from .specs import input_actions, leaf_names, output_specs, structure_names
+from .strands import plan_strands
 from .tie import make_tie
 from .trace import Ref, Trace, trace
 from .verify import Probe, Verification, candidate_actions, first_failure, moved, verify
@@ -32,18 +35,22 @@ def convert_model(
     inputs: Any = "ACGT",
     outputs: Any = "auto",
     layout: Any = "auto",
+    strategy: str = "tied",
+    merge: Merge = "mean",
+    post_hoc: bool = False,
+    mix: Filter = None,
     init: str = "keep",
     symmetrise_buffers: bool = False,
     verify: bool = True,
     in_place: bool = False,
 ) -> nn.Module:
-    """Make a model on DNA exactly reverse-complement equivariant by tying its weights.
+    """Make a model on DNA exactly reverse-complement equivariant: by tying its weights, or by reading both strands.
 
-    The result has the same class and the same forward, about half the parameters, and satisfies
-    ``f(rc x) = rho f(x)`` for every x, before, during and after training.
+    The result has the same class and the same forward, and satisfies ``f(rc x) = rho f(x)`` for every x,
+    before, during and after training. Tied, it has about half the parameters and costs one pass.
 
     Args:
-        model: any module that ``torch.export`` can trace. Not touched unless `in_place`.
+        model: any module; for tied weights one that ``torch.export`` can trace. Not touched unless `in_place`.
         example: a tensor, a tuple of tensors or a dict of keyword arguments, exactly what ``model(...)``
             takes; only shapes and dtypes matter.
         inputs: what the input is: a one-hot alphabet in base order (``"ACGT"``, ``"ACGTN"``), tracks
@@ -51,6 +58,14 @@ def convert_model(
         outputs: the same for the outputs, and ``"antisymmetric"``; with ``"auto"`` an axis that is still
             a length is an unstranded profile, and everything else is invariant.
         layout: axes of the inputs in einops letters (``"n c l"``, ``"n l c"``, ``"n 1 c l"``), or ``"auto"``.
+        strategy: ``"tied"``; ``"conjoined"``: the untouched model reads both strands in one batch of twice the
+            size, and the two readings are merged; or ``"mixed"``: the same, and layers read the other strand's
+            features through new weights that start at zero.
+        merge: how the readings are merged when both strands are read: ``"mean"``, ``"sum"``, ``"max"``, or a
+            symmetric function of two tensors.
+        post_hoc: conjoined in eval mode only; in train mode the model reads one strand, as before.
+        mix: which layers mix: a function of path and module, paths or patterns such as ``"tower.*"``; by default
+            every convolution and linear layer that is trained and can be.
         init: where tied weights start: ``"keep"`` (representatives keep their values, and so their
             variance) or ``"project"`` (orbit mean: the nearest equivariant weights).
         symmetrise_buffers: average a buffer that is not invariant instead of refusing it.
@@ -63,7 +78,7 @@ def convert_model(
     Raises:
         ConversionError: of the class of the first problem, listing all (`BreaksSymmetryError`,
             `NoRuleError`, `NeedsChoiceError`, `TraceError`, `VerificationError`); the model is as it was.
-        ValueError: a spec that cannot be read.
+        ValueError: a spec that cannot be read, or settings that do not go together.
 
     Source: design after Shrikumar et al. 2017 (weight sharing) and Mallet & Vert, NeurIPS 2021 (theory).
     """
@@ -73,6 +88,10 @@ def convert_model(
         inputs=inputs,
         outputs=outputs,
         layout=layout,
+        strategy=strategy,
+        merge=merge,
+        post_hoc=post_hoc,
+        mix=mix,
         init=init,
         symmetrise_buffers=symmetrise_buffers,
         verify=verify,
@@ -87,6 +106,10 @@ def plan_conversion(
     inputs: Any = "ACGT",
     outputs: Any = "auto",
     layout: Any = "auto",
+    strategy: str = "tied",
+    merge: Merge = "mean",
+    post_hoc: bool = False,
+    mix: Filter = None,
     init: str = "keep",
     symmetrise_buffers: bool = False,
     verify: bool = True,
@@ -95,17 +118,30 @@ def plan_conversion(
 
     Args:
         model: the model; not touched.
-        example, inputs, outputs, layout, init, symmetrise_buffers, verify: as in `convert_model`.
+        example, inputs, outputs, layout, strategy, merge, post_hoc, mix, init, symmetrise_buffers, verify: as in
+            `convert_model`.
 
     Returns: a plan to print, and to apply with ``plan.apply(model)``.
 
     Raises:
         ConversionError: the model is converted already.
-        ValueError: a spec that cannot be read, or another `init`.
+        ValueError: a spec that cannot be read, or settings that do not go together.
     """
     refuse_converted(model)
-    if init not in ("keep", "project"):
-        raise ValueError(f"init={init!r}: use 'keep' or 'project'")
+    _check_settings(strategy, merge, post_hoc, mix, init, symmetrise_buffers)
+    if strategy != "tied":
+        return plan_strands(
+            model,
+            example,
+            inputs=inputs,
+            outputs=outputs,
+            layout=layout,
+            strategy=strategy,
+            merge=merge,
+            post_hoc=post_hoc,
+            mix=mix,
+            verify=verify,
+        )
     plan = ConversionPlan(type(model).__name__, init=init, trained=looks_trained(model))
     try:
         with undisturbed_rng():
@@ -113,6 +149,27 @@ def plan_conversion(
     except ConversionError as problem:
         plan.problems.extend(problem.problems)
     return plan
+
+
+def _check_settings(
+    strategy: str, merge: Merge, post_hoc: bool, mix: Filter, init: str, symmetrise_buffers: bool
+) -> None:
+    """Refuse values that are none, and settings of one strategy given to another."""
+    if strategy not in ("tied", "conjoined", "mixed"):
+        raise ValueError(f"strategy={strategy!r}: use 'tied', 'conjoined' or 'mixed'")
+    if init not in ("keep", "project"):
+        raise ValueError(f"init={init!r}: use 'keep' or 'project'")
+    known = callable(merge) and not isinstance(merge, nn.Module)
+    if not known and merge not in MERGES:
+        raise ValueError(f"merge={merge!r}: use 'mean', 'sum', 'max', or a function of two tensors")
+    misplaced = {
+        "tied": [("merge", merge != "mean"), ("post_hoc", post_hoc), ("mix", mix is not None)],
+        "conjoined": [("mix", mix is not None), ("init", init != "keep"), ("symmetrise_buffers", symmetrise_buffers)],
+        "mixed": [("post_hoc", post_hoc), ("init", init != "keep"), ("symmetrise_buffers", symmetrise_buffers)],
+    }
+    for name, given in misplaced[strategy]:
+        if given:
+            raise ValueError(f"{name}= has no meaning with strategy={strategy!r}")
 
 
 class _Planner:

@@ -115,6 +115,11 @@ def gather(problems: Sequence[ConversionError]) -> ConversionError:
     return error
 
 
+def first_line(reason: Exception) -> str:
+    """Another library's exception in one line: its class and the first line of its message."""
+    return f"{type(reason).__name__}: {(str(reason).strip().splitlines() or ['no message'])[0]}"
+
+
 class Refusal(Exception):  # noqa: N818 - a short fact for inference, never shown to users as it is
     """A fact a rule states about one node; inference adds the place and raises it as a problem.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +29,9 @@ def fresh_copy(model: nn.Module) -> nn.Module:
         ConversionError: the model cannot be copied.
     """
     try:
-        twin = copy.deepcopy(model, _computed(model))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch, about its own graph modules
+            twin = copy.deepcopy(model, _computed(model))
     except Exception as reason:  # a module may raise anything from its own copying
         raise ConversionError(
             f"{type(model).__name__} cannot be copied, and conversions are tried on copies",

@@ -221,8 +221,8 @@ class ConversionPlan:
             by = "" if self.moved is None else f" (outputs move by {self.moved:.2g} x their largest value)"
             found.append(
                 f"the model looks trained, and tying its weights changes what it computes{by}: fine-tune it, convert "
-                'with init="project" if it is nearly symmetric, or keep its function with two passes per prediction '
-                '(the "conjoined" and "mixed" strategies, which this version does not have)'
+                'with init="project" if it is nearly symmetric, or keep its function with two passes per prediction: '
+                'strategy="conjoined", or "mixed" to fine-tune with both strands'
             )
         return found
 
@@ -237,7 +237,7 @@ class ConversionPlan:
         return sum(torch.Size(r.stored).numel() for r in self.parameters) + sum(s.parameters for s in self.symmetrisers)
 
     def __str__(self) -> str:
-        lines = [f"Conversion plan for {self.model} (tied weights, init={self.init!r})"]
+        lines = [self._title()]
         lines += [f"  input   {line}" for line in self.inputs] + [f"  output  {line}" for line in self.outputs]
         if self.problems:
             lines += ["", f"Cannot be converted, {len(self.problems)} problem(s):"]
@@ -245,10 +245,16 @@ class ConversionPlan:
         elif self.symmetric:
             lines += ["", "The model is equivariant already: nothing needs tying."]
         else:
-            lines += ["", *self._table(), "", *self._summary()]
+            lines += ["", *self._body()]
         if self.verification is not None:
             lines.append(f"verified: {self.verification}")
         return "\n".join(lines)
+
+    def _title(self) -> str:
+        return f"Conversion plan for {self.model} (tied weights, init={self.init!r})"
+
+    def _body(self) -> list[str]:
+        return [*self._table(), "", *self._summary()]
 
     def _table(self) -> list[str]:
         rows = [("parameter", "shape", "under reverse complement", "stored")]
@@ -282,7 +288,7 @@ class ConversionPlan:
     def _repr_html_(self) -> str:
         """The plan in a notebook: tables for the parameters, text for the rest."""
         text = str(self)
-        if self.problems or self.symmetric:
+        if self.problems or not self.parameters:
             return f"<pre>{html.escape(text)}</pre>"
         head, _, tail = text.partition("\n\n")
         rows = "".join(
@@ -295,7 +301,7 @@ class ConversionPlan:
 
 
 def refuse_converted(model: nn.Module) -> None:
-    """Refuse a model that carries ties already.
+    """Refuse a model that was converted already.
 
     Raises:
         ConversionError: it does.
@@ -303,8 +309,8 @@ def refuse_converted(model: nn.Module) -> None:
     if is_converted(model):
         raise ConversionError(
             "the model is converted already",
-            why="its weights are tied; tying ties is not defined",
-            do="convert the plain model, or bake(model) first",
+            why="its weights are tied, or it reads both strands; doing so twice is not defined",
+            do="convert the plain model, or first bake(model), or unwrap(model) if it reads both strands",
         )
 
 

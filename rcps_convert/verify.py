@@ -5,6 +5,7 @@ Shares only the action algebra with inference, never the rules, or it would repe
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,8 +168,10 @@ class Probe:
     def outputs(self, drawn: list[Any], training: bool = False) -> Any:
         """The model's outputs, without dropout, other randomness fixed."""
         torch.manual_seed(0)
-        with torch.no_grad(), mode(self.model, training), _without_dropout(), _statistics_kept(self.model):
-            out = call(self.model, with_leaves(self.example, drawn))
+        with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
+            warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
+            with _without_dropout(), _statistics_kept(self.model):
+                out = call(self.model, with_leaves(self.example, drawn))
         return pytree.tree_map(lambda y: y.detach() if isinstance(y, Tensor) else y, out)
 
     def readings(self, seed: int, training: bool = False) -> tuple[Any, Any]:
@@ -312,6 +315,7 @@ def verify(
     actions: list[Action | None],
     outputs: Callable[[int, tuple[int, ...]], list[Action]] | list[Action | None],
     draws: int = 3,
+    training: bool = True,
 ) -> Verification:
     """Check the law on a perturbed copy, in train and eval mode.
 
@@ -322,6 +326,7 @@ def verify(
         outputs: per output leaf its action, or a function from its index and shape to the actions
             it may have.
         draws: random parameter sets, each with a random input.
+        training: the law holds in train mode too.
     """
     check = _Check(outputs)
     trained: Exception | None = None
@@ -333,10 +338,13 @@ def verify(
             probe.perturb(seed)
             check.add(probe, seed, training=False)
             try:
-                check.add(probe, seed, training=True)
+                if training:
+                    check.add(probe, seed, training=True)
             except (RuntimeError, ValueError) as reason:  # such as batch norm of a single value
                 trained = reason
-    modes = "train and eval mode" if trained is None else f"eval mode only (train mode: {str(trained).splitlines()[0]})"
+    modes = "train and eval mode" if training else "eval mode"
+    if trained is not None:
+        modes = f"eval mode only (train mode: {str(trained).splitlines()[0]})"
     return Verification(check.error(), TOLERANCE[probe.dtype], probe.dtype, check.spread > VARIED, modes)
 
 

@@ -30,6 +30,8 @@ LAYERS = (
     "action",
     "modules",
     "specs",
+    "augment",
+    "layers",
     "hooks",
     "trace",
     "registry",
@@ -42,9 +44,15 @@ LAYERS = (
     "tie",
     "norm",
     "boundary",
+    "conjoined",
+    "mixed",
     "verify",
     "bake",
     "plan",
+    "follow",
+    "stacking",
+    "crossing",
+    "strands",
     "convert",
     "demo",
     "__main__",
@@ -251,10 +259,15 @@ def test_the_package_says_it_is_typed() -> None:
 
 def test_public_names_exist_and_are_documented() -> None:
     page = (ROOT / "docs" / "api.md").read_text()
-    documented = set(re.findall(r"^::: rcps_convert\.(?:\w+\.)?(\w+)$", page, re.MULTILINE))
+    documented = set(re.findall(r"^::: rcps_convert\.(?!layers\.)(?:\w+\.)?(\w+)$", page, re.MULTILINE))
     held = vars(rcps_convert).items()
     public = {name for name, value in held if not name.startswith("_") and not isinstance(value, types.ModuleType)}
     assert documented == public
+    layers = vars(rcps_convert.layers).items()
+    kinds = {
+        name for name, value in layers if getattr(value, "__module__", "") == "rcps_convert.layers" and name[0] != "_"
+    }
+    assert set(re.findall(r"^::: rcps_convert\.layers\.(\w+)$", page, re.MULTILINE)) == kinds
     assert [name for name in public if not getattr(rcps_convert, name).__doc__] == []
 
 

@@ -7,6 +7,8 @@ What stands around a block says what is expected:
 - ``<!-- raises: ErrorName -->`` before it: it must raise that error.
 - a ```text block after it: what it prints, with the error it raises as a last line ``ErrorName: message``.
 
+``<!-- needs: module -->`` anywhere on a page skips the page where that module is not installed.
+
 In a text block, a line ``...`` stands for any lines, ``...`` within a line for any text, and a number below 1e-6
 in scientific notation for any other such number, or zero.
 """
@@ -33,6 +35,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*(?P<language>\w*)")
 COMMENT = re.compile(r"^\s*<!--\s*(?:(?P<skip>not run)|raises:\s*(?P<raises>\w+))\s*-->\s*$")
+NEEDS = re.compile(r"^<!-- needs: (\w+) -->$", re.MULTILINE)
 TINY = r"[-+]?\d(?:\.\d+)?e-(?:0[7-9]|[1-9]\d+)(?!\d)"
 TINY_OR_ZERO = rf"(?:{TINY}|[-+]?0(?:\.0*)?(?:e[-+]?0+)?(?![\d.e]))"
 
@@ -190,6 +193,8 @@ def execute(page: Path, folder: Path) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+    for module in NEEDS.findall(page.read_text(encoding="utf-8")):
+        pytest.importorskip(module)
     done = execute(page, tmp_path)
     if done.returncode:
         pytest.fail(f"{done.stdout}\n{done.stderr}", pytrace=False)

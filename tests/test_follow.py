@@ -1,0 +1,72 @@
+"""Which axes run along the sequence, measured."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from models import FAMILIES, Family
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from rcps_convert import axis as ax
+from rcps_convert.follow import FIXED, FOLLOWS, UNCLEAR, following
+from rcps_convert.infer import infer
+from rcps_convert.specs import input_actions
+from rcps_convert.trace import trace
+from rcps_convert.verify import Probe
+
+
+def measured(model: nn.Module, example: object, inputs: object = "ACGT") -> list[list[str]]:
+    specs, actions = input_actions(example, inputs, "auto")  # type: ignore[arg-type]
+    probe = Probe(model, example, specs, actions)  # type: ignore[arg-type]
+    probe.perturb(0)
+    return following(probe, lambda drawn: pytree.tree_leaves(probe.outputs(drawn)))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=[f.name for f in FAMILIES])
+def test_what_is_measured_agrees_with_the_trace_or_is_unclear(family: Family) -> None:
+    torch.manual_seed(0)
+    model = family.make()
+    _, actions = input_actions(family.example, family.how.get("inputs", "ACGT"), "auto")
+    traced = trace(model, family.example)
+    inferred = infer([traced], actions, ["auto"] * len(traced.outputs)).outputs
+    found = measured(model, family.example, family.how.get("inputs", "ACGT"))
+    for action, verdicts in zip(inferred, found, strict=True):
+        assert action is not None
+        for term, verdict in zip(action.axes, verdicts, strict=True):
+            assert verdict in (UNCLEAR, FOLLOWS if ax.is_length(term) and term.size > 1 else FIXED)
+    assert sum(v == UNCLEAR for verdicts in found for v in verdicts) <= 1
+
+
+class Body(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv, self.out = nn.Conv1d(4, 16, 9, padding=4), nn.Linear(16, 3)
+        self.rnn = nn.GRU(16, 8, bidirectional=True, batch_first=True)
+        self.attention = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.all = nn.Linear(16 * 40, 40)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).relu().mT
+        if self.kind == "flat":
+            return self.all(h.flatten(1))
+        h = self.rnn(h)[0] if self.kind == "recurrent" else self.attention(h)
+        return self.out(h) if self.kind != "reversed" else self.out(h.flip(1))
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "attention"])
+def test_profiles_of_models_that_look_everywhere(kind: str) -> None:
+    assert measured(Body(kind), torch.zeros(2, 4, 40)) == [[FIXED, FOLLOWS, FIXED]]
+
+
+def test_an_axis_that_runs_backwards_is_not_taken_for_a_length() -> None:
+    assert measured(Body("reversed"), torch.zeros(2, 4, 40)) == [[FIXED, UNCLEAR, FIXED]]
+
+
+def test_an_output_that_answers_to_nothing_is_unclear() -> None:
+    class Constant(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.new_ones(len(x), 5) + 0 * x.sum()
+
+    assert measured(Constant(), torch.zeros(2, 4, 40)) == [[FIXED, UNCLEAR]]
