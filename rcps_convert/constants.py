@@ -7,7 +7,7 @@ length into a length; what is not invariant under the action found is refused, o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,26 +19,49 @@ from .axis import Axis
 from .errors import BreaksSymmetryError, Where
 from .registry import Const
 
+MATCHED = 1024
+"""Entries of an axis of a constant up to which they are matched one by one."""
+
 
 @dataclass
 class Pin:
-    """A constant met by the inputs' side of the graph: its own symmetry limits the actions."""
+    """A constant met by the inputs' side of the graph: its own symmetry limits the actions.
+
+    Attributes:
+        const: the constant.
+        action: how reverse complement acts on it, as far as it is known; the constant must be invariant. For
+            constant ids `value` is the action on the rows of the table they point into.
+        where: the node that met it.
+    """
 
     const: Const
     action: Action
     where: Where
 
 
-def open_action(value: Tensor) -> Action:
-    """The action of a constant before anything limits it."""
-    return Action(tuple(_open_axis(value, d) for d in range(value.dim())))
+def open_action(value: Tensor, rows: Axis | None = None) -> Action:
+    """The action of a constant before anything limits it; `rows` for constant ids."""
+    signed = rows is None and value.dim() <= 4 and value.dtype != torch.bool
+    return Action(tuple(_open_axis(value, d, signed) for d in range(value.dim())), rows)
 
 
-def _open_axis(value: Tensor, dim: int) -> Axis:
-    """Open; a size-1 axis of values that are not all zero cannot change sign."""
-    if value.shape[dim] == 1:
-        return ax.trivial(1) if bool(value.any()) else ax.Var(1)
-    return ax.Var(value.shape[dim], unsigned=bool(value.any()))
+def _open_axis(value: Tensor, dim: int, signed: bool) -> Axis:
+    """Open; it may change the signs of its entries only where some entry is odd in the other axes, or zero."""
+    unsigned = bool(value.any()) and not (signed and _has_odd_entries(value, dim))
+    return ax.trivial(1) if value.shape[dim] == 1 and unsigned else ax.Var(value.shape[dim], unsigned=unsigned)
+
+
+def _has_odd_entries(value: Tensor, dim: int) -> bool:
+    """Whether some entry of an axis is its own negative when other axes are reversed."""
+    others = [d for d in range(value.dim()) if d != dim and value.shape[d] > 1]
+    rows = value.movedim(dim, 0).double()
+    for count in range(1, len(others) + 1):
+        for chosen in itertools.combinations(others, count):
+            mirror = value.flip(chosen).movedim(dim, 0).double()
+            odd = torch.isclose(mirror, -rows, rtol=1e-6, atol=1e-12).flatten(1).all(1)
+            if bool((odd & rows.flatten(1).any(1)).any()):
+                return True
+    return False
 
 
 def _uniform(value: Tensor, dim: int) -> bool:
@@ -46,23 +69,80 @@ def _uniform(value: Tensor, dim: int) -> bool:
 
 
 def complete(pin: Pin) -> None:
-    """Open axes of a constant that meets a length: a length too, if only that leaves the constant invariant.
+    """Open axes of a constant that meets a length, if only one choice leaves the constant invariant.
 
-    A matrix of distances between positions, contracted with a length, gives a length again.
+    A matrix of distances between positions, contracted with a length, gives a length again. Columns of features of
+    relative positions keep their sign or change it, as they are even or odd. Ids are permuted as their places are.
     """
     terms = [ax.walk(t) for t in pin.action.axes]
     lengths = [t for t in terms if ax.is_length(t) and t.size > 1]
-    dims = [d for d, t in enumerate(terms) if ax.free(t) and not _uniform(pin.const.value, d)]
-    if not lengths or not dims or len(dims) > 3 or any(ax.free(terms[d]) != [terms[d]] for d in dims):
+    dims = [d for d, t in enumerate(terms) if ax.free(t) and (t.size == 1 or not _uniform(pin.const.value, d))]
+    rows_open = pin.action.value is not None and bool(ax.free(pin.action.value))
+    if not lengths or not (dims or rows_open) or len(dims) > 3 or any(ax.free(terms[d]) != [terms[d]] for d in dims):
         return
+    for trial in itertools.chain(_known_choices(pin, terms, dims, lengths), _solved(pin, terms, dims, lengths)):
+        if any(ax.free(t) for t in trial.axes) or (trial.value is not None and ax.free(trial.value)):
+            continue
+        if _invariant(pin.const.value, trial):
+            for d in dims:
+                ax.unify(terms[d], trial.axes[d])
+            if pin.action.value is not None and trial.value is not None:
+                ax.unify(pin.action.value, trial.value)
+            return
+
+
+def _known_choices(pin: Pin, terms: list[Axis], dims: list[int], lengths: list[Axis]) -> Iterator[Action]:
+    """Each open axis fixed, or a length."""
     for flipped in itertools.product((False, True), repeat=len(dims)):
         trial = list(terms)
         for d, flip in zip(dims, flipped, strict=True):
-            trial[d] = _length_like(terms[d].size, lengths) if flip else ax.trivial(terms[d].size)
-        if not any(ax.free(t) for t in trial) and _invariant(pin.const.value, Action(tuple(trial))):
-            for d in dims:
-                ax.unify(terms[d], trial[d])
-            return
+            trial[d] = _length_like(terms[d].size, lengths) if flip and terms[d].size > 1 else ax.trivial(terms[d].size)
+        action = Action(tuple(_fixed(t) if i not in dims else t for i, t in enumerate(trial)))
+        yield Action(tuple(trial), _rows(pin, action)) if pin.action.value is not None else Action(tuple(trial))
+
+
+def _solved(pin: Pin, terms: list[Axis], dims: list[int], lengths: list[Axis]) -> Iterator[Action]:
+    """One open axis as the others demand: entry by entry, moved or negated."""
+    if pin.action.value is not None:
+        return
+    for one in dims:
+        for choice in _known_choices(pin, terms, [d for d in dims if d != one], lengths):
+            others = Action(tuple(ax.trivial(t.size) if d == one else _fixed(t) for d, t in enumerate(choice.axes)))
+            found = _matched(pin.const.value, act(others, pin.const.value), one)
+            if found is not None:
+                yield choice.with_axis(one, found)
+
+
+def _fixed(term: Axis) -> Axis:
+    """A term whose open axes are taken for fixed."""
+    return ax.replaced(term, lambda v: ax.trivial(v.size))
+
+
+def _matched(value: Tensor, mirror: Tensor, dim: int) -> Axis | None:
+    """The action on one axis under which a constant equals its mirror image along the other axes."""
+    rows, mirrored = (x.movedim(dim, 0).flatten(1).double() for x in (value, mirror))
+    if len(rows) > MATCHED:
+        return None
+    even, odd = (torch.isclose(mirrored, s * rows, rtol=1e-6, atol=1e-12).all(1).tolist() for s in (1, -1))
+    if all(e or o for e, o in zip(even, odd, strict=True)):
+        return ax.total(ax.trivial(1) if e else ax.SIGN for e in even)
+    same = torch.isclose(mirrored[:, None], rows[None], rtol=1e-6, atol=1e-12).all(-1)
+    table = same.long().argmax(1).tolist()
+    if not bool(same.any(1).all()) or any(table[table[i]] != i for i in range(len(table))):
+        return None
+    return ax.permutation(table)
+
+
+def _rows(pin: Pin, action: Action) -> Axis | None:
+    """How the rows of a table are permuted by constant ids that point into it; None if they are torn apart."""
+    ids, rows = pin.const.value, pin.action.value
+    assert rows is not None
+    if not ax.free(rows):
+        return rows
+    mirror, table = act(Action(action.axes), ids), torch.arange(rows.size)
+    table[ids.flatten().long()] = mirror.flatten().long()
+    consistent = torch.equal(table[ids.long()], mirror.long()) and torch.equal(table[table], torch.arange(rows.size))
+    return ax.permutation(table.tolist()) if consistent else None
 
 
 def _length_like(size: int, lengths: list[Axis]) -> Axis:
@@ -72,7 +152,8 @@ def _length_like(size: int, lengths: list[Axis]) -> Axis:
 
 
 def _invariant(value: Tensor, action: Action) -> bool:
-    return torch.allclose(act(action, value.double()), value.double(), rtol=1e-6, atol=1e-12)
+    moved = act(action, value if action.value is not None else value.double())
+    return torch.allclose(moved.double(), value.double(), rtol=1e-6, atol=1e-12)
 
 
 def pin(pins: Iterable[Pin]) -> None:
@@ -81,6 +162,14 @@ def pin(pins: Iterable[Pin]) -> None:
         for dim, term in enumerate(p.action.axes):
             if ax.free(term) and not _uniform(p.const.value, dim):
                 ax.trivialise(term)
+        if p.action.value is not None:
+            ax.trivialise(p.action.value)
+
+
+def satisfiable(p: Pin) -> bool:
+    """Whether a constant is invariant if what is still open of its action stays fixed."""
+    action = Action(tuple(_fixed(t) for t in p.action.axes), None if p.action.value is None else _fixed(p.action.value))
+    return action.is_trivial() or _invariant(p.const.value, action)
 
 
 def broken(pins: Iterable[Pin]) -> list[tuple[Pin, Action]]:

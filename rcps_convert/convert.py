@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from .specs import input_actions, leaf_names, output_specs, structure_names
 from .strands import plan_strands
 from .tie import make_tie
 from .trace import Ref, Trace, trace
-from .verify import Probe, Verification, candidate_actions, first_failure, moved, verify
+from .verify import ROUNDED_CONSTANTS, Probe, Verification, candidate_actions, first_failure, moved, verify
 
 
 def convert_model(
@@ -249,6 +250,7 @@ class _Planner:
 
     def _fill(self, inference: Inference, regions: list[Region]) -> None:
         self.plan.averaged = inference.averaged
+        self.plan.tested = list({str(t): t for tested in inference.tested for t in tested}.values())
         inside = tuple(r.path for r in regions)
         self._fill_norms(inference, inside)
         self.plan.lengths = self._lengths(inference)
@@ -336,6 +338,8 @@ class _Planner:
         if not self.check:
             return
         found = verify(converted, self.example, self.specs, self.actions, inference.outputs)
+        if any(t.rounded for t in self.plan.tested):
+            found = replace(found, tolerance=max(found.tolerance, ROUNDED_CONSTANTS))
         self.plan.verification = found
         if not found.passed:
             self.plan.problems.append(self._failed(converted, inference, found))

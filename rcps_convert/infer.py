@@ -7,7 +7,8 @@ Inputs have known actions, parameters and hidden tensors have unknown ones; rule
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,12 +27,16 @@ from .mirror import Mirrors, Swap, pair_parameters
 from .outputs import AUTO, pin_output
 from .registry import RULES, Const, is_pointwise, op_name, require_no_ids
 from .rules.pointwise import pointwise
-from .trace import Node, Ref, Trace, is_inplace
+from .stretch import Hint, Stretches, Tested, earlier
+from .trace import Node, Ref, Trace, double_precision, is_inplace, widened
 
 SHAPE_ONLY = {
     "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty",
 }  # fmt: skip
 """Operators that use their operand's shape and dtype, not its values."""
+
+RESTARTS = 12
+"""How many places a stretch may be begun at before a refused node, per model."""
 
 STATISTICS = ("batch_norm", "instance_norm")
 """Operators whose fourth and fifth operand are running statistics, not constants."""
@@ -69,11 +74,16 @@ class Site:
         """Fake tensor, or nested fake tensors, of the result."""
         return self.node.value
 
-    def constant(self, const: Const) -> Action:
-        """The open action of a constant; its value limits it once the rest is known."""
-        action = constants.open_action(const.value)
+    def constant(self, const: Const, rows: Axis | None = None) -> Action:
+        """The open action of a constant; its value limits it once the rest is known.
+
+        Args:
+            const: the constant.
+            rows: for constant ids, the axis of the table they point into.
+        """
+        action = constants.open_action(const.value, rows)
         self.pins.append(Pin(const, action, self.node.where))
-        return action
+        return Action(action.axes)
 
     def mirror(self, image: Action, original: Action) -> None:
         """State that two operands change places under reverse complement, each acted on as its axes say.
@@ -105,8 +115,12 @@ class Inference:
         regions: modules that are run on both strands, left out of the solution.
         pins: constants that met computed values.
         mirrors: parameters that are the mirror images of others.
+        broken: those that are not invariant under the action found for them.
         forced: for each convolution whose filters an output's action made fixed channels, the results
             (of the first trace) that carry these channels.
+        tested: stretches of the graph whose action was established by testing, per trace.
+        refused: per trace, the nodes that their rules refused, in graph order.
+        lost: a stretch that was asked for was not closed.
     """
 
     parameters: dict[str, Action] = field(default_factory=dict)
@@ -118,7 +132,11 @@ class Inference:
     regions: tuple[str, ...] = ()
     pins: list[Pin] = field(default_factory=list)
     mirrors: Mirrors = field(default_factory=Mirrors)
+    broken: list[Pin] = field(default_factory=list)
     forced: list[frozenset[str]] = field(default_factory=list)
+    tested: list[list[Tested]] = field(default_factory=list)
+    refused: list[list[Node]] = field(default_factory=list)
+    lost: bool = False
 
     def report(self, problem: ConversionError) -> None:
         """Collect a problem, once per place."""
@@ -144,11 +162,36 @@ def infer(
         regions: paths of modules that run on both strands; their results are open.
         symmetrise_buffers: a buffer that is not invariant is to be averaged instead of refused.
     """
+    settings = (traces, inputs, outputs, regions, symmetrise_buffers, dict[Any, int | None]())
+    hints: tuple[Hint, ...] = ()
+    result = _solve(*settings, hints)
+    for _ in range(RESTARTS):
+        found = next(
+            ((r, h) for h in _hints(traces, result) if _helps(r := _solve(*settings, (*hints, h)), result)), None
+        )
+        if found is None:
+            break
+        result, hints = found[0], (*hints, found[1])
+    return result
+
+
+def _solve(
+    traces: list[Trace],
+    inputs: list[Action | None],
+    outputs: list[Spec | str],
+    regions: tuple[str, ...],
+    symmetrise_buffers: bool,
+    memory: dict[Any, int | None],
+    hints: tuple[Hint, ...],
+) -> Inference:
     result = Inference(regions=regions)
     for trace in traces:
-        _Walk(trace, result).run(inputs)
+        _Walk(trace, result, hints, memory).run(inputs)
     for problem in result.mirrors.problems:
         result.report(problem)
+    for pin in result.pins:
+        with suppress(Mismatch), ax.attempt():
+            constants.complete(pin)
     filters = _open_filters(traces[0], result.values[0])
     _pin_outputs(traces, result, outputs)
     result.forced = [carriers for term, carriers in filters if ax.is_trivial(term)]
@@ -160,29 +203,85 @@ def infer(
             result.averaged[broken.const.buffer] = action
         else:
             result.report(constants.refusal(broken, action))
+            result.broken.append(broken)
     return result
+
+
+def _hints(traces: list[Trace], result: Inference) -> Iterator[Hint]:
+    """Where stretches could begin so that the first problem of a solution goes away."""
+    walks = [*zip(traces, result.values, result.refused, strict=True)]
+    places = {p.where.node for p in result.broken}
+    for trace, env, refused in walks:
+        if refused:
+            yield from earlier(trace, env, refused[:1])
+            return
+    for trace, env, _ in walks:
+        nodes = [n for n in trace.nodes if n.name in places]
+        for group in [nodes, *([n] for n in nodes)][: 1 if len(nodes) == 1 else None]:
+            yield from earlier(trace, env, group)
+        if nodes:
+            return
+
+
+def _helps(new: Inference, old: Inference) -> bool:
+    """Whether a solution with another hint is nearer to one without problems."""
+    first = old.problems[0]
+    return not new.lost and (first.what, first.where) not in {(p.what, p.where) for p in new.problems}
 
 
 class _Walk:
     """One pass over one trace."""
 
-    def __init__(self, trace: Trace, result: Inference) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        result: Inference,
+        hints: tuple[Hint, ...] | None = None,
+        memory: dict[Any, int | None] | None = None,
+    ) -> None:
         self.trace, self.result = trace, result
         self.env: dict[str, Any] = {}
         self.swaps: list[Swap] = []
+        self.refused: list[Node] = []
+        self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory)
+        self.shapes_only = _shapes_only(trace)
         result.values.append(self.env)
 
     def run(self, inputs: list[Action | None]) -> None:
+        """Infer every result; a refused node opens a stretch, unless the walk is without hints (None)."""
         self._sources(inputs)
+        before = len(self.result.problems)
+        self._nodes()
+        if self.stretches is not None:
+            self.stretches.finish()
+            for problem in self.stretches.problems:
+                self.result.report(problem)
+            self.result.lost |= self.stretches.lost
+            self.result.tested.append(self.stretches.tested)
+        self._order_problems(before)
+        pair_parameters(self.trace, self.env, self.swaps, self.result.mirrors)
+
+    def _order_problems(self, before: int) -> None:
+        """Put the problems of this walk in graph order: those of stretches were found late."""
+        place = {n.name: i for i, n in enumerate(self.trace.nodes)}
+        mine = self.result.problems[before:]
+        self.result.problems[before:] = sorted(mine, key=lambda p: place.get(p.where.node or "", -1) if p.where else -1)
+        still = {p.where.node for p in mine if p.where}
+        self.result.refused.append([n for n in self.refused if n.name in still])
+
+    def _nodes(self) -> None:
         for node in self.trace.nodes:
-            if node.op is operator.getitem:
+            if not self._in_region(node) and self.stretches is not None and self.stretches.takes(node):
+                continue
+            if node.name in self.shapes_only and isinstance(node.value, Tensor):
+                self.env[node.name] = _unknown(node.value)
+            elif node.op is operator.getitem:
                 whole = self.env.get(node.args[0].name)
                 self.env[node.name] = None if whole is None else whole[node.args[1]]
             elif self._in_region(node):
                 self.env[node.name] = pytree.tree_map(self._open, node.value)
             elif not op_name(node.op).startswith(("_assert", "sym_")):
                 self.env[node.name] = self._node(node)
-        pair_parameters(self.trace, self.env, self.swaps, self.result.mirrors)
 
     def _in_region(self, node: Node) -> bool:
         return any(path in self.result.regions for path, _ in node.scope)
@@ -244,7 +343,7 @@ class _Walk:
 
         def fill(leaf: Any) -> Any:
             if not isinstance(leaf, Ref):
-                return leaf
+                return widened(leaf)
             value = self.env[leaf.name]
             if isinstance(value, Const):
                 return value.value
@@ -252,10 +351,11 @@ class _Walk:
 
         args, kwargs = pytree.tree_map(fill, (node.args, node.kwargs))
         if shape_only and node.value.dtype != torch.float32 and "dtype" not in kwargs:
-            kwargs = {**kwargs, "dtype": node.value.dtype}
+            kwargs = {**kwargs, "dtype": widened(node.value.dtype)}
         blank = op_name(node.op) in ("empty", "empty_like", "new_empty")  # filled later, or never read
         try:
-            found = node.op(*args, **kwargs)
+            with double_precision():
+                found = node.op(*args, **kwargs)
             value = pytree.tree_map(lambda v: _constant(v, blank) if isinstance(v, Tensor) else v, found)
         except Exception as fact:
             self.result.report(self._uncovered(node, f"evaluating it failed: {fact}"))
@@ -276,9 +376,9 @@ class _Walk:
             self.result.report(self._uncovered(node, "the size of its result depends on the values of a tensor"))
             return None
         if function is None:
-            self.result.report(self._uncovered(node, "no rule says how reverse complement passes through it"))
-            return None
+            return self._refused(node, self._uncovered(node, "no rule says how reverse complement passes through it"))
         site, known = Site(node, self.result.pins), len(self.result.pins)
+        problem: ConversionError | None = None
         wants_constants, takes_ids = getattr(function, "settings", (False, False))
         args, kwargs = self._operands(site, wants_constants)
         try:
@@ -293,17 +393,27 @@ class _Walk:
                 for pin in site.pins[known:]:
                     constants.complete(pin)
         except Refusal as fact:
-            self.result.report(fact.at(node.where, _got(args, kwargs)))
+            problem = fact.at(node.where, _got(args, kwargs))
         except Mismatch as fact:
-            self.result.report(_disagreement(node, fact, _got(args, kwargs)))
+            problem = _disagreement(node, fact, _got(args, kwargs))
         except (TypeError, IndexError, KeyError, AttributeError, ValueError) as fact:
-            self.result.report(self._uncovered(node, f"its rule does not cover this call: {fact}"))
-        else:
-            for refusal in site.deferred:
-                self.result.report(refusal.at(node.where, _got(args, kwargs)))
-            self.swaps += site.swaps
-            return value
-        return None
+            problem = self._uncovered(node, f"its rule does not cover this call: {fact}")
+        if problem is not None:
+            del self.result.pins[known:]
+            return self._refused(node, problem)
+        for refusal in site.deferred:
+            self.result.report(refusal.at(node.where, _got(args, kwargs)))
+        self.swaps += site.swaps
+        return value
+
+    def _refused(self, node: Node, problem: ConversionError) -> Any:
+        """Open a stretch at a node without result; its action, if the law holds for the node alone."""
+        self.refused.append(node)
+        if self.stretches is None:
+            self.result.report(problem)
+            return None
+        self.stretches.begin(node, problem)
+        return self.env.get(node.name)
 
     def _operands(self, site: Site, constants: bool) -> Any:
         def fill(leaf: Any) -> Any:
@@ -326,6 +436,14 @@ class _Walk:
             why=why,
             do="register one with rcps_convert.rule, or write this step with operators that have one",
         )
+
+
+def _shapes_only(trace: Trace) -> set[str]:
+    """Results of which only the shape is read."""
+    outputs = {o.name for o in trace.outputs if isinstance(o, Ref)}
+    read = {r for n in trace.nodes if op_name(n.op) not in SHAPE_ONLY for r in n.refs()}
+    shaped = {r for n in trace.nodes if op_name(n.op) in SHAPE_ONLY for r in n.refs()}
+    return shaped - read - outputs - set(trace.sources) - {n.name for n in trace.nodes if is_inplace(n.op)}
 
 
 def _constant(value: Tensor, blank: bool) -> Const:

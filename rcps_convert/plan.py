@@ -17,6 +17,7 @@ from .boundary import LengthRule, guard, symmetrise
 from .errors import ConversionError, gather
 from .modules import fresh_copy, own_classes, owner
 from .norm import fold, pool
+from .stretch import Tested
 from .tie import attach, attach_mirror, make_tie
 from .verify import Verification
 
@@ -103,6 +104,7 @@ class ConversionPlan:
         norms: norm layers that share statistics.
         symmetrisers: submodules that run on both strands.
         lengths: at which lengths each input's model is exact, where not at all.
+        tested: stretches of the graph whose action was established by testing.
         averaged: buffers to replace by the mean with their mirror image.
         unused: parameters no forward uses; left alone.
         init: ``"keep"`` or ``"project"``.
@@ -121,6 +123,7 @@ class ConversionPlan:
     norms: list[SharedNorm] = field(default_factory=list)
     symmetrisers: list[Symmetriser] = field(default_factory=list)
     lengths: list[LengthRule] = field(default_factory=list)
+    tested: list[Tested] = field(default_factory=list)
     averaged: dict[str, Action] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     init: str = "keep"
@@ -272,6 +275,7 @@ class ConversionPlan:
                 f"symmetriser at {s.path}: runs on its input {s.given} and its mirror image, results averaged; "
                 f"its {s.parameters:,} parameters stay untied, and this submodule costs two passes"
             )
+        lines += [f"tested {t}" for t in self.tested]
         lines += [f"buffer {name}: averaged with its mirror image, {action}" for name, action in self.averaged.items()]
         for rule in self.lengths:
             near = ", ".join(str(n) for n in (*rule.nearest(rule.start)[:1], rule.start, *rule.nearest(rule.start)[1:]))

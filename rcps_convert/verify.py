@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,13 @@ from .hooks import hook_of
 from .modules import Example, call, fresh_copy, leaves, mode, owner, undisturbed_rng, with_leaves
 from .norm import Fold, Pool
 from .specs import input_actions, output_specs
-from .trace import Trace, interpret
+from .trace import Trace, double_precision, interpret, widened
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 """Largest relative deviation taken for rounding, by the precision the model could run in."""
+
+ROUNDED_CONSTANTS = 1e-6
+"""The same in float64 for a model with constants that float32 rounded, which obeys the law only to their rounding."""
 
 VARIED = 1e-12
 """Relative change of the outputs between two inputs above which they depend on the sequence."""
@@ -133,6 +136,9 @@ def check_equivariance(
 class Probe:
     """A private copy of a model, in the best precision it runs in, with random inputs for it.
 
+    In float64 the casts to float32 inside the forward are casts to float64, and tensors it makes are float64, so
+    that the model is measured rather than its rounding. What cannot be run so is run in float32.
+
     Args:
         model: copied, never touched.
         example: what it is called with.
@@ -168,9 +174,10 @@ class Probe:
     def outputs(self, drawn: list[Any], training: bool = False) -> Any:
         """The model's outputs, without dropout, other randomness fixed."""
         torch.manual_seed(0)
+        wide = _in_double() if self.dtype == torch.float64 else nullcontext()
         with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
-            with _without_dropout(), _statistics_kept(self.model):
+            with _without_dropout(), _statistics_kept(self.model), wide:
                 out = call(self.model, with_leaves(self.example, drawn))
         return pytree.tree_map(lambda y: y.detach() if isinstance(y, Tensor) else y, out)
 
@@ -201,6 +208,20 @@ class Probe:
             if isinstance(hook, Pool):
                 noise = (noise + noise[hook.table.to(noise.device)]) / 2
             value.copy_(value * noise.exp() if positive else value + noise)  # type: ignore[operator,union-attr]
+
+
+@contextmanager
+def _in_double() -> Iterator[None]:
+    """Casts to float32 are casts to float64, and so are new tensors."""
+
+    class Wide(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is Tensor.float:
+                return args[0].double()
+            return func(*(widened(a) for a in args), **{k: widened(v) for k, v in (kwargs or {}).items()})
+
+    with Wide(), double_precision():
+        yield
 
 
 @contextmanager

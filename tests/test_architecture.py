@@ -39,6 +39,8 @@ LAYERS = (
     "constants",
     "mirror",
     "outputs",
+    "law",
+    "stretch",
     "infer",
     "readout",
     "tie",

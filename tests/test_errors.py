@@ -120,7 +120,7 @@ class Ramp(nn.Module):
 class Halves(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         left, right = h.chunk(2, -1)  # here
-        return left - right
+        return left - 2 * right
 
 
 class RunningMean(nn.Module):

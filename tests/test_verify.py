@@ -88,16 +88,33 @@ def test_non_finite_outputs_are_no_success() -> None:
     assert check_equivariance(Infinite(), EXAMPLE).error == float("inf")
 
 
-def test_float32_models_are_checked_in_float32() -> None:
-    class HardCoded(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.randn(4))
+class HardCoded(nn.Module):
+    """Casts to float32, and makes float32 tensors, in its forward."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.einsum("ncl,c->n", x.float(), (self.weight + self.weight.flip(0)))
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4))
 
+    def forward(self, x: Tensor) -> Tensor:
+        third = torch.full((1,), 1 / 3) + torch.zeros(1, dtype=torch.float32)
+        return torch.einsum("ncl,c->n", x.float() * third, (self.weight + self.weight.flip(0)))
+
+
+def test_casts_to_float32_are_widened() -> None:
     report = check_equivariance(HardCoded(), EXAMPLE)
+    assert report.dtype == torch.float64
+    assert report.error < 1e-14
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_models_that_only_run_in_float32_are_checked_in_float32() -> None:
+    class Checked(HardCoded):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.weight.dtype == torch.float64:
+                raise RuntimeError("not implemented for 'Double'")
+            return super().forward(x)
+
+    report = check_equivariance(Checked(), EXAMPLE)
     assert report.dtype == torch.float32
     assert report
     assert report.tolerance == 1e-3

@@ -35,6 +35,7 @@ from .terms import nearest as nearest
 from .terms import permutation as permutation
 from .terms import product as product
 from .terms import regular as regular
+from .terms import replaced as replaced
 from .terms import role as role
 from .terms import same as same
 from .terms import signs as signs

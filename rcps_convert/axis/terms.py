@@ -238,6 +238,16 @@ def walk(term: Axis) -> Axis:
     return term
 
 
+def replaced(term: Axis, known: Callable[[Var], Axis]) -> Axis:
+    """The term with every unbound variable replaced by what `known` says of it; nothing is bound."""
+    term = walk(term)
+    if isinstance(term, Var):
+        return known(term)
+    if isinstance(term, Prod):
+        return product(replaced(f, known) for f in term.factors)
+    return total(replaced(p, known) for p in term.parts) if isinstance(term, Sum) else term
+
+
 def _flat(terms: Iterable[Axis], kind: type[Sum] | type[Prod]) -> Iterator[Axis]:
     for t in terms:
         if isinstance(t, kind):

@@ -26,13 +26,16 @@ def embedding(node: Any, weight: Any, ids: Any, *settings: Any) -> Action:
 
 
 def _numbered(node: Any, weight: Action, ids: Const) -> Action:
-    """Rows by constant ids: a learned embedding of positions 0, 1, 2, ... is an axis like any other."""
+    """Rows by constant ids: a learned embedding of positions 0, 1, 2, ... is an axis like any other.
+
+    Of other ids, such as buckets of distances, the rows are permuted as the places of the ids are.
+    """
     rows, count = weight.axes[0], ids.value.shape[-1] if ids.value.dim() else 0
     first = int(ids.value.flatten()[0]) if count else 0
     in_order = torch.arange(first, first + count)
     if not count or not torch.equal(ids.value, in_order.expand_as(ids.value)):
-        ax.unify(rows, ax.trivial(rows.size))
-        return Action((*node.constant(ids).axes, weight.axes[1]))
+        ax.forbid_sign(rows)
+        return Action((*node.constant(ids, rows).axes, weight.axes[1]))
     taken = ax.split(rows, [first, count, rows.size - first - count])[1]
     lead = [ax.Var(s, unsigned=True) for s in ids.value.shape[:-1]]
     return Action((*lead, taken, weight.axes[1]))

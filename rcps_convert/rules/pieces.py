@@ -318,12 +318,17 @@ def index(node: Any, x: Any, where: list[Any]) -> Action:
 
 
 def _indexed(node: Any, x: Action, dim: int, index: Any) -> Action:
-    if isinstance(index, Action) or index.value.dim() != 1:
+    if isinstance(index, Action):
         _refuse_index()
-    table = index.value
+    table, term = index.value, x.axes[dim]
+    if isinstance(ax.walk(term), ax.Var) and table.dtype != torch.bool and len(table.unique()) < table.numel():
+        ax.forbid_sign(term)
+        places = node.constant(Const(table % max(1, term.size), index.buffer), term).axes  # rows of a table
+        return Action((*x.axes[:dim], *places, *x.axes[dim + 1 :]), x.value)
+    if table.dim() != 1:
+        _refuse_index()
     if table.dtype == torch.bool:
         table = table.nonzero().flatten()
-    term = x.axes[dim]
     ax.trivialise(term)
     out = ax.trivial(len(table)) if ax.is_trivial(term) else _taken(term, table % max(1, term.size))
     return x.with_axis(dim, out)

@@ -1,0 +1,210 @@
+"""Stretches of the graph whose action is established by testing: what is found, and what must not be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rcps_convert import BreaksSymmetryError, NoRuleError, check_equivariance, plan_conversion
+from rcps_convert import axis as ax
+from rcps_convert.action import Action
+from rcps_convert.law import Law
+from rcps_convert.modules import fresh_copy
+from rcps_convert.registry import Const
+from rcps_convert.trace import Source, trace
+
+TOLERANCE = 1e-10
+EXAMPLE = torch.zeros(2, 4, 24)
+
+
+class Middle(nn.Module):
+    """Something parameter-free between a convolution and a mean over positions. (N, 4, 24) -> (N, 3)."""
+
+    def __init__(self, middle: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.middle = middle
+        self.stem = nn.Conv1d(4, 8, 5, padding=2)
+        with torch.no_grad():
+            width = middle(torch.zeros(2, 8, 24)).shape[1]
+        self.out = nn.Conv1d(width, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.middle(torch.relu(self.stem(x)))).tanh().mean(-1)
+
+
+def folded(h: Tensor) -> Tensor:
+    """The two halves of a length, laid over each other."""
+    left, right = h.chunk(2, -1)
+    return torch.maximum(left, right.flip(-1))
+
+
+def difference(h: Tensor) -> Tensor:
+    """Changes its sign."""
+    left, right = h.chunk(2, -1)
+    return left - right
+
+
+def both_ends(h: Tensor) -> Tensor:
+    """The outer thirds, one turned round, as channels."""
+    first, _, last = h.split(8, -1)
+    return torch.cat([first, last.flip(-1), first.flip(-1), last], 1).sum(1, keepdim=True)
+
+
+def rolled(h: Tensor) -> Tensor:
+    """Each position with its neighbours, the ends joined."""
+    return torch.maximum(h.roll(1, -1), h.roll(-1, -1)) - h
+
+
+def neighbours(h: Tensor) -> Tensor:
+    """Sums of neighbours in a circle: reversed about another point than the positions themselves."""
+    return h + h.roll(1, -1)
+
+
+def gathered(h: Tensor) -> Tensor:
+    """Every second position and its mirror image, by a constant list of places."""
+    places = torch.arange(0, 24, 2)
+    return h[..., places] + h[..., 23 - places].flip(-1)
+
+
+def sorted_ends(h: Tensor) -> Tensor:
+    """Cumulative maxima from both sides."""
+    return h.cummax(-1).values + h.flip(-1).cummax(-1).values.flip(-1)
+
+
+ACCEPTED = [folded, difference, both_ends, rolled, neighbours, gathered, sorted_ends]
+
+
+@pytest.mark.parametrize("middle", ACCEPTED, ids=lambda f: f.__name__)
+def test_found_and_exact(middle: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    model = Middle(middle)
+    plan = plan_conversion(model, EXAMPLE)
+    assert not plan.problems, str(plan)
+    assert plan.tested
+    assert "tested at (the model itself) (" in str(plan)
+    assert "test_stretch.py" in str(plan.tested[0].where)
+    assert plan.verification is not None
+    assert plan.verification.error < TOLERANCE
+    assert check_equivariance(plan.apply(model), EXAMPLE, tolerance=TOLERANCE)
+
+
+def one_side(h: Tensor) -> Tensor:
+    return h.chunk(2, -1)[0]
+
+
+def unequal(h: Tensor) -> Tensor:
+    left, right = h.chunk(2, -1)
+    return left.flip(-1) + 2 * right
+
+
+def shifted(h: Tensor) -> Tensor:
+    return h + 2 * h.roll(1, -1)
+
+
+def cumulative(h: Tensor) -> Tensor:
+    return h.cummax(-1).values
+
+
+def masked(h: Tensor) -> Tensor:
+    """Scores of -1e9 must not hide that the mask is causal."""
+    scores = torch.einsum("bci,bcj->bij", h, h)
+    return (scores.masked_fill(torch.ones(24, 24).triu(1) > 0, -1e9).softmax(-1) @ h.mT).mT
+
+
+@pytest.mark.parametrize("middle", [one_side, unequal, shifted, cumulative, masked], ids=lambda f: f.__name__)
+def test_not_found(middle: Callable[[Tensor], Tensor]) -> None:
+    plan = plan_conversion(Middle(middle), EXAMPLE)
+    assert plan.problems
+    assert isinstance(plan.problems[0], (BreaksSymmetryError, NoRuleError))
+    place = plan.problems[0].where
+    assert place is not None
+    assert "test_stretch.py" in str(place)
+
+
+def test_the_first_problem_is_reported() -> None:
+    """Where nothing is found, what the rule said of the first node stands."""
+    (problem,) = plan_conversion(Middle(one_side), EXAMPLE).problems
+    assert problem.what == "chunk cuts a length of 24 into pieces of 12, 12"
+    assert problem.why == "under reverse complement the first piece becomes the last"
+
+
+def test_weights_do_not_belong_to_a_stretch() -> None:
+    class Weighted(Middle):
+        def __init__(self) -> None:
+            super().__init__(lambda h: h)
+            self.weight = nn.Parameter(torch.randn(8, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            left, right = self.stem(x).chunk(2, -1)
+            return self.out(left * self.weight + right.flip(-1) * self.weight).tanh().mean(-1)
+
+    assert plan_conversion(Weighted(), EXAMPLE).problems
+
+
+# --- the law of a piece of graph ----------------------------------------------------------------
+
+
+class Swap(nn.Module):
+    """Torn pairs: (2, N, C) -> (N, 2 C)."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.cat([h[-2], h[-1]], -1)
+
+
+def law(model: nn.Module, *given: Action, constants: tuple[Tensor, ...] = ()) -> Law:
+    values = tuple(torch.randn(a.shape) for a in given)
+    traced = trace(fresh_copy(model), (*values, *constants))
+    known: list[Action | Const] = [*given, *(Const(c) for c in constants)]
+    names = [n for n, s in traced.sources.items() if isinstance(s, Source)]
+    return Law(
+        traced.nodes, traced.nodes[-1:], dict(zip(names, known, strict=True)), dict.fromkeys(names, torch.float32)
+    )
+
+
+def test_open_axes_pass_through() -> None:
+    channels = ax.Var(5)
+    found = law(Swap(), Action((ax.regular(2), ax.batch(3), channels))).find()
+    assert found is not None
+    (action,) = found.values()
+    assert ax.free(action.axes[1]) == [channels]
+    ax.unify(channels, ax.permutation([4, 1, 2, 3, 0]))
+    assert ax.same(action.axes[1], ax.product([ax.regular(2), ax.permutation([4, 1, 2, 3, 0])]))
+
+
+def test_open_axes_that_lose_their_sign_are_marked() -> None:
+    class Sizes(nn.Module):
+        def forward(self, h: Tensor) -> Tensor:
+            return torch.cat([h[-2], h[-1]], -1).relu()
+
+    channels = ax.Var(5)
+    assert law(Sizes(), Action((ax.regular(2), ax.batch(3), channels))).find() is not None
+    assert channels.unsigned
+
+
+@pytest.mark.parametrize("known", [ax.trivial(2), ax.regular(2)], ids=["fixed", "swapped"])
+def test_an_open_axis_of_two_is_not_taken_for_either(known: ax.Axis) -> None:
+    """One entry of an open pair: true only if the pair does not swap."""
+
+    class First(nn.Module):
+        def forward(self, h: Tensor) -> Tensor:
+            return h[0]
+
+    assert law(First(), Action((ax.Var(2), ax.batch(3)))).find() is None
+    assert (law(First(), Action((known, ax.batch(3)))).find() is not None) == ax.is_trivial(known)
+
+
+def test_constants_take_part() -> None:
+    class Weighted(nn.Module):
+        def forward(self, h: Tensor, w: Tensor) -> Tensor:
+            return h * w
+
+    even, odd = torch.tensor([1.0, 3.0, 1.0]), torch.tensor([1.0, 0.0, -1.0])
+    x = Action((ax.batch(3), ax.length(3)))
+    (action,) = (law(Weighted(), x, constants=(even,)).find() or {}).values()
+    assert not ax.has_sign(action.axes[1])
+    (action,) = (law(Weighted(), x, constants=(odd,)).find() or {}).values()
+    assert ax.has_sign(action.axes[1])
+    assert law(Weighted(), x, constants=(torch.tensor([1.0, 2.0, 3.0]),)).find() is None
