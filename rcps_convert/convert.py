@@ -319,7 +319,7 @@ class _Planner:
         module = self.model.get_submodule(node.where.path)
         if needs_statistics(module):
             self.plan.norms.append(SharedNorm(node.where.path, channel, folds(channel)))
-        elif not isinstance(module, torch.nn.modules.batchnorm._NormBase) and op_name(node.op) == "batch_norm":
+        elif _keeps_statistics(node) and not isinstance(module, torch.nn.modules.batchnorm._NormBase):
             self.plan.problems.append(
                 NoRuleError(
                     "a functional batch norm keeps its own statistics",
@@ -374,6 +374,11 @@ class _Planner:
             why="a rule or a custom operator is wrong" + (": this is the first node whose law fails" if where else ""),
             do="report the operator named here, or register a corrected rule for it",
         )
+
+
+def _keeps_statistics(node: Any) -> bool:
+    """Whether a batch norm has running statistics; without, it standardises what it is given, such as a weight."""
+    return op_name(node.op) == "batch_norm" and node.args[3] is not None
 
 
 def _longest(chains: set[tuple[ax.Step, ...]]) -> list[tuple[ax.Step, ...]]:

@@ -27,8 +27,9 @@ from .mirror import Mirrors, Swap, pair_parameters
 from .outputs import AUTO, pin_output
 from .registry import RULES, Const, is_pointwise, op_name, require_no_ids
 from .rules.pointwise import pointwise
+from .scalars import find_scalars
 from .stretch import Hint, Stretches, Tested, earlier
-from .trace import Node, Ref, Trace, double_precision, is_inplace, widened
+from .trace import Node, Ref, Trace, double_precision, is_inplace, storage_roots, widened, written_refs
 
 SHAPE_ONLY = {
     "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty",
@@ -185,8 +186,10 @@ def _solve(
     hints: tuple[Hint, ...],
 ) -> Inference:
     result = Inference(regions=regions)
-    for trace in traces:
-        _Walk(trace, result, hints, memory).run(inputs)
+    walks = [_Walk(trace, result, hints, memory) for trace in traces]
+    for walk in walks:
+        walk.run(inputs)
+    _free_apart(walks, result)
     for problem in result.mirrors.problems:
         result.report(problem)
     for pin in result.pins:
@@ -245,6 +248,7 @@ class _Walk:
         self.refused: list[Node] = []
         self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory)
         self.shapes_only = _shapes_only(trace)
+        self.scalars = find_scalars(trace)
         result.values.append(self.env)
 
     def run(self, inputs: list[Action | None]) -> None:
@@ -259,7 +263,8 @@ class _Walk:
             self.result.lost |= self.stretches.lost
             self.result.tested.append(self.stretches.tested)
         self._order_problems(before)
-        pair_parameters(self.trace, self.env, self.swaps, self.result.mirrors)
+        pair_parameters(self.trace, self.env, self.scalars, self.swaps, self.result.mirrors)
+        self._refuse_changes()
 
     def _order_problems(self, before: int) -> None:
         """Put the problems of this walk in graph order: those of stretches were found late."""
@@ -312,7 +317,8 @@ class _Walk:
                 self.env[name] = self.result.statistics.setdefault(source.target, _unknown(source.value))
             elif name in self.trace.written:
                 self.env[name] = None
-                self._refuse_written(source.target)
+                if name not in self.scalars:
+                    self._refuse_written(source.target)
             else:
                 buffer = source.target if source.kind == "buffer" else None
                 self.env[name] = Const(source.value.detach().clone(), buffer)
@@ -327,7 +333,20 @@ class _Walk:
             )
         )
 
+    def _refuse_changes(self) -> None:
+        """Report operators that change a parameter in place."""
+        roots = storage_roots(self.trace.nodes)
+        for node in self.trace.nodes:
+            for name in {roots.get(r, r) for r in written_refs(node)}:
+                source = self.trace.sources.get(name)
+                if source is not None and source.kind == "parameter":
+                    self.result.report(_changed(node, source.target))
+
     def _node(self, node: Node) -> Any:
+        if node.name in self.scalars.private:
+            return None
+        if node.name in self.scalars.numbers:
+            return Action(tuple(ax.trivial(1) for _ in node.shape))
         operands = [self.env.get(r) for r in node.refs()]
         if any(o is None for o in operands):
             return None
@@ -386,6 +405,8 @@ class _Walk:
                 if not takes_ids:
                     require_no_ids(pytree.tree_leaves((args, kwargs)), site)
                 value = function(site, *args, **kwargs)
+                if written_refs(node) and not is_inplace(node.op):
+                    raise ValueError("it writes into another of its operands, such as out=")
                 if is_inplace(node.op):
                     for before, after in zip(args[0].axes, value.axes, strict=True):
                         ax.unify(before, after)
@@ -444,6 +465,15 @@ def _shapes_only(trace: Trace) -> set[str]:
     read = {r for n in trace.nodes if op_name(n.op) not in SHAPE_ONLY for r in n.refs()}
     shaped = {r for n in trace.nodes if op_name(n.op) in SHAPE_ONLY for r in n.refs()}
     return shaped - read - outputs - set(trace.sources) - {n.name for n in trace.nodes if is_inplace(n.op)}
+
+
+def _changed(node: Node, parameter: str) -> ConversionError:
+    return NoRuleError(
+        f"{op_name(node.op)} changes the parameter {parameter} in forward",
+        where=node.where,
+        why="a tied parameter is computed whenever it is read, so what is written into it would be lost",
+        do="change it between training steps, or compute a changed one and use that (w.clamp(-1, 1))",
+    )
 
 
 def _constant(value: Tensor, blank: bool) -> Const:
@@ -550,6 +580,18 @@ def _all_axes(result: Inference) -> Iterable[Axis]:
                 yield from action.axes
     for pin in result.pins:
         yield from pin.action.axes
+
+
+def _free_apart(walks: list[_Walk], result: Inference) -> None:
+    """Parameters that only go into numbers need no law."""
+    read: set[str] = set()
+    for walk in walks:
+        refs = {r for n in walk.trace.nodes if n.name not in walk.scalars for r in n.refs()}
+        refs |= {leaf.name for leaf in walk.trace.outputs if isinstance(leaf, Ref)}
+        read |= {walk.trace.sources[r].target for r in refs & walk.trace.sources.keys()}
+    for name in result.parameters.keys() - read:
+        for term in result.parameters[name].axes:
+            ax.trivialise(term)
 
 
 def _shown_axes(traces: list[Trace], result: Inference) -> Iterable[Axis]:

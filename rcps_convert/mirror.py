@@ -17,7 +17,8 @@ from . import axis as ax
 from .action import Action
 from .errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal, Where
 from .registry import Const, op_name
-from .trace import Node, Ref, Trace, is_inplace
+from .scalars import Scalars
+from .trace import Node, Ref, Trace, written_refs
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,19 @@ class Mirrors:
         return found or next((image for image, own in self.originals.items() if own == name), None)
 
 
-def pair_parameters(trace: Trace, env: dict[str, Any], swaps: Sequence[Swap], mirrors: Mirrors) -> None:
+def pair_parameters(
+    trace: Trace, env: dict[str, Any], scalars: Scalars, swaps: Sequence[Swap], mirrors: Mirrors
+) -> None:
     """Find the parameters behind pairs of results, and make their actions agree.
 
     Args:
         trace: a traced model.
         env: what is known of each of its results: `Action`, `Const`, or None.
+        scalars: what of it stands apart from the inputs.
         swaps: pairs that rules stated.
         mirrors: gets what is found.
     """
-    pairing = _Pairing(trace, env, mirrors)
+    pairing = _Pairing(trace, env, scalars, mirrors)
     for swap in swaps:
         where = next(n.where for n in trace.nodes if n.name == swap.node)
         try:
@@ -87,8 +91,8 @@ def _problem(fact: Refusal | ax.Mismatch, where: Where) -> ConversionError:
 class _Pairing:
     """Walks back from two results, in step, to the parameters they were computed from."""
 
-    def __init__(self, trace: Trace, env: dict[str, Any], mirrors: Mirrors) -> None:
-        self.trace, self.env, self.mirrors = trace, env, mirrors
+    def __init__(self, trace: Trace, env: dict[str, Any], scalars: Scalars, mirrors: Mirrors) -> None:
+        self.trace, self.env, self.scalars, self.mirrors = trace, env, scalars, mirrors
         self.nodes = {n.name: n for n in trace.nodes}
         self.paired: set[str] = set()
 
@@ -102,7 +106,8 @@ class _Pairing:
             return
         self.paired |= {image, original}
         nodes = [self.nodes.get(n) for n in (image, original)]
-        if not all(nodes) or not _computed_alike(nodes[0], nodes[1]):  # type: ignore[arg-type]
+        number = image in self.scalars or original in self.scalars  # no rule has looked at how it was computed
+        if number or not all(nodes) or not _computed_alike(nodes[0], nodes[1]):  # type: ignore[arg-type]
             _refuse_unlike(*(op_name(n.op) if n else "a constant" for n in nodes))
         for a, b in zip(nodes[0].refs(), nodes[1].refs(), strict=True):  # type: ignore[union-attr]
             self.pair(a, b)
@@ -137,7 +142,9 @@ class _Pairing:
                 do="do the same with the weights of both directions, or keep it out of forward",
             )
             for node in self.trace.nodes
-            if node.name in live - swapping - self.paired and tensors & set(node.refs())
+            if node.name in live - swapping - self.paired
+            and node.name not in self.scalars
+            and tensors & set(node.refs())
         ]
 
 
@@ -145,7 +152,7 @@ def _live(trace: Trace) -> set[str]:
     """Nodes on which the outputs depend; a parametrized layer may look at its weights more often than it uses them."""
     live = {leaf.name for leaf in trace.outputs if isinstance(leaf, Ref)}
     for node in reversed(trace.nodes):
-        if node.name in live or is_inplace(node.op):
+        if node.name in live or written_refs(node):
             live |= {node.name, *node.refs()}
     return live
 

@@ -57,29 +57,35 @@ def own_classes(model: nn.Module) -> None:
         if parametrize.is_parametrized(module):
             cls = type(module)
             module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
-            own_weights(module)
+            keep_copyable(module)
 
 
-def own_weights(module: nn.Module) -> None:
-    """Keep the list of weights that a recurrent layer makes for itself up to date and copyable.
+def keep_copyable(module: nn.Module) -> None:
+    """Let ``deepcopy`` take the values of what a parametrized module keeps of its last call.
 
-    Parametrized, such a layer makes its list anew at each call, of tensors that autograd has computed, which
-    ``deepcopy`` refuses; a copy needs only their values. No longer parametrized, it needs its parameters back.
+    A recurrent layer keeps the weights it was called with; when they were computed, ``deepcopy`` would
+    refuse them. One that is no longer parametrized gets its parameters back.
     """
-    if not isinstance(module, nn.RNNBase):
-        return
     if parametrize.is_parametrized(module):
-        type(module).__deepcopy__ = _copy_with_values  # type: ignore[attr-defined]
-    else:
+        own = vars(type(module)).get("__deepcopy__")  # torch's, unless the user's class has one
+        if own is not None and not isinstance(own, _CopyOfValues):
+            type(module).__deepcopy__ = _CopyOfValues(own)  # type: ignore[attr-defined]
+    elif isinstance(module, nn.RNNBase):
         module._init_flat_weights()
 
 
-def _copy_with_values(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    memo.update({k: v for k, v in _computed(module).items() if k not in memo})
-    twin = module.__new__(type(module))
-    memo[id(module)] = twin
-    twin.__dict__ = copy.deepcopy(module.__dict__, memo)
-    return twin
+class _CopyOfValues:
+    """A ``__deepcopy__`` that takes computed tensors as values."""
+
+    def __init__(self, copy_module: Any) -> None:
+        self.copy_module = copy_module
+
+    def __get__(self, module: nn.Module, cls: type) -> Any:
+        def copied(memo: dict[int, Any]) -> Any:
+            memo.update({k: v for k, v in _computed(module).items() if k not in memo})
+            return self.copy_module(module, memo)
+
+        return copied
 
 
 def call_arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:

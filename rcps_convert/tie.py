@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from . import axis as ax
 from .action import Action, act
 from .axis import Axis
-from .modules import own_weights, owner
+from .modules import keep_copyable, owner
 
 
 @dataclass(frozen=True)
@@ -350,7 +350,7 @@ def _register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
         order = next((c.plain_order for _, c in _chains(module)), list(module._parameters))
         parametrize.register_parametrization(module, leaf, tie, unsafe=True)
         module.parametrizations[leaf].plain_order = order  # type: ignore[union-attr,index]
-        own_weights(module)
+        keep_copyable(module)
 
 
 def ties(model: nn.Module) -> list[tuple[nn.Module, str, str, RCTie]]:
@@ -385,7 +385,7 @@ def remove(module: nn.Module, leaf: str) -> None:
     """Untie a parameter: the same `nn.Parameter` object holds the full weight, in its old place."""
     order = dict(_chains(module))[leaf].plain_order
     parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
-    own_weights(module)
+    keep_copyable(module)
     here = module._parameters
     ordered = [n for n in order if n in here] + [n for n in here if n not in order]
     module._parameters = {n: here[n] for n in ordered}

@@ -285,6 +285,16 @@ def is_inplace(op: Any) -> bool:
     return first is not None and first.alias_info is not None and first.alias_info.is_write
 
 
+def written_refs(node: Node) -> list[str]:
+    """Names of the results that a node writes into: the target of an in-place operator, or ``out=``."""
+    schema = getattr(node.op, "_schema", None)
+    if schema is None:
+        return []
+    given = {a.name: value for a, value in zip(schema.arguments, node.args, strict=False)} | node.kwargs
+    marked = [given.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return [leaf.name for leaf in pytree.tree_leaves(marked) if isinstance(leaf, Ref)]
+
+
 def is_view(op: Any) -> bool:
     """Whether an operator may return a view of its first argument."""
     schema = getattr(op, "_schema", None)
@@ -296,9 +306,10 @@ def storage_roots(nodes: list[Node]) -> dict[str, str]:
     """For each result, the result whose storage it may share."""
     roots: dict[str, str] = {}
     for node in nodes:
-        refs = node.refs()
-        shares = is_inplace(node.op) or is_view(node.op) or node.op is operator.getitem
-        if shares and refs:
+        refs = written_refs(node)
+        if is_view(node.op) or node.op is operator.getitem:
+            refs = node.refs()
+        if refs:
             roots[node.name] = roots.get(refs[0], refs[0])
     return roots
 
@@ -312,8 +323,7 @@ def _written(nodes: list[Node], sources: dict[str, Source]) -> frozenset[str]:
         if not any(r in computed for r in node.refs()):
             continue
         computed.add(node.name)
-        if is_inplace(node.op):
-            root = roots[node.name]
+        for root in (roots.get(r, r) for r in written_refs(node)):
             if root not in computed and (root in by_name or root in sources):
                 written.add(root)
     return frozenset(written)

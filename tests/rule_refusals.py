@@ -212,3 +212,18 @@ never(
     *("n2 b4 l6", "v2 n2 v5", *GRU, *GRU),
     say="runs over an axis that is no length | 2 pairs | permute its input",
 )
+
+# --- weights that are computed ----------------------------------------------------------------
+
+never(
+    "triangle of a matrix",
+    torch.tril,
+    "n2 v4 v4",
+    say="triangle of a matrix | moves below it | orthogonal | on_unsupported=",
+)
+not_yet(
+    "result written into another operand",
+    lambda x, y: torch.add(x, 1.0, out=y.clone()),
+    *("n2 v6 l5", "n2 v6 l5"),
+    say="does not cover this call | such as out=",
+)

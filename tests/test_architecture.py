@@ -34,6 +34,7 @@ LAYERS = (
     "layers",
     "hooks",
     "trace",
+    "scalars",
     "registry",
     "rules",
     "constants",

@@ -6,13 +6,10 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
 from models import BassetLike
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
 
 from rcps_convert import bake, check_equivariance, convert_model, plan_conversion
 
@@ -67,32 +64,6 @@ def test_data_parallel_training_in_two_processes(tmp_path: Path) -> None:
         output, _ = process.communicate(timeout=200)
         assert process.returncode == 0, output
         assert f"equivariant on rank {rank}" in output
-
-
-def net(wrap: Any) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        wrap(nn.Conv1d(4, 8, 5)), nn.ReLU(), wrap(nn.Conv1d(8, 8, 5)), nn.ReLU(),
-        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 2),
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "wrap", [parametrizations.weight_norm, torch.nn.utils.weight_norm], ids=["parametrized", "hook"]
-)
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-def test_weight_normed_models_convert_or_are_refused_untouched(wrap: Any) -> None:
-    model = net(wrap)
-    x = torch.randn(2, 4, 30)
-    expected = model(x)
-    plan = plan_conversion(model, torch.zeros(2, 4, 30))
-    if not plan.problems:
-        converted = plan.apply(model)
-        assert check_equivariance(converted, torch.zeros(2, 4, 30), tolerance=1e-10)
-        baked = bake(converted)
-        torch.testing.assert_close(baked(x), converted(x), rtol=0, atol=1e-6)
-        assert baked.state_dict().keys() == model.state_dict().keys()
-    assert torch.equal(model(x), expected)
 
 
 def test_averaged_model_of_a_converted_one() -> None:

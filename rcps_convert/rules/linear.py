@@ -9,7 +9,7 @@ import torch
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis
-from ..registry import refuse, rule
+from ..registry import op_name, refuse, rule
 from .common import broadcast, dim_of, forbid_signs, sum_of
 
 aten = torch.ops.aten
@@ -26,6 +26,7 @@ def linear(node: Any, x: Action, w: Action, b: Action | None = None) -> Action:
 
 
 @rule(aten.matmul.default, aten.bmm.default, aten.mm.default, aten.mv.default, aten.dot.default)
+@rule(aten.vdot.default)
 def matmul(node: Any, a: Action, b: Action) -> Action:
     """a.last = b.second to last; leading axes broadcast."""
     if len(b.axes) == 1:
@@ -66,6 +67,41 @@ def inner(node: Any, a: Action, b: Action) -> Action:
     """a.last = b.last."""
     ax.unify(a.axes[-1], b.axes[-1])
     return Action((*a.axes[:-1], *b.axes[:-1]))
+
+
+@rule(aten.kron.default)
+def kronecker(node: Any, a: Action, b: Action) -> Action:
+    """Each axis is that of a x that of b; missing ones have one entry."""
+    rank = len(node.shape)
+    ours, theirs = ([ax.trivial(1)] * (rank - len(x.axes)) + list(x.axes) for x in (a, b))
+    return Action(tuple(ax.product(pair) for pair in zip(ours, theirs, strict=True)))
+
+
+@rule(aten.matrix_exp.default)
+def matrix_exp(node: Any, x: Action) -> Action:
+    """A series of powers: rows and columns agree."""
+    ax.unify(x.axes[-2], x.axes[-1])
+    forbid_signs(x.axes[:-2])
+    return x
+
+
+@rule(aten.linalg_inv.default, aten.inverse.default)
+def inverse(node: Any, x: Action) -> Action:
+    """Rows become columns."""
+    return Action((*x.axes[:-2], x.axes[-1], x.axes[-2]))
+
+
+@rule(aten.tril.default, aten.triu.default)
+def triangle(node: Any, x: Action, diagonal: int = 0) -> Action:
+    """A triangle goes by the order of rows and columns: neither may be permuted."""
+    if not all(ax.is_trivial(t) for t in x.axes[-2:]):
+        refuse(
+            f"{op_name(node.op)}: the triangle of a matrix",
+            why="reverse complement permutes rows and columns, and what is above the diagonal moves below it",
+            do="use the whole matrix; an orthogonal weight: remove the parametrization, and penalise its distance "
+            'from orthogonality instead, or run its module on both strands with on_unsupported="both_strands"',
+        )
+    return x
 
 
 @rule(aten.linalg_vecdot.default)

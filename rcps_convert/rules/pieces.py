@@ -15,6 +15,9 @@ from .common import advance, broadcast, dim_of, same_ids, slide
 
 aten = torch.ops.aten
 
+MOST_REVERSED = 2048
+"""Longest open axis, in entries, of which a reversal may wait for what the axis turns out to be."""
+
 
 @rule(aten.cat.default, aten.concat.default, aten.concatenate.default, constants=True, ids=True)
 def cat(node: Any, tensors: list[Any], dim: int = 0) -> Action:
@@ -245,12 +248,25 @@ def _pad_length(node: Any, term: Axis, left: int, right: int) -> Axis:
     return advance(node, term, Step(1, left + right), term.size + left + right)
 
 
+def _require_commuting(node: Any, term: Axis) -> None:
+    """An open axis may still turn out as a length, such as that of a kernel; at the end it must be reversible.
+
+    The matrix that reverses it is invariant just under actions that commute with the reversal.
+    """
+    reversing = node.constant(Const(torch.eye(term.size).flip(0)))
+    for axis in reversing.axes:
+        ax.unify(axis, term)
+
+
 @rule(aten.flip.default, ids=True)
 def flip(node: Any, x: Action, dims: list[int]) -> Action:
-    """A reversal commutes with a reversal; another permutation is conjugated."""
+    """A reversal commutes with a reversal; another permutation is conjugated; an open one must commute."""
     axes = list(x.axes)
     for d in dims:
-        if not ax.lengthen(axes[d]):
+        term = ax.walk(axes[d])
+        if isinstance(term, ax.Var) and 1 < term.size <= MOST_REVERSED:
+            _require_commuting(node, term)
+        elif not ax.lengthen(axes[d]):
             axes[d] = _conjugated(axes[d], torch.arange(axes[d].size).flip(0))
     return Action(tuple(axes), x.value)
 

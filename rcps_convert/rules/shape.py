@@ -95,6 +95,7 @@ def transpose(node: Any, x: Action, a: int, b: int) -> Action:
 
 
 @rule(aten.t.default, aten.numpy_T.default, aten.mT.default, aten.adjoint.default, aten.mH.default, ids=True)
+@rule(aten.matrix_H.default, ids=True)
 def matrix_transpose(node: Any, x: Action) -> Action:
     """The last two axes change places."""
     return Action((*x.axes[:-2], *reversed(x.axes[-2:])), x.value)
