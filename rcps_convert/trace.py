@@ -10,6 +10,7 @@ import logging
 import operator
 import os
 import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from .errors import TraceError, Where
@@ -142,8 +144,9 @@ def _quiet() -> Iterator[None]:
 def _trace_error(model: nn.Module, example: Example, reason: Exception) -> TraceError:
     lines = [line.strip() for line in str(reason).strip().splitlines() if line.strip()]
     first = f"{type(reason).__name__}: {lines[0] if lines else 'no message'}"
+    calls = _Calls()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), calls:
             call(model, example)
     except Exception as own:
         told = str(own).strip().splitlines() or ["no message"]
@@ -152,14 +155,42 @@ def _trace_error(model: nn.Module, example: Example, reason: Exception) -> Trace
             why=f"{type(own).__name__}: {told[0]}",
             do="pass as `example` exactly what model(...) takes: a tensor, a tuple, or a dict of keyword arguments",
         )
-    source = _source_line(str(reason))
+    source = _source_line(str(reason)) or _forward_line(reason)
+    where = Where(source=source) if source else None
+    if "_pack_padded_sequence" in calls.names:
+        return TraceError(
+            "a packed sequence cannot be traced",
+            where=where,
+            why=f"its layout depends on the values of the lengths ({first})",
+            do="run the recurrent layer on the padded batch and pool over the positions that count, convert the "
+            'model for sequences of one length, or keep it as it is with strategy="conjoined"',
+        )
     return TraceError(
         "torch.export cannot trace the model",
-        where=Where(source=source) if source else None,
+        where=where,
         why=first,
         do="replace branches and loops that depend on tensor values (torch.where, fixed lengths), "
         "or convert the submodule that holds the weights and keep the rest outside",
     )
+
+
+class _Calls(TorchFunctionMode):
+    """Collects the names of torch functions that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
+def _forward_line(reason: Exception) -> str | None:
+    """Where in the user's code an exception arose while torch was running it."""
+    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(reason.__traceback__)]
+    inside = next((i for i, (name, _) in enumerate(frames) if name.startswith(_TORCH)), len(frames))
+    return _source_line("\n".join(f'File "{name}", line {line}' for name, line in frames[inside:]))
 
 
 # --- reading an exported program ---------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rcps_convert import (
     BreaksSymmetryError,
     ConversionError,
     NoRuleError,
+    TraceError,
     bake,
     check_equivariance,
     convert_model,
@@ -459,6 +461,28 @@ def test_weights_that_cannot_be_mirror_images(kind: type[Recurrent], error: type
         model(EXAMPLE)
     with pytest.raises(error, match=say):
         convert_model(model, EXAMPLE)
+
+
+class Packed(Recurrent):
+    """Reads sequences of different lengths."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        h = torch.relu(self.conv(x)).mT
+        packed = nn.utils.rnn.pack_padded_sequence(h, lengths, batch_first=True)
+        y, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)  # here
+        return self.out(y.mean(1))
+
+
+def test_packed_sequences_are_refused_where_they_are_read() -> None:
+    model = Packed(nn.LSTM(6, 5, bidirectional=True, batch_first=True))
+    example = (EXAMPLE, torch.tensor([22, 9]))
+    model(*example)
+    with pytest.raises(TraceError, match="a packed sequence cannot be traced") as caught:
+        convert_model(model, example, inputs=("ACGT", "invariant"))
+    source, start = inspect.getsourcelines(Packed)
+    line = start + next(i for i, text in enumerate(source) if "# here" in text)
+    assert caught.value.where is not None
+    assert str(caught.value.where.source).endswith(f"test_rnn.py:{line}")
 
 
 def test_a_weight_has_one_partner() -> None:
