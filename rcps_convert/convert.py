@@ -394,7 +394,7 @@ def _row(names: tuple[str, ...], action: Action, shared: bool) -> TiedParameter:
 
 
 def _paired_row(names: tuple[str, ...], action: Action, partner: str, image: bool) -> TiedParameter:
-    return TiedParameter(names, action, (0,) if image else action.shape, partner=partner)
+    return TiedParameter(names, action, (0, *action.shape[1:]) if image else action.shape, partner=partner)
 
 
 def _homeless_note(where: Any) -> str:

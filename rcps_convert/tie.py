@@ -232,6 +232,8 @@ def _unsigned(term: Axis) -> Axis:
 class MirrorTie(RCTie):
     """Stores nothing: the weight is the mirror image of another parameter.
 
+    What is stored has no rows, but as many dimensions: initialisers and parameter groups go by these.
+
     Args:
         action: how the one is turned into the other.
         source: the module that holds the other parameter, and its name there.
@@ -242,7 +244,7 @@ class MirrorTie(RCTie):
     def __init__(self, action: Action, source: tuple[nn.Module, str]) -> None:
         super().__init__(action)
         self.source = source  # in a tuple: as an attribute of its own the module would become a part of this one
-        self.stored_shape = torch.Size([0])
+        self.stored_shape = torch.Size([0, *self.full_shape[1:]])
         self.flips: list[int] = []
         self.gathers: list[int] = []
         for dim, term in enumerate(self.action.axes):
@@ -274,7 +276,7 @@ class MirrorTie(RCTie):
 
     def reduce(self, full: Tensor) -> Tensor:
         """Nothing."""
-        return full.new_empty(0)
+        return full.new_empty(self.stored_shape)
 
     def project(self, full: Tensor) -> Tensor:
         """What this weight says the other one should be, averaged with what that one is."""

@@ -162,8 +162,8 @@ def _trace_error(model: nn.Module, example: Example, reason: Exception) -> Trace
             "a packed sequence cannot be traced",
             where=where,
             why=f"its layout depends on the values of the lengths ({first})",
-            do="run the recurrent layer on the padded batch and pool over the positions that count, convert the "
-            'model for sequences of one length, or keep it as it is with strategy="conjoined"',
+            do="run the recurrent layer on the padded batch and pool over the positions that count, or convert the "
+            "model for sequences of one length",
         )
     return TraceError(
         "torch.export cannot trace the model",

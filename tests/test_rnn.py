@@ -277,6 +277,25 @@ def test_optimizer_built_before_conversion() -> None:
     exact(converted)
 
 
+def test_empty_parameters_among_the_others() -> None:
+    """Initialisers, averages, groups by dimension and clipping take the parameter of a weight that is computed."""
+    converted = convert_model(recurrent(), EXAMPLE, verify=False)
+    for name, p in converted.rnn.named_parameters():
+        assert p.dim() == (1 if "bias" in name else 2)
+        if p.numel():
+            (nn.init.orthogonal_ if p.dim() > 1 else nn.init.ones_)(p)
+        elif p.dim() > 1:
+            assert nn.init.orthogonal_(p) is p
+    exact(converted)
+    average = torch.optim.swa_utils.AveragedModel(converted, use_buffers=True)
+    for foreach in (False, True):
+        optimizer = torch.optim.AdamW(converted.parameters(), lr=0.05, foreach=foreach)
+        step(converted, optimizer)
+        nn.utils.clip_grad_norm_(converted.parameters(), 1.0)
+        average.update_parameters(converted)
+    exact(average.module)
+
+
 def test_the_gradient_is_that_of_both_directions() -> None:
     converted = convert_model(recurrent(), EXAMPLE, verify=False).double()
     plain = bake(converted)
