@@ -27,9 +27,9 @@ from .mirror import Mirrors, Swap, pair_parameters
 from .outputs import AUTO, pin_output
 from .registry import RULES, Const, is_pointwise, op_name, require_no_ids
 from .rules.pointwise import pointwise
-from .scalars import find_scalars
+from .scalars import find_scalars, free_apart
 from .stretch import Hint, Stretches, Tested, earlier
-from .trace import Node, Ref, Trace, double_precision, is_inplace, storage_roots, widened, written_refs
+from .trace import Node, Ref, Trace, changed_parameters, double_precision, is_inplace, widened, written_refs
 
 SHAPE_ONLY = {
     "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty",
@@ -189,7 +189,7 @@ def _solve(
     walks = [_Walk(trace, result, hints, memory) for trace in traces]
     for walk in walks:
         walk.run(inputs)
-    _free_apart(walks, result)
+    free_apart([(w.trace, w.scalars) for w in walks], result.parameters)
     for problem in result.mirrors.problems:
         result.report(problem)
     for pin in result.pins:
@@ -264,7 +264,8 @@ class _Walk:
             self.result.tested.append(self.stretches.tested)
         self._order_problems(before)
         pair_parameters(self.trace, self.env, self.scalars, self.swaps, self.result.mirrors)
-        self._refuse_changes()
+        for node, parameter in changed_parameters(self.trace):
+            self.result.report(_changed(node, parameter))
 
     def _order_problems(self, before: int) -> None:
         """Put the problems of this walk in graph order: those of stretches were found late."""
@@ -332,15 +333,6 @@ class _Walk:
                 do="keep the update outside of forward, or convert the submodules that do not hold it",
             )
         )
-
-    def _refuse_changes(self) -> None:
-        """Report operators that change a parameter in place."""
-        roots = storage_roots(self.trace.nodes)
-        for node in self.trace.nodes:
-            for name in {roots.get(r, r) for r in written_refs(node)}:
-                source = self.trace.sources.get(name)
-                if source is not None and source.kind == "parameter":
-                    self.result.report(_changed(node, source.target))
 
     def _node(self, node: Node) -> Any:
         if node.name in self.scalars.private:
@@ -580,18 +572,6 @@ def _all_axes(result: Inference) -> Iterable[Axis]:
                 yield from action.axes
     for pin in result.pins:
         yield from pin.action.axes
-
-
-def _free_apart(walks: list[_Walk], result: Inference) -> None:
-    """Parameters that only go into numbers need no law."""
-    read: set[str] = set()
-    for walk in walks:
-        refs = {r for n in walk.trace.nodes if n.name not in walk.scalars for r in n.refs()}
-        refs |= {leaf.name for leaf in walk.trace.outputs if isinstance(leaf, Ref)}
-        read |= {walk.trace.sources[r].target for r in refs & walk.trace.sources.keys()}
-    for name in result.parameters.keys() - read:
-        for term in result.parameters[name].axes:
-            ax.trivialise(term)
 
 
 def _shown_axes(traces: list[Trace], result: Inference) -> Iterable[Axis]:

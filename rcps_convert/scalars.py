@@ -7,11 +7,14 @@ law for the state it keeps, such as the vectors of a power iteration.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from . import axis as ax
+from .action import Action
 from .trace import Ref, Trace, storage_roots, written_refs
 
 
@@ -53,6 +56,23 @@ def find_scalars(trace: Trace) -> Scalars:
             break
         kept = private
     return Scalars(frozenset(numbers), frozenset(n for n in (apart | buffers) - numbers if units[n] in private))
+
+
+def free_apart(traces: Iterable[tuple[Trace, Scalars]], parameters: Mapping[str, Action]) -> None:
+    """Leave parameters that only go into such numbers as they are: their open axes become trivial.
+
+    Args:
+        traces: of one model, each with its numbers.
+        parameters: action of each parameter.
+    """
+    read: set[str] = set()
+    for trace, scalars in traces:
+        refs = {r for n in trace.nodes if n.name not in scalars for r in n.refs()}
+        refs |= {leaf.name for leaf in trace.outputs if isinstance(leaf, Ref)}
+        read |= {trace.sources[r].target for r in refs & trace.sources.keys()}
+    for name in parameters.keys() - read:
+        for term in parameters[name].axes:
+            ax.trivialise(term)
 
 
 def _units(trace: Trace) -> dict[str, str]:

@@ -360,6 +360,16 @@ def _written(nodes: list[Node], sources: dict[str, Source]) -> frozenset[str]:
     return frozenset(written)
 
 
+def changed_parameters(trace_: Trace) -> Iterator[tuple[Node, str]]:
+    """The nodes that write into a parameter, each with its name in the model."""
+    roots = storage_roots(trace_.nodes)
+    for node in trace_.nodes:
+        for name in {roots.get(r, r) for r in written_refs(node)}:
+            source = trace_.sources.get(name)
+            if source is not None and source.kind == "parameter":
+                yield node, source.target
+
+
 def interpret(trace_: Trace, values: dict[str, Any], each: Callable[[Node, Any], None] | None = None) -> list[Any]:
     """Run a trace on values for its sources; `each` sees every node and its result.
 

@@ -125,6 +125,9 @@ READS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "final states of the last layer": lambda y, h: h.view(-1, 2, *h.shape[1:])[-1].transpose(0, 1).reshape(len(y), -1),
     "sum of final states": lambda y, h: h.sum(0),
     "sum of directions": lambda y, h: y.view(*y.shape[:2], 2, -1).sum(2).amax(1),
+    "both final states, one after the other": lambda y, h: torch.cat([h[-2], h[-1]], 1),
+    "each direction where it ends": lambda y, h: torch.cat([y[:, -1, :4], y[:, 0, 4:]], 1),
+    "halves added": lambda y, h: (y[..., :4] + y[..., 4:]).amax(1),
     "attention pooling": lambda y, h: (y * F.softmax(y.sum(-1, keepdim=True), 1)).sum(1),
     "layer norm": lambda y, h: F.layer_norm(y, y.shape[-1:]).amax(1),
 }

@@ -98,7 +98,7 @@ def _both_directions(term: Axis) -> str:
     term = ax.walk(term)
     factors = term.factors if isinstance(term, ax.Prod) else (term,)
     pairs = any(f.size == 2 and isinstance(f, ax.Leaf) and f.perm == "reversed" for f in factors)
-    return "; of a recurrent layer read both directions, as in h_n[-2:] or y.view(N, L, 2, H)" if pairs else ""
+    return "; of a recurrent layer read both directions, such as torch.cat([h_n[-2], h_n[-1]], 1)" if pairs else ""
 
 
 @rule(aten.hsplit.int, aten.hsplit.array, aten.vsplit.int, aten.vsplit.array, ids=True)
