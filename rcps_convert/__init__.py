@@ -20,6 +20,8 @@ from .bake import load_plain_state_dict as load_plain_state_dict
 from .bake import unwrap as unwrap
 from .convert import convert_model as convert_model
 from .convert import plan_conversion as plan_conversion
+from .decorators import rc_equivariant as rc_equivariant
+from .decorators import rc_leaf as rc_leaf
 from .errors import BreaksSymmetryError as BreaksSymmetryError
 from .errors import ConversionError as ConversionError
 from .errors import NeedsChoiceError as NeedsChoiceError

@@ -35,6 +35,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--inputs", action="append", help='spec of an input: "ACGT", "+-", "invariant"; repeat for several')
     p.add_argument("--outputs", action="append", help='spec of an output, default "auto"; repeat for several')
     p.add_argument("--layout", default="auto", help='axes of the input with batch, such as "n l c"')
+    p.add_argument(
+        "--on-unsupported",
+        default="error",
+        choices=("error", "both_strands"),
+        help="what to do with a submodule that cannot be inferred (default: list it as a problem)",
+    )
     p.add_argument("--batch", type=int, default=2, help="batch size of the example (default 2)")
     p.add_argument("--version", action="version", version=f"rcps_convert {__version__}")
     return p
@@ -93,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
             inputs=_one_or_many(args.inputs, "ACGT"),
             outputs=_one_or_many(args.outputs, "auto"),
             layout=args.layout,
+            on_unsupported=args.on_unsupported,
         )
     except ValueError as error:
         print(f"rcps_convert: {error}")

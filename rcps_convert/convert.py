@@ -14,18 +14,26 @@ from .action import Action
 from .boundary import LengthRule
 from .conjoined import MERGES, Merge
 from .crossing import Filter
-from .errors import ConversionError, NoRuleError, TraceError, VerificationError
-from .infer import STATISTICS, Inference, infer
+from .errors import ConversionError, NoRuleError, VerificationError, Where
+from .infer import STATISTICS, Inference
 from .modules import Example, aliases, fresh_copy, leaves, undisturbed_rng
 from .norm import folds, needs_statistics
 from .outputs import AUTO
-from .plan import ConversionPlan, SharedNorm, Symmetriser, TiedParameter, looks_trained, refuse_converted
-from .readout import Region, find_readouts
+from .plan import (
+    ConversionPlan,
+    DeclaredLeaf,
+    SharedNorm,
+    Symmetriser,
+    TiedParameter,
+    looks_trained,
+    refuse_converted,
+)
+from .regions import Solution, Solver
 from .registry import op_name
 from .specs import input_actions, leaf_names, output_specs, structure_names
 from .strands import plan_strands
 from .tie import make_tie
-from .trace import Ref, Trace, trace
+from .trace import Ref, Trace
 from .verify import ROUNDED_CONSTANTS, Probe, Verification, candidate_actions, first_failure, moved, verify
 
 
@@ -41,6 +49,7 @@ def convert_model(
     post_hoc: bool = False,
     mix: Filter = None,
     init: str = "keep",
+    on_unsupported: str = "error",
     symmetrise_buffers: bool = False,
     verify: bool = True,
     in_place: bool = False,
@@ -69,6 +78,8 @@ def convert_model(
             every convolution and linear layer that is trained and can be.
         init: where tied weights start: ``"keep"`` (representatives keep their values, and so their
             variance) or ``"project"`` (orbit mean: the nearest equivariant weights).
+        on_unsupported: ``"error"``, or ``"both_strands"``: the smallest submodule that holds what cannot be
+            inferred runs on both strands, and its two readings are averaged; the rest stays tied.
         symmetrise_buffers: average a buffer that is not invariant instead of refusing it.
         verify: check the law on a randomised copy before returning.
         in_place: convert this object. Its parameters stay the same `nn.Parameter` objects, so an optimiser
@@ -94,6 +105,7 @@ def convert_model(
         post_hoc=post_hoc,
         mix=mix,
         init=init,
+        on_unsupported=on_unsupported,
         symmetrise_buffers=symmetrise_buffers,
         verify=verify,
     )
@@ -112,6 +124,7 @@ def plan_conversion(
     post_hoc: bool = False,
     mix: Filter = None,
     init: str = "keep",
+    on_unsupported: str = "error",
     symmetrise_buffers: bool = False,
     verify: bool = True,
 ) -> ConversionPlan:
@@ -119,8 +132,8 @@ def plan_conversion(
 
     Args:
         model: the model; not touched.
-        example, inputs, outputs, layout, strategy, merge, post_hoc, mix, init, symmetrise_buffers, verify: as in
-            `convert_model`.
+        example, inputs, outputs, layout, strategy, merge, post_hoc, mix, init, on_unsupported, symmetrise_buffers,
+            verify: as in `convert_model`.
 
     Returns: a plan to print, and to apply with ``plan.apply(model)``.
 
@@ -129,7 +142,7 @@ def plan_conversion(
         ValueError: a spec that cannot be read, or settings that do not go together.
     """
     refuse_converted(model)
-    _check_settings(strategy, merge, post_hoc, mix, init, symmetrise_buffers)
+    _check_settings(strategy, merge, post_hoc, mix, init, on_unsupported, symmetrise_buffers)
     if strategy != "tied":
         return plan_strands(
             model,
@@ -146,27 +159,32 @@ def plan_conversion(
     plan = ConversionPlan(type(model).__name__, init=init, trained=looks_trained(model))
     try:
         with undisturbed_rng():
-            _Planner(model, example, plan, verify).run(inputs, outputs, layout, symmetrise_buffers)
+            planner = _Planner(model, example, plan, verify)
+            planner.run(inputs, outputs, layout, symmetrise_buffers, on_unsupported == "both_strands")
     except ConversionError as problem:
         plan.problems.extend(problem.problems)
     return plan
 
 
 def _check_settings(
-    strategy: str, merge: Merge, post_hoc: bool, mix: Filter, init: str, symmetrise_buffers: bool
+    strategy: str, merge: Merge, post_hoc: bool, mix: Filter, init: str, on_unsupported: str, symmetrise_buffers: bool
 ) -> None:
     """Refuse values that are none, and settings of one strategy given to another."""
     if strategy not in ("tied", "conjoined", "mixed"):
         raise ValueError(f"strategy={strategy!r}: use 'tied', 'conjoined' or 'mixed'")
     if init not in ("keep", "project"):
         raise ValueError(f"init={init!r}: use 'keep' or 'project'")
+    if on_unsupported not in ("error", "both_strands"):
+        raise ValueError(f"on_unsupported={on_unsupported!r}: use 'error' or 'both_strands'")
     known = callable(merge) and not isinstance(merge, nn.Module)
     if not known and merge not in MERGES:
         raise ValueError(f"merge={merge!r}: use 'mean', 'sum', 'max', or a function of two tensors")
+    only_tied = [("init", init != "keep"), ("on_unsupported", on_unsupported != "error")]
+    only_tied.append(("symmetrise_buffers", symmetrise_buffers))
     misplaced = {
         "tied": [("merge", merge != "mean"), ("post_hoc", post_hoc), ("mix", mix is not None)],
-        "conjoined": [("mix", mix is not None), ("init", init != "keep"), ("symmetrise_buffers", symmetrise_buffers)],
-        "mixed": [("post_hoc", post_hoc), ("init", init != "keep"), ("symmetrise_buffers", symmetrise_buffers)],
+        "conjoined": [("mix", mix is not None), *only_tied],
+        "mixed": [("post_hoc", post_hoc), *only_tied],
     }
     for name, given in misplaced[strategy]:
         if given:
@@ -179,39 +197,31 @@ class _Planner:
     def __init__(self, model: nn.Module, example: Example, plan: ConversionPlan, check: bool) -> None:
         self.model, self.example, self.plan, self.check = model, example, plan, check
 
-    def run(self, inputs: Any, outputs: Any, layout: Any, symmetrise_buffers: bool) -> None:
+    def run(self, inputs: Any, outputs: Any, layout: Any, symmetrise_buffers: bool, both_strands: bool) -> None:
         self.specs, self.actions = input_actions(self.example, inputs, layout)
         self._describe_inputs()
         if self._already_symmetric(outputs):
             return
-        self.traces = [trace(self.model, self.example)]
-        try:
-            self.traces.append(trace(self.model, self.example, training=True))
-        except TraceError as reason:
-            self.plan.notes.append(f"only the eval-mode forward was analysed; in train mode: {reason.why}")
-        self.wanted = output_specs(outputs, _structure(self.traces[0]))
-        self.averages = symmetrise_buffers
-        inference, regions, homeless = self._solve()
-        self._describe_outputs(inference)
-        self.plan.problems += inference.problems
-        self.plan.notes += [_homeless_note(n.where) for n in homeless]
+        solver = Solver(
+            self.model,
+            self.example,
+            self.specs,
+            self.actions,
+            both_strands=both_strands,
+            symmetrise_buffers=symmetrise_buffers,
+        )
+        self.wanted = output_specs(outputs, _structure(solver.traces[0]))
+        found = solver.solve(self.wanted)
+        self.traces = found.traces
+        if found.untraced is not None:
+            self.plan.notes.append(f"only the eval-mode forward was analysed; in train mode: {found.untraced}")
+        self._describe_outputs(found.inference)
+        self.plan.problems += found.inference.problems
+        self.plan.notes += [_homeless_note(n.where) for n in found.homeless]
         if not self.plan.problems:
-            self._fill(inference, regions)
+            self._fill(found)
         if not self.plan.problems:
-            self._verify(inference)
-
-    def _solve(self) -> tuple[Inference, list[Region], list[Any]]:
-        """Infer; where a read-out forces palindromes, open its submodule and infer again."""
-        regions: dict[str, Region] = {}
-        while True:
-            inference = infer(
-                self.traces, self.actions, self.wanted, regions=tuple(regions), symmetrise_buffers=self.averages
-            )
-            found, homeless = find_readouts(self.model, self.traces[0], inference)
-            new = {r.path: r for r in found if r.path not in regions}
-            if inference.problems or not new:
-                return inference, list(regions.values()), homeless
-            regions.update(new)
+            self._verify(found)
 
     def _already_symmetric(self, outputs: Any) -> bool:
         """Whether the model obeys the law with any weights."""
@@ -248,44 +258,32 @@ class _Planner:
 
     # --- rows ---
 
-    def _fill(self, inference: Inference, regions: list[Region]) -> None:
+    def _fill(self, found: Solution) -> None:
+        inference = found.inference
         self.plan.averaged = inference.averaged
         self.plan.tested = list({str(t): t for tested in inference.tested for t in tested}.values())
-        inside = tuple(r.path for r in regions)
-        self._fill_norms(inference, inside)
+        self._fill_norms(inference)
         self.plan.lengths = self._lengths(inference)
-        used = self._used(inside)
-        names = aliases(self.model)
-        held = {name for name in names if any(name.startswith(f"{path}.") for path in inside)}
+        used = self._used() | inference.wanted
+        untied = dict.fromkeys(found.cuts, 0)
         shared = {f"{n.path}.{leaf}".lstrip(".") for n in self.plan.norms if n.folds for leaf in ("weight", "bias")}
-        for name, group in names.items():
-            if name in held:
-                continue
-            if name not in used:
-                self.plan.unused.append(name)
-                continue
-            action, partner = inference.parameters[name].walk(), inference.mirrors.partner(name)
-            if partner is not None:
-                image = name in inference.mirrors.originals
-                self.plan.parameters.append(_paired_row(tuple(group), action, partner, image))
+        for name, group in aliases(self.model).items():
+            inside = next((path for path in found.cuts for n in group if n.startswith(f"{path}.")), None)
+            if name in used:
+                self.plan.parameters.append(_parameter(tuple(group), inference, name in shared))
+            elif inside is not None:
+                untied[inside] += self.model.get_parameter(name).numel()
             else:
-                self.plan.parameters.append(_row(tuple(group), action, name in shared))
-        for region in regions:
-            env = inference.values[0]
-            count = sum(p.numel() for p in self.model.get_submodule(region.path).parameters())
-            self.plan.symmetrisers.append(
-                Symmetriser(region.path, env[region.source].walk(), env[region.result].walk(), count)
-            )
+                self.plan.unused.append(name)
+        for path, cut in found.cuts.items():
+            if path in inference.passages:
+                self.plan.symmetrisers.append(Symmetriser(path, inference.passages[path], untied[path], cut.why))
+            else:
+                self.plan.declared.append(DeclaredLeaf(path, str(cut.why), untied[path]))
 
-    def _used(self, inside: tuple[str, ...]) -> set[str]:
-        """Parameters that some node outside of the symmetrised submodules reads."""
-        found = set()
-        for t in self.traces:
-            for node in t.nodes:
-                if any(path in inside for path, _ in node.scope):
-                    continue
-                found |= {t.sources[r].target for r in node.refs() if r in t.sources}
-        return found
+    def _used(self) -> set[str]:
+        """Parameters that some node reads."""
+        return {t.sources[r].target for t in self.traces for n in t.nodes for r in n.refs() if r in t.sources}
 
     def _lengths(self, inference: Inference) -> list[LengthRule]:
         """The inputs whose lengths some operator does not take as they come."""
@@ -304,12 +302,11 @@ class _Planner:
                     found.append(LengthRule(leaf, dim, term.size, tuple(_longest(mine))))
         return found
 
-    def _fill_norms(self, inference: Inference, inside: tuple[str, ...]) -> None:
+    def _fill_norms(self, inference: Inference) -> None:
         done: set[str] = set()
         for t, env in zip(self.traces, inference.values, strict=True):
             for node in t.nodes:
-                outside = not any(path in inside for path, _ in node.scope)
-                if op_name(node.op) in STATISTICS and outside and node.where.path not in done:
+                if op_name(node.op) in STATISTICS and node.where.path not in done:
                     x = env[node.args[0].name]
                     if isinstance(x, Action) and not ax.is_trivial(x.axes[1]):
                         done.add(node.where.path)
@@ -332,19 +329,19 @@ class _Planner:
 
     # --- the check ---
 
-    def _verify(self, inference: Inference) -> None:
+    def _verify(self, solution: Solution) -> None:
         converted = self.plan.install(fresh_copy(self.model))
         self.plan.moved = moved(self.model, converted, self.example, self.specs, self.actions)
         if not self.check:
             return
-        found = verify(converted, self.example, self.specs, self.actions, inference.outputs)
+        found = verify(converted, self.example, self.specs, self.actions, solution.inference.outputs)
         if any(t.rounded for t in self.plan.tested):
             found = replace(found, tolerance=max(found.tolerance, ROUNDED_CONSTANTS))
         self.plan.verification = found
         if not found.passed:
-            self.plan.problems.append(self._failed(converted, inference, found))
+            self.plan.problems.append(self._failed(converted, solution, found))
 
-    def _failed(self, converted: nn.Module, inference: Inference, found: Verification) -> ConversionError:
+    def _failed(self, converted: nn.Module, solution: Solution, found: Verification) -> ConversionError:
         if found.error == float("inf"):
             return VerificationError(
                 "the model gives infinite or undefined outputs, so nothing could be verified",
@@ -358,22 +355,27 @@ class _Planner:
                 why="random sequences gave the same outputs, with three sets of random weights",
                 do="check the example's length and values, or pass verify=False to convert unchecked",
             )
-        where = None
+        where = self._first_failure(converted, solution.inference)
+        declared = solution.cuts.get(where.path) if where is not None else None
+        if declared is not None:
+            why = f"rc_leaf says that this module {declared.why}, and it does not"
+            do = f"correct what rc_leaf says of {type(self.model.get_submodule(declared.path)).__name__}"
+        else:
+            why = "a rule or a custom operator is wrong" + (": this is the first node whose law fails" if where else "")
+            do = "report the operator named here, or register a corrected rule for it"
+        return VerificationError("the converted model is not equivariant", where=where, got=str(found), why=why, do=do)
+
+    def _first_failure(self, converted: nn.Module, inference: Inference) -> Where | None:
+        """The first node whose law fails, if it can be found."""
         try:
             probe = Probe(converted, self.example, self.specs, self.actions)
             probe.perturb(0)
-            where = first_failure(
+            found = first_failure(
                 self.traces[0], probe.model.eval(), inference.values[0], self.actions, probe.inputs(0)
             )
         except Exception:  # the search for the place must not hide the failure itself
-            where = None
-        return VerificationError(
-            "the converted model is not equivariant",
-            where=where[0] if where else None,
-            got=str(found),
-            why="a rule or a custom operator is wrong" + (": this is the first node whose law fails" if where else ""),
-            do="report the operator named here, or register a corrected rule for it",
-        )
+            return None
+        return found[0] if found else None
 
 
 def _keeps_statistics(node: Any) -> bool:
@@ -393,8 +395,13 @@ def _row(names: tuple[str, ...], action: Action, shared: bool) -> TiedParameter:
     return TiedParameter(names, action, action.shape if tie is None else tuple(tie.stored_shape))
 
 
-def _paired_row(names: tuple[str, ...], action: Action, partner: str, image: bool) -> TiedParameter:
-    return TiedParameter(names, action, (0, *action.shape[1:]) if image else action.shape, partner=partner)
+def _parameter(names: tuple[str, ...], found: Inference, shared: bool) -> TiedParameter:
+    """The row of a parameter; of two that are mirror images one is stored."""
+    action, partner = found.parameters[names[0]].walk(), found.mirrors.partner(names[0])
+    if partner is None:
+        return _row(names, action, shared)
+    stored = (0, *action.shape[1:]) if names[0] in found.mirrors.originals else action.shape
+    return TiedParameter(names, action, stored, partner=partner)
 
 
 def _homeless_note(where: Any) -> str:

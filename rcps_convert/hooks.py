@@ -8,7 +8,21 @@ from torch import Tensor, nn
 
 
 class StrandHook:
-    """Work before and after a module's forward, attached as hooks: class, keys and forward stay."""
+    """Work before and after a module's forward, attached as hooks: class, keys and forward stay.
+
+    A hook on a module with one tensor in and one out has `before` and `after`; others have `enter` and `leave`.
+    """
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """The arguments the module gets instead: the first tensor, given by position or by name, is replaced."""
+        if args:
+            return (self.before(module, args[0]), *args[1:]), kwargs
+        name = next(iter(kwargs))
+        return args, {**kwargs, name: self.before(module, kwargs[name])}
+
+    def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """What the caller gets instead of the output."""
+        return self.after(module, args[0] if args else next(iter(kwargs.values())), output)
 
     def before(self, module: nn.Module, x: Tensor) -> Tensor:
         """The tensor the module gets instead of x."""
@@ -26,11 +40,8 @@ class Before:
         self.hook = hook
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Replace the first tensor argument, given by position or by name."""
-        if args:
-            return (self.hook.before(module, args[0]), *args[1:]), kwargs
-        name = next(iter(kwargs))
-        return args, {**kwargs, name: self.hook.before(module, kwargs[name])}
+        """Replace the arguments."""
+        return self.hook.enter(module, args, kwargs)
 
 
 class After:
@@ -39,15 +50,15 @@ class After:
     def __init__(self, hook: StrandHook) -> None:
         self.hook = hook
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Replace the output."""
-        return self.hook.after(module, args[0] if args else next(iter(kwargs.values())), output)
+        return self.hook.leave(module, args, kwargs, output)
 
 
 def install(module: nn.Module, hook: StrandHook) -> None:
-    """Attach a hook to a module."""
+    """Attach a hook to a module: next to its forward, inside the hooks the user has attached."""
     module.register_forward_pre_hook(Before(hook), with_kwargs=True)
-    module.register_forward_hook(After(hook), with_kwargs=True)
+    module.register_forward_hook(After(hook), with_kwargs=True, prepend=True)
 
 
 def hook_of(module: nn.Module) -> StrandHook | None:

@@ -7,7 +7,7 @@ Inputs have known actions, parameters and hidden tensors have unknown ones; rule
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +22,10 @@ from . import rules as _rules  # noqa: F401 - registers the rules
 from .action import Action, Spec
 from .axis import Axis, Mismatch
 from .constants import Pin
+from .cuts import Asked, Cut, Passage
 from .errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal, Where
 from .mirror import Mirrors, Swap, pair_parameters
+from .opaque import OPAQUE
 from .outputs import AUTO, pin_output
 from .registry import RULES, Const, is_pointwise, op_name, require_no_ids
 from .rules.pointwise import pointwise
@@ -52,6 +54,7 @@ class Site:
         op, shape, value: of the node.
         deferred: refusals after which the rule could still say what its result would be.
         swaps: pairs of operands that change places.
+        parameters: actions of the parameters of an `rc_leaf` module, by name; those asked for are tied.
     """
 
     node: Node
@@ -59,6 +62,7 @@ class Site:
     deferred: list[Refusal] = field(default_factory=list)
     swaps: list[Swap] = field(default_factory=list)
     operands: dict[int, str] = field(default_factory=dict)
+    parameters: Mapping[str, Action] = field(default_factory=dict)
 
     @property
     def op(self) -> Any:
@@ -113,7 +117,8 @@ class Inference:
         outputs: per output leaf, its action; None for a leaf that is no tensor of the inputs.
         problems: everything that stands in the way.
         averaged: buffers to replace by their mean with their mirror image, with their actions.
-        regions: modules that are run on both strands, left out of the solution.
+        passages: for each module that runs on both strands, how reverse complement passes it.
+        wanted: parameters inside modules the trace does not look into that a rule asked for.
         pins: constants that met computed values.
         mirrors: parameters that are the mirror images of others.
         broken: those that are not invariant under the action found for them.
@@ -130,7 +135,8 @@ class Inference:
     outputs: list[Action | None] = field(default_factory=list)
     problems: list[ConversionError] = field(default_factory=list)
     averaged: dict[str, Action] = field(default_factory=dict)
-    regions: tuple[str, ...] = ()
+    passages: dict[str, Passage] = field(default_factory=dict)
+    wanted: set[str] = field(default_factory=set)
     pins: list[Pin] = field(default_factory=list)
     mirrors: Mirrors = field(default_factory=Mirrors)
     broken: list[Pin] = field(default_factory=list)
@@ -151,7 +157,7 @@ def infer(
     inputs: list[Action | None],
     outputs: list[Spec | str],
     *,
-    regions: tuple[str, ...] = (),
+    cuts: Mapping[str, Cut] | None = None,
     symmetrise_buffers: bool = False,
 ) -> Inference:
     """The actions of a model's parameters, results and outputs.
@@ -160,10 +166,10 @@ def infer(
         traces: of one model, sharing its parameters.
         inputs: action of each input leaf, None for leaves that are no tensors.
         outputs: spec of each output leaf, or ``"auto"``.
-        regions: paths of modules that run on both strands; their results are open.
+        cuts: how reverse complement passes through the modules the traces do not look into, by path.
         symmetrise_buffers: a buffer that is not invariant is to be averaged instead of refused.
     """
-    settings = (traces, inputs, outputs, regions, symmetrise_buffers, dict[Any, int | None]())
+    settings = (traces, inputs, outputs, cuts or {}, symmetrise_buffers, dict[Any, int | None]())
     hints: tuple[Hint, ...] = ()
     result = _solve(*settings, hints)
     for _ in range(RESTARTS):
@@ -180,16 +186,17 @@ def _solve(
     traces: list[Trace],
     inputs: list[Action | None],
     outputs: list[Spec | str],
-    regions: tuple[str, ...],
+    cuts: Mapping[str, Cut],
     symmetrise_buffers: bool,
     memory: dict[Any, int | None],
     hints: tuple[Hint, ...],
 ) -> Inference:
-    result = Inference(regions=regions)
-    walks = [_Walk(trace, result, hints, memory) for trace in traces]
+    result = Inference()
+    walks = [_Walk(trace, result, hints, memory, cuts) for trace in traces]
     for walk in walks:
         walk.run(inputs)
-    free_apart([(w.trace, w.scalars) for w in walks], result.parameters)
+    unasked = {name: action for name, action in result.parameters.items() if name not in result.wanted}
+    free_apart([(w.trace, w.scalars) for w in walks], unasked)
     for problem in result.mirrors.problems:
         result.report(problem)
     for pin in result.pins:
@@ -241,8 +248,9 @@ class _Walk:
         result: Inference,
         hints: tuple[Hint, ...] | None = None,
         memory: dict[Any, int | None] | None = None,
+        cuts: Mapping[str, Cut] | None = None,
     ) -> None:
-        self.trace, self.result = trace, result
+        self.trace, self.result, self.cuts = trace, result, cuts or {}
         self.env: dict[str, Any] = {}
         self.swaps: list[Swap] = []
         self.refused: list[Node] = []
@@ -277,27 +285,15 @@ class _Walk:
 
     def _nodes(self) -> None:
         for node in self.trace.nodes:
-            if not self._in_region(node) and self.stretches is not None and self.stretches.takes(node):
+            if self.stretches is not None and self.stretches.takes(node):
                 continue
             if node.name in self.shapes_only and isinstance(node.value, Tensor):
                 self.env[node.name] = _unknown(node.value)
             elif node.op is operator.getitem:
                 whole = self.env.get(node.args[0].name)
                 self.env[node.name] = None if whole is None else whole[node.args[1]]
-            elif self._in_region(node):
-                self.env[node.name] = pytree.tree_map(self._open, node.value)
             elif not op_name(node.op).startswith(("_assert", "sym_")):
                 self.env[node.name] = self._node(node)
-
-    def _in_region(self, node: Node) -> bool:
-        return any(path in self.result.regions for path, _ in node.scope)
-
-    def _open(self, value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        batch = next((a.axes[0].size for a in self.env.values() if isinstance(a, Action) and _is_batch(a)), None)
-        axes = [ax.batch(s) if i == 0 and s == batch else ax.Var(s) for i, s in enumerate(value.shape)]
-        return Action(tuple(axes))
 
     def _sources(self, inputs: list[Action | None]) -> None:
         statistics = {
@@ -342,6 +338,8 @@ class _Walk:
         operands = [self.env.get(r) for r in node.refs()]
         if any(o is None for o in operands):
             return None
+        if node.op is OPAQUE:
+            return self._apply(node)
         if op_name(node.op) in SHAPE_ONLY:
             return self._fold(node, shape_only=True)
         random = torch.Tag.nondeterministic_seeded in getattr(node.op, "tags", ())
@@ -382,7 +380,7 @@ class _Walk:
         return Site(node, self.result.pins).constant(value) if node.name in self.trace.written else value
 
     def _apply(self, node: Node) -> Any:
-        function = _lookup(node.op)
+        function: Any = self._cross if node.op is OPAQUE else _lookup(node.op)
         if not all(isinstance(s, int) for v in pytree.tree_leaves(node.value) for s in getattr(v, "shape", ())):
             self.result.report(self._uncovered(node, "the size of its result depends on the values of a tensor"))
             return None
@@ -390,7 +388,7 @@ class _Walk:
             return self._refused(node, self._uncovered(node, "no rule says how reverse complement passes through it"))
         site, known = Site(node, self.result.pins), len(self.result.pins)
         problem: ConversionError | None = None
-        wants_constants, takes_ids = getattr(function, "settings", (False, False))
+        wants_constants, takes_ids = getattr(function, "settings", (node.op is OPAQUE,) * 2)
         args, kwargs = self._operands(site, wants_constants)
         try:
             with ax.attempt():
@@ -427,6 +425,18 @@ class _Walk:
             return None
         self.stretches.begin(node, problem)
         return self.env.get(node.name)
+
+    def _cross(self, site: Site, operands: list[Any], path: str, number: int) -> tuple[Action, ...]:
+        """Pass through a module that is not looked into."""
+        cut, call = self.cuts[path], self.trace.calls[path, number]
+        site.parameters = Asked(path, self.trace.first_name, self.result.parameters, self.result.wanted)
+        made = cut(site, operands, call)
+        found = cut.passage(operands, made, number)
+        if found is not None and path in self.result.passages:
+            self.result.passages[path].join(found)
+        elif found is not None:
+            self.result.passages[path] = found
+        return made
 
     def _operands(self, site: Site, constants: bool) -> Any:
         def fill(leaf: Any) -> Any:
@@ -470,11 +480,6 @@ def _changed(node: Node, parameter: str) -> ConversionError:
 
 def _constant(value: Tensor, blank: bool) -> Const:
     return Const(torch.zeros_like(value) if blank else value)
-
-
-def _is_batch(action: Action) -> bool:
-    found = ax.role(action.axes[0]) if action.axes else None
-    return found is not None and found.name == "batch"
 
 
 def _unknown(value: Tensor) -> Action:

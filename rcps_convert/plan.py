@@ -14,6 +14,7 @@ from . import axis as ax
 from .action import Action, act
 from .bake import is_converted
 from .boundary import LengthRule, guard, symmetrise
+from .cuts import Passage
 from .errors import ConversionError, gather
 from .modules import fresh_copy, own_classes, owner
 from .norm import fold, pool
@@ -82,15 +83,44 @@ class Symmetriser:
 
     Attributes:
         path: module path.
-        given: the action on its input.
-        made: the action on its output.
+        passage: the actions on its tensors.
         parameters: number of its parameters, which stay untied.
+        why: what could not be inferred; None for a read-out behind a nonlinearity.
     """
 
     path: str
-    given: Action
-    made: Action
+    passage: Passage
     parameters: int
+    why: str | None = None
+
+    def __str__(self) -> str:
+        inputs = "; ".join(str(a.walk()) for a in self.passage.given if a is not None)
+        outputs = "; ".join(str(a.walk()) for a in self.passage.made)
+        return (
+            f"symmetriser at {self.path}: runs on its input {inputs} and its mirror image, results {outputs} averaged; "
+            f"its {self.parameters:,} parameters stay untied, and this submodule costs two passes"
+            + ("" if self.passage.stacks else " (called twice)")
+            + (f"; because of: {self.why}" if self.why else "")
+        )
+
+
+@dataclass(frozen=True)
+class DeclaredLeaf:
+    """A submodule that acts as `rc_leaf` says.
+
+    Attributes:
+        path: module path.
+        how: the declaration in words.
+        parameters: number of its parameters that stay untied.
+    """
+
+    path: str
+    how: str
+    parameters: int
+
+    def __str__(self) -> str:
+        untied = f"; {self.parameters:,} parameters stay untied" if self.parameters else ""
+        return f"leaf {self.path}: {self.how} (rc_leaf){untied}"
 
 
 @dataclass
@@ -103,6 +133,7 @@ class ConversionPlan:
         parameters: every parameter the forward uses, tied or free.
         norms: norm layers that share statistics.
         symmetrisers: submodules that run on both strands.
+        declared: submodules that act as `rc_leaf` says.
         lengths: at which lengths each input's model is exact, where not at all.
         tested: stretches of the graph whose action was established by testing.
         averaged: buffers to replace by the mean with their mirror image.
@@ -122,6 +153,7 @@ class ConversionPlan:
     parameters: list[TiedParameter] = field(default_factory=list)
     norms: list[SharedNorm] = field(default_factory=list)
     symmetrisers: list[Symmetriser] = field(default_factory=list)
+    declared: list[DeclaredLeaf] = field(default_factory=list)
     lengths: list[LengthRule] = field(default_factory=list)
     tested: list[Tested] = field(default_factory=list)
     averaged: dict[str, Action] = field(default_factory=dict)
@@ -177,7 +209,7 @@ class ConversionPlan:
         for name, action in self.averaged.items():
             self._average(target, name, action)
         for s in self.symmetrisers:
-            symmetrise(target.get_submodule(s.path), s.given, s.made)
+            symmetrise(target.get_submodule(s.path), s.passage)
         if self.lengths:
             guard(target, self.lengths)
         return target
@@ -232,12 +264,17 @@ class ConversionPlan:
     @property
     def before(self) -> int:
         """Number of parameters of the model."""
-        return sum(torch.Size(r.shape).numel() for r in self.parameters) + sum(s.parameters for s in self.symmetrisers)
+        return sum(torch.Size(r.shape).numel() for r in self.parameters) + self._untied
 
     @property
     def after(self) -> int:
         """Number of stored parameters of the converted model."""
-        return sum(torch.Size(r.stored).numel() for r in self.parameters) + sum(s.parameters for s in self.symmetrisers)
+        return sum(torch.Size(r.stored).numel() for r in self.parameters) + self._untied
+
+    @property
+    def _untied(self) -> int:
+        """Number of parameters inside submodules that inference does not look into."""
+        return sum(s.parameters for s in self.symmetrisers) + sum(d.parameters for d in self.declared)
 
     def __str__(self) -> str:
         lines = [self._title()]
@@ -270,11 +307,7 @@ class ConversionPlan:
         for n in self.norms:
             how = "a view, no copy" if n.folds else "run on both strands in train mode"
             lines.append(f"norm {n.path}: statistics pooled over strands, {ax.describe(n.channel)} ({how})")
-        for s in self.symmetrisers:
-            lines.append(
-                f"symmetriser at {s.path}: runs on its input {s.given} and its mirror image, results averaged; "
-                f"its {s.parameters:,} parameters stay untied, and this submodule costs two passes"
-            )
+        lines += [str(row) for row in (*self.symmetrisers, *self.declared)]
         lines += [f"tested {t}" for t in self.tested]
         lines += [f"buffer {name}: averaged with its mirror image, {action}" for name, action in self.averaged.items()]
         for rule in self.lengths:

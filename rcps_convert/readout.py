@@ -8,10 +8,8 @@ submodule that holds such a read-out can instead be run on both strands (`bounda
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
 from torch.utils import _pytree as pytree
 
 from . import axis as ax
@@ -25,32 +23,16 @@ NONLINEAR = {"glu", "softmax", "log_softmax", "prelu", "gelu", "softplus", "mish
 """Nonlinear operators whatever torch tags them."""
 
 
-@dataclass(frozen=True)
-class Region:
-    """A submodule with one tensor in and one out.
-
-    Attributes:
-        path: its module path.
-        source: the result (or graph input) it reads.
-        result: the result others read.
-    """
-
-    path: str
-    source: str
-    result: str
-
-
-def find_readouts(model: nn.Module, trace: Trace, inference: Inference) -> tuple[list[Region], list[Node]]:
+def find_readouts(trace: Trace, inference: Inference) -> tuple[list[str], list[Node]]:
     """The submodules that hold a forced read-out, and the read-outs that no submodule holds.
 
     Args:
-        model: the model.
-        trace: its first trace.
+        trace: the model's first trace.
         inference: the solution whose `forced` filters are looked at.
 
-    Returns: regions, and for each read-out without one the node at which the length is lost.
+    Returns: paths of submodules, and for each read-out without one the node at which the length is lost.
     """
-    regions: dict[str, Region] = {}
+    holders: dict[str, None] = {}
     homeless: dict[str, Node] = {}
     env = inference.values[0]
     for carriers in inference.forced:
@@ -60,12 +42,12 @@ def find_readouts(model: nn.Module, trace: Trace, inference: Inference) -> tuple
         if not ends or not bent:
             continue
         body = [n for n in nodes if _has_length(env.get(n.name))] + ends
-        region = _holder(model, trace, env, body)
-        if region:
-            regions[region.path] = region
+        path = _holder(trace, env, body)
+        if path:
+            holders[path] = None
         else:
             homeless[ends[0].name] = ends[0]
-    return list(regions.values()), list(homeless.values())
+    return list(holders), list(homeless.values())
 
 
 def is_nonlinear(node: Node) -> bool:
@@ -88,15 +70,14 @@ def _loses_length(node: Node, env: dict[str, Any]) -> bool:
     return not _has_length(env.get(node.name)) and any(_has_length(env.get(r)) for r in node.refs())
 
 
-def _holder(model: nn.Module, trace: Trace, env: dict[str, Any], body: list[Node]) -> Region | None:
-    """The smallest proper submodule that runs all of these nodes, once, from one tensor to one."""
+def _holder(trace: Trace, env: dict[str, Any], body: list[Node]) -> str | None:
+    """The path of the smallest proper submodule that runs all of these nodes, once, from one tensor to one."""
     shared = [
         scope for scope, *others in zip(*(n.scope for n in body), strict=False) if all(o == scope for o in others)
     ]
     for path, call in reversed(shared):
-        region = _region(trace, env, path, call) if path else None
-        if region and not _shares_weights(trace, path):
-            return region
+        if path and _is_read_out(trace, env, path, call) and not _shares_weights(trace, path):
+            return path
     return None
 
 
@@ -104,22 +85,21 @@ def _inside(nodes: Iterable[Node], path: str) -> list[Node]:
     return [n for n in nodes if any(p == path for p, _ in n.scope)]
 
 
-def _region(trace: Trace, env: dict[str, Any], path: str, call: str) -> Region | None:
+def _is_read_out(trace: Trace, env: dict[str, Any], path: str, call: str) -> bool:
+    """Whether a submodule is run once, from one batched tensor to one."""
     inside = _inside(trace.nodes, path)
     names = {n.name for n in inside}
     if any((path, call) not in n.scope for n in inside):
-        return None
+        return False
     outside = [r for n in trace.nodes if n.name not in names for r in n.refs()]
     read = {r for n in inside for r in n.refs()} - names
     sources = {r for r in read if not _is_state(trace, r) and isinstance(env.get(r), Action)}
     results = names & ({*outside} | {o.name for o in trace.outputs if isinstance(o, Ref)})
     if len(sources) != 1 or len(results) != 1:
-        return None
-    region = Region(path, sources.pop(), results.pop())
-    given, made = env[region.source], env[region.result]
+        return False
+    given, made = env[sources.pop()], env[results.pop()]
     role = ax.role(given.axes[0]) if given.axes else None
-    batched = role is not None and role.name == "batch" and made.axes and made.axes[0].size == given.axes[0].size
-    return region if batched else None
+    return role is not None and role.name == "batch" and bool(made.axes) and made.axes[0].size == given.axes[0].size
 
 
 def _is_state(trace: Trace, name: str) -> bool:

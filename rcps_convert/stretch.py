@@ -25,6 +25,7 @@ from .axis import Mismatch
 from .constants import Pin
 from .errors import ConversionError, NoRuleError, Where
 from .law import Law
+from .opaque import OPAQUE
 from .registry import Const, op_name
 from .trace import Node, Ref, Trace, is_inplace, storage_roots
 
@@ -205,6 +206,8 @@ class Stretches:
 
     def _fits(self, stretch: _Open, node: Node) -> bool:
         names, refs = stretch.names, node.refs()
+        if node.op is OPAQUE:  # what it computes depends on its parameters
+            return False
         if len(names) > LIMIT or any(r in self.state and not isinstance(self.env.get(r), Const) for r in refs):
             return False
         if any(r not in names and self.env.get(r) is None for r in refs):

@@ -5,15 +5,12 @@ The graph is used for analysis only; the converted model runs the user's own ``f
 
 from __future__ import annotations
 
-import io
-import logging
 import operator
 import os
 import re
 import traceback
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +22,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from .errors import TraceError, Where
-from .modules import Example, aliases, call, call_arguments, fresh_copy, mode, undisturbed_rng
+from .modules import Example, aliases, call, call_arguments, fresh_copy, mode, quiet, undisturbed_rng
+from .opaque import OPAQUE, Call, opaque, recording, watching
 
 WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "wrap")
 """Higher-order operators that only run a nested graph; it is inlined."""
@@ -98,6 +96,8 @@ class Trace:
         outputs: references to the output leaves; a leaf that is no tensor stands as it is.
         out_spec: the outputs' nesting.
         written: names of created tensors that an in-place operator later fills with computed values.
+        calls: of the modules that were not looked into, by path and number.
+        first_name: each name of a parameter with its first name.
     """
 
     nodes: list[Node]
@@ -105,49 +105,65 @@ class Trace:
     outputs: list[Any]
     out_spec: Any
     written: frozenset[str] = field(default_factory=frozenset)
+    calls: Mapping[tuple[str, int], Call] = field(default_factory=dict)
+    first_name: Mapping[str, str] = field(default_factory=dict)
 
 
-def trace(model: nn.Module, example: Example, *, training: bool = False) -> Trace:
+def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: Collection[str] = ()) -> Trace:
     """Trace a copy of a model.
 
     Args:
         model: any module ``torch.export`` understands.
         example: what the model is called with.
         training: trace the train-mode forward.
+        cuts: paths of modules that are not looked into; each call of one is a single node, `OPAQUE`.
 
     Raises:
-        TraceError: the model cannot be run or exported; repeats torch's reason.
+        TraceError: the model cannot be run or exported; repeats torch's reason and names the innermost
+            module that raised it.
     """
     twin = fresh_copy(model)
     args, kwargs = call_arguments(example)
-    with undisturbed_rng(), mode(twin, training), _quiet():
+    with undisturbed_rng(), mode(twin, training), quiet():
         try:
-            program = torch.export.export(twin, args, kwargs, strict=False)
+            calls = _record(model, example, training, cuts) if cuts else {}
+            with opaque(twin, calls):
+                program = torch.export.export(twin, args, kwargs, strict=False)
         except Exception as reason:  # torch.export raises anything, the model's own errors included
-            raise _trace_error(fresh_copy(model), example, reason) from reason
-    return _read(program, twin, example)
+            raise _trace_error(model, example, training, cuts, reason) from reason
+    return _read(program, twin, example, calls)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's own logs and warnings about exporting from the user: errors repeat what matters."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+def _record(model: nn.Module, example: Example, training: bool, cuts: Collection[str]) -> dict[tuple[str, int], Call]:
+    """The calls of some modules, from a real run of a copy."""
+    twin = fresh_copy(model)
+    with mode(twin, training), torch.no_grad(), recording(twin, cuts) as calls:
+        call(twin, example)
+    return calls
 
 
-def _trace_error(model: nn.Module, example: Example, reason: Exception) -> TraceError:
+def _failing_module(model: nn.Module, example: Example, training: bool, cuts: Collection[str]) -> str:
+    """The innermost module that ``torch.export`` fails in; ``""`` when it is the model's own forward."""
+    twin = fresh_copy(model)
+    args, kwargs = call_arguments(example)
+    with mode(twin, training), watching(twin) as raised:
+        try:
+            with opaque(twin, _record(model, example, training, cuts) if cuts else {}):
+                torch.export.export(twin, args, kwargs, strict=False)
+        except Exception:  # the same as before; only its place is wanted
+            return raised[0] if raised else ""
+    return ""
+
+
+def _trace_error(
+    model: nn.Module, example: Example, training: bool, cuts: Collection[str], reason: Exception
+) -> TraceError:
     lines = [line.strip() for line in str(reason).strip().splitlines() if line.strip()]
     first = f"{type(reason).__name__}: {lines[0] if lines else 'no message'}"
     calls = _Calls()
     try:
         with torch.no_grad(), calls:
-            call(model, example)
+            call(fresh_copy(model), example)
     except Exception as own:
         told = str(own).strip().splitlines() or ["no message"]
         return TraceError(
@@ -155,8 +171,9 @@ def _trace_error(model: nn.Module, example: Example, reason: Exception) -> Trace
             why=f"{type(own).__name__}: {told[0]}",
             do="pass as `example` exactly what model(...) takes: a tensor, a tuple, or a dict of keyword arguments",
         )
+    path = _failing_module(model, example, training, cuts)
     source = _source_line(str(reason)) or _forward_line(reason)
-    where = Where(source=source) if source else None
+    where = Where(path, source) if source or path else None
     if "_pack_padded_sequence" in calls.names:
         return TraceError(
             "a packed sequence cannot be traced",
@@ -170,7 +187,11 @@ def _trace_error(model: nn.Module, example: Example, reason: Exception) -> Trace
         where=where,
         why=first,
         do="replace branches and loops that depend on tensor values (torch.where, fixed lengths), "
-        "or convert the submodule that holds the weights and keep the rest outside",
+        + (
+            f'declare how {path} acts with rc_leaf, or pass on_unsupported="both_strands"'
+            if path
+            else "or move them into a submodule, which rc_leaf can declare"
+        ),
     )
 
 
@@ -196,7 +217,7 @@ def _forward_line(reason: Exception) -> str | None:
 # --- reading an exported program ---------------------------------------------------------------
 
 
-def _read(program: Any, model: nn.Module, example: Example) -> Trace:
+def _read(program: Any, model: nn.Module, example: Example, calls: Mapping[tuple[str, int], Call]) -> Trace:
     sources = dict(_sources(program, model, example))
     flattened = _Flattened()
     outputs = flattened.run(program.graph_module, {name: Ref(name) for name in sources}, "")
@@ -206,11 +227,15 @@ def _read(program: Any, model: nn.Module, example: Example) -> Trace:
         if spec.kind.name == "USER_OUTPUT"
     ]
     written = _written(flattened.nodes, sources)
-    return Trace(flattened.nodes, sources, kept, program.call_spec.out_spec, written)
+    return Trace(flattened.nodes, sources, kept, program.call_spec.out_spec, written, calls, _first_names(model))
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    return {name: group[0] for group in aliases(model).values() for name in group}
 
 
 def _sources(program: Any, model: nn.Module, example: Example) -> Iterator[tuple[str, Source]]:
-    first_name = {name: group[0] for group in aliases(model).values() for name in group}
+    first_name = _first_names(model)
     state = {
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
@@ -370,13 +395,19 @@ def changed_parameters(trace_: Trace) -> Iterator[tuple[Node, str]]:
                 yield node, source.target
 
 
-def interpret(trace_: Trace, values: dict[str, Any], each: Callable[[Node, Any], None] | None = None) -> list[Any]:
+def interpret(
+    trace_: Trace,
+    values: dict[str, Any],
+    each: Callable[[Node, Any], None] | None = None,
+    model: nn.Module | None = None,
+) -> list[Any]:
     """Run a trace on values for its sources; `each` sees every node and its result.
 
     Args:
         trace_: a traced model.
         values: a value for each source, by name.
         each: called after each node.
+        model: has the modules that the trace does not look into; needed if there are any.
 
     Returns: the output leaves.
     """
@@ -387,7 +418,13 @@ def interpret(trace_: Trace, values: dict[str, Any], each: Callable[[Node, Any],
 
     for node in trace_.nodes:
         args, kwargs = pytree.tree_map(fill, (node.args, node.kwargs))
-        env[node.name] = node.op(*args, **kwargs)
+        env[node.name] = node.op(*args, **kwargs) if node.op is not OPAQUE else _run_module(trace_, model, *args)
         if each is not None:
             each(node, env[node.name])
     return [fill(out) for out in trace_.outputs]
+
+
+def _run_module(trace_: Trace, model: nn.Module | None, tensors: list[Any], path: str, number: int) -> list[Any]:
+    assert model is not None
+    args, kwargs = trace_.calls[path, number].given.filled(tensors)
+    return [v for v in pytree.tree_leaves(model.get_submodule(path)(*args, **kwargs)) if isinstance(v, torch.Tensor)]

@@ -471,8 +471,8 @@ def first_failure(
             found.append((node.where, error))
 
     with torch.no_grad():
-        interpret(trace, sources, lambda node, result: seen.__setitem__(node.name, _frozen(result)))
-        interpret(trace, other, compare)
+        interpret(trace, sources, lambda node, result: seen.__setitem__(node.name, _frozen(result)), model)
+        interpret(trace, other, compare, model)
     return found[0] if found else None
 
 

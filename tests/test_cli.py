@@ -67,6 +67,15 @@ def test_problems_exit_with_one(file: Path) -> None:
     assert run(f"{file}:Net", "--shape", "4,40", "--inputs", "ACGX").returncode == 1
 
 
+def test_what_no_rule_covers_runs_on_both_strands_if_asked(file: Path) -> None:
+    running = "class Running(nn.Module):\n    def forward(self, x):\n        return x.cumsum(-1)\n\n\nclass Net"
+    file.write_text(MODEL.replace("class Net", running).replace("nn.{pool}", "Running()"))
+    assert "cumsum" in run(f"{file}:Net", "--shape", "4,40").stdout
+    done = run(f"{file}:Net", "--shape", "4,40", "--on-unsupported", "both_strands")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "symmetriser at 2: " in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -16,6 +16,7 @@ in scientific notation for any other such number, or zero.
 import contextlib
 import doctest
 import importlib
+import importlib.util
 import io
 import itertools
 import linecache
@@ -31,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*(?P<language>\w*)")
@@ -207,6 +209,18 @@ def test_the_examples_in_docstrings_run(path: Path) -> None:
         pytest.skip("a command, not to be imported")
     module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
     assert doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).failed == 0
+
+
+@pytest.mark.skipif(not torch.__version__.startswith("2.13."), reason="the page lists the operators of torch 2.13")
+def test_the_page_of_operators_is_the_registry_s() -> None:
+    file = ROOT / "docs" / "supported_operators.py"
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    committed = (ROOT / "docs" / "supported-operators.md").read_text(encoding="utf-8")
+    assert generator.page() == committed, "rules changed: run `python docs/supported_operators.py` and commit the page"
 
 
 # --- the reader, the comparison and the runner themselves -------------------------------------------
