@@ -212,7 +212,7 @@ class _Planner:
         )
         self.wanted = output_specs(outputs, _structure(solver.traces[0]))
         found = solver.solve(self.wanted)
-        self.traces = found.traces
+        self.found, self.traces = found, found.traces
         if found.untraced is not None:
             self.plan.notes.append(f"only the eval-mode forward was analysed; in train mode: {found.untraced}")
         self._describe_outputs(found.inference)
@@ -316,7 +316,7 @@ class _Planner:
         module = self.model.get_submodule(node.where.path)
         if needs_statistics(module):
             self.plan.norms.append(SharedNorm(node.where.path, channel, folds(channel)))
-        elif _keeps_statistics(node) and not isinstance(module, torch.nn.modules.batchnorm._NormBase):
+        elif self._standardises_samples(node) and not isinstance(module, torch.nn.modules.batchnorm._NormBase):
             self.plan.problems.append(
                 NoRuleError(
                     "a functional batch norm keeps its own statistics",
@@ -326,6 +326,13 @@ class _Planner:
                     do="use nn.BatchNorm1d there",
                 )
             )
+
+    def _standardises_samples(self, node: Any) -> bool:
+        """Whether a batch norm keeps statistics or gathers them from samples; on a weight it does neither."""
+        given = [env.get(node.args[0].name) for env in self.found.inference.values]
+        roles = [ax.role(t) for x in given if isinstance(x, Action) for t in x.axes]
+        sampled = node.args[3] is not None or any(r is not None and r.name == "batch" for r in roles)
+        return op_name(node.op) == "batch_norm" and sampled
 
     # --- the check ---
 
@@ -376,11 +383,6 @@ class _Planner:
         except Exception:  # the search for the place must not hide the failure itself
             return None
         return found[0] if found else None
-
-
-def _keeps_statistics(node: Any) -> bool:
-    """Whether a batch norm has running statistics; without, it standardises what it is given, such as a weight."""
-    return op_name(node.op) == "batch_norm" and node.args[3] is not None
 
 
 def _longest(chains: set[tuple[ax.Step, ...]]) -> list[tuple[ax.Step, ...]]:
