@@ -58,7 +58,7 @@ def _has_odd_entries(value: Tensor, dim: int) -> bool:
     for count in range(1, len(others) + 1):
         for chosen in itertools.combinations(others, count):
             mirror = value.flip(chosen).movedim(dim, 0).double()
-            odd = torch.isclose(mirror, -rows, rtol=1e-6, atol=1e-12).flatten(1).all(1)
+            odd = _close(mirror, -rows).flatten(1).all(1)
             if bool((odd & rows.flatten(1).any(1)).any()):
                 return True
     return False
@@ -123,10 +123,10 @@ def _matched(value: Tensor, mirror: Tensor, dim: int) -> Axis | None:
     rows, mirrored = (x.movedim(dim, 0).flatten(1).double() for x in (value, mirror))
     if len(rows) > MATCHED:
         return None
-    even, odd = (torch.isclose(mirrored, s * rows, rtol=1e-6, atol=1e-12).all(1).tolist() for s in (1, -1))
+    even, odd = (_close(mirrored, s * rows).all(1).tolist() for s in (1, -1))
     if all(e or o for e, o in zip(even, odd, strict=True)):
         return ax.total(ax.trivial(1) if e else ax.SIGN for e in even)
-    same = torch.isclose(mirrored[:, None], rows[None], rtol=1e-6, atol=1e-12).all(-1)
+    same = _close(mirrored[:, None], rows[None]).all(-1)
     table = same.long().argmax(1).tolist()
     if not bool(same.any(1).all()) or any(table[table[i]] != i for i in range(len(table))):
         return None
@@ -153,7 +153,23 @@ def _length_like(size: int, lengths: list[Axis]) -> Axis:
 
 def _invariant(value: Tensor, action: Action) -> bool:
     moved = act(action, value if action.value is not None else value.double())
-    return torch.allclose(moved.double(), value.double(), rtol=1e-6, atol=1e-12)
+    return bool(_close(moved.double(), value.double()).all())
+
+
+def _close(a: Tensor, b: Tensor) -> Tensor:
+    """Which numbers are equal up to the rounding of float32, relative to themselves or to a middle one."""
+    size = b.abs().flatten()
+    size = size[(size > 0) & size.isfinite()]
+    return torch.isclose(a, b, rtol=1e-6, atol=1e-7 * float(size.median()) if size.numel() else 0.0)
+
+
+def is_rounded(p: Pin) -> bool:
+    """Whether a constant is invariant only up to the rounding of its numbers, so that the law holds as exactly."""
+    action = p.action.walk()
+    if action.is_trivial() or action.value is not None:
+        return False
+    value = p.const.value.double()
+    return not bool(torch.isclose(act(action, value), value, rtol=1e-12, atol=0.0).all())
 
 
 def pin(pins: Iterable[Pin]) -> None:

@@ -261,6 +261,8 @@ class _Planner:
     def _fill(self, found: Solution) -> None:
         inference = found.inference
         self.plan.averaged = inference.averaged
+        if inference.rounded:
+            self.plan.notes.append("exact to the rounding of the constants that the model holds in float32")
         self.plan.tested = list({str(t): t for tested in inference.tested for t in tested}.values())
         self._fill_norms(inference)
         self.plan.lengths = self._lengths(inference)
@@ -270,7 +272,7 @@ class _Planner:
         for name, group in aliases(self.model).items():
             inside = next((path for path in found.cuts for n in group if n.startswith(f"{path}.")), None)
             if name in used:
-                self.plan.parameters.append(_parameter(tuple(group), inference, name in shared))
+                self.plan.parameters.append(_parameter(tuple(group), inference, not shared.isdisjoint(group)))
             elif inside is not None:
                 untied[inside] += self.model.get_parameter(name).numel()
             else:
@@ -303,14 +305,17 @@ class _Planner:
         return found
 
     def _fill_norms(self, inference: Inference) -> None:
-        done: set[str] = set()
+        done: set[int] = set()  # a module may have several paths
         for t, env in zip(self.traces, inference.values, strict=True):
             for node in t.nodes:
-                if op_name(node.op) in STATISTICS and node.where.path not in done:
+                if op_name(node.op) in STATISTICS and id(self._module(node)) not in done:
                     x = env[node.args[0].name]
                     if isinstance(x, Action) and not ax.is_trivial(x.axes[1]):
-                        done.add(node.where.path)
+                        done.add(id(self._module(node)))
                         self._share(node, ax.walk(x.axes[1]))
+
+    def _module(self, node: Any) -> nn.Module:
+        return self.model.get_submodule(node.where.path)
 
     def _share(self, node: Any, channel: ax.Axis) -> None:
         module = self.model.get_submodule(node.where.path)
@@ -342,7 +347,7 @@ class _Planner:
         if not self.check:
             return
         found = verify(converted, self.example, self.specs, self.actions, solution.inference.outputs)
-        if any(t.rounded for t in self.plan.tested):
+        if solution.inference.rounded:
             found = replace(found, tolerance=max(found.tolerance, ROUNDED_CONSTANTS))
         self.plan.verification = found
         if not found.passed:

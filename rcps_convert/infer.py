@@ -127,6 +127,7 @@ class Inference:
         tested: stretches of the graph whose action was established by testing, per trace.
         refused: per trace, the nodes that their rules refused, in graph order.
         lost: a stretch that was asked for was not closed.
+        rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
     """
 
     parameters: dict[str, Action] = field(default_factory=dict)
@@ -144,6 +145,7 @@ class Inference:
     tested: list[list[Tested]] = field(default_factory=list)
     refused: list[list[Node]] = field(default_factory=list)
     lost: bool = False
+    rounded: bool = False
 
     def report(self, problem: ConversionError) -> None:
         """Collect a problem, once per place."""
@@ -214,6 +216,8 @@ def _solve(
         else:
             result.report(constants.refusal(broken, action))
             result.broken.append(broken)
+    tested = [t for walk in result.tested for t in walk]
+    result.rounded = any(t.rounded for t in tested) or any(map(constants.is_rounded, result.pins))
     return result
 
 

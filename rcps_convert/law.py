@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -365,9 +364,8 @@ def _numbers(value: Tensor) -> Tensor:
 def _still(node: Node) -> tuple[Any, ...]:
     """A node's positional arguments, with dropout switched off."""
     args = list(node.args)
-    if node.op is operator.getitem:
-        return tuple(args)
-    for i, argument in enumerate(node.op._schema.arguments[: len(args)]):
+    schema = getattr(node.op, "_schema", None)
+    for i, argument in enumerate(schema.arguments[: len(args)] if schema is not None else ()):
         if argument.name == "train" or argument.name == "dropout_p":
             args[i] = False if argument.name == "train" else 0.0
     return tuple(args)

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from .errors import TraceError, Where
+from .mapped import Mapped, grouped
 from .modules import Example, aliases, call, call_arguments, fresh_copy, mode, quiet, undisturbed_rng
 from .opaque import OPAQUE, Call, opaque, recording, watching
 
@@ -261,10 +262,12 @@ class _Flattened:
 
     def run(self, module: GraphModule, env: dict[str, Any], prefix: str) -> list[Any]:
         """Append the nodes of one graph; `env` maps its placeholders; returns its outputs."""
-        for node in module.graph.nodes:
-            if node.op == "output":
+        for node in grouped(list(module.graph.nodes)):
+            if isinstance(node, Mapped):
+                self._mapped(node, env, prefix)
+            elif node.op == "output":
                 return list(pytree.tree_leaves(self._arguments(node.args, env)))
-            if node.op == "get_attr":
+            elif node.op == "get_attr":
                 env[node.name] = getattr(module, str(node.target))
             elif node.op == "call_function":
                 env[node.name] = self._call(node, env, prefix)
@@ -281,6 +284,20 @@ class _Flattened:
         where = Where(where.path, where.source, name)
         self.nodes.append(Node(name, node.target, args, kwargs, where, scope, node.meta.get("val")))
         return Ref(name)
+
+    def _mapped(self, call: Mapped, env: dict[str, Any], prefix: str) -> None:
+        """A whole vmap as one node, and one more for each of several results."""
+        where, scope = _where(next(c for c in call.calls if c.meta.get("nn_module_stack") or c is call.calls[-1]))
+        name = prefix + call.calls[0].name
+        values = [r.meta.get("val") for r in call.results]
+        whole, args = Ref(name), tuple(env[n.name] for n in call.operands)
+        value = values[0] if len(values) == 1 else tuple(values)
+        self.nodes.append(Node(name, call, args, {}, Where(where.path, where.source, name), scope, value))
+        env.update({r.name: whole for r in call.results[:1]})
+        for i, r in enumerate(call.results if len(values) > 1 else []):
+            at = Where(where.path, where.source, prefix + r.name)
+            self.nodes.append(Node(at.node or "", operator.getitem, (whole, i), {}, at, scope, values[i]))
+            env[r.name] = Ref(prefix + r.name)
 
     def _inline(self, node: FxNode, args: tuple[Any, ...], prefix: str) -> list[Any]:
         at = next(i for i, a in enumerate(args) if isinstance(a, GraphModule))

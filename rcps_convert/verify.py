@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -113,7 +114,7 @@ def check_equivariance(
         model: any model.
         example: what it is called with; only shapes and dtypes matter.
         inputs, outputs, layout: as in `convert_model`. With ``"auto"`` an output is held to the best
-            of: invariant, or reversed along one axis.
+            of: invariant, reversed along one axis, or along two of equal length.
         tolerance: largest relative deviation taken for rounding; default 1e-9 in float64, 1e-3 in float32.
 
     Returns: a report; true in a boolean context if the model is equivariant.
@@ -288,12 +289,17 @@ def _held_to(forward: list[list[Any]], reverse: list[list[Any]], specs: list[Spe
 
 
 def candidate_actions(spec: Spec | str, shape: tuple[int, ...]) -> list[Action]:
-    """The actions an output may be held to when nothing is known but its shape and spec."""
+    """The actions an output may be held to when nothing is known but its shape and spec.
+
+    Invariant, a profile reversed along one axis, or a contact map reversed along two of equal length.
+    """
     if isinstance(spec, Spec):
         return spec.actions(shape)
-    fixed = [ax.batch(s) if i == 0 else ax.trivial(s) for i, s in enumerate(shape)]
-    flips = [Action((*fixed[:i], ax.length(s), *fixed[i + 1 :])) for i, s in enumerate(shape) if i and s > 1]
-    return [Action(tuple(fixed)), *flips]
+    fixed = Action(tuple(ax.batch(s) if i == 0 else ax.trivial(s) for i, s in enumerate(shape)))
+    flips = [fixed.with_axis(i, ax.length(s)) for i, s in enumerate(shape) if i and s > 1]
+    pairs = [(i, j) for i, j in combinations(range(1, len(shape)), 2) if shape[i] == shape[j] > 1]
+    maps = [fixed.with_axis(i, ax.length(shape[i])).with_axis(j, ax.length(shape[j])) for i, j in pairs]
+    return [fixed, *flips, *maps]
 
 
 # --- verifying a conversion ---------------------------------------------------------------------

@@ -35,6 +35,7 @@ LAYERS = (
     "hooks",
     "opaque",
     "study",
+    "mapped",
     "trace",
     "scalars",
     "registry",

@@ -1,0 +1,49 @@
+"""vmap in a graph is one operator."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rcps_convert import check_equivariance, plan_conversion
+from rcps_convert.mapped import Mapped
+from rcps_convert.trace import interpret, trace
+
+
+class Vmapped(nn.Module):
+    """Products of neighbours within each sample and channel, by a function of one row. (N, 4, 20) -> (N, 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, 8, 5, padding=2), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.vmap(torch.vmap(lambda row: (row[1:] * row[:-1], row * 2)))
+        products, doubled = rows(self.conv(x))
+        return self.out(products.mean(-1).tanh() + doubled.amax(-1))
+
+
+def test_a_nested_vmap_is_one_node_and_computes_the_same() -> None:
+    model, x = Vmapped().double(), torch.randn(2, 4, 20, dtype=torch.float64)
+    found = trace(model, x)
+    mapped = [n for n in found.nodes if isinstance(n.op, Mapped)]
+    assert [str(n.op).partition("(")[0] for n in mapped] == ["vmap"]
+    (y,) = interpret(found, {n: s.value for n, s in found.sources.items()})
+    torch.testing.assert_close(y, model(x))
+
+
+def test_converts_exactly() -> None:
+    torch.manual_seed(0)
+    plan = plan_conversion(Vmapped(), torch.zeros(2, 4, 20))
+    assert not plan.problems, str(plan)
+    assert check_equivariance(plan.apply(Vmapped()), torch.zeros(2, 4, 20), tolerance=1e-10)
+
+
+def test_a_failure_inside_leaves_no_hidden_dimension() -> None:
+    found = trace(Vmapped(), torch.randn(2, 4, 20))
+    (node,) = [n for n in found.nodes if isinstance(n.op, Mapped)]
+    with pytest.raises((RuntimeError, IndexError, ValueError)):
+        node.op(torch.zeros(2))
+    assert torch.randn(3).shape == (3,)
+    assert not torch._C._functorch.maybe_current_level()
