@@ -242,7 +242,7 @@ def _factor_leaf(leaf: Leaf, outer: int, inner: int) -> tuple[Axis, Axis]:
 
 def _factor_product(term: Prod, outer: int) -> tuple[Axis, Axis]:
     need, left, right = outer, [], []
-    for f in term.factors:
+    for place, f in enumerate(term.factors):
         if need == 1:
             right.append(f)
         elif need % f.size == 0:
@@ -253,9 +253,10 @@ def _factor_product(term: Prod, outer: int) -> tuple[Axis, Axis]:
             left.append(o)
             right.append(i)
             need = 1
-        else:  # sizes that do not nest leave only the trivial action
-            unify(term, trivial(term.size))
-            return trivial(outer), trivial(term.size // outer)
+        else:  # sizes that do not nest leave the rest only the trivial action
+            rest = product(term.factors[place:])
+            unify(rest, trivial(rest.size))
+            return product([*left, trivial(need)]), trivial(rest.size // need)
     return product(left), product(right)
 
 
