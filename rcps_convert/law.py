@@ -40,6 +40,9 @@ JOINT = 256
 ALTERNATIVES = 8
 """Actions of a result kept from the first draw; further draws decide between them."""
 
+KEPT = 2**22
+"""Numbers of a draw up to which it is kept for the next guess."""
+
 Assignment = dict[ax.Var, Axis]
 
 
@@ -153,16 +156,19 @@ class Law:
 
     def _drawn(self, seed: int) -> tuple[dict[str, Any], dict[str, Tensor] | None]:
         """Random values for what is given, and the results; kept, since no guess about actions changes them."""
-        if seed not in self.plain:
-            generator = torch.Generator().manual_seed(seed)
-            x: dict[str, Any] = {}
-            for name, value in self.given.items():
-                if isinstance(value, Action):
-                    x[name] = _draw(value, self.dtypes[name], seed, generator)
-                else:
-                    x[name] = _wide(value.value) if isinstance(value, Const) else value
-            self.plain[seed] = x, self._results(x)
-        return self.plain[seed]
+        if seed in self.plain:
+            return self.plain[seed]
+        generator = torch.Generator().manual_seed(seed)
+        x: dict[str, Any] = {}
+        for name, value in self.given.items():
+            if isinstance(value, Action):
+                x[name] = _draw(value, self.dtypes[name], seed, generator)
+            else:
+                x[name] = _wide(value.value) if isinstance(value, Const) else value
+        found = x, self._results(x)
+        if sum(v.numel() for v in x.values() if isinstance(v, Tensor)) <= KEPT:
+            self.plain[seed] = found
+        return found
 
     def _results(self, given: dict[str, Any]) -> dict[str, Tensor] | None:
         """What leaves the piece; None where it is not finite, or an operator refuses such numbers."""
@@ -189,9 +195,9 @@ class Law:
 
     def _fitting(self, y: Tensor, r: Tensor, values: Assignment) -> Iterator[Action]:
         """The combinations of axis actions that map y to r, in order of preference."""
-        marks = [(_marks(y, dim), _marks(r, dim)) for dim in range(y.dim())]
-        if not all(_same_marks(*pair, self.tolerance) for pair in marks):
+        if not _same_sizes(y.abs(), r.abs(), self.tolerance):
             return
+        marks = [(_marks(y, dim), _marks(r, dim)) for dim in range(y.dim())]
         per_axis = []
         for dim, size in enumerate(y.shape):
             tables = self._candidates(dim - y.dim(), size, values)
@@ -398,9 +404,16 @@ def _near(a: Tensor, b: Tensor, tolerance: float) -> Tensor:
     return ((a - b).abs() <= 10 * tolerance * (a.abs() + b.abs()) + 1e-15).all(-1)
 
 
-def _same_marks(y: Tensor, r: Tensor, tolerance: float) -> bool:
-    """Whether entries before and after have the same marks in some order."""
-    return bool(_near(y[:, :1].sort(0).values, r[:, :1].sort(0).values, tolerance).all())
+def _same_sizes(y: Tensor, r: Tensor, tolerance: float) -> bool:
+    """Whether along every axis the mean sizes of entries are the same in some order: quick, and seldom wrong."""
+    scale = max(float(y.amax()), 1e-300) if y.numel() else 1.0
+    for dim in sorted(range(y.dim()), key=lambda d: -y.shape[d]):
+        others = [d for d in range(y.dim()) if d != dim]
+        means = (x.mean(others) if others else x for x in (y, r))
+        before, after = (m.sort().values[:, None] / scale for m in means)
+        if not bool(_near(after, before, tolerance).all()):
+            return False
+    return True
 
 
 def _derived(y: Tensor, r: Tensor, long: bool, tolerance: float) -> Axis | None:
