@@ -138,7 +138,7 @@ class Solver:
         if not self.both_strands or not isinstance(problem, (NoRuleError, BreaksSymmetryError, TraceError)):
             return False
         reason = self.opened.pop(path, problem.what)
-        while path and (path in self.declared or path in self.cuts or not self._is_called(path)):
+        while path and (path in self.declared or path in self.cuts or not self._can_run_twice(path)):
             path = path.rpartition(".")[0]
         if not path:
             _say_conjoined(problem)
@@ -148,9 +148,13 @@ class Solver:
         self._leave_out(path, reason, found)
         return True
 
-    def _is_called(self, path: str) -> bool:
-        """Whether a module has a forward; containers such as `nn.ModuleList` have none."""
-        return type(self.model.get_submodule(path)).forward is not nn.Module.forward
+    def _can_run_twice(self, path: str) -> bool:
+        """Whether a module has a forward, as containers have not, and the average of its results means something.
+
+        A parametrization makes a weight what it must be; the average of two weights is that no longer.
+        """
+        called = type(self.model.get_submodule(path)).forward is not nn.Module.forward
+        return called and "parametrizations" not in path.split(".")
 
     def _leave_out(self, path: str, reason: str | None, found: Inference | None) -> None:
         self.opened[path] = reason

@@ -320,6 +320,22 @@ def test_refused(case: tuple[Callable[[], nn.Module], type[ConversionError], str
     assert [type(m) for m in model.modules()] == kinds
 
 
+def test_an_orthogonal_layer_on_both_strands_stays_orthogonal() -> None:
+    """The layer runs twice; the average of two orthogonal weights would not be one."""
+
+    class Rotation(nn.Linear):
+        def forward(self, h: Tensor) -> Tensor:
+            return super().forward(h.mT).mT
+
+    model = parallel({"step": lambda: parametrizations.orthogonal(Rotation(8, 8))})
+    plan = plan_conversion(model, EXAMPLE, on_unsupported="both_strands")
+    assert [s.path for s in plan.symmetrisers] == ["steps.0"]
+    converted = plan.apply(model)
+    weight = converted.steps[0].weight.detach()
+    torch.testing.assert_close(weight @ weight.mT, torch.eye(8), rtol=0, atol=1e-5)
+    exact(converted)
+
+
 def test_a_mask_of_one_side_can_be_averaged() -> None:
     model = parallel({"step": lambda: Masked([1.0, 1.0, 0.0])})
     with warnings.catch_warnings():

@@ -72,7 +72,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, shape: tuple[int, .
 # --- every kind of layer ----------------------------------------------------------------------------
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.data())
 def test_any_bidirectional_layer(data: st.DataObject) -> None:
     """Kind, sizes, layers, projection, biases, order of axes: exact, half the parameters, the same class baked."""
@@ -438,6 +438,12 @@ def test_refused(case: tuple[nn.Module, Callable[..., Tensor] | None, type[Conve
         assert phrase in str(caught.value)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert [id(w) for w in model.rnn._flat_weights] == weights
+
+
+def test_one_direction_on_both_strands() -> None:
+    plan = plan_conversion(recurrent(lstm(bidirectional=False)), EXAMPLE, on_unsupported="both_strands")
+    assert [s.path for s in plan.symmetrisers] == ["rnn"]
+    exact(plan.apply(recurrent(lstm(bidirectional=False))))
 
 
 class Borrowing(Recurrent):
