@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         choices=("error", "both_strands"),
         help="what to do with a submodule that cannot be inferred (default: list it as a problem)",
     )
+    p.add_argument("--strategy", default="tied", choices=("tied", "conjoined", "mixed"), help="how it is made exact")
     p.add_argument("--batch", type=int, default=2, help="batch size of the example (default 2)")
     p.add_argument("--version", action="version", version=f"rcps_convert {__version__}")
     return p
@@ -100,6 +101,7 @@ def main(argv: list[str] | None = None) -> int:
             outputs=_one_or_many(args.outputs, "auto"),
             layout=args.layout,
             on_unsupported=args.on_unsupported,
+            strategy=args.strategy,
         )
     except ValueError as error:
         print(f"rcps_convert: {error}")

@@ -22,6 +22,9 @@ from .modules import Example, call_arguments
 Merge = str | Callable[[Tensor, Tensor], Tensor]
 """How two readings of an output become one."""
 
+WHOLE = "whole"
+"""In the place of an action: a tensor that belongs to no sample, the same for both strands."""
+
 MERGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": lambda ours, theirs: (ours + theirs) / 2,
     "sum": torch.add,
@@ -36,7 +39,7 @@ class Conjoined:
     Args:
         names: of the positional parameters of the model's forward.
         inputs: for each argument, by name (by position where it has none), the action of each of its
-            leaves; None for a leaf that is handed over as it is.
+            leaves; `WHOLE` for a tensor that is handed over as it is, None for what was no tensor.
         outputs: the action of each output leaf; None for a leaf that is returned as it is.
         merge: ``"mean"``, ``"sum"``, ``"max"``, or a symmetric function of the two readings.
         post_hoc: read both strands in eval mode only.
@@ -49,7 +52,7 @@ class Conjoined:
     def __init__(
         self,
         names: Sequence[str],
-        inputs: Mapping[str, Sequence[Action | None]],
+        inputs: Mapping[str, Sequence[Action | str | None]],
         outputs: Sequence[Action | None],
         merge: Merge = "mean",
         post_hoc: bool = False,
@@ -80,11 +83,16 @@ class Conjoined:
     def _stacked(self, name: str, value: Any) -> Any:
         leaves, spec = pytree.tree_flatten(value)
         mirrors = self.inputs.get(name, ())
-        if len(leaves) != len(mirrors):
-            if not any(isinstance(leaf, Tensor) for leaf in leaves):
+        known = len(leaves) == len(mirrors) and all(
+            m is not None for x, m in zip(leaves, mirrors, strict=True) if _is_tensor(x)
+        )
+        if not known:
+            tensors = sum(map(_is_tensor, leaves))
+            if not tensors:
                 return value
             raise ConversionError(
-                f"argument {name!r} holds {len(leaves)} values, and the model was converted for {len(mirrors)}",
+                f"argument {name!r} holds {tensors} tensors, and the model was converted for "
+                f"{sum(m is not None for m in mirrors)}",
                 why="how reverse complement acts on the others is not known",
                 do="call the model as in the example, or convert it with an example that has them all",
             )
@@ -96,7 +104,7 @@ class Conjoined:
         given = [*zip(self._names(len(args)), args, strict=True), *kwargs.items()]
         for name, value in given:
             for leaf, mirror in zip(pytree.tree_leaves(value), self.inputs.get(name, ()), strict=False):
-                if mirror is not None and isinstance(leaf, Tensor):
+                if isinstance(mirror, Mirror) and isinstance(leaf, Tensor):
                     return leaf.shape[0]
         return 0
 
@@ -120,8 +128,8 @@ class Conjoined:
         joined = [self._one(y, mirror, size) for y, mirror in zip(leaves, self.outputs, strict=True)]
         return pytree.tree_unflatten(joined, spec)
 
-    def _one(self, y: Any, mirror: Mirror | None, size: int) -> Any:
-        if mirror is None or not isinstance(y, Tensor):
+    def _one(self, y: Any, mirror: Mirror | str | None, size: int) -> Any:
+        if not isinstance(mirror, Mirror) or not isinstance(y, Tensor):
             return y
         if y.dim() == 0 or y.shape[0] != size:
             raise ConversionError(
@@ -139,13 +147,17 @@ def argument_names(names: Sequence[str], count: int) -> list[str]:
     return [names[i] if i < len(names) else str(i) for i in range(count)]
 
 
-def _ready(action: Action | None) -> Mirror | None:
-    return None if action is None else Mirror(action.walk())
+def _is_tensor(x: Any) -> bool:
+    return isinstance(x, Tensor)
 
 
-def _both(x: Any, mirror: Mirror | None) -> Any:
+def _ready(action: Action | str | None) -> Mirror | str | None:
+    return Mirror(action.walk()) if isinstance(action, Action) else action
+
+
+def _both(x: Any, mirror: Mirror | str | None) -> Any:
     """A tensor and its mirror image, (2N, ...)."""
-    return x if mirror is None or not isinstance(x, Tensor) else torch.cat([x, mirror(x)])
+    return torch.cat([x, mirror(x)]) if isinstance(mirror, Mirror) and isinstance(x, Tensor) else x
 
 
 # --- attaching ----------------------------------------------------------------------------------
@@ -215,15 +227,18 @@ def positional_names(model: nn.Module) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
-def by_argument(model: nn.Module, example: Example, actions: Sequence[Action | None]) -> dict[str, list[Action | None]]:
-    """The actions of a call's leaves, by argument.
+def by_argument(
+    model: nn.Module, example: Example, actions: Sequence[Action | None]
+) -> dict[str, list[Action | str | None]]:
+    """What `Conjoined` does with a call's leaves, by argument.
 
     Args:
         model: what is called.
         example: with what.
-        actions: of each leaf, in order.
+        actions: of each leaf that is stacked, in order; None for the others.
     """
     args, kwargs = call_arguments(example)
-    given = iter(actions)
+    leaves = pytree.tree_leaves((args, kwargs))
+    given = iter(WHOLE if a is None and _is_tensor(x) else a for x, a in zip(leaves, actions, strict=True))
     named = [*zip(argument_names(positional_names(model), len(args)), args, strict=True), *kwargs.items()]
     return {name: [next(given) for _ in pytree.tree_leaves(value)] for name, value in named}

@@ -34,7 +34,7 @@ class StrandsPlan(ConversionPlan):
         mixed: for each layer that gets a cross-strand weight, how the other strand's input is mapped back.
         weights: shape of each cross-strand weight.
         unmixed: why the other layers of the kind do not mix.
-        total: number of parameters of the model.
+        shapes: of the model's parameters, by name.
     """
 
     strategy: str = "conjoined"
@@ -42,7 +42,7 @@ class StrandsPlan(ConversionPlan):
     mixed: dict[str, Action] = field(default_factory=dict)
     weights: dict[str, tuple[int, ...]] = field(default_factory=dict)
     unmixed: dict[str, str] = field(default_factory=dict)
-    total: int = 0
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def install(self, target: nn.Module) -> nn.Module:
         """Attach the reading of both strands and the cross-strand weights to a model, in place, unchecked."""
@@ -56,22 +56,20 @@ class StrandsPlan(ConversionPlan):
     @property
     def before(self) -> int:
         """Number of parameters of the model."""
-        return self.total
+        return sum(torch.Size(s).numel() for s in self.shapes.values())
 
     @property
     def after(self) -> int:
         """Number of parameters of the converted model."""
-        return self.total + sum(torch.Size(s).numel() for s in self.weights.values())
+        return self.before + sum(torch.Size(s).numel() for s in self.weights.values())
 
     def _check_fits(self, model: nn.Module) -> None:
-        modules = dict(model.named_modules())
-        found = {path: getattr(modules.get(path), "weight", None) for path in self.weights}
-        for path, shape in self.weights.items():
-            weight = found[path]
-            if not isinstance(weight, Tensor) or tuple(weight.shape) != shape:
+        found = _shapes(model)
+        for name in {**self.shapes, **found}:
+            if found.get(name) != self.shapes.get(name):
                 raise ConversionError(
-                    f"the plan was made for another model: {path}.weight",
-                    got=f"{'no such weight' if weight is None else tuple(weight.shape)}, planned {shape}",
+                    f"the plan was made for another model: {name}",
+                    got=f"{found.get(name, 'no such parameter')}, planned {self.shapes.get(name, 'none')}",
                     why="a plan holds for one architecture",
                     do="make a plan for this model with plan_conversion",
                 )
@@ -110,6 +108,10 @@ class StrandsPlan(ConversionPlan):
         return table + [f"  not mixed: {path} ({why})" for path, why in self.unmixed.items()]
 
 
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+
+
 def _words(action: Action) -> str:
     turned = [f"axis {d} ({ax.describe(t)})" for d, t in enumerate(action.axes) if not ax.is_trivial(t)]
     return ", ".join(turned) if turned else "nothing to map: no length is left"
@@ -133,7 +135,7 @@ def plan_strands(
     try:
         with undisturbed_rng():
             stacking = Stacking(model, example, (plan.inputs, plan.outputs))
-            plan.total = sum(p.numel() for p in model.parameters())
+            plan.shapes = _shapes(model)
             stacking.read_inputs(inputs, layout)
             stacking.read_outputs(outputs, post_hoc)
             _require_merge(merge, stacking)

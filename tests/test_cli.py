@@ -65,6 +65,9 @@ def test_problems_exit_with_one(file: Path) -> None:
     assert "BreaksSymmetryError: max_pool1d over 36 positions leaves a remainder" in done.stdout
     assert "39 and 44" in done.stdout
     assert run(f"{file}:Net", "--shape", "4,40", "--inputs", "ACGX").returncode == 1
+    done = run(f"{file}:Net", "--shape", "4,40", "--strategy", "conjoined")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cost: two passes" in done.stdout
 
 
 def test_what_no_rule_covers_runs_on_both_strands_if_asked(file: Path) -> None:

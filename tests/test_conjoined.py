@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from models import FAMILIES, BassetLike, Family, Siamese, SpliceAILike, StrandBias
+from models import BassetLike, Family, Siamese, SpliceAILike, StrandBias
+from models.basic import FAMILIES
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -173,8 +174,13 @@ def test_arguments_are_known_by_name() -> None:
     assert torch.equal(converted(x, control), converted(control=control, x=x))
     mirrored = converted(x.flip(1, 2), control.flip(1, 2))
     torch.testing.assert_close(converted(x, control), mirrored, rtol=0, atol=1e-12)
-    with pytest.raises(ConversionError, match="argument 'extra' holds 1 values"):
+    with pytest.raises(ConversionError, match="argument 'extra' holds 1 tensors"):
         converted(x, control, torch.rand(3, 6))
+    example, specs["inputs"] = (DNA, torch.rand(2, 2, 30), None), ("ACGT", "+-", "invariant")  # type: ignore[assignment]
+    converted = convert_model(Two(), example, strategy="conjoined", **specs).double()
+    assert torch.isfinite(converted(x, control, None)).all()
+    with pytest.raises(ConversionError, match="argument 'extra' holds 1 tensors"):
+        converted(x, control, torch.rand(1, 6))
 
 
 def test_an_output_without_batch_is_returned_as_it_is() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import FAMILIES, Family
+from models import Family
+from models.basic import FAMILIES
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 

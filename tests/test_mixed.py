@@ -13,7 +13,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from models import FAMILIES, BassetLike, Family, SpliceAILike, Twice
+from models import BassetLike, Family, SpliceAILike, Twice
+from models.basic import FAMILIES
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils import _pytree as pytree
@@ -349,8 +350,12 @@ def test_in_place_and_unwrapped() -> None:
 
 def test_a_plan_for_another_model_does_not_fit() -> None:
     plan = plan_conversion(BassetLike(), BASSET, strategy="mixed", verify=False)
-    with pytest.raises(ConversionError, match=r"made for another model: conv2\.weight"):
+    with pytest.raises(ConversionError, match=r"made for another model: conv1\.weight"):
         plan.apply(SpliceAILike())
+    wider = BassetLike()
+    wider.fc2 = nn.Linear(40, 6)
+    with pytest.raises(ConversionError, match=r"fc2\.weight\n  got    \(6, 40\), planned \(5, 40\)"):
+        plan.apply(wider)
 
 
 def test_a_layer_called_by_itself_is_refused_but_checkpointing_works() -> None:
