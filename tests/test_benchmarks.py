@@ -41,8 +41,33 @@ def test_the_converted_network_learns_both_strands_alike(tmp_path: Path) -> None
     assert f"{converted['auroc_x']:.6f}" in printed
 
 
-def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
-    done = run("train_ctcf.py", "--data", tmp_path / "none.tsv.gz")
+@pytest.mark.skipif(not CTCF.is_file(), reason="the CTCF peaks are not beside the checkout")
+def test_a_trained_network_keeps_its_readings_at_conversion(tmp_path: Path) -> None:
+    settings = ("--epochs", 1, "--tune", 1, "--repeats", 1, "--width", 8, "--limit", 1000)
+    found, printed = figures("finetune_ctcf.py", tmp_path, "--data", CTCF, *settings)
+    (seed,) = found["seeds"]
+    assert max(seed["deviation"].values()) < 1e-6
+    before, after = seed["at conversion"], seed["fine-tuned"]
+    assert before["conjoined"] == pytest.approx(before["plain, both strands"], abs=1e-9)
+    assert before["mixed"] == pytest.approx(before["conjoined"], abs=1e-9)
+    assert before["mixed"] != after["mixed"] != after["conjoined"]
+    assert seed["parameters"]["mixed"] > seed["parameters"]["conjoined"] == seed["parameters"]["plain"]
+    assert f"{after['mixed']:.5f}" in printed
+
+
+def test_drop_in_layers_and_the_conjoined_network_compute_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("rcps")
+    sizes = ("--channels", 8, "--length", 100, "--batch", 4, "--rounds", 2)
+    found, printed = figures("rcps_layers.py", tmp_path, *sizes)
+    assert found["8"]["difference"] < 1e-5
+    assert list(found["8"]["times"]) == ["drop-in layers", "conjoined"]
+    assert all(math.isfinite(m) for m in found["8"]["memory"].values())
+    assert "drop-in layers  train step" in printed
+
+
+@pytest.mark.parametrize("script", ["train_ctcf.py", "finetune_ctcf.py"])
+def test_a_missing_data_file_is_named(script: str, tmp_path: Path) -> None:
+    done = run(script, "--data", tmp_path / "none.tsv.gz")
     assert done.returncode == 2
     assert "none.tsv.gz" in done.stderr
 
@@ -58,7 +83,9 @@ def test_the_cost_of_a_conversion_is_measured(tmp_path: Path) -> None:
         assert case["conversion_seconds"] > 0
 
 
-@pytest.mark.parametrize("name", ["ctcf_width32", "ctcf_width64", "speed"])
+@pytest.mark.parametrize(
+    "name", ["ctcf_width32", "ctcf_width64", "speed", "rcps_layers_kernel3", "rcps_layers_kernel9", "finetune_ctcf"]
+)
 def test_the_page_quotes_what_the_scripts_printed(name: str) -> None:
     printed = (ROOT / "docs" / "benchmarks" / f"{name}.txt").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")

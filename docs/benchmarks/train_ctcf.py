@@ -24,7 +24,7 @@ import torch
 from models import SmallBasset
 from torch import Tensor, nn
 
-from rcps_convert import convert_model, reverse_complement
+from rcps_convert import ReverseComplementAugment, convert_model, reverse_complement
 
 SPLITS = {"test": {"chr1", "chr8", "chr21"}, "validation": {"chr2", "chr16"}}
 BATCH = 64
@@ -67,31 +67,31 @@ class Run:
     """A network in training.
 
     Attributes:
-        augmented: whether half of the sequences of each batch are shown as their reverse complement.
+        augmented: whether half of the sequences of each epoch are shown as their reverse complement.
+        rate: learning rate.
         best: highest validation auROC so far, its epoch and the state_dict then.
     """
 
     name: str
     model: nn.Module
     augmented: bool = False
+    rate: float = 2e-3
     seconds: list[float] = field(default_factory=list)
     best: tuple[float, int, dict[str, Tensor]] = (-1.0, 0, {})
 
     def __post_init__(self) -> None:
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-3, weight_decay=1e-5)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.rate, weight_decay=1e-5)
 
     def epoch(self, x: Tensor, y: Tensor, seed: int) -> None:
         """One pass over the training sequences."""
         torch.manual_seed(seed)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-        coins = torch.rand(len(x), generator=torch.Generator().manual_seed(seed + 1)) < 0.5
         self.model.train()
         start = time.process_time()
+        if self.augmented:
+            x, y = ReverseComplementAugment(seed=seed + 1)(x, y)
         for index in order[: len(order) // BATCH * BATCH].split(BATCH):
-            batch = x[index].float()
-            if self.augmented:
-                batch = torch.where(coins[index, None, None], reverse_complement(batch), batch)
-            loss = nn.functional.binary_cross_entropy_with_logits(self.model(batch), y[index])
+            loss = nn.functional.binary_cross_entropy_with_logits(self.model(x[index].float()), y[index])
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
