@@ -139,7 +139,15 @@ class Conjoined:
             )
         ours, theirs = y[: size // 2], y[size // 2 :]
         function = MERGES[self.merge] if isinstance(self.merge, str) else self.merge
-        return function(ours, mirror(theirs))
+        one = function(ours, mirror(theirs))
+        if not isinstance(one, Tensor) or one.shape != ours.shape:
+            raise ConversionError(
+                f"the merge gave {tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__} "
+                f"for two readings of shape {tuple(ours.shape)}",
+                why="a merged reading takes the place of one strand's",
+                do="return a tensor of the shape of either reading",
+            )
+        return one
 
 
 def argument_names(names: Sequence[str], count: int) -> list[str]:

@@ -187,7 +187,12 @@ class Stacking:
     @cached_property
     def inference(self) -> Inference | None:
         """What each tensor of the trace is, as far as the rules know; its problems do not matter here."""
-        return None if self.traced is None else infer([self.traced], self.actions, [AUTO] * len(self.traced.outputs))
+        if self.traced is None:
+            return None
+        try:
+            return infer([self.traced], self.actions, [AUTO] * len(self.traced.outputs))
+        except Exception:  # a graph that inference cannot take is measured, like one that cannot be had
+            return None
 
 
 # --- facts about inputs and outputs -------------------------------------------------------------

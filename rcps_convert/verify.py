@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from . import axis as ax
 from .action import Action, Spec, act, random_like
-from .errors import Where
+from .errors import ConversionError, Where
 from .hooks import hook_of
 from .modules import Example, call, fresh_copy, leaves, mode, owner, undisturbed_rng, with_leaves
 from .norm import Fold, Pool
@@ -367,6 +367,8 @@ def verify(
             try:
                 if training:
                     check.add(probe, seed, training=True)
+            except ConversionError:
+                raise
             except (RuntimeError, ValueError) as reason:  # such as batch norm of a single value
                 trained = reason
     modes = "train and eval mode" if training else "eval mode"

@@ -299,6 +299,12 @@ class MoreInTraining(Head):
         return (h, h) if self.training else h
 
 
+class BatchLostInTraining(Head):
+    def forward(self, x: Tensor) -> Any:
+        h = self.conv(x).mean(-1)
+        return h.mean(0) if self.training else h
+
+
 class Classes(Head):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x).mean(-1).argmax(-1)
@@ -318,6 +324,8 @@ REFUSED = [
     (nn.LazyConv1d(6, 5), DNA, {}, ConversionError, "has no shape yet"),
     (StrandBias(), torch.zeros(2, 4, 40), {"outputs": "antisymmetric", "merge": "max"}, BreaksSymmetryError, "larger"),
     (nn.Conv1d(4, 6, 5), DNA, {"merge": lambda a, b: a}, VerificationError, "the merge treats the two readings diff"),
+    (nn.Conv1d(4, 6, 5), DNA, {"merge": lambda a, b: torch.cat([a, b], 1)}, ConversionError, "merge gave (2, 12, 26)"),
+    (BatchLostInTraining(), DNA, {}, ConversionError, "returned a tensor of shape (6,) for 4 samples"),
     (nn.Conv1d(4, 2, 5), DNA, {"outputs": "ACGT"}, NeedsChoiceError, "no axis of shape"),
 ]  # fmt: skip
 
