@@ -335,6 +335,19 @@ def test_copies_optimisers_graphs_and_compiled_models() -> None:
     assert torch.equal(called, expected)
 
 
+def test_code_compiled_for_one_model_is_not_taken_for_another() -> None:
+    """Models of one class that differ in nothing but their hooks."""
+    model, x = BassetLike().eval(), sequence(3, 144).float()
+    kinds: list[dict[str, Any]] = [
+        {"strategy": "conjoined"}, {"strategy": "conjoined", "merge": "sum"}, {"strategy": "mixed"},
+        {"strategy": "mixed", "mix": "conv2"}, {"strategy": "mixed", "mix": "conv3"},
+    ]  # fmt: skip
+    models = [model, *(stirred(convert_model(model, BASSET, verify=False, **how)) for how in kinds)]
+    for each in models:
+        compiled = torch.compile(each, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(x), each(x), rtol=0, atol=1e-6)
+
+
 def test_in_place_and_unwrapped() -> None:
     model = BassetLike()
     own = {id(p) for p in model.parameters()}
