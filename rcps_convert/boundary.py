@@ -19,6 +19,7 @@ from .action import Mirror
 from .axis import Step, follows, nearest
 from .cuts import Passage
 from .errors import BreaksSymmetryError, ConversionError
+from .geometry import unseen
 from .hooks import StrandHook, hook_of, install, uninstall
 from .modules import fresh_copy
 from .opaque import Bundle
@@ -41,20 +42,24 @@ class BothStrands(StrandHook):
         if not self.passage.stacks:
             return args, kwargs
         bundle = Bundle.of((args, kwargs))
-        pairs = zip(bundle.tensors, self._mirrored(module, bundle), self.passage.given_batch, strict=True)
-        return bundle.filled([x if dim is None else torch.cat([x, y], dim) for x, y, dim in pairs])
+        with unseen():
+            pairs = zip(bundle.tensors, self._mirrored(module, bundle), self.passage.given_batch, strict=True)
+            return bundle.filled([x if dim is None else torch.cat([x, y], dim) for x, y, dim in pairs])
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The mean of the two readings, the second mapped back."""
         bundle = Bundle.of(output)
         if self.passage.stacks:
             batches = [d for d in self.passage.made_batch if d is not None]
-            halves = [y.chunk(2, d) for y, d in zip(bundle.tensors, batches, strict=True)]
+            with unseen():
+                halves = [y.chunk(2, d) for y, d in zip(bundle.tensors, batches, strict=True)]
         else:
             given = Bundle.of((args, kwargs))
-            again, names = given.filled(self._mirrored(module, given))
+            with unseen():
+                again, names = given.filled(self._mirrored(module, given))
             halves = [*zip(bundle.tensors, Bundle.of(module.forward(*again, **names)).tensors, strict=True)]
-        return bundle.filled([(a + back(b)) / 2 for back, (a, b) in zip(self.made, halves, strict=True)])
+        with unseen():
+            return bundle.filled([(a + back(b)) / 2 for back, (a, b) in zip(self.made, halves, strict=True)])
 
     def _mirrored(self, module: nn.Module, given: Bundle) -> list[Tensor]:
         """The tensors a module is given, as the other strand has them."""
@@ -70,7 +75,7 @@ class BothStrands(StrandHook):
 
 @dataclass(frozen=True)
 class LengthRule:
-    """At which lengths of one input the model is exact.
+    """At which lengths of one input operators read both edges alike.
 
     Attributes:
         leaf: index of the input among the leaves of the call.
@@ -86,17 +91,29 @@ class LengthRule:
 
     def holds(self, length: int) -> bool:
         """Whether every operator reads both edges of this length alike."""
-        return length == self.start or all(follows(c, length) for c in self.chains)
+        return all(follows(c, length) for c in self.chains)
+
+    def ends_well(self, length: int) -> bool:
+        """Whether the last operator of each chain does; those before it may be re-anchored."""
+        return all(steps[-1].aligned(_through(steps[:-1], length)) for steps in self.chains)
 
     def nearest(self, length: int) -> list[int]:
-        """The nearest lengths below and above that hold."""
-        return nearest(length, self.holds)
+        """The nearest lengths below and above at which the last operators read both edges alike."""
+        return nearest(length, self.ends_well)
+
+
+def _through(steps: Sequence[Step], length: int) -> int:
+    """A length after several operators."""
+    for step in steps:
+        length = step.out(length)
+    return length
 
 
 class LengthGuard:
-    """The forward pre-hook of a converted model whose pools and strides fit only some lengths.
+    """The forward pre-hook of a converted model with windows that cannot be re-anchored.
 
-    At another length the model would not be equivariant, and nothing would show it.
+    That is an operator with a rule of the user's own: at a length it does not fit, the model would not
+    be equivariant, and nothing would show it.
 
     Args:
         rules: for each input with a length.
@@ -114,11 +131,11 @@ class LengthGuard:
         values = pytree.tree_leaves((args, kwargs))
         for rule in self.rules:
             length = values[rule.leaf].shape[rule.dim] if rule.leaf < len(values) else rule.start
-            if not rule.holds(int(length)):
+            if not rule.ends_well(int(length)):
                 near = " and ".join(str(n) for n in rule.nearest(int(length)))
                 raise BreaksSymmetryError(
                     f"an input of {int(length)} positions, in a model converted at {rule.start}",
-                    why="at this length a pool, a stride or a crop leaves a remainder at the right edge",
+                    why="at this length an operator that cannot be re-anchored leaves a remainder at the right edge",
                     do=f"pad or crop the input: the nearest lengths that work are {near}; or bake the model first",
                 )
 

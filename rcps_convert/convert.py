@@ -11,11 +11,13 @@ from torch.utils import _pytree as pytree
 
 from . import axis as ax
 from .action import Action
+from .anchors import plan_calls
 from .boundary import LengthRule
 from .conjoined import MERGES, Merge
 from .crossing import Filter
 from .errors import ConversionError, NoRuleError, VerificationError, Where
 from .infer import STATISTICS, Inference
+from .lengths import CHECKED, accepts, main_length, resized
 from .modules import Example, aliases, fresh_copy, leaves, undisturbed_rng
 from .norm import folds, needs_statistics
 from .outputs import AUTO
@@ -265,7 +267,9 @@ class _Planner:
             self.plan.notes.append("exact to the rounding of the constants that the model holds in float32")
         self.plan.tested = list({str(t): t for tested in inference.tested for t in tested}.values())
         self._fill_norms(inference)
-        self.plan.lengths = self._lengths(inference)
+        self.plan.tables, self.plan.calls = plan_calls(self.traces, inference, tuple(found.cuts))
+        self.plan.notes += dict.fromkeys(note for call in self.plan.calls for note in call.notes)
+        self.plan.lengths, self.plan.guards = self._lengths(inference), self._guards(inference)
         used = self._used() | inference.wanted
         untied = dict.fromkeys(found.cuts, 0)
         shared = {f"{n.path}.{leaf}".lstrip(".") for n in self.plan.norms if n.folds for leaf in ("weight", "bias")}
@@ -294,8 +298,20 @@ class _Planner:
             for action in pytree.tree_leaves(list(env.values())):
                 for term in action.axes if isinstance(action, Action) else ():
                     role = ax.role(term)
-                    if role is not None and role.steps and any(s.div > 1 or s.only for s in role.steps):
+                    if role is not None and role.steps and not all(s.always for s in role.steps):
                         chains.setdefault(role.start, set()).add(role.steps)
+        return self._rules(chains)
+
+    def _guards(self, inference: Inference) -> list[LengthRule]:
+        """The inputs whose lengths an operator needs that cannot be re-anchored."""
+        chains: dict[int, set[tuple[ax.Step, ...]]] = {}
+        longest = main_length(self.actions) or 0
+        for anchor in inference.guarded:
+            start, steps = anchor.history or (longest, (ax.Step(1, 0, only=longest),))
+            chains.setdefault(start, set()).add(steps)
+        return self._rules(chains)
+
+    def _rules(self, chains: dict[int, set[tuple[ax.Step, ...]]]) -> list[LengthRule]:
         found = []
         for leaf, action in enumerate(self.actions):
             for dim, term in enumerate(action.axes if action is not None else ()):
@@ -352,6 +368,37 @@ class _Planner:
         self.plan.verification = found
         if not found.passed:
             self.plan.problems.append(self._failed(converted, solution, found))
+        else:
+            self._verify_lengths(converted, solution.inference)
+
+    def _verify_lengths(self, converted: nn.Module, inference: Inference) -> None:
+        """The check at a few other lengths, of those the model takes; where it fails they are refused when called."""
+        plain, length = fresh_copy(self.model), main_length(self.actions) or 0
+        for change in CHECKED if self.plan.tables else CHECKED[:1]:
+            example, actions = resized(self.example, self.actions, change)
+            if not accepts(plain, example):
+                continue
+            try:
+                found = verify(converted, example, self.specs, actions, inference.outputs, draws=1)
+            except ConversionError as refused:
+                self.plan.notes.append(f"refused at length {length + change}: {refused.what}")
+                continue
+            except ValueError:  # an output that is no length but grows with it cannot be compared
+                continue
+            if found.error > found.tolerance:
+                self._fix_length(f"at {length + change} the law fails by {found.error:.1e}")
+                return
+            self.plan.checked.append(length + change)
+
+    def _fix_length(self, reason: str) -> None:
+        """Refuse calls at other lengths than the example's."""
+        length = main_length(self.actions) or 0
+        self.plan.guards = self._rules({length: {(ax.Step(1, 0, only=length),)}})
+        self.plan.checked = []
+        self.plan.notes.append(
+            f"exact at length {length} only: {reason}, as something in forward was fixed to the length of the example; "
+            "calls at other lengths are refused"
+        )
 
     def _failed(self, converted: nn.Module, solution: Solution, found: Verification) -> ConversionError:
         if found.error == float("inf"):
@@ -383,7 +430,12 @@ class _Planner:
             probe = Probe(converted, self.example, self.specs, self.actions)
             probe.perturb(0)
             found = first_failure(
-                self.traces[0], probe.model.eval(), inference.values[0], self.actions, probe.inputs(0)
+                self.traces[0],
+                probe.model.eval(),
+                inference.values[0],
+                self.actions,
+                probe.inputs(0),
+                inference.anchors[0],
             )
         except Exception:  # the search for the place must not hide the failure itself
             return None

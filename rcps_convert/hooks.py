@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .geometry import unseen
+
 
 class StrandHook:
     """Work before and after a module's forward, attached as hooks: class, keys and forward stay.
@@ -15,14 +17,16 @@ class StrandHook:
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """The arguments the module gets instead: the first tensor, given by position or by name, is replaced."""
-        if args:
-            return (self.before(module, args[0]), *args[1:]), kwargs
-        name = next(iter(kwargs))
-        return args, {**kwargs, name: self.before(module, kwargs[name])}
+        with unseen():
+            if args:
+                return (self.before(module, args[0]), *args[1:]), kwargs
+            name = next(iter(kwargs))
+            return args, {**kwargs, name: self.before(module, kwargs[name])}
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """What the caller gets instead of the output."""
-        return self.after(module, args[0] if args else next(iter(kwargs.values())), output)
+        with unseen():
+            return self.after(module, args[0] if args else next(iter(kwargs.values())), output)
 
     def before(self, module: nn.Module, x: Tensor) -> Tensor:
         """The tensor the module gets instead of x."""

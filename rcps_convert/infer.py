@@ -27,7 +27,7 @@ from .errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal, 
 from .mirror import Mirrors, Swap, pair_parameters
 from .opaque import OPAQUE
 from .outputs import AUTO, pin_output
-from .registry import RULES, Const, is_pointwise, op_name, require_no_ids
+from .registry import RULES, Anchor, Const, is_pointwise, op_name, require_no_ids
 from .rules.pointwise import pointwise
 from .scalars import find_scalars, free_apart
 from .stretch import Hint, Stretches, Tested, earlier
@@ -55,6 +55,7 @@ class Site:
         deferred: refusals after which the rule could still say what its result would be.
         swaps: pairs of operands that change places.
         parameters: actions of the parameters of an `rc_leaf` module, by name; those asked for are tied.
+        anchors: lengths of which the operator may read one edge only.
     """
 
     node: Node
@@ -63,6 +64,7 @@ class Site:
     swaps: list[Swap] = field(default_factory=list)
     operands: dict[int, str] = field(default_factory=dict)
     parameters: Mapping[str, Action] = field(default_factory=dict)
+    anchors: list[Anchor] = field(default_factory=list)
 
     @property
     def op(self) -> Any:
@@ -122,6 +124,8 @@ class Inference:
         pins: constants that met computed values.
         mirrors: parameters that are the mirror images of others.
         broken: those that are not invariant under the action found for them.
+        anchors: per trace, the lengths of which a result reads one edge only, by the result's name.
+        guarded: lengths read by operators that cannot be re-anchored; they must stay aligned.
         forced: for each convolution whose filters an output's action made fixed channels, the results
             (of the first trace) that carry these channels.
         tested: stretches of the graph whose action was established by testing, per trace.
@@ -146,6 +150,8 @@ class Inference:
     refused: list[list[Node]] = field(default_factory=list)
     lost: bool = False
     rounded: bool = False
+    anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
+    guarded: list[Anchor] = field(default_factory=list)
 
     def report(self, problem: ConversionError) -> None:
         """Collect a problem, once per place."""
@@ -161,6 +167,7 @@ def infer(
     *,
     cuts: Mapping[str, Cut] | None = None,
     symmetrise_buffers: bool = False,
+    lengths: Iterable[tuple[str, int]] = (),
 ) -> Inference:
     """The actions of a model's parameters, results and outputs.
 
@@ -170,8 +177,10 @@ def infer(
         outputs: spec of each output leaf, or ``"auto"``.
         cuts: how reverse complement passes through the modules the traces do not look into, by path.
         symmetrise_buffers: a buffer that is not invariant is to be averaged instead of refused.
+        lengths: axes of parameters, as (name, dimension), that are longer than the length they meet.
     """
-    settings = (traces, inputs, outputs, cuts or {}, symmetrise_buffers, dict[Any, int | None]())
+    longer = tuple(lengths)
+    settings = (traces, inputs, outputs, cuts or {}, symmetrise_buffers, longer, dict[Any, int | None]())
     hints: tuple[Hint, ...] = ()
     result = _solve(*settings, hints)
     for _ in range(RESTARTS):
@@ -190,10 +199,13 @@ def _solve(
     outputs: list[Spec | str],
     cuts: Mapping[str, Cut],
     symmetrise_buffers: bool,
+    lengths: Iterable[tuple[str, int]],
     memory: dict[Any, int | None],
     hints: tuple[Hint, ...],
 ) -> Inference:
     result = Inference()
+    for name, dim in lengths:
+        result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
     walks = [_Walk(trace, result, hints, memory, cuts) for trace in traces]
     for walk in walks:
         walk.run(inputs)
@@ -262,6 +274,9 @@ class _Walk:
         self.shapes_only = _shapes_only(trace)
         self.scalars = find_scalars(trace)
         result.values.append(self.env)
+        self.anchors: dict[str, list[Anchor]] = {}
+        result.anchors.append(self.anchors)
+        self.caught = {name for call in trace.calls if call.made is not None for name in call.nodes}
 
     def run(self, inputs: list[Action | None]) -> None:
         """Infer every result; a refused node opens a stretch, unless the walk is without hints (None)."""
@@ -416,7 +431,7 @@ class _Walk:
         if problem is not None:
             del self.result.pins[known:]
             return self._refused(node, problem)
-        for refusal in site.deferred:
+        for refusal in [*site.deferred, *self._unanchored(site, args)]:
             self.result.report(refusal.at(node.where, _got(args, kwargs)))
         self.swaps += site.swaps
         return value
@@ -432,7 +447,7 @@ class _Walk:
 
     def _cross(self, site: Site, operands: list[Any], path: str, number: int) -> tuple[Action, ...]:
         """Pass through a module that is not looked into."""
-        cut, call = self.cuts[path], self.trace.calls[path, number]
+        cut, call = self.cuts[path], self.trace.opaque[path, number]
         site.parameters = Asked(path, self.trace.first_name, self.result.parameters, self.result.wanted)
         made = cut(site, operands, call)
         found = cut.passage(operands, made, number)
@@ -441,6 +456,16 @@ class _Walk:
         elif found is not None:
             self.result.passages[path] = found
         return made
+
+    def _unanchored(self, site: Site, args: Any) -> list[Refusal]:
+        """Note where edges are read; refuse what cannot be re-anchored and is not aligned."""
+        ids = any(isinstance(a, Action) and a.value is not None for a in pytree.tree_leaves(args))
+        if site.node.name in self.caught and not ids:
+            self.anchors[site.node.name] = site.anchors
+            return []
+        if site.node.name not in self.caught:
+            self.result.guarded += site.anchors
+        return [a.refusal for a in site.anchors if not a.aligned]
 
     def _operands(self, site: Site, constants: bool) -> Any:
         def fill(leaf: Any) -> Any:
@@ -484,6 +509,12 @@ def _changed(node: Node, parameter: str) -> ConversionError:
 
 def _constant(value: Tensor, blank: bool) -> Const:
     return Const(torch.zeros_like(value) if blank else value)
+
+
+def _longer(trace: Trace, name: str, dim: int, known: Action | None) -> Action:
+    """The unknown action of a parameter one axis of which holds more positions than are used."""
+    action = known or _unknown(next(s.value for s in trace.sources.values() if s.target == name))
+    return action.with_axis(dim, ax.length(action.shape[dim], ax.Role("length", steps=None)))
 
 
 def _unknown(value: Tensor) -> Action:

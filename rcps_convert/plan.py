@@ -12,10 +12,12 @@ from torch import nn
 
 from . import axis as ax
 from .action import Action, act
+from .anchors import AnchoredCall
 from .bake import is_converted
 from .boundary import LengthRule, guard, symmetrise
 from .cuts import Passage
 from .errors import ConversionError, gather
+from .geometry import Table, anchor, unanchor
 from .modules import fresh_copy, own_classes, owner
 from .norm import fold, pool
 from .stretch import Tested
@@ -134,8 +136,11 @@ class ConversionPlan:
         norms: norm layers that share statistics.
         symmetrisers: submodules that run on both strands.
         declared: submodules that act as `rc_leaf` says.
-        lengths: at which lengths each input's model is exact, where not at all.
         tested: stretches of the graph whose action was established by testing.
+        lengths: at which lengths of each input nothing needs re-anchoring, where that is not all.
+        guards: lengths that stay refused, as an operator that cannot be re-anchored leaves a remainder.
+        calls: calls that are re-anchored, at this or at other lengths.
+        tables: per module path, what is known of its calls.
         averaged: buffers to replace by the mean with their mirror image.
         unused: parameters no forward uses; left alone.
         init: ``"keep"`` or ``"project"``.
@@ -144,6 +149,7 @@ class ConversionPlan:
         notes: what the user should know.
         problems: what stands in the way; empty if the plan can be applied.
         verification: the check of a converted copy, if it was made.
+        checked: other lengths at which it was checked too, in positions.
         moved: how far conversion moves the outputs, relative to their size.
     """
 
@@ -156,6 +162,9 @@ class ConversionPlan:
     declared: list[DeclaredLeaf] = field(default_factory=list)
     lengths: list[LengthRule] = field(default_factory=list)
     tested: list[Tested] = field(default_factory=list)
+    guards: list[LengthRule] = field(default_factory=list)
+    calls: list[AnchoredCall] = field(default_factory=list)
+    tables: dict[str, Table] = field(default_factory=dict)
     averaged: dict[str, Action] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     init: str = "keep"
@@ -164,6 +173,7 @@ class ConversionPlan:
     notes: list[str] = field(default_factory=list)
     problems: list[ConversionError] = field(default_factory=list)
     verification: Verification | None = None
+    checked: list[int] = field(default_factory=list)
     moved: float | None = None
 
     def apply(self, model: nn.Module, *, in_place: bool = False) -> nn.Module:
@@ -198,6 +208,7 @@ class ConversionPlan:
     def install(self, target: nn.Module) -> nn.Module:
         """Attach ties, shared statistics and symmetrisers to a model, in place, unchecked."""
         own_classes(target)
+        unanchor(target)
         for norm in self.norms:
             module = target.get_submodule(norm.path)
             if norm.folds:
@@ -210,8 +221,9 @@ class ConversionPlan:
             self._average(target, name, action)
         for s in self.symmetrisers:
             symmetrise(target.get_submodule(s.path), s.passage)
-        if self.lengths:
-            guard(target, self.lengths)
+        if self.guards:
+            guard(target, self.guards)
+        anchor(target, self.tables)
         return target
 
     def _tie(self, target: nn.Module, row: TiedParameter) -> None:
@@ -223,7 +235,7 @@ class ConversionPlan:
             attach(target, row.names, tie, self.init)
 
     def valid_lengths(self, low: int, high: int) -> list[int]:
-        """Input lengths at which every pool, stride and crop reads both edges alike.
+        """Input lengths at which every pool, stride and crop reads both edges alike: nothing is re-anchored.
 
         Args:
             low, high: range of lengths in bp, both included.
@@ -288,6 +300,8 @@ class ConversionPlan:
             lines += ["", *self._body()]
         if self.verification is not None:
             lines.append(f"verified: {self.verification}")
+        if self.checked:
+            lines.append(f"verified at lengths {', '.join(map(str, sorted(self.checked)))} too")
         return "\n".join(lines)
 
     def _title(self) -> str:
@@ -310,8 +324,9 @@ class ConversionPlan:
         lines += [str(row) for row in (*self.symmetrisers, *self.declared)]
         lines += [f"tested {t}" for t in self.tested]
         lines += [f"buffer {name}: averaged with its mirror image, {action}" for name, action in self.averaged.items()]
-        for rule in self.lengths:
-            near = ", ".join(str(n) for n in (*rule.nearest(rule.start)[:1], rule.start, *rule.nearest(rule.start)[1:]))
+        lines += [str(call) for call in self.calls]
+        for rule in self.guards:
+            near = ", ".join(str(n) for n in sorted({*rule.nearest(rule.start), rule.start}))
             lines.append(f"exact at lengths that divide, such as {near}; a call at another length is refused")
         lines += [f"unused, left alone: {', '.join(self.unused)}"] if self.unused else []
         if not self.symmetrisers:

@@ -7,16 +7,19 @@ it on both strands instead, and infer again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from . import axis as ax
 from .action import Action, Spec
+from .anchors import cut_to_length
 from .boundary import symmetrised, unsymmetrised
 from .cuts import Cut, Leaf, Symmetrised, declared, leaves_of
 from .errors import BreaksSymmetryError, ConversionError, NoRuleError, TraceError, Where
 from .infer import Inference, infer
+from .lengths import other_ways
 from .modules import Example
 from .opaque import Call, outermost, recording
 from .readout import find_readouts
@@ -78,6 +81,7 @@ class Solver:
         self.cuts: dict[str, Cut] = {}
         self.untraced: str | None = None
         self.traces: list[Trace] = []
+        self.ways: list[Example] | None = None  # the example at lengths at which forward takes another way
         self.trace()
 
     def trace(self) -> None:
@@ -116,7 +120,22 @@ class Solver:
             self.trace()
 
     def _infer(self, wanted: Sequence[Spec | str]) -> Inference:
-        return infer(self.traces, self.actions, list(wanted), cuts=self.cuts, symmetrise_buffers=self.averages)
+        """Infer; where a slice cuts learned positions to a length, the whole of them may be one."""
+
+        def once(lengths: list[tuple[str, int]]) -> Inference:
+            return infer(
+                self.traces,
+                self.actions,
+                list(wanted),
+                cuts=self.cuts,
+                symmetrise_buffers=self.averages,
+                lengths=lengths,
+            )
+
+        found = once([])
+        longer = cut_to_length(self.traces, found)
+        again = once(longer) if longer and not found.problems else found
+        return found if again.problems else again
 
     def _trace_training(self) -> None:
         """Trace the train-mode forward too, if it can be."""
@@ -125,6 +144,15 @@ class Solver:
             self.traces.append(trace(self.model, self.example, training=True, cuts=self.cuts))
         except TraceError as reason:
             self.untraced = reason.why
+        self._trace_other_ways()
+
+    def _trace_other_ways(self) -> None:
+        """Trace the ways the forward takes at other lengths, such as padding what does not fit."""
+        if self.ways is None:
+            self.ways = other_ways(self.model, self.example, self.actions)
+        for other in self.ways:
+            with suppress(TraceError):  # then a call there is refused when it comes
+                self.traces.append(trace(self.model, other, cuts=self.cuts))
 
     # --- leaving out ---
 

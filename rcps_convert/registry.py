@@ -79,6 +79,30 @@ def _overloads(ops: Iterable[Any]) -> list[Any]:
     return found
 
 
+@dataclass(frozen=True)
+class Anchor:
+    """A length of which an operator may read one edge and not the other.
+
+    Attributes:
+        size: the length before the operator, in positions.
+        step: what the operator does to it.
+        history: the input length it came from, with all steps, this one included; None if unknown.
+        words: the arithmetic, for the plan.
+        refusal: what to report where the call cannot be re-anchored.
+    """
+
+    size: int
+    step: ax.Step
+    history: tuple[int, tuple[ax.Step, ...]] | None
+    words: str
+    refusal: Refusal
+
+    @property
+    def aligned(self) -> bool:
+        """Whether both edges are read alike at this length."""
+        return self.step.aligned(self.size)
+
+
 def refuse(what: str, *, why: str, do: str, never: bool = True, got: str | None = None) -> NoReturn:
     """Refuse a node: `BreaksSymmetryError`, or `NoRuleError` when `never` is False."""
     raise Refusal(BreaksSymmetryError if never else NoRuleError, what, why=why, do=do, got=got)

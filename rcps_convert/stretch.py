@@ -55,6 +55,7 @@ class Tested:
         given: actions of what it reads, by the name of the result.
         made: actions of what others read of it.
         rounded: a constant in it was rounded to float32, so the law holds as exactly as that.
+        nodes: names of its nodes.
     """
 
     where: Where
@@ -62,6 +63,7 @@ class Tested:
     given: dict[str, Action]
     made: dict[str, Action]
     rounded: bool = False
+    nodes: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         given, made = (
@@ -242,7 +244,14 @@ class Stretches:
             self.env[n.name] = made.get(n.name)
         operators = tuple(op_name(n.op) for n in stretch.nodes if op_name(n.op) != "getitem")
         self.tested.append(
-            Tested(stretch.nodes[0].where, operators, actions, made, law.rounds and not law.exactly(made))
+            Tested(
+                stretch.nodes[0].where,
+                operators,
+                actions,
+                made,
+                law.rounds and not law.exactly(made),
+                frozenset(stretch.names),
+            )
         )
 
     def _dtype(self, name: str) -> torch.dtype:

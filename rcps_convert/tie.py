@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from . import axis as ax
 from .action import Action, act
 from .axis import Axis
+from .geometry import unseen
 from .modules import keep_copyable, owner
 
 
@@ -105,7 +106,10 @@ class RCTie(nn.Module):
 
     def forward(self, stored: Tensor) -> Tensor:
         """The full weight; a tensor that has the full shape already (an untied alias) passes."""
-        return stored if stored.shape != self.stored_shape else self.expand(stored)
+        if stored.shape != self.stored_shape:
+            return stored
+        with unseen():
+            return self.expand(stored)
 
     def right_inverse(self, full: Tensor) -> Tensor:
         """What to store for an assigned weight; the second owner of a shared parameter brings it reduced."""

@@ -22,9 +22,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from .errors import TraceError, Where
+from .geometry import MARK, Reading, Recorder, Settings, unanchor
 from .mapped import Mapped, grouped
 from .modules import Example, aliases, call, call_arguments, fresh_copy, mode, quiet, undisturbed_rng
-from .opaque import OPAQUE, Call, opaque, recording, watching
+from .opaque import OPAQUE, opaque, recording, watching
+from .opaque import Call as ModuleCall
 
 WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "wrap")
 """Higher-order operators that only run a nested graph; it is inlined."""
@@ -73,6 +75,28 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Call:
+    """A call of a function that may read one edge of a length and not the other (`geometry`).
+
+    Attributes:
+        reading: how that function reads edges.
+        settings: its arguments by name.
+        given: the tensor it reads.
+        made: its result; None if that is no single tensor.
+        nodes: names of the nodes it consists of.
+        where, scope: as of a node.
+    """
+
+    reading: Reading
+    settings: Settings
+    given: Ref
+    made: Ref | None
+    nodes: tuple[str, ...]
+    where: Where
+    scope: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Source:
     """Where a graph input comes from.
 
@@ -97,8 +121,9 @@ class Trace:
         outputs: references to the output leaves; a leaf that is no tensor stands as it is.
         out_spec: the outputs' nesting.
         written: names of created tensors that an in-place operator later fills with computed values.
-        calls: of the modules that were not looked into, by path and number.
+        opaque: calls of the modules that were not looked into, by path and number.
         first_name: each name of a parameter with its first name.
+        calls: calls of functions that may read one edge only, in order.
     """
 
     nodes: list[Node]
@@ -106,8 +131,9 @@ class Trace:
     outputs: list[Any]
     out_spec: Any
     written: frozenset[str] = field(default_factory=frozenset)
-    calls: Mapping[tuple[str, int], Call] = field(default_factory=dict)
+    opaque: Mapping[tuple[str, int], ModuleCall] = field(default_factory=dict)
     first_name: Mapping[str, str] = field(default_factory=dict)
+    calls: tuple[Call, ...] = ()
 
 
 def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: Collection[str] = ()) -> Trace:
@@ -124,18 +150,21 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
             module that raised it.
     """
     twin = fresh_copy(model)
+    unanchor(twin)
     args, kwargs = call_arguments(example)
     with undisturbed_rng(), mode(twin, training), quiet():
         try:
             calls = _record(model, example, training, cuts) if cuts else {}
-            with opaque(twin, calls):
+            with opaque(twin, calls), torch.fx.traceback.preserve_node_meta(), Recorder() as recorder:
                 program = torch.export.export(twin, args, kwargs, strict=False)
         except Exception as reason:  # torch.export raises anything, the model's own errors included
             raise _trace_error(model, example, training, cuts, reason) from reason
-    return _read(program, twin, example, calls)
+    return _read(program, twin, example, calls, recorder)
 
 
-def _record(model: nn.Module, example: Example, training: bool, cuts: Collection[str]) -> dict[tuple[str, int], Call]:
+def _record(
+    model: nn.Module, example: Example, training: bool, cuts: Collection[str]
+) -> dict[tuple[str, int], ModuleCall]:
     """The calls of some modules, from a real run of a copy."""
     twin = fresh_copy(model)
     with mode(twin, training), torch.no_grad(), recording(twin, cuts) as calls:
@@ -218,7 +247,9 @@ def _forward_line(reason: Exception) -> str | None:
 # --- reading an exported program ---------------------------------------------------------------
 
 
-def _read(program: Any, model: nn.Module, example: Example, calls: Mapping[tuple[str, int], Call]) -> Trace:
+def _read(
+    program: Any, model: nn.Module, example: Example, opaque: Mapping[tuple[str, int], ModuleCall], recorder: Recorder
+) -> Trace:
     sources = dict(_sources(program, model, example))
     flattened = _Flattened()
     outputs = flattened.run(program.graph_module, {name: Ref(name) for name in sources}, "")
@@ -228,7 +259,9 @@ def _read(program: Any, model: nn.Module, example: Example, calls: Mapping[tuple
         if spec.kind.name == "USER_OUTPUT"
     ]
     written = _written(flattened.nodes, sources)
-    return Trace(flattened.nodes, sources, kept, program.call_spec.out_spec, written, calls, _first_names(model))
+    calls = tuple(flattened.calls(recorder))
+    names = _first_names(model)
+    return Trace(flattened.nodes, sources, kept, program.call_spec.out_spec, written, opaque, names, calls)
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:
@@ -259,6 +292,8 @@ class _Flattened:
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
+        self.marks: dict[int, dict[str, list[Any]]] = {}
+        self.places: dict[int, tuple[Where, tuple[tuple[str, str], ...]]] = {}
 
     def run(self, module: GraphModule, env: dict[str, Any], prefix: str) -> list[Any]:
         """Append the nodes of one graph; `env` maps its placeholders; returns its outputs."""
@@ -280,7 +315,14 @@ class _Flattened:
         if node.target is operator.getitem and not isinstance(args[0], Ref):
             return args[0][args[1]]
         where, scope = _where(node)
+        number, part = (node.meta.get("custom") or {}).get(MARK, (None, None))
+        if number is not None and node.target is torch.ops.aten.alias.default:
+            self.marks.setdefault(number, {}).setdefault(part, []).append(args[0])
+            self.places.setdefault(number, (where, scope))
+            return args[0]
         name = prefix + node.name
+        if number is not None:
+            self.marks.setdefault(number, {}).setdefault("nodes", []).append(name)
         where = Where(where.path, where.source, name)
         self.nodes.append(Node(name, node.target, args, kwargs, where, scope, node.meta.get("val")))
         return Ref(name)
@@ -298,6 +340,14 @@ class _Flattened:
             at = Where(where.path, where.source, prefix + r.name)
             self.nodes.append(Node(at.node or "", operator.getitem, (whole, i), {}, at, scope, values[i]))
             env[r.name] = Ref(prefix + r.name)
+
+    def calls(self, recorder: Recorder) -> Iterator[Call]:
+        """The calls whose marks are in the graph."""
+        for number, marks in sorted(self.marks.items()):
+            if number in self.places and isinstance(marks.get("given", [None])[0], Ref):
+                made = next(iter(marks.get("made", ())), None)
+                nodes = tuple(marks.get("nodes", ()))
+                yield Call(*recorder.calls[number], marks["given"][0], made, nodes, *self.places[number])
 
     def _inline(self, node: FxNode, args: tuple[Any, ...], prefix: str) -> list[Any]:
         at = next(i for i, a in enumerate(args) if isinstance(a, GraphModule))
@@ -417,6 +467,7 @@ def interpret(
     values: dict[str, Any],
     each: Callable[[Node, Any], None] | None = None,
     model: nn.Module | None = None,
+    run: Callable[[Node, Any, Any], Any] | None = None,
 ) -> list[Any]:
     """Run a trace on values for its sources; `each` sees every node and its result.
 
@@ -425,6 +476,7 @@ def interpret(
         values: a value for each source, by name.
         each: called after each node.
         model: has the modules that the trace does not look into; needed if there are any.
+        run: computes a node from its arguments, instead of its operator.
 
     Returns: the output leaves.
     """
@@ -435,7 +487,10 @@ def interpret(
 
     for node in trace_.nodes:
         args, kwargs = pytree.tree_map(fill, (node.args, node.kwargs))
-        env[node.name] = node.op(*args, **kwargs) if node.op is not OPAQUE else _run_module(trace_, model, *args)
+        if node.op is OPAQUE:
+            env[node.name] = _run_module(trace_, model, *args)
+        else:
+            env[node.name] = run(node, args, kwargs) if run else node.op(*args, **kwargs)
         if each is not None:
             each(node, env[node.name])
     return [fill(out) for out in trace_.outputs]
@@ -443,5 +498,5 @@ def interpret(
 
 def _run_module(trace_: Trace, model: nn.Module | None, tensors: list[Any], path: str, number: int) -> list[Any]:
     assert model is not None
-    args, kwargs = trace_.calls[path, number].given.filled(tensors)
+    args, kwargs = trace_.opaque[path, number].given.filled(tensors)
     return [v for v in pytree.tree_leaves(model.get_submodule(path)(*args, **kwargs)) if isinstance(v, torch.Tensor)]

@@ -6,7 +6,7 @@ Shares only the action algebra with inference, never the rules, or it would repe
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import combinations
@@ -20,10 +20,12 @@ from torch.utils import _pytree as pytree
 
 from . import axis as ax
 from .action import Action, Spec, act, random_like
+from .anchors import Reanchoring
 from .errors import ConversionError, Where
 from .hooks import hook_of
 from .modules import Example, call, fresh_copy, leaves, mode, owner, undisturbed_rng, with_leaves
 from .norm import Fold, Pool
+from .registry import Anchor
 from .specs import input_actions, output_specs
 from .trace import Trace, double_precision, interpret, widened
 
@@ -451,6 +453,7 @@ def first_failure(
     values: dict[str, Any],
     inputs: list[Action | None],
     example_leaves: list[Any],
+    anchors: Mapping[str, list[Anchor]],
 ) -> tuple[Where, float] | None:
     """The first node whose result breaks the law, with its deviation.
 
@@ -460,6 +463,7 @@ def first_failure(
         values: inferred action of each result.
         inputs: action of each input leaf.
         example_leaves: input leaves.
+        anchors: the results that are re-anchored where they are not aligned.
     """
     mirrored = iter([x if a is None else act(a, x) for x, a in zip(example_leaves, inputs, strict=True)])
     given = iter(example_leaves)
@@ -479,8 +483,9 @@ def first_failure(
             found.append((node.where, error))
 
     with torch.no_grad():
-        interpret(trace, sources, lambda node, result: seen.__setitem__(node.name, _frozen(result)), model)
-        interpret(trace, other, compare, model)
+        run = Reanchoring(values, anchors)
+        interpret(trace, sources, lambda node, result: seen.__setitem__(node.name, _frozen(result)), model, run)
+        interpret(trace, other, compare, model, run)
     return found[0] if found else None
 
 

@@ -47,54 +47,84 @@ X, W, UP = "n2 v6 l12", "v8 v6 v5", "v6 v8 v4"
 SIGNED = "n2 s6 l12"
 
 # --- lengths that do not divide, edges that are not alike -------------------------------------
+# Called as ATen operators, which nothing catches: `rule_edges` has the calls that are re-anchored.
+
+aten = torch.ops.aten
 
 never(
     "pool that leaves a remainder",
-    lambda x: F.max_pool1d(x, 5),
+    lambda x: aten.max_pool1d(x, [5]),
     X,
-    say="leaves a remainder | 12 = 5 * 2 + 2 | left edge | nearest model input lengths that work are 10 and 15",
+    say="leaves a remainder | 12 = 5*2 + 2 | left edge | nearest model input lengths that work are 10 and 15",
 )
 never(
     "strided convolution that leaves a remainder",
-    lambda x, w: F.conv1d(x, w, stride=4),
+    lambda x, w: aten.conv1d(x, w, None, [4]),
     *(X, W),
     say="conv1d over 12 positions leaves a remainder | lengths that work are 9 and 13",
 )
 never(
     "remainder after another operator",
-    lambda x: F.max_pool1d(F.pad(x, (1, 1)), 4),
+    lambda x: aten.max_pool1d(F.pad(x, (1, 1)), [4]),
     X,
     say="max_pool1d over 14 positions | lengths that work are 10 and 14",
 )
-never("ceil_mode on a remainder", lambda x: F.avg_pool1d(x, 5, ceil_mode=True), X, say="leaves a remainder | 10 and 15")
-never("windows that leave a remainder", lambda x: x.unfold(2, 4, 3), X, say="unfold over 12 positions | 10 and 13")
-never("every other position", lambda x: x[..., ::2], X, say="a slice drops 0 positions on the left and 1")
+never(
+    "ceil_mode on a remainder",
+    lambda x: aten.avg_pool1d(x, [5], [5], [0], True),
+    X,
+    say="leaves a remainder | 10 and 15",
+)
+never(
+    "windows that leave a remainder", lambda x: aten.unfold(x, 2, 4, 3), X, say="unfold over 12 positions | 10 and 13"
+)
+never("every other position", lambda x: aten.slice(x, 2, 0, 12, 2), X, say="slice drops 0 positions on the left and 1")
 never(
     "even kernel with same padding",
-    lambda x, w: F.conv1d(x, w, padding="same"),
+    lambda x, w: aten.conv1d(x, w, None, [1], "same"),
     *(X, "v8 v6 v4"),
     say="pads 1 positions on the left and 2 on the right | kernel of 4 cannot be centred | odd kernel",
 )
-never("one-sided pad", lambda x: F.pad(x, (0, 3)), X, say="pads 0 positions on the left and 3 on the right | alike")
+never("one-sided pad", lambda x: aten.pad(x, (0, 3)), X, say="pads 0 positions on the left and 3 on the right | alike")
 never(
-    "one-sided crop", lambda x: x[..., 2:], X, say="drops 2 positions on the left and 0 on the right | crop both ends"
+    "one-sided crop",
+    lambda x: aten.slice(x, 2, 2, 12),
+    X,
+    say="drops 2 positions on the left and 0 on the right | crop both ends",
 )
-never("uneven crop", lambda x: x[..., 2:-3], X, say="drops 2 positions on the left and 3 on the right")
-never("causal convolution", lambda x, w: F.conv1d(F.pad(x, (4, 0)), w), X, W, say="pads 4 positions on the left")
+never("uneven crop", lambda x: aten.slice(x, 2, 2, -3), X, say="drops 2 positions on the left and 3 on the right")
+never("causal convolution", lambda x, w: F.conv1d(aten.pad(x, (4, 0)), w), X, W, say="pads 4 positions on the left")
 never(
     "output_padding",
-    lambda x, w: F.conv_transpose1d(x, w, stride=2, output_padding=1),
+    lambda x, w: aten.conv_transpose1d(x, w, None, [2], [0], [1]),
     *(X, UP),
-    say="output_padding=1 | on the right only | output_padding=0",
+    say="adds 1 positions on the right | needs them on the left | output_padding=0",
 )
-never("nearest to no multiple", lambda x: F.interpolate(x, size=15), X, say="nearest resampling from 12 to 15 | linear")
-never("nearest to fewer", lambda x: F.interpolate(x, size=6), X, say="nearest resampling from 12 to 6")
-never("nearest by a fraction", lambda x: F.interpolate(x, scale_factor=2.05), X, say="nearest resampling from 12 to 24")
+never(
+    "nearest to no multiple",
+    lambda x: aten.upsample_nearest1d.vec(x, [15], None),
+    X,
+    say="nearest resampling from 12 to 15 | linear",
+)
+never("nearest to fewer", lambda x: aten.upsample_nearest1d.vec(x, [6], None), X, say="nearest resampling from 12 to 6")
+never(
+    "nearest by a fraction",
+    lambda x: aten.upsample_nearest1d.vec(x, None, [2.05]),
+    X,
+    say="nearest resampling from 12 to 24",
+)
 never(
     "linear by a fraction",
-    lambda x: F.interpolate(x, scale_factor=1.3, mode="linear"),
+    lambda x: aten.upsample_linear1d.vec(x, None, False, [1.3]),
     X,
     say="interpolation of 12 positions by 1.3 | 15.6 wide but 15 positions | size=",
+)
+never("ids cropped on one side", lambda x: x[..., 1:], "ids5 n2 l12", say="drops 1 positions on the left and 0")
+never(
+    "indices of a pool that leaves a remainder",
+    lambda x: F.max_pool1d(x, 5, return_indices=True),
+    X,
+    say="max_pool1d_with_indices over 12 positions leaves a remainder",
 )
 
 # --- single positions, pieces of a length --------------------------------------------------------

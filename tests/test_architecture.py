@@ -32,10 +32,12 @@ LAYERS = (
     "specs",
     "augment",
     "layers",
+    "geometry",
     "hooks",
     "opaque",
     "study",
     "mapped",
+    "lengths",
     "trace",
     "scalars",
     "registry",
@@ -47,6 +49,7 @@ LAYERS = (
     "law",
     "stretch",
     "infer",
+    "anchors",
     "readout",
     "tie",
     "norm",
@@ -67,6 +70,9 @@ LAYERS = (
     "__main__",
 )
 """The package's modules; each may import from those before it."""
+
+FOLDERS = {"axis": ("terms", "solve"), "geometry": ("readings", "functions", "table", "frames")}
+"""Modules of a layer that is a folder; each may import from those before it."""
 
 RULES_MAY_IMPORT = {"errors", "axis", "action", "registry", "rules.common"}
 """What a module of rules may import: a rule knows the algebra, not the graph."""
@@ -125,8 +131,10 @@ def direction_fault(module: str, imported: str) -> str | None:
         return f"{module} imports {imported}, which is in no layer"
     if layer == below == module:
         return None  # a folder gathers its modules
-    if layer == below == "axis":
-        return None if (module, imported) == ("axis.solve", "axis.terms") else f"{module} imports {imported}"
+    if layer == below and layer in FOLDERS:
+        first, then = (name.partition(".")[2] for name in (imported, module))
+        order = FOLDERS[layer]
+        return None if order.index(first) < order.index(then) else f"{module} imports {imported}"
     if layer == "rules":
         return None if imported in RULES_MAY_IMPORT else f"{module} imports {imported}, rules may not"
     if LAYERS.index(below) >= LAYERS.index(layer):

@@ -23,6 +23,7 @@ from .terms import Step as Step
 from .terms import Sum as Sum
 from .terms import Var as Var
 from .terms import batch as batch
+from .terms import children as children
 from .terms import describe as describe
 from .terms import follows as follows
 from .terms import free as free

@@ -35,22 +35,33 @@ class Axis:
 class Step:
     """How one operator changes a length: ``out = (mul * L + add) // div``, aligned if it divides.
 
-    A misaligned step reads from the left edge only, which no choice of weights can repair. A step that
-    names positions by number is aligned at one length, `only`.
+    A misaligned step reads one edge and not the other. A step that names positions by number is
+    aligned at one length, `only`; one that treats the edges differently (a one-sided pad) at none.
     """
 
     mul: int
     add: int
     div: int = 1
     only: int | None = None
+    lopsided: bool = False
+
+    @property
+    def always(self) -> bool:
+        """Whether the operator is aligned at every length."""
+        return self.div == 1 and self.only is None and not self.lopsided
 
     def out(self, length: int) -> int:
         """Length in positions after the operator."""
         return (self.mul * length + self.add) // self.div
 
+    def remainder(self, length: int) -> str:
+        """The arithmetic in words: ``993 = 4*248 + 1``."""
+        whole = self.mul * length + self.add
+        return f"{whole} = {self.div}*{whole // self.div} + {whole % self.div}"
+
     def aligned(self, length: int) -> bool:
         """Whether the operator reads both edges of this length alike."""
-        if self.only not in (None, length):
+        if self.lopsided or self.only not in (None, length):
             return False
         return (self.mul * length + self.add) % self.div == 0 and self.out(length) > 0
 

@@ -10,7 +10,8 @@ import torch
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis, Step
-from ..registry import Const, op_name, refuse, refuse_later
+from ..errors import BreaksSymmetryError, Refusal
+from ..registry import Anchor, Const, op_name, refuse
 
 
 def dim_of(dim: int, rank: int) -> int:
@@ -118,7 +119,7 @@ def slide(
         out: number of windows.
 
     Raises:
-        Refusal: the windows are not their own mirror image, or the axis is no length.
+        Refusal: the axis is no length.
     """
     extent = dilation * (kernel - 1) + 1
     if kernel == 1 and stride == 1 and pad == (0, 0):
@@ -126,10 +127,10 @@ def slide(
     if extent == x.size == kernel and pad == (0, 0) and not ax.is_length(x):
         return ax.trivial(1), x
     if ax.lengthen(x):
-        if pad[0] != pad[1]:
-            _refuse_lopsided(node, x, pad, kernel)
-        step = Step(1, sum(pad) - extent + stride, stride)
-        return advance(node, x, step, out), ax.length(kernel)
+        even = f"; a kernel of {kernel} cannot be centred" if kernel % 2 == 0 else ""
+        uneven = padded(node, pad, even, "use an odd kernel, or pad both sides alike: no input length avoids this")
+        step = Step(1, sum(pad) - extent + stride, stride, lopsided=uneven is not None)
+        return advance(node, x, step, out, uneven), ax.length(kernel)
     try:
         with ax.attempt():
             ax.unify(x, ax.trivial(x.size))
@@ -142,37 +143,52 @@ def slide(
     return ax.trivial(out), ax.trivial(kernel)
 
 
-def advance(node: Any, x: Axis, step: Step, out: int) -> Axis:
-    """The length after an operator, refused when the operator does not reach both edges alike.
+def advance(node: Any, x: Axis, step: Step, out: int, lopsided: Refusal | None = None) -> Axis:
+    """The length after an operator; where it may read one edge only, that is noted on the node (`Anchor`).
 
     A sign that the length carries stays.
+
+    Args:
+        node: the node being inferred.
+        x: the length.
+        step: what the operator does to it.
+        out: the length after it.
+        lopsided: for a step that treats the edges differently at every length, what to report where
+            it cannot be re-anchored.
     """
     role = ax.role(x)
     assert role is not None
-    if not step.aligned(x.size):
-        start, steps = (x.size, (step,)) if role.steps is None else (role.start, (*role.steps, step))
-        unit = "model input lengths" if role.steps is not None else "lengths at this operator"
-        near = " and ".join(str(n) for n in ax.nearest(start, lambda n: ax.follows(steps, n)))
-        refuse_later(
-            node,
-            f"{op_name(node.op)} over {x.size} positions leaves a remainder",
-            got=f"length {x.size}: {step.mul * x.size + step.add} = {step.div} * {step.out(x.size)} + "
-            f"{(step.mul * x.size + step.add) % step.div}",
-            why="the windows start at the left edge; those of the reverse complement would start at the right edge",
-            do=f"use a length that divides: the nearest {unit} that work are {near}"
-            if near
-            else "change kernel, stride or padding so that the windows reach both edges",
-        )
     history = None if role.steps is None else (*role.steps, step)
+    if not step.always:
+        known = None if history is None else (role.start, history)
+        words = lopsided.what.partition(" ")[2] if lopsided else step.remainder(x.size)
+        node.anchors.append(Anchor(x.size, step, known, words, lopsided or _remainder(node, x.size, step, known)))
     return ax.product([ax.length(out, ax.Role("length", role.start, history)), *ax.units(x)])
 
 
-def _refuse_lopsided(node: Any, x: Axis, pad: tuple[int, int], kernel: int) -> None:
-    even = f"; a kernel of {kernel} cannot be centred" if kernel % 2 == 0 else ""
-    refuse_later(
-        node,
-        f"{op_name(node.op)} pads {pad[0]} positions on the left and {pad[1]} on the right",
-        got=f"length {x.size} reversed, kernel {kernel}",
-        why=f"the reverse complement would need {pad[1]} on the left and {pad[0]} on the right{even}",
-        do="use an odd kernel, or pad both sides alike: no input length avoids this",
+def _remainder(node: Any, size: int, step: Step, history: tuple[int, tuple[Step, ...]] | None) -> Refusal:
+    start, steps = history or (size, (step,))
+    unit = "model input lengths" if history else "lengths at this operator"
+    near = " and ".join(str(n) for n in ax.nearest(start, lambda n: ax.follows(steps, n)))
+    return Refusal(
+        BreaksSymmetryError,
+        f"{op_name(node.op)} over {size} positions leaves a remainder",
+        got=f"length {size}: {step.remainder(size)}",
+        why="the windows start at the left edge; those of the reverse complement would start at the right edge",
+        do=f"use a length that divides: the nearest {unit} that work are {near}"
+        if near
+        else "change kernel, stride or padding so that the windows reach both edges",
+    )
+
+
+def padded(node: Any, pad: tuple[int, int], why: str = "", do: str = "") -> Refusal | None:
+    """What to report of a pad of different width on each side; None if both are alike."""
+    left, right = pad
+    if left == right:
+        return None
+    return Refusal(
+        BreaksSymmetryError,
+        f"{op_name(node.op)} pads {left} positions on the left and {right} on the right",
+        why=f"the reverse complement would need {right} on the left and {left} on the right{why}",
+        do=do or "pad both sides alike, with an odd kernel after it: no input length avoids this",
     )

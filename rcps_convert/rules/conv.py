@@ -10,7 +10,8 @@ import torch
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis, Step
-from ..registry import refuse, rule
+from ..errors import BreaksSymmetryError, Refusal
+from ..registry import op_name, rule
 from .common import advance, forbid_signs, per_axis, slide
 
 aten = torch.ops.aten
@@ -112,20 +113,25 @@ def _spread(node: Any, x: Axis, taps: Axis, stride: int, pad: int, extra: int, d
         ax.unify(taps, ax.trivial(1))
         return x
     if ax.lengthen(x):
-        if extra:
-            refuse(
-                f"output_padding={extra} of a transposed convolution",
-                why="the extra positions are added on the right only; the reverse complement needs them on the left",
-                do="choose kernel, stride and padding that give the wanted length with output_padding=0",
-            )
         ax.unify(taps, ax.length(taps.size))
-        step = Step(stride, dilation * (taps.size - 1) + 1 - stride - 2 * pad)
-        return advance(node, x, step, out)
+        grown = dilation * (taps.size - 1) + 1 - stride - 2 * pad + extra
+        return advance(node, x, Step(stride, grown, lopsided=extra > 0), out, _extra(node, extra))
     ax.unify(x, ax.trivial(x.size))
     if plain and x.size == 1:
         return taps
     ax.unify(taps, ax.trivial(taps.size))
     return ax.trivial(out)
+
+
+def _extra(node: Any, extra: int) -> Refusal | None:
+    if not extra:
+        return None
+    return Refusal(
+        BreaksSymmetryError,
+        f"{op_name(node.op)} adds {extra} positions on the right (output_padding)",
+        why="the reverse complement needs them on the left",
+        do="choose kernel, stride and padding that give the wanted length with output_padding=0",
+    )
 
 
 @rule(aten.im2col.default, constants=True)

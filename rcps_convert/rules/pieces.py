@@ -10,8 +10,9 @@ from torch import Tensor
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis, Mismatch, Step
+from ..errors import BreaksSymmetryError, Refusal
 from ..registry import Const, op_name, refuse, refuse_later, require_unsigned, rule
-from .common import advance, broadcast, dim_of, same_ids, slide
+from .common import advance, broadcast, dim_of, padded, same_ids, slide
 
 aten = torch.ops.aten
 
@@ -174,17 +175,19 @@ def slice_(
 
 def _crop(node: Any, term: Axis, taken: range, by_number: bool) -> Axis:
     left, right = taken[0], term.size - 1 - taken[-1]
+    uneven = None
     if left != right and len(taken) == 1:
         _refuse_position(node, term, taken[0])
     elif left != right:
-        refuse_later(
-            node,
-            f"a slice drops {left} positions on the left and {right} on the right",
+        uneven = Refusal(
+            BreaksSymmetryError,
+            f"slice drops {left} positions on the left and {right} on the right",
             why=f"the reverse complement would lose {right} on the left and {left} on the right",
             do="crop both ends alike, or choose a length for which both ends are cropped alike",
         )
-    step = Step(1, -left - right + taken.step - 1, taken.step, only=term.size if by_number else None)
-    return advance(node, term, step, len(taken))
+    only = term.size if by_number else None
+    step = Step(1, -left - right + taken.step - 1, taken.step, only, lopsided=uneven is not None)
+    return advance(node, term, step, len(taken), uneven)
 
 
 @rule(aten.unfold.default, ids=True)
@@ -238,14 +241,8 @@ def pad(node: Any, x: Action, sizes: list[int], mode: str = "constant", value: f
 
 
 def _pad_length(node: Any, term: Axis, left: int, right: int) -> Axis:
-    if left != right:
-        refuse_later(
-            node,
-            f"{op_name(node.op)} pads {left} positions on the left and {right} on the right",
-            why=f"the reverse complement would need {right} on the left and {left} on the right",
-            do="pad both sides alike, with an odd kernel after it: no input length avoids this",
-        )
-    return advance(node, term, Step(1, left + right), term.size + left + right)
+    step = Step(1, left + right, lopsided=left != right)
+    return advance(node, term, step, term.size + left + right, padded(node, (left, right)))
 
 
 def _require_commuting(node: Any, term: Axis) -> None:

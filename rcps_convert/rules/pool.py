@@ -11,7 +11,8 @@ import torch
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis, Step
-from ..registry import op_name, refuse, require_unsigned, rule
+from ..errors import BreaksSymmetryError, Refusal
+from ..registry import op_name, require_unsigned, rule
 from .common import advance, per_axis, slide
 
 aten = torch.ops.aten
@@ -105,13 +106,15 @@ def upsample_nearest(node: Any, x: Action, size: Any, scale: Any) -> Action:
     axes = list(x.axes)
     for i, dim in enumerate(range(-rank, 0)):
         n, out = axes[dim].size, node.shape[dim]
+        uneven = None
         if out % n or not _exact(n, out, scale and scale[i]):
-            refuse(
+            uneven = Refusal(
+                BreaksSymmetryError,
                 f"nearest resampling from {n} to {out} positions",
                 why=f"{out} positions do not repeat each of {n} equally often: the result is not its own mirror image",
                 do="use a whole scale factor, or mode='linear'",
             )
-        axes[dim] = _resampled(node, axes[dim], out, scale and scale[i])
+        axes[dim] = _resampled(node, axes[dim], out, scale and scale[i], uneven)
     return Action(tuple(axes))
 
 
@@ -128,17 +131,19 @@ def upsample_linear(node: Any, x: Action, size: Any, align_corners: bool, scale:
     axes = list(x.axes)
     for i, dim in enumerate(range(-rank, 0)):
         n, out = axes[dim].size, node.shape[dim]
+        uneven = None
         if not align_corners and not _exact(n, out, scale and scale[i]):
-            refuse(
+            uneven = Refusal(
+                BreaksSymmetryError,
                 f"interpolation of {n} positions by {scale[i]}",
                 why=f"the grid is {n * scale[i]:g} wide but {out} positions are kept, all from the left",
                 do="choose a scale that gives a whole length, or pass size=",
             )
-        axes[dim] = _resampled(node, axes[dim], out, scale and scale[i])
+        axes[dim] = _resampled(node, axes[dim], out, scale and scale[i], uneven)
     return Action(tuple(axes))
 
 
-def _resampled(node: Any, term: Axis, out: int, scale: float | None) -> Axis:
+def _resampled(node: Any, term: Axis, out: int, scale: float | None, uneven: Refusal | None) -> Axis:
     """The axis after interpolation; a size without a scale is taken to grow with the length."""
     if term.size == out:
         return term
@@ -147,4 +152,4 @@ def _resampled(node: Any, term: Axis, out: int, scale: float | None) -> Axis:
     ratio = Fraction(scale).limit_denominator(1000) if scale else Fraction(out, term.size)
     whole = ratio * term.size == out
     step = Step(ratio.numerator, 0, ratio.denominator) if whole else Step(0, out, only=term.size)
-    return advance(node, term, step, out)
+    return advance(node, term, replace(step, lopsided=uneven is not None), out, uneven)

@@ -1,0 +1,298 @@
+"""Catching the calls a module makes itself, and re-anchoring those that read one edge only.
+
+A module whose forward calls such functions gets an instance attribute ``forward``, an `Anchored`:
+class, class name, parameters and keys stay. It runs the class's forward under a torch function mode,
+which compares each call with those seen when the model was traced.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..errors import BreaksSymmetryError, Where
+from .readings import Reading, Settings, Site
+from .table import READINGS
+
+unseen = torch._C.DisableTorchFunction
+"""Context in which calls are not caught: for this package's own arithmetic on weights and activations."""
+
+
+class UnplannedCallError(BreaksSymmetryError):
+    """A call that was not seen when the model was traced."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A call seen in a trace.
+
+    Attributes:
+        function: its name.
+        pattern: sizes of the tensor it reads; None for lengths, batches, and all axes of a constant.
+        site: which axes are lengths; None for a constant, which is read as it is.
+    """
+
+    function: str
+    pattern: tuple[int | None, ...]
+    site: Site | None
+
+    def fits(self, function: str, shape: torch.Size) -> bool:
+        """Whether a call may be this one."""
+        if function != self.function or len(shape) != len(self.pattern):
+            return False
+        return all(p is None or p == n for p, n in zip(self.pattern, shape, strict=True))
+
+
+@dataclass(frozen=True)
+class Table:
+    """The calls of one module.
+
+    Attributes:
+        path: module path.
+        runs: for each time the module was traced, its calls in order.
+        free: the module runs on both strands: its calls are left alone.
+    """
+
+    path: str
+    runs: tuple[tuple[Entry, ...], ...] = ()
+    free: bool = False
+
+    def find(self, seen: list[str], function: str, shape: torch.Size) -> tuple[Site | None, bool]:
+        """What is known of a call, and whether that depends on its place among the calls.
+
+        Args:
+            seen: names of the functions called before.
+            function: its name.
+            shape: of the tensor it reads.
+
+        Raises:
+            UnplannedCallError: no call like it was traced, or several that differ.
+        """
+        sites = {e.site for run in self.runs for e in run if e.fits(function, shape)}
+        if len(sites) == 1:
+            return next(iter(sites)), False
+        here = len(seen)
+        same = [run[here] for run in self.runs if len(run) > here and [e.function for e in run[:here]] == seen]
+        placed = {e.site for e in same if e.fits(function, shape)}
+        if len(placed) == 1:
+            return next(iter(placed)), True
+        blurred = _mean_of(sites)
+        if blurred is None:
+            raise self._unplanned(function, shape, bool(sites))
+        return blurred, False
+
+    def complete(self, seen: list[str]) -> bool:
+        """Whether a finished forward made the calls of one of the traced ones."""
+        return any([e.function for e in run] == seen for run in self.runs) or not (seen or self.runs)
+
+    def other_calls(self, seen: list[str]) -> UnplannedCallError:
+        """The refusal of a forward that made other calls than the traced ones."""
+        return UnplannedCallError(
+            f"forward called {', '.join(seen) or 'nothing'}",
+            where=Where(self.path),
+            got=f"when traced: {' or '.join(', '.join(e.function for e in run) or 'nothing' for run in self.runs)}",
+            why="a branch of forward ran that was not traced, so how reverse complement acts there is not known",
+            do="convert with an example that takes this branch (another length)",
+        )
+
+    def _unplanned(self, function: str, shape: torch.Size, ambiguous: bool) -> UnplannedCallError:
+        return UnplannedCallError(
+            f"{function} is called on a tensor of shape {tuple(shape)}, "
+            + ("whose channels may be swapped in several ways" if ambiguous else "as it was not when converted"),
+            where=Where(self.path),
+            why="a branch of forward ran that was not traced, so how reverse complement acts there is not known",
+            do="convert with an example that takes this branch (another length), or put the step into a module of "
+            "its own",
+        )
+
+
+def _mean_of(sites: Iterable[Site | None]) -> Site | None:
+    """Of calls that differ in their channels only, the mean of both readings serves all."""
+    known = [s for s in sites if s is not None]
+    if not known or len(known) < len(list(sites)):
+        return None
+    lengths = {(s.reads, s.makes) for s in known}
+    reads, makes = known[0].reads, known[0].makes
+    return Site(reads, makes, ids=any(s.ids for s in known)) if len(lengths) == 1 else None
+
+
+class Frame(TorchFunctionMode):
+    """One run of a module's forward."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__()
+        self.table = table
+        self.seen: list[str] = []
+        self.placed = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a call; those of the table with both readings where the edges are not read alike."""
+        kwargs = kwargs or {}
+        reading = READINGS.get(func)
+        if reading is None:
+            return func(*args, **kwargs)
+        with unseen():  # the modules around this one do not see its calls
+            settings = reading.bind(args, kwargs)
+            x = settings["input"]
+            if self.table.free or not isinstance(x, Tensor) or reading.indifferent(settings):
+                return func(*args, **kwargs)
+            site, placed = self.table.find(self.seen, reading.name, x.shape)
+            self.seen.append(reading.name)
+            self.placed = self.placed or placed
+            if site is None or reading.aligned(settings, site):
+                return func(*args, **kwargs)
+            return reading.both(settings, site)
+
+    def finish(self) -> None:
+        """Check that the calls were the traced ones, where that is needed.
+
+        Calls told apart by their place need it; and a compiler might hide calls from the mode.
+
+        Raises:
+            UnplannedCallError: the forward made other calls.
+        """
+        checked = self.placed or (torch.compiler.is_compiling() and not self.table.free)
+        if checked and not self.table.complete(self.seen):
+            raise self.table.other_calls(self.seen)
+
+
+class Anchored:
+    """The forward of a module some of whose calls are re-anchored.
+
+    Args:
+        module: the module; a deep copy of it holds a copy of this, bound to the copy.
+        table: its calls.
+    """
+
+    def __init__(self, module: nn.Module, table: Table) -> None:
+        self.module, self.table = module, table
+        self.before = module.__dict__.get("forward")
+        _show_pads_to_compiler()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _show_pads_to_compiler()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own forward, its calls caught."""
+        frame = Frame(self.table)
+        with frame:
+            out = self._own(*args, **kwargs)
+        frame.finish()
+        return out
+
+    def _own(self, *args: Any, **kwargs: Any) -> Any:
+        if self.before is not None:
+            return self.before(*args, **kwargs)
+        return type(self.module).forward(self.module, *args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """As of the module's own forward: torch.export reads it."""
+        own = self.before or type(self.module).forward.__get__(self.module)
+        return inspect.signature(own)
+
+    @property
+    def __code__(self) -> Any:
+        """As of the module's own forward: torch.export reads it."""
+        return (self.before or type(self.module).forward).__code__
+
+    @property
+    def __name__(self) -> str:
+        return "forward"
+
+
+@cache
+def _show_pads_to_compiler() -> None:
+    """Keep ``F.pad`` whole in ``torch.compile``, which would otherwise look inside it and show it to no mode."""
+    import torch._dynamo
+
+    torch._dynamo.allow_in_graph(torch.nn.functional.pad)
+
+
+def anchor(model: nn.Module, tables: Mapping[str, Table]) -> None:
+    """Re-anchor the calls of modules, in place."""
+    for path, table in tables.items():
+        module = model.get_submodule(path)
+        module.forward = Anchored(module, table)  # type: ignore[method-assign]
+
+
+def unanchor(model: nn.Module) -> None:
+    """Give every module its own forward back, in place."""
+    for module in model.modules():
+        own = module.__dict__.get("forward")
+        if isinstance(own, Anchored):
+            del module.__dict__["forward"]
+            if own.before is not None:
+                module.forward = own.before
+
+
+class Recorder(TorchFunctionMode):
+    """Marks the nodes of each call in an exported graph, between two aliases.
+
+    Attributes:
+        calls: for each call, how its function reads edges, and its arguments by name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Reading, Settings]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a call; one of the table with its nodes marked."""
+        kwargs = kwargs or {}
+        reading = READINGS.get(func)
+        if reading is None:
+            return func(*args, **kwargs)
+        settings = reading.bind(args, kwargs)
+        x = settings["input"]
+        if not isinstance(x, Tensor) or reading.indifferent(settings):
+            return func(*args, **kwargs)
+        number = len(self.calls)
+        self.calls.append((reading, settings))
+        with _marked(number, "given"):
+            x = torch.ops.aten.alias.default(x)
+        args, kwargs = ((x, *args[1:]), kwargs) if args else (args, {**kwargs, reading.names[0]: x})
+        with _marked(number, "inside"):
+            result = func(*args, **kwargs)
+        if not isinstance(result, Tensor):
+            return result
+        with _marked(number, "made"):
+            return torch.ops.aten.alias.default(result)
+
+
+class CallNames(TorchFunctionMode):
+    """Notes which functions of the table are called.
+
+    Attributes:
+        names: of the functions, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a call and note its name."""
+        reading = READINGS.get(func)
+        if reading is not None and not reading.indifferent(reading.bind(args, kwargs or {})):
+            self.names.append(reading.name)
+        return func(*args, **(kwargs or {}))
+
+
+MARK = "rcps_convert"
+"""Key of the marks among a node's custom metadata."""
+
+
+@contextmanager
+def _marked(number: int, part: str) -> Iterator[None]:
+    with torch.fx.traceback.annotate({MARK: (number, part)}):
+        yield

@@ -1,0 +1,371 @@
+"""Re-anchoring: converted once, exact at every length; the stock operators where nothing needs it."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+import random
+import types
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from geometry_steps import STEPS, Does, Holder, random_stack
+from torch import Tensor, nn
+
+from rcps_convert import bake, convert_model, plan_conversion
+from rcps_convert.errors import BreaksSymmetryError
+from rcps_convert.geometry import Anchored, Recorder, UnplannedCallError, unanchor
+from rcps_convert.modules import fresh_copy
+
+EXAMPLE = torch.zeros(2, 4, 61)
+
+TOLERANCE = 1e-10
+"""Largest deviation relative to the outputs, in float64."""
+
+
+def bases(length: int, n: int = 2, seed: int = 0) -> Tensor:
+    """Random one-hot DNA, (N, 4, L), float64."""
+    generator = torch.Generator().manual_seed(seed + length)
+    ids = torch.randint(4, (n, length), generator=generator)
+    return F.one_hot(ids, 4).transpose(1, 2).double()
+
+
+def error(model: nn.Module, x: Tensor) -> float:
+    """How far an invariant model is from the law, relative to its outputs."""
+    with torch.no_grad():
+        forward, reverse = model(x), model(x.flip(1, 2))
+    return float((forward - reverse).abs().max() / forward.abs().max())
+
+
+def plain_twin(converted: nn.Module, plain: nn.Module) -> nn.Module:
+    """The plain class with the converted weights."""
+    twin = fresh_copy(plain)
+    twin.load_state_dict(bake(converted).state_dict(), strict=True)
+    return twin.eval()
+
+
+# --- every step, every length ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", range(len(STEPS)), ids=list(STEPS))
+def test_a_step_is_exact_at_every_length_and_untouched_where_it_is_aligned(number: int) -> None:
+    name = list(STEPS)[number]
+    channels = 6 if number % 2 or "group" in name else 5
+    torch.manual_seed(number)
+    model = Holder([name], channels).double()
+    plan = plan_conversion(model, EXAMPLE.double(), verify=False)
+    assert not plan.problems, str(plan.problems[0])
+    assert plan.calls
+    converted = plan.apply(model)
+    converted.train()(bases(64, 8))  # statistics that are not those of a new network
+    stock, baked = plain_twin(converted, model), bake(converted).eval()
+    broken = []
+    for length in range(56, 66):
+        x = bases(length)
+        broken.append(error(stock, x))
+        for reader in (converted.train(), converted.eval(), baked):
+            assert error(reader, x) < TOLERANCE, (length, reader.training)
+        if length in plan.valid_lengths(56, 66):
+            assert torch.equal(converted.eval()(x), baked(x)) or "pool" in name
+            assert torch.equal(baked(x), stock(x))
+    assert max(broken) > 1e-6, "the step is no test: nothing breaks without the second reading"
+
+
+def stack_is_exact(seed: int, lengths: int) -> None:
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    names = random_stack(rng)
+    model = Holder(names, rng.choice([4, 5, 6, 8]) if not any("group" in n for n in names) else 6).double()
+    start = rng.randint(90, 160)
+    converted = convert_model(model, torch.zeros(2, 4, start).double(), verify=False)
+    converted.train()(bases(start, 8))
+    for _ in range(lengths):
+        length, training = rng.randint(90, 200), rng.random() < 0.5
+        assert error(converted.train(training), bases(length, seed=seed)) < TOLERANCE, (names, start, length)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_stacks_are_exact_at_random_lengths(seed: int) -> None:
+    stack_is_exact(seed, lengths=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 600))
+def test_many_random_stacks_are_exact_at_random_lengths(seed: int) -> None:
+    stack_is_exact(seed, lengths=10)
+
+
+# --- forwards that differ between lengths ------------------------------------------------------------
+
+
+class UNet(nn.Module):
+    """Halves the length three times and pads what does not fit on the way up, as most U-Nets do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (4, 6, 8, 10, 12)
+        self.down = nn.ModuleList(nn.Conv1d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList(nn.ConvTranspose1d(b, a, 2, stride=2) for a, b in ((10, 12), (8, 10), (6, 8)))
+        self.join = nn.ModuleList(nn.Conv1d(2 * a, a, 3, padding=1) for a in (10, 8, 6))
+        self.out = nn.Conv1d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, h = [], x
+        for conv in self.down:
+            h = conv(h if not kept else F.max_pool1d(h, 2)).tanh()
+            kept.append(h)
+        for up, join, skip in zip(self.up, self.join, kept[-2::-1], strict=True):
+            h = up(h)
+            lacking = skip.shape[-1] - h.shape[-1]
+            if lacking:
+                h = F.pad(h, (lacking // 2, lacking - lacking // 2))
+            h = join(torch.cat([skip, h], 1)).tanh()
+        return self.out(h)
+
+
+def test_a_branch_taken_at_other_lengths_only_is_analysed_too() -> None:
+    converted = convert_model(UNet().double(), torch.zeros(2, 4, 64).double(), outputs="+-").eval()
+    for length in range(60, 84):
+        x = bases(length)
+        with torch.no_grad():
+            y, other = converted(x), converted(x.flip(1, 2))
+        assert y.shape[-1] == length
+        assert (other - y.flip(1, 2)).abs().max() < TOLERANCE * y.abs().max(), length
+
+
+class Switch(nn.Module):
+    """Crops when told to."""
+
+    crop = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, 6, 3, stride=2), nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        return self.out((h[:, :, 1:] if self.crop else h).mean(-1))
+
+
+def test_a_branch_that_was_not_traced_is_refused_when_it_runs() -> None:
+    converted = convert_model(Switch(), EXAMPLE)
+    converted.crop = True
+    with pytest.raises(UnplannedCallError, match=r"getitem is called on a tensor of shape \(2, 6, 30\)"):
+        converted(EXAMPLE)
+    converted.crop = False
+    assert converted(EXAMPLE).shape == (2, 1)
+
+
+def test_a_position_by_number_is_read_in_the_middle_only() -> None:
+    class Middle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(4, 1, 3, padding=1)
+            self.fine = nn.Conv1d(4, 1, 3, padding=1, stride=2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x)[:, :, 30] + self.fine(x).mean(-1)
+
+    converted = convert_model(Middle().double(), EXAMPLE.double())
+    assert error(converted, bases(61)) < TOLERANCE
+    with pytest.raises(BreaksSymmetryError, match="position 30 of 63 is read"):
+        converted(bases(63))
+
+
+def test_a_length_that_is_cut_at_other_lengths_only_is_refused_there() -> None:
+    class Chunks(Switch):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(torch.stack([c.mean(-1) for c in self.conv(x).split(30, -1)]).sum(0))
+
+    converted = convert_model(Chunks().double(), EXAMPLE.double())
+    assert error(converted, bases(61)) < TOLERANCE
+    with pytest.raises(BreaksSymmetryError, match="split cuts a length of 31"):
+        converted(bases(64))
+
+
+# --- which channels take which reading ------------------------------------------------------------
+
+
+def test_one_pool_for_channels_that_are_swapped_in_several_ways_takes_the_mean() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.pool = nn.Conv1d(4, 6, 5), nn.Conv1d(4, 3, 5), nn.MaxPool1d(3)
+            self.mix, self.out = nn.Conv1d(6, 3, 1), nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first = self.mix(self.pool(self.a(x)).tanh())
+            second = self.pool(torch.cat([self.b(x), self.b(x) ** 2], 1))
+            return self.out(torch.cat([first, first], 1).tanh().mean(-1) + second.mean(-1))
+
+    converted = convert_model(Shared().double(), EXAMPLE.double())
+    assert max(error(converted, bases(n)) for n in range(58, 66)) < TOLERANCE
+
+
+def test_bases_are_split_between_the_edges_and_the_plan_says_so() -> None:
+    class Cropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv1d(4, 6, 5), nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.conv(F.pad(x[:, :, 3:], (0, 1))).relu().mean(-1))
+
+    plan = plan_conversion(Cropped(), EXAMPLE)
+    assert any("half of the bases" in note for note in plan.notes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        converted = plan.apply(Cropped().double())
+    assert max(error(converted, bases(n)) for n in range(58, 66)) < TOLERANCE
+
+
+def test_a_crop_whose_readings_lie_far_apart_is_noted() -> None:
+    model = nn.Sequential(nn.Conv1d(4, 6, 5, padding=2), Does(lambda h: h[..., 20:]), nn.AdaptiveAvgPool1d(1))
+    plan = plan_conversion(model, EXAMPLE, outputs="invariant")
+    assert any("20 positions apart" in note for note in plan.notes)
+
+
+def test_constants_are_read_as_they_are() -> None:
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv1d(4, 6, 5, stride=2, padding=2), nn.Linear(6, 1)
+            self.register_buffer("bins", torch.arange(8.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.conv(x)
+            return self.out((h[..., 1:] * self.bins[2:3]).mean(-1)) * self.bins[1:].sum()
+
+    converted = convert_model(Weighted().double(), EXAMPLE.double())
+    assert max(error(converted, bases(n)) for n in range(58, 66)) < TOLERANCE
+
+
+def test_learned_positions_cut_to_length_are_read_from_both_edges() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv1d(4, 6, 5, padding=2), nn.Linear(6, 1)
+            self.at = nn.Parameter(torch.randn(6, 100))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out((self.conv(x) + self.at[:, : x.shape[-1]]).tanh().mean(-1))
+
+    converted = convert_model(Positions().double(), EXAMPLE.double())
+    assert max(error(converted, bases(n)) for n in (50, 61, 99, 100)) < TOLERANCE
+
+
+# --- what stays as it was ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def converted() -> nn.Module:
+    torch.manual_seed(3)
+    names = ["strided conv", "overlapping max pool", "replication pad", "even same conv"]
+    return convert_model(Holder(names).double(), EXAMPLE.double(), verify=False).eval()
+
+
+def test_class_keys_and_names_stay(converted: nn.Module) -> None:
+    assert type(converted) is Holder
+    assert isinstance(converted.forward, Anchored)
+    assert converted.forward.__name__ == "forward"
+    baked = bake(converted)
+    plain = Holder(["strided conv", "overlapping max pool", "replication pad", "even same conv"])
+    assert baked.state_dict().keys() == plain.state_dict().keys()
+    assert [type(m) for m in baked.modules()] == [type(m) for m in plain.modules()]
+
+
+def test_copies_are_bound_to_themselves(converted: nn.Module) -> None:
+    twin = copy.deepcopy(converted)
+    assert all(m.forward.module is m for m in twin.modules() if isinstance(m.__dict__.get("forward"), Anchored))
+    with torch.no_grad():
+        for p in twin.parameters():
+            p.mul_(1.5)
+    x = bases(62)
+    assert not torch.allclose(twin(x), converted(x))
+    assert error(twin, x) < TOLERANCE
+
+
+def test_a_baked_model_can_be_pickled_and_converted_again(converted: nn.Module) -> None:
+    baked = bake(converted)
+    again = pickle.loads(pickle.dumps(baked))
+    assert torch.equal(again(bases(62)), baked(bases(62)))
+    torch.testing.assert_close(baked(bases(62)), converted(bases(62)), rtol=1e-10, atol=1e-12)
+    second = convert_model(again, EXAMPLE.double(), verify=False).eval()
+    torch.testing.assert_close(second(bases(62)), baked(bases(62)), rtol=1e-10, atol=1e-12)
+
+
+def test_compiles_whole_and_exports(converted: nn.Module) -> None:
+    compiled = torch.compile(converted, fullgraph=True, backend="aot_eager")
+    for length in (61, 62, 64):
+        x = bases(length)
+        torch.testing.assert_close(compiled(x), converted(x), rtol=1e-10, atol=1e-12)
+        program = torch.export.export(converted, (x,), strict=False)
+        torch.testing.assert_close(program.module()(x), converted(x), rtol=1e-10, atol=1e-12)
+
+
+def test_autocast_keeps_both_readings(converted: nn.Module) -> None:
+    model = copy.deepcopy(converted).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        y, other = model(bases(62).float()), model(bases(62).flip(1, 2).float())
+    assert (y - other).abs().max() < 0.05 * y.abs().max()
+
+
+def test_gradients_obey_the_law(converted: nn.Module) -> None:
+    x = bases(62).requires_grad_()
+    (forward,) = torch.autograd.grad(converted(x).sum(), x)
+    (reverse,) = torch.autograd.grad(converted(x.flip(1, 2)).sum(), x)
+    torch.testing.assert_close(reverse, forward, rtol=1e-10, atol=1e-12)
+
+
+def test_an_optimiser_built_before_conversion_in_place_trains_it() -> None:
+    model = Holder(["strided conv", "max pool"]).double()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    converted = convert_model(model, EXAMPLE.double(), in_place=True, verify=False)
+    assert converted is model
+    before = converted.eval()(bases(62))
+    for _ in range(3):
+        optimiser.zero_grad()
+        converted.train()(bases(62, 6)).square().mean().backward()
+        optimiser.step()
+    assert not torch.allclose(converted.eval()(bases(62)), before)
+    assert max(error(converted, bases(n)) for n in (60, 61, 62, 63)) < TOLERANCE
+
+
+def test_a_forward_of_the_users_own_on_the_instance_stays() -> None:
+    model = Holder(["max pool"]).double()
+    model.forward = types.MethodType(lambda self, x: type(self).forward(self, x) * 2, model)  # type: ignore[method-assign]
+    converted = convert_model(model, EXAMPLE.double(), verify=False).eval()
+    once = bake(converted)(bases(62))
+    assert error(converted, bases(62)) < TOLERANCE
+    unanchor(converted)
+    assert not isinstance(converted.forward, Anchored)
+    twice = plain_twin(converted, Holder(["max pool"]).double())(bases(60)) * 2
+    torch.testing.assert_close(converted(bases(60)), twice)
+    assert once.shape == twice.shape
+
+
+def test_models_without_edges_are_left_alone() -> None:
+    model = nn.Sequential(nn.Conv1d(4, 6, 5, padding=2), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    plan = plan_conversion(model, EXAMPLE)
+    assert not plan.tables
+    assert not any("forward" in m.__dict__ for m in plan.apply(model).modules())
+
+
+def test_the_plan_lists_calls_with_their_arithmetic() -> None:
+    text = str(plan_conversion(Holder(["max pool", "causal average"]), torch.zeros(2, 4, 993)))
+    assert "993 = 4*248 + 1; the first half of the channels reads from the left edge" in text
+    assert "steps.0 (" in text
+    assert "pads 4 positions on the left and 0 on the right" in text
+    assert "verified at lengths 992, 994, 995, 996 too" in text
+
+
+def test_the_recorder_marks_nothing_that_reads_both_edges_alike() -> None:
+    with Recorder() as recorder:
+        h = F.conv1d(torch.zeros(1, 4, 9), torch.zeros(2, 4, 3), padding=1)
+        F.pad(h, (2, 2))[..., :]
+        F.max_pool1d(h, 3, stride=1, padding=1)
+        F.interpolate(h, size=5, mode="linear", align_corners=True)
+    assert not recorder.calls
