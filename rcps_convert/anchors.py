@@ -61,10 +61,11 @@ def plan_calls(
     runs: dict[str, dict[tuple[int, str], list[Entry]]] = {}
     rows: list[AnchoredCall] = []
     matters = False
+    tested = [{n for t in found for n in t.nodes} for found in inference.tested] or [set[str]() for _ in traces]
     for number, (trace, env) in enumerate(zip(traces, inference.values, strict=True)):
         for call in trace.calls:
             path, frame = call.scope[-1] if call.scope else ("", "")
-            as_it_is = any(n in tested.nodes for tested in inference.tested[number] for n in call.nodes)
+            as_it_is = any(n in tested[number] for n in call.nodes)
             site, shape = site_of(call, {} if as_it_is else env)
             entry = Entry(call.reading.name, shape, site)
             runs.setdefault(path, {}).setdefault((number, frame), []).append(entry)

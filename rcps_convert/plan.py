@@ -300,7 +300,7 @@ class ConversionPlan:
             lines += ["", *self._body()]
         if self.verification is not None:
             lines.append(f"verified: {self.verification}")
-        if self.checked:
+        if self.checked and self.calls:
             lines.append(f"verified at lengths {', '.join(map(str, sorted(self.checked)))} too")
         return "\n".join(lines)
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from geometry_steps import STEPS, Does, Holder, random_stack
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rcps_convert import bake, convert_model, plan_conversion
 from rcps_convert.errors import BreaksSymmetryError
@@ -184,6 +185,39 @@ def test_a_length_that_is_cut_at_other_lengths_only_is_refused_there() -> None:
     assert error(converted, bases(61)) < TOLERANCE
     with pytest.raises(BreaksSymmetryError, match="split cuts a length of 31"):
         converted(bases(64))
+
+
+class Checkpointed(nn.Module):
+    """A checkpointed block, and a checkpointed function."""
+
+    def __init__(self, function: bool) -> None:
+        super().__init__()
+        self.conv, self.block, self.out = nn.Conv1d(4, 6, 5), Does(self.pool), nn.Linear(6, 1)
+        self.as_function = function
+
+    @staticmethod
+    def pool(h: Tensor) -> Tensor:
+        return F.max_pool1d(h, 4).tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        what = self.pool if self.as_function else self.block
+        return self.out(checkpoint(what, self.conv(x), use_reentrant=False).mean(-1))
+
+
+def test_a_checkpointed_block_is_re_anchored_in_the_backward_pass_too() -> None:
+    converted = convert_model(Checkpointed(function=False).double(), EXAMPLE.double())
+    x = bases(62).requires_grad_()
+    (forward,) = torch.autograd.grad(converted(x).sum(), x)
+    (reverse,) = torch.autograd.grad(converted(x.flip(1, 2)).sum(), x)
+    torch.testing.assert_close(reverse, forward, rtol=1e-10, atol=1e-12)
+
+
+def test_a_checkpointed_function_must_be_aligned() -> None:
+    (problem,) = plan_conversion(Checkpointed(function=True), EXAMPLE).problems
+    assert "57 = 4*14 + 1" in str(problem)
+    converted = convert_model(Checkpointed(function=True), torch.zeros(2, 4, 64))
+    with pytest.raises(BreaksSymmetryError, match="an input of 62 positions"):
+        converted(torch.zeros(2, 4, 62))
 
 
 # --- which channels take which reading ------------------------------------------------------------

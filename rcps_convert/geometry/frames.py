@@ -8,10 +8,13 @@ which compares each call with those seen when the model was traced.
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from types import FrameType
 from typing import Any
 
 import torch
@@ -263,7 +266,7 @@ class Recorder(TorchFunctionMode):
         args, kwargs = ((x, *args[1:]), kwargs) if args else (args, {**kwargs, reading.names[0]: x})
         with _marked(number, "inside"):
             result = func(*args, **kwargs)
-        if not isinstance(result, Tensor):
+        if not isinstance(result, Tensor) or _is_recomputed(sys._getframe(1)):
             return result
         with _marked(number, "made"):
             return torch.ops.aten.alias.default(result)
@@ -287,6 +290,18 @@ class CallNames(TorchFunctionMode):
             self.names.append(reading.name)
         return func(*args, **(kwargs or {}))
 
+
+def _is_recomputed(frame: FrameType | None) -> bool:
+    """Whether a checkpoint lies between a call and its module: the backward pass repeats it outside of the module."""
+    while frame is not None and not frame.f_code.co_filename.endswith(_MODULE_CALL):
+        if frame.f_code.co_filename.endswith(_CHECKPOINT):
+            return True
+        frame = frame.f_back
+    return False
+
+
+_MODULE_CALL = os.path.join("torch", "nn", "modules", "module.py")
+_CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
 
 MARK = "rcps_convert"
 """Key of the marks among a node's custom metadata."""
