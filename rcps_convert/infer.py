@@ -30,6 +30,7 @@ from .outputs import AUTO, pin_output
 from .registry import RULES, Anchor, Const, is_pointwise, op_name, require_no_ids
 from .rules.pointwise import pointwise
 from .scalars import find_scalars, free_apart
+from .site import Site
 from .stretch import Hint, Stretches, Tested, earlier
 from .trace import Node, Ref, Trace, changed_parameters, double_precision, is_inplace, widened, written_refs
 
@@ -43,69 +44,6 @@ RESTARTS = 12
 
 STATISTICS = ("batch_norm", "instance_norm")
 """Operators whose fourth and fifth operand are running statistics, not constants."""
-
-
-@dataclass
-class Site:
-    """A node as its rule sees it.
-
-    Attributes:
-        node: the traced node.
-        op, shape, value: of the node.
-        deferred: refusals after which the rule could still say what its result would be.
-        swaps: pairs of operands that change places.
-        parameters: actions of the parameters of an `rc_leaf` module, by name; those asked for are tied.
-        anchors: lengths of which the operator may read one edge only.
-    """
-
-    node: Node
-    pins: list[Pin]
-    deferred: list[Refusal] = field(default_factory=list)
-    swaps: list[Swap] = field(default_factory=list)
-    operands: dict[int, str] = field(default_factory=dict)
-    parameters: Mapping[str, Action] = field(default_factory=dict)
-    anchors: list[Anchor] = field(default_factory=list)
-
-    @property
-    def op(self) -> Any:
-        """The operator."""
-        return self.node.op
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the result."""
-        return self.node.shape
-
-    @property
-    def value(self) -> Any:
-        """Fake tensor, or nested fake tensors, of the result."""
-        return self.node.value
-
-    def constant(self, const: Const, rows: Axis | None = None) -> Action:
-        """The open action of a constant; its value limits it once the rest is known.
-
-        Args:
-            const: the constant.
-            rows: for constant ids, the axis of the table they point into.
-        """
-        action = constants.open_action(const.value, rows)
-        self.pins.append(Pin(const, action, self.node.where))
-        return Action(action.axes)
-
-    def mirror(self, image: Action, original: Action) -> None:
-        """State that two operands change places under reverse complement, each acted on as its axes say.
-
-        Neither has to be invariant under its action: the one is the other, acted on.
-        """
-        names = [self.operands.get(id(x)) for x in (image, original)]
-        if names[0] is None or names[1] is None:
-            raise Refusal(
-                NoRuleError,
-                f"{op_name(self.op)} reads a weight that is a constant",
-                why="the weights of the two directions must be mirror images, and constants are not changed",
-                do="make the weights of both directions parameters; freeze them with requires_grad_(False)",
-            )
-        self.swaps.append(Swap(names[0], names[1], self.node.name))
 
 
 @dataclass

@@ -45,6 +45,7 @@ LAYERS = (
     "constants",
     "mirror",
     "cuts",
+    "site",
     "outputs",
     "law",
     "stretch",
