@@ -78,14 +78,27 @@ def test_a_step_is_exact_at_every_length_and_untouched_where_it_is_aligned(numbe
 def stack_is_exact(seed: int, lengths: int) -> None:
     rng = random.Random(seed)
     torch.manual_seed(seed)
-    names = random_stack(rng)
-    model = Holder(names, rng.choice([4, 5, 6, 8]) if not any("group" in n for n in names) else 6).double()
+    while not runs(model := stack(rng), bases(90)):
+        pass  # some stacks leave less than a kernel of the shortest length
     start = rng.randint(90, 160)
     converted = convert_model(model, torch.zeros(2, 4, start).double(), verify=False)
     converted.train()(bases(start, 8))
     for _ in range(lengths):
         length, training = rng.randint(90, 200), rng.random() < 0.5
-        assert error(converted.train(training), bases(length, seed=seed)) < TOLERANCE, (names, start, length)
+        assert error(converted.train(training), bases(length, seed=seed)) < TOLERANCE, (model, start, length)
+
+
+def stack(rng: random.Random) -> nn.Module:
+    names = random_stack(rng)
+    return Holder(names, rng.choice([4, 5, 6, 8]) if not any("group" in n for n in names) else 6).double()
+
+
+def runs(model: nn.Module, x: Tensor) -> bool:
+    try:
+        model(x)
+    except RuntimeError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("seed", range(8))
