@@ -66,12 +66,11 @@ def plan_calls(
         for call in trace.calls:
             path, frame = call.scope[-1] if call.scope else ("", "")
             as_it_is = any(n in tested[number] for n in call.nodes)
-            site, shape = site_of(call, {} if as_it_is else env)
-            entry = Entry(call.reading.name, shape, site)
+            entry = entry_of(call, {} if as_it_is else env)
             runs.setdefault(path, {}).setdefault((number, frame), []).append(entry)
-            if site is not None and call.reading.concerns(call.settings, site):
+            if entry.site is not None and call.reading.concerns(call.settings, entry.site):
                 matters = True
-                rows += _rows(trace, call, site, inference.anchors[number])
+                rows += _rows(trace, call, entry.site, inference.anchors[number])
     if not matters:
         return {}, []
     tables = {path: Table(path, tuple(dict.fromkeys(map(tuple, frames.values())))) for path, frames in runs.items()}
@@ -107,26 +106,25 @@ def _notes(trace: Trace, call: Call, site: Site) -> Iterator[str]:
         )
 
 
-def site_of(call: Call, env: dict[str, Any]) -> tuple[Site | None, tuple[int | None, ...]]:
-    """What is known of a call, and the sizes by which it is recognised.
-
-    Returns: no site for a constant, which is read as it is.
-    """
+def entry_of(call: Call, env: dict[str, Any]) -> Entry:
+    """What is known of a call, and the sizes by which it is recognised; no site for what is read as it is."""
+    name = call.reading.name
     given, made = env.get(call.given.name), env.get(call.made.name) if call.made is not None else None
     if not isinstance(given, Action):
         rank = given.value.dim() if isinstance(given, Const) else call.settings["input"].dim()
-        return None, (None,) * rank
+        return Entry(name, (None,) * rank, None)
     given = given.walk()
     reads = tuple(d for d, t in enumerate(given.axes) if ax.is_length(t))
     ids = given.value is not None and not ax.is_trivial(given.value)
     listed = call.reading.by_list(call.settings)
     shape = tuple(None if _varies(t) and not (listed and d in reads) else t.size for d, t in enumerate(given.axes))
+    fixed = tuple(d for d, t in enumerate(given.axes) if shape[d] is not None and ax.is_trivial(t))
     if not isinstance(made, Action):
-        return Site(reads, (), ids=ids), shape
+        return Entry(name, shape, Site(reads, (), ids=ids), fixed)
     axes = made.walk().axes
     makes = tuple(d for d, t in enumerate(axes) if ax.is_length(t))
     channel, table = _channel(axes)
-    return Site(reads, makes, channel, table, ids), shape
+    return Entry(name, shape, Site(reads, makes, channel, table, ids), fixed)
 
 
 def _varies(term: Axis) -> bool:

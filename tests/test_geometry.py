@@ -416,3 +416,33 @@ def test_the_recorder_marks_nothing_that_reads_both_edges_alike() -> None:
         F.max_pool1d(h, 3, stride=1, padding=1)
         F.interpolate(h, size=5, mode="linear", align_corners=True)
     assert not recorder.calls
+
+
+def test_a_module_of_two_names_has_the_calls_of_both() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.out = nn.Conv1d(4, 6, 5), nn.Conv1d(6, 8, 3), nn.Linear(8, 1)
+            self.first = self.second = nn.MaxPool1d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.second(self.b(self.first(self.a(x)))).mean(-1))
+
+    converted = convert_model(Twice().double(), EXAMPLE.double())
+    assert max(error(converted, bases(n)) for n in range(58, 66)) < TOLERANCE
+
+
+def test_another_number_of_samples_is_no_other_call() -> None:
+    class Stacked(nn.Module):
+        """The batch is an axis that reshaping has made anonymous."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv1d(4, 6, 5), nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.stack([self.conv(x), -self.conv(x)])
+            return self.out(F.max_pool1d(h.flatten(0, 1), 3).unflatten(0, (2, -1)).sum(0).mean(-1))
+
+    converted = convert_model(Stacked().double(), EXAMPLE.double())
+    assert max(error(converted, bases(n, samples)) for n in (60, 61, 62) for samples in (1, 2, 5)) < TOLERANCE

@@ -92,8 +92,8 @@ def lengths_of(model: nn.Module, near: int) -> tuple[int, int]:
 
 def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--rounds", type=int, default=40, help="ratios per line")
-    p.add_argument("--batch", type=int, default=16)
+    p.add_argument("--rounds", type=int, default=12, help="ratios per line")
+    p.add_argument("--batch", type=int, default=64)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--quick", action="store_true", help="small networks, few rounds: to see that it runs")
     p.add_argument("--json", type=Path, help="write the figures to this file too")

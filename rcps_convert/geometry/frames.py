@@ -41,17 +41,20 @@ class Entry:
         function: its name.
         pattern: sizes of the tensor it reads; None for lengths, batches, and all axes of a constant.
         site: which axes are lengths; None for a constant, which is read as it is.
+        fixed: axes that reverse complement leaves alone: another size of them changes nothing.
     """
 
     function: str
     pattern: tuple[int | None, ...]
     site: Site | None
+    fixed: tuple[int, ...] = ()
 
-    def fits(self, function: str, shape: torch.Size) -> bool:
-        """Whether a call may be this one."""
+    def fits(self, function: str, shape: torch.Size, *, loosely: bool = False) -> bool:
+        """Whether a call may be this one; loosely, if sizes of fixed axes do not count."""
         if function != self.function or len(shape) != len(self.pattern):
             return False
-        return all(p is None or p == n for p, n in zip(self.pattern, shape, strict=True))
+        pairs = enumerate(zip(self.pattern, shape, strict=True))
+        return all(p is None or p == n or (loosely and d in self.fixed) for d, (p, n) in pairs)
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,14 @@ class Table:
             UnplannedCallError: no call like it was traced, or several that differ.
         """
         sites = {e.site for run in self.runs for e in run if e.fits(function, shape)}
+        loosely = not sites  # such as another number of samples on an axis not known to be the batch
+        if loosely:
+            sites = {e.site for run in self.runs for e in run if e.fits(function, shape, loosely=True)}
         if len(sites) == 1:
             return next(iter(sites)), False
         here = len(seen)
         same = [run[here] for run in self.runs if len(run) > here and [e.function for e in run[:here]] == seen]
-        placed = {e.site for e in same if e.fits(function, shape)}
+        placed = {e.site for e in same if e.fits(function, shape, loosely=loosely)}
         if len(placed) == 1:
             return next(iter(placed)), True
         blurred = _mean_of(sites)
@@ -223,8 +229,12 @@ def _show_pads_to_compiler() -> None:
 
 def anchor(model: nn.Module, tables: Mapping[str, Table]) -> None:
     """Re-anchor the calls of modules, in place."""
+    found: dict[nn.Module, Table] = {}
     for path, table in tables.items():
         module = model.get_submodule(path)
+        known = found.get(module)  # a module of several names
+        found[module] = table if known is None else Table(path, known.runs + table.runs, known.free or table.free)
+    for module, table in found.items():
         module.forward = Anchored(module, table)  # type: ignore[method-assign]
 
 
