@@ -151,7 +151,7 @@ class Frame(TorchFunctionMode):
         with unseen():  # the modules around this one do not see its calls
             settings = reading.bind(args, kwargs)
             x = settings["input"]
-            if self.table.free or not isinstance(x, Tensor) or reading.indifferent(settings):
+            if self.table.free or not isinstance(x, Tensor) or _is_mapped() or reading.indifferent(settings):
                 return func(*args, **kwargs)
             site, placed = self.table.find(self.seen, reading.name, x.shape)
             self.seen.append(reading.name)
@@ -267,7 +267,7 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         settings = reading.bind(args, kwargs)
         x = settings["input"]
-        if not isinstance(x, Tensor) or reading.indifferent(settings):
+        if not isinstance(x, Tensor) or _is_mapped() or reading.indifferent(settings):
             return func(*args, **kwargs)
         number = len(self.calls)
         self.calls.append((reading, settings))
@@ -299,6 +299,11 @@ class CallNames(TorchFunctionMode):
         if reading is not None and not reading.indifferent(reading.bind(args, kwargs or {})):
             self.names.append(reading.name)
         return func(*args, **(kwargs or {}))
+
+
+def _is_mapped() -> bool:
+    """Whether ``torch.vmap`` runs: inference takes the whole of it as one operator, whose law was tested as it is."""
+    return not torch.compiler.is_dynamo_compiling() and torch._C._functorch.maybe_current_level() is not None
 
 
 def _is_recomputed(frame: FrameType | None) -> bool:
