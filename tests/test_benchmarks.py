@@ -84,7 +84,16 @@ def test_the_cost_of_a_conversion_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ctcf_width32", "ctcf_width64", "speed", "rcps_layers_kernel3", "rcps_layers_kernel9", "finetune_ctcf"]
+    "name",
+    [
+        "ctcf_width32",
+        "ctcf_width64",
+        "speed",
+        "geometry",
+        "rcps_layers_kernel3",
+        "rcps_layers_kernel9",
+        "finetune_ctcf",
+    ],
 )
 def test_the_page_quotes_what_the_scripts_printed(name: str) -> None:
     printed = (ROOT / "docs" / "benchmarks" / f"{name}.txt").read_text(encoding="utf-8")
