@@ -134,8 +134,8 @@ def plan_conversion(
 
     Args:
         model: the model; not touched.
-        example, inputs, outputs, layout, strategy, merge, post_hoc, mix, init, on_unsupported, symmetrise_buffers,
-            verify: as in `convert_model`.
+        example, inputs, outputs, layout, strategy, merge, post_hoc, mix, init, verify: as in `convert_model`.
+        on_unsupported, symmetrise_buffers: as in `convert_model`.
 
     Returns: a plan to print, and to apply with ``plan.apply(model)``.
 

@@ -286,7 +286,7 @@ class Symmetrised(Cut):
         refuse(
             f"{self.path} cannot run on both strands",
             why=why,
-            do='write this step in a submodule with tensors in and out, or use strategy="conjoined"',
+            do="write this step in a submodule with tensors in and out, which it does not change",
             never=False,
         )
 

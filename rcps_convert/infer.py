@@ -419,12 +419,14 @@ class _Walk:
 
     def _uncovered(self, node: Node, why: str) -> ConversionError:
         operands = [str(a) for r in node.refs() if isinstance(a := self.env.get(r), Action)]
+        inside = f', or pass on_unsupported="both_strands" to run {node.where.path} on both strands'
         return NoRuleError(
-            f"no rule for {node.op}",
+            f"no rule for {node.op}" if node.op is not OPAQUE else f"no rule for this call of {node.where.path}",
             where=node.where,
             got="; ".join(operands) or None,
             why=why,
-            do="register one with rcps_convert.rule, or write this step with operators that have one",
+            do="register one with rcps_convert.rule, or write this step with operators that have one"
+            + (inside if node.where.path and node.op is not OPAQUE else ""),
         )
 
 

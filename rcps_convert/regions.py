@@ -169,7 +169,7 @@ class Solver:
         while path and (path in self.declared or path in self.cuts or not self._can_run_twice(path)):
             path = path.rpartition(".")[0]
         if not path:
-            _say_conjoined(problem)
+            _say_conjoined(problem, reason)
             return False
         if isinstance(problem, TraceError):
             self.untraceable.add(path)
@@ -246,9 +246,10 @@ def known_lengths(trace_: Trace, found: Inference, path: str) -> dict[tuple[int,
     return known
 
 
-def _say_conjoined(problem: ConversionError) -> None:
-    """No submodule holds a problem alone: name the route that needs none."""
-    where = problem.where or Where()
-    problem.do = (
-        f"{problem.do}; " if problem.do else ""
-    ) + f'no submodule holds {where.source or "it"} alone, so on_unsupported cannot help: use strategy="conjoined"'
+def _say_conjoined(problem: ConversionError, reason: str | None) -> None:
+    """No submodule holds a problem alone: name the route that needs none, and what was to be helped."""
+    where, do = problem.where or Where(), (problem.do or "").partition(", or pass on_unsupported")[0]
+    if reason is not None and reason != problem.what:
+        problem.why = f"{problem.why} (it was to, because of: {reason})"
+    ways = f'no submodule holds {where.source or "it"} alone, so on_unsupported cannot help: use strategy="conjoined"'
+    problem.do = f"{do}; {ways}" if do else ways

@@ -463,7 +463,7 @@ class OneLength(nn.Module):
         (Bare(nn.Identity()), ConversionError, ("test_both_strands.py:", 'strategy="conjoined"', "no submodule holds")),
         (BareBranch(nn.Identity()), TraceError, ("(the model itself)", 'strategy="conjoined"')),
         (Pairs(nn.ReLU()), NeedsChoiceError, ("where  part", "outputs=")),
-        (Host(OneLength()), ConversionError, ("where  part", "axis 2 of its output", 'strategy="conjoined"')),
+        (Host(OneLength()), ConversionError, ("where  part", "axis 2 of its output", "cumsum", 'strategy="conjoined"')),
     ],
     ids=["root", "root-branch", "choice", "one-length"],
 )
