@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from .action import Action, Mirror
 from .errors import ConversionError
+from .hooks import hide_from_compiler, show_to_compiler
 from .modules import Example, call_arguments
 
 Merge = str | Callable[[Tensor, Tensor], Tensor]
@@ -204,6 +205,7 @@ def conjoin(model: nn.Module, reading: Conjoined) -> None:
     """Make a model read both strands, in place; hooks of its own stay, and run inside of ours."""
     model.register_forward_pre_hook(Enter(reading), with_kwargs=True, prepend=True)
     model.register_forward_hook(Leave(reading), with_kwargs=True)
+    show_to_compiler(model)
 
 
 def conjoined(model: nn.Module) -> Conjoined | None:
@@ -221,6 +223,7 @@ def part(model: nn.Module) -> None:
         for key in [k for k, h in hooks.items() if isinstance(h, kind)]:
             del hooks[key]
             flags.pop(key, None)
+    hide_from_compiler(model)
 
 
 # --- from a call --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,6 +64,24 @@ def install(module: nn.Module, hook: StrandHook) -> None:
     """Attach a hook to a module: next to its forward, inside the hooks the user has attached."""
     module.register_forward_pre_hook(Before(hook), with_kwargs=True)
     module.register_forward_hook(After(hook), with_kwargs=True, prepend=True)
+    show_to_compiler(module)
+
+
+def show_to_compiler(module: nn.Module) -> None:
+    """Set a module's forward on the module itself, to what it is anyway.
+
+    ``torch.compile`` does not look at hooks when it decides whether code it made for one module fits another of
+    the same class; it does look at whether forward is the class's own.
+    """
+    if "forward" not in module.__dict__:
+        module.forward = module.forward
+
+
+def hide_from_compiler(module: nn.Module) -> None:
+    """Undo `show_to_compiler`; another forward that was set on the module stays."""
+    own = module.__dict__.get("forward")
+    if inspect.ismethod(own) and own.__self__ is module and own.__func__ is type(module).forward:
+        del module.__dict__["forward"]
 
 
 def hook_of(module: nn.Module) -> StrandHook | None:
@@ -80,3 +99,4 @@ def uninstall(module: nn.Module) -> None:
         for key in [k for k, h in hooks.items() if isinstance(h, kind)]:
             del hooks[key]
             flags.pop(key, None)
+    hide_from_compiler(module)

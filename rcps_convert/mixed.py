@@ -140,9 +140,6 @@ def mix(module: nn.Module, reading: Conjoined, action: Action) -> None:
     weight: Tensor = module.weight.detach()  # type: ignore[assignment,union-attr,operator]
     module.register_parameter("cross_weight", nn.Parameter(torch.zeros_like(weight)))
     install(module, Cross(reading, action))
-    # torch.compile does not look at hooks when it decides whether code it made for one module fits another of the
-    # same class; it looks at whether forward is the class's own.
-    module.forward = module.forward
 
 
 def mixed_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -154,4 +151,4 @@ def unmix(model: nn.Module) -> None:
     """Undo `mix` for every layer of a model; the cross-strand weights are dropped."""
     for module in mixed_layers(model).values():
         uninstall(module)
-        del module.cross_weight, module.forward
+        del module.cross_weight

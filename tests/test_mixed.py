@@ -343,7 +343,7 @@ def test_code_compiled_for_one_model_is_not_taken_for_another() -> None:
         {"strategy": "mixed", "mix": "conv2"}, {"strategy": "mixed", "mix": "conv3"},
     ]  # fmt: skip
     models = [model, *(stirred(convert_model(model, BASSET, verify=False, **how)) for how in kinds)]
-    for each in models:
+    for each in (*models, *map(nn.Sequential, models)):  # the compiler treats a part of a model as it does the model
         compiled = torch.compile(each, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x), each(x), rtol=0, atol=1e-6)
 
