@@ -14,7 +14,7 @@ from .conjoined import Conjoined, conjoined, part
 from .errors import ConversionError, TraceError, first_line
 from .hooks import hook_of, uninstall
 from .mixed import Cross, mixed_layers, unmix
-from .modules import fresh_copy, own_classes
+from .modules import fresh_copy, own_classes, quiet
 from .norm import Fold, Pool, unfold
 from .tie import mirrored, remove, ties
 
@@ -81,7 +81,8 @@ def _graph(model: nn.Module, reading: Conjoined, in_place: bool) -> nn.Module:
         if isinstance(x, Tensor):
             shapes[x] = dict.fromkeys(range(x.dim()), torch.export.Dim.AUTO)
     try:
-        program = torch.export.export(twin, args, kwargs, dynamic_shapes=shapes, strict=False)  # type: ignore[arg-type]
+        with quiet():
+            program = torch.export.export(twin, args, kwargs, dynamic_shapes=shapes, strict=False)  # type: ignore[arg-type]
     except Exception as reason:  # torch.export raises anything
         raise TraceError(
             "the mixed model cannot be baked: torch.export cannot trace it",
