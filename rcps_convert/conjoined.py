@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from .action import Action, Mirror
 from .errors import ConversionError
-from .hooks import hide_from_compiler, show_to_compiler
+from .hooks import detach, show_to_compiler
 from .modules import Example, call_arguments
 
 Merge = str | Callable[[Tensor, Tensor], Tensor]
@@ -215,15 +215,7 @@ def conjoined(model: nn.Module) -> Conjoined | None:
 
 def part(model: nn.Module) -> None:
     """Make a conjoined model read one strand again, in place."""
-    tables: list[tuple[Any, Any, type]] = [
-        (model._forward_pre_hooks, model._forward_pre_hooks_with_kwargs, Enter),
-        (model._forward_hooks, model._forward_hooks_with_kwargs, Leave),
-    ]
-    for hooks, flags, kind in tables:
-        for key in [k for k, h in hooks.items() if isinstance(h, kind)]:
-            del hooks[key]
-            flags.pop(key, None)
-    hide_from_compiler(model)
+    detach(model, Enter, Leave)
 
 
 # --- from a call --------------------------------------------------------------------------------

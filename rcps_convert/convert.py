@@ -36,7 +36,7 @@ from .specs import input_actions, leaf_names, output_specs, structure_names
 from .strands import plan_strands
 from .tie import make_tie
 from .trace import Ref, Trace
-from .verify import ROUNDED_CONSTANTS, Probe, Verification, candidate_actions, first_failure, moved, verify
+from .verify import ROUNDED_CONSTANTS, Probe, Verification, candidate_actions, first_failure, moved, undecided, verify
 
 
 def convert_model(
@@ -401,19 +401,9 @@ class _Planner:
         )
 
     def _failed(self, converted: nn.Module, solution: Solution, found: Verification) -> ConversionError:
-        if found.error == float("inf"):
-            return VerificationError(
-                "the model gives infinite or undefined outputs, so nothing could be verified",
-                got=str(found),
-                why="it was run on random inputs (one-hot bases, non-negative tracks) with randomised parameters",
-                do="look for logarithms, divisions or exponentials that leave their range, or pass verify=False",
-            )
-        if not found.varied:
-            return VerificationError(
-                "the outputs do not depend on the sequence, so nothing could be verified",
-                why="random sequences gave the same outputs, with three sets of random weights",
-                do="check the example's length and values, or pass verify=False to convert unchecked",
-            )
+        nothing = undecided(found)
+        if nothing is not None:
+            return nothing
         where = self._first_failure(converted, solution.inference)
         declared = solution.cuts.get(where.path) if where is not None else None
         if declared is not None:

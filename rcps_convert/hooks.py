@@ -91,9 +91,14 @@ def hook_of(module: nn.Module) -> StrandHook | None:
 
 def uninstall(module: nn.Module) -> None:
     """Detach our hooks from a module; the user's own stay."""
+    detach(module, Before, After)
+
+
+def detach(module: nn.Module, before: type, after: type) -> None:
+    """Remove the forward pre-hooks of one class and the forward hooks of another from a module."""
     tables: list[tuple[Any, Any, type]] = [
-        (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, Before),
-        (module._forward_hooks, module._forward_hooks_with_kwargs, After),
+        (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, before),
+        (module._forward_hooks, module._forward_hooks_with_kwargs, after),
     ]
     for hooks, flags, kind in tables:
         for key in [k for k, h in hooks.items() if isinstance(h, kind)]:

@@ -21,7 +21,7 @@ from .mixed import mix
 from .modules import Example, fresh_copy, undisturbed_rng
 from .plan import ConversionPlan, looks_trained
 from .stacking import Stacking, skeleton
-from .verify import Verification, moved, verify
+from .verify import Verification, moved, undecided, verify
 
 
 @dataclass
@@ -200,20 +200,7 @@ def _unbatched(value: Any) -> Action | None:
 
 
 def _failed(found: Verification) -> ConversionError:
-    if found.error == float("inf"):
-        return VerificationError(
-            "the model gives infinite or undefined outputs, so nothing could be verified",
-            got=str(found),
-            why="it was run on random inputs (one-hot bases, non-negative tracks) with randomised parameters",
-            do="look for logarithms, divisions or exponentials that leave their range, or pass verify=False",
-        )
-    if not found.varied:
-        return VerificationError(
-            "the outputs do not depend on the sequence, so nothing could be verified",
-            why="random sequences gave the same outputs, with three sets of random weights",
-            do="check the example's length and values, or pass verify=False to convert unchecked",
-        )
-    return VerificationError(
+    return undecided(found) or VerificationError(
         "the merged readings are not equivariant",
         got=str(found),
         why="samples of one batch influence each other by their order, the model draws random numbers, "

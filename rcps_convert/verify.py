@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from . import axis as ax
 from .action import Action, Spec, act, random_like
 from .anchors import Reanchoring
-from .errors import ConversionError, Where
+from .errors import ConversionError, VerificationError, Where
 from .hooks import hook_of
 from .modules import Example, call, fresh_copy, leaves, mode, owner, undisturbed_rng, with_leaves
 from .norm import Fold, Pool
@@ -335,6 +335,24 @@ class Verification:
         return (
             f"error {self.error:.1e} in {name} on randomised parameters, {self.modes} (tolerance {self.tolerance:.0e})"
         )
+
+
+def undecided(found: Verification) -> VerificationError | None:
+    """Why a check says nothing about the law; None where it does."""
+    if found.error == float("inf"):
+        return VerificationError(
+            "the model gives infinite or undefined outputs, so nothing could be verified",
+            got=str(found),
+            why="it was run on random inputs (one-hot bases, non-negative tracks) with randomised parameters",
+            do="look for logarithms, divisions or exponentials that leave their range, or pass verify=False",
+        )
+    if not found.varied:
+        return VerificationError(
+            "the outputs do not depend on the sequence, so nothing could be verified",
+            why="random sequences gave the same outputs, with three sets of random weights",
+            do="check the example's length and values, or pass verify=False to convert unchecked",
+        )
+    return None
 
 
 def verify(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 from models import BassetLike
+from processes import run_in_two
 from torch import Tensor, nn
 
 from rcps_convert import bake, check_equivariance, convert_model, plan_conversion
@@ -49,21 +48,7 @@ print("equivariant on rank", rank)
 
 
 def test_data_parallel_training_in_two_processes(tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER.format(here=str(Path(__file__).parent)))
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(tmp_path / "store")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for rank, process in enumerate(started):
-        output, _ = process.communicate(timeout=200)
-        assert process.returncode == 0, output
-        assert f"equivariant on rank {rank}" in output
+    run_in_two(WORKER, tmp_path)
 
 
 def test_averaged_model_of_a_converted_one() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from models import BassetLike, Family, SpliceAILike, Twice
 from models.basic import FAMILIES
+from processes import run_in_two
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils import _pytree as pytree
@@ -444,18 +443,4 @@ def test_data_parallel_training_in_one_process(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_data_parallel_training_in_two_processes(tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER.format(here=str(Path(__file__).parent)))
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(tmp_path / "store")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for rank, process in enumerate(started):
-        output, _ = process.communicate(timeout=200)
-        assert process.returncode == 0, output
-        assert f"equivariant on rank {rank}" in output
+    run_in_two(WORKER, tmp_path)
