@@ -47,20 +47,21 @@ class AnchoredCall:
 
 
 def plan_calls(
-    traces: list[Trace], inference: Inference, cuts: Collection[str] = ()
+    traces: list[Trace], inference: Inference, cuts: Collection[str] = (), strict: bool = False
 ) -> tuple[dict[str, Table], list[AnchoredCall]]:
     """The tables of every module that makes such calls, and a row for each call that may be re-anchored.
 
-    Both are empty when no call can ever be misaligned.
+    Both are empty when no call can ever be misaligned, and nothing is to be refused.
 
     Args:
         traces: of the model.
         inference: its actions.
         cuts: paths of modules that were not looked into; their calls are left alone.
+        strict: forward has other ways to go than the traced ones, and they are to be refused.
     """
     runs: dict[str, dict[tuple[int, str], list[Entry]]] = {}
     rows: list[AnchoredCall] = []
-    matters = False
+    matters = strict
     tested = [{n for t in found for n in t.nodes} for found in inference.tested] or [set[str]() for _ in traces]
     for number, (trace, env) in enumerate(zip(traces, inference.values, strict=True)):
         for call in trace.calls:
@@ -73,9 +74,12 @@ def plan_calls(
                 rows += _rows(trace, call, entry.site, inference.anchors[number])
     if not matters:
         return {}, []
-    tables = {path: Table(path, tuple(dict.fromkeys(map(tuple, frames.values())))) for path, frames in runs.items()}
+    tables = {
+        path: Table(path, tuple(dict.fromkeys(map(tuple, frames.values()))), strict=strict)
+        for path, frames in runs.items()
+    }
     tables |= {path: Table(path, free=True) for path in cuts}
-    tables.setdefault("", Table(""))
+    tables.setdefault("", Table("", strict=strict))
     return tables, list(dict.fromkeys(rows))
 
 

@@ -267,7 +267,8 @@ class _Planner:
             self.plan.notes.append("exact to the rounding of the constants that the model holds in float32")
         self.plan.tested = list({str(t): t for tested in inference.tested for t in tested}.values())
         self._fill_norms(inference)
-        self.plan.tables, self.plan.calls = plan_calls(self.traces, inference, tuple(found.cuts))
+        self.plan.tables, self.plan.calls = plan_calls(self.traces, inference, tuple(found.cuts), bool(found.lost))
+        self.plan.notes += dict.fromkeys(_lost_note(problem) for problem in found.lost)
         self.plan.notes += dict.fromkeys(note for call in self.plan.calls for note in call.notes)
         self.plan.lengths, self.plan.guards = self._lengths(inference), self._guards(inference)
         used = self._used() | inference.wanted
@@ -451,6 +452,11 @@ def _parameter(names: tuple[str, ...], found: Inference, shared: bool) -> TiedPa
         return _row(names, action, shared)
     stored = (0, *action.shape[1:]) if names[0] in found.mirrors.originals else action.shape
     return TiedParameter(names, action, stored, partner=partner)
+
+
+def _lost_note(problem: ConversionError) -> str:
+    place = f" at {Where(problem.where.path, problem.where.source)}" if problem.where else ""
+    return f"refused at lengths at which forward takes another way: {problem.what}{place}"
 
 
 def _homeless_note(where: Any) -> str:

@@ -7,7 +7,6 @@ it on both strands instead, and infer again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -38,6 +37,7 @@ class Solution:
         cuts: the submodules left out, by path.
         homeless: for each read-out that no submodule holds, where the length is lost.
         untraced: why the train-mode forward could not be traced, if so.
+        lost: why there is no solution for some ways that the forward takes at other lengths.
     """
 
     inference: Inference
@@ -45,6 +45,7 @@ class Solution:
     cuts: dict[str, Cut]
     homeless: list[Node] = field(default_factory=list)
     untraced: str | None = None
+    lost: list[ConversionError] = field(default_factory=list)
 
 
 class Solver:
@@ -82,6 +83,7 @@ class Solver:
         self.untraced: str | None = None
         self.traces: list[Trace] = []
         self.ways: list[Example] | None = None  # the example at lengths at which forward takes another way
+        self.lost: list[ConversionError] = []
         self.trace()
 
     def trace(self) -> None:
@@ -110,13 +112,15 @@ class Solver:
             if not found.problems and len(self.traces) == 1:
                 self._trace_training()
                 found = self._infer(wanted)
+                if not found.problems:
+                    found = self._with_other_ways(found, wanted)
             holders, homeless = ([], []) if found.problems else find_readouts(self.traces[0], found)
             new = [p for p in holders if p not in self.palindromes]
             for path in new:
                 self._leave_out(path, None, found)
             opened = self._open(found.problems[0], found) if found.problems else bool(new)
             if not opened:
-                return Solution(found, self.traces, self.cuts, homeless, self.untraced)
+                return Solution(found, self.traces, self.cuts, homeless, self.untraced, self.lost)
             self.trace()
 
     def _infer(self, wanted: Sequence[Spec | str]) -> Inference:
@@ -144,15 +148,28 @@ class Solver:
             self.traces.append(trace(self.model, self.example, training=True, cuts=self.cuts))
         except TraceError as reason:
             self.untraced = reason.why
-        self._trace_other_ways()
 
-    def _trace_other_ways(self) -> None:
-        """Trace the ways the forward takes at other lengths, such as padding what does not fit."""
+    def _with_other_ways(self, found: Inference, wanted: Sequence[Spec | str]) -> Inference:
+        """A solution for the ways the forward takes at other lengths too, such as padding what does not fit.
+
+        A way for which there is none is left out: the model is refused when it takes it.
+        """
         if self.ways is None:
             self.ways = other_ways(self.model, self.example, self.actions)
+        self.lost = []
         for other in self.ways:
-            with suppress(TraceError):  # then a call there is refused when it comes
+            try:
                 self.traces.append(trace(self.model, other, cuts=self.cuts))
+            except TraceError as problem:
+                self.lost.append(problem)
+                continue
+            again = self._infer(wanted)
+            if again.problems:
+                self.traces.pop()
+                self.lost.append(again.problems[0])
+            else:
+                found = again
+        return found
 
     # --- leaving out ---
 

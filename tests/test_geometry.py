@@ -150,6 +150,49 @@ def test_a_branch_taken_at_other_lengths_only_is_analysed_too() -> None:
         assert (other - y.flip(1, 2)).abs().max() < TOLERANCE * y.abs().max(), length
 
 
+class MaskedPool(nn.Module):
+    """Attention over pairs of positions; an odd one out is padded, and the padding masked."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(channels, channels, bias=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        rest = h.shape[-1] % 2
+        mask = torch.zeros(h.shape[-1], dtype=torch.bool)
+        if rest:
+            h, mask = F.pad(h, (0, rest)), F.pad(mask, (0, rest), value=True)
+        h = h.unflatten(-1, (-1, 2))
+        scores = self.logits(h.movedim(1, -1)).movedim(-1, 1)
+        if rest:
+            scores = scores.masked_fill(mask.unflatten(-1, (-1, 2)), -1e9)
+        return (h * scores.softmax(-1)).sum(-1)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_way_without_a_solution_is_refused_when_it_is_taken(stride: int) -> None:
+    """The example does not take it, so that it does not stand in the way of the conversion."""
+
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool = nn.Conv1d(4, 6, 3, padding=1, stride=stride), MaskedPool(6)
+            self.out = nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.pool(self.conv(x)).relu().mean(-1))
+
+    plan = plan_conversion(Attends().double(), torch.zeros(2, 4, 64).double())
+    assert any("takes another way: a constant made in forward is not invariant" in note for note in plan.notes)
+    converted = plan.apply(Attends().double())
+    for length in range(57, 72):
+        if -(-length // stride) % 2:
+            with pytest.raises(UnplannedCallError, match="a branch of forward ran that was not traced"):
+                converted(bases(length))
+        else:
+            assert error(converted, bases(length)) < TOLERANCE
+
+
 class Switch(nn.Module):
     """Crops when told to."""
 

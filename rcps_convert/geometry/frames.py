@@ -65,11 +65,13 @@ class Table:
         path: module path.
         runs: for each time the module was traced, its calls in order.
         free: the module runs on both strands: its calls are left alone.
+        strict: forward is known to have other ways to go, for which there is no solution.
     """
 
     path: str
     runs: tuple[tuple[Entry, ...], ...] = ()
     free: bool = False
+    strict: bool = False
 
     def find(self, seen: list[str], function: str, shape: torch.Size) -> tuple[Site | None, bool]:
         """What is known of a call, and whether that depends on its place among the calls.
@@ -163,12 +165,13 @@ class Frame(TorchFunctionMode):
     def finish(self) -> None:
         """Check that the calls were the traced ones, where that is needed.
 
-        Calls told apart by their place need it; and a compiler might hide calls from the mode.
+        Calls told apart by their place need it, and so does a forward with ways that must not be taken; and a
+        compiler might hide calls from the mode.
 
         Raises:
             UnplannedCallError: the forward made other calls.
         """
-        checked = self.placed or (torch.compiler.is_compiling() and not self.table.free)
+        checked = self.placed or self.table.strict or (torch.compiler.is_compiling() and not self.table.free)
         if checked and not self.table.complete(self.seen):
             raise self.table.other_calls(self.seen)
 
