@@ -96,7 +96,8 @@ def _rows(trace: Trace, call: Call, site: Site, anchors: dict[str, list[Any]]) -
 def _notes(trace: Trace, call: Call, site: Site) -> Iterator[str]:
     place, apart = Where(call.where.path, call.where.source), call.reading.apart(call.settings, site)
     source = trace.sources.get(call.given.name)
-    if source is not None and source.kind == "input" and site.channel is not None:
+    channelwise = not call.reading.mixes
+    if source is not None and source.kind == "input" and site.channel is not None and channelwise:
         yield (
             f"{call.reading.name} at {place} splits the input: half of the bases (or tracks) is read from the left "
             "edge, their complements from the right; crop or pad behind the first convolution to keep them together"

@@ -312,6 +312,13 @@ def test_bases_are_split_between_the_edges_and_the_plan_says_so() -> None:
     assert max(error(converted, bases(n)) for n in range(58, 66)) < TOLERANCE
 
 
+@pytest.mark.parametrize("conv", [nn.Conv1d(4, 6, 8, padding="same"), nn.Conv1d(4, 6, 5, stride=3)])
+def test_a_convolution_of_the_bases_does_not_split_them(conv: nn.Module) -> None:
+    plan = plan_conversion(nn.Sequential(conv, nn.ReLU(), nn.Conv1d(6, 2, 1)), torch.zeros(2, 4, 61))
+    assert any(not call.aligned for call in plan.calls)
+    assert plan.notes == []
+
+
 def test_a_crop_whose_readings_lie_far_apart_is_noted() -> None:
     model = nn.Sequential(nn.Conv1d(4, 6, 5, padding=2), Does(lambda h: h[..., 20:]), nn.AdaptiveAvgPool1d(1))
     plan = plan_conversion(model, EXAMPLE, outputs="invariant")

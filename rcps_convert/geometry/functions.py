@@ -106,6 +106,7 @@ class Convolution(Sliding):
     """
 
     keeps_axes = False
+    mixes = True
 
     def rank(self, s: Settings) -> int:
         """Of the kernel."""

@@ -88,6 +88,9 @@ class Reading:
     keeps_axes = True
     """Whether each axis of the result is the same axis of the tensor that is read."""
 
+    mixes = False
+    """Whether each channel of the result reads all channels of its group."""
+
     def __init__(self, function: Callable[..., Any], names: str, **defaults: Any) -> None:
         self.function, self.names, self.defaults = function, tuple(names.split()), defaults
         self.name = str(getattr(function, "__name__", function)).strip("_").removeprefix("boolean_dispatch")
