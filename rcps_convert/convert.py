@@ -363,14 +363,26 @@ class _Planner:
         self.plan.moved = moved(self.model, converted, self.example, self.specs, self.actions)
         if not self.check:
             return
-        found = verify(converted, self.example, self.specs, self.actions, solution.inference.outputs)
-        if solution.inference.rounded:
-            found = replace(found, tolerance=max(found.tolerance, ROUNDED_CONSTANTS))
+        found = self._measure(converted, self.example, self.actions, solution.inference)
         self.plan.verification = found
         if not found.passed:
             self.plan.problems.append(self._failed(converted, solution, found))
         else:
             self._verify_lengths(converted, solution.inference)
+
+    def _measure(
+        self,
+        converted: nn.Module,
+        example: Example,
+        actions: list[Action | None],
+        inference: Inference,
+        draws: int = 3,
+    ) -> Verification:
+        """The check of the law; a model with rounded constants obeys it only to their rounding."""
+        found = verify(converted, example, self.specs, actions, inference.outputs, draws)
+        if inference.rounded:
+            found = replace(found, tolerance=max(found.tolerance, ROUNDED_CONSTANTS))
+        return found
 
     def _verify_lengths(self, converted: nn.Module, inference: Inference) -> None:
         """The check at a few other lengths, of those the model takes; where it fails they are refused when called."""
@@ -380,7 +392,7 @@ class _Planner:
             if not accepts(plain, example):
                 continue
             try:
-                found = verify(converted, example, self.specs, actions, inference.outputs, draws=1)
+                found = self._measure(converted, example, actions, inference, draws=1)
             except ConversionError as refused:
                 self.plan.notes.append(f"refused at length {length + change}: {refused.what}")
                 continue

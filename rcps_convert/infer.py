@@ -97,6 +97,15 @@ class Inference:
         if (problem.what, problem.where and (problem.where.path, problem.where.source)) not in known:
             self.problems.append(problem)
 
+    def average_buffers(self) -> None:
+        """Average with its mirror image each buffer that is refused otherwise, or that rounding made uneven."""
+        refused = {p.const.buffer: p.action.walk() for p in self.broken if p.const.buffer}
+        words = {constants.refusal(p, p.action.walk()).what for p in self.broken if p.const.buffer}
+        self.problems = [p for p in self.problems if p.what not in words]
+        self.broken = [p for p in self.broken if not p.const.buffer]
+        uneven = {p.const.buffer: p.action.walk() for p in self.pins if p.const.buffer and constants.is_rounded(p)}
+        self.averaged = {str(name): action for name, action in {**uneven, **refused}.items()}
+
 
 def infer(
     traces: list[Trace],
@@ -118,7 +127,7 @@ def infer(
         lengths: axes of parameters, as (name, dimension), that are longer than the length they meet.
     """
     longer = tuple(lengths)
-    settings = (traces, inputs, outputs, cuts or {}, symmetrise_buffers, longer, dict[Any, int | None]())
+    settings = (traces, inputs, outputs, cuts or {}, longer, dict[Any, int | None]())
     hints: tuple[Hint, ...] = ()
     result = _solve(*settings, hints)
     for _ in range(RESTARTS):
@@ -128,7 +137,16 @@ def infer(
         if found is None:
             break
         result, hints = found[0], (*hints, found[1])
+    if symmetrise_buffers:
+        result.average_buffers()
+    result.rounded = _is_rounded(result)
     return result
+
+
+def _is_rounded(result: Inference) -> bool:
+    """Whether a constant, or a stretch with one, keeps the law only to the rounding of float32."""
+    kept = (p for p in result.pins if p.const.buffer not in result.averaged)
+    return any(t.rounded for walk in result.tested for t in walk) or any(map(constants.is_rounded, kept))
 
 
 def _solve(
@@ -136,7 +154,6 @@ def _solve(
     inputs: list[Action | None],
     outputs: list[Spec | str],
     cuts: Mapping[str, Cut],
-    symmetrise_buffers: bool,
     lengths: Iterable[tuple[str, int]],
     memory: dict[Any, int | None],
     hints: tuple[Hint, ...],
@@ -161,13 +178,8 @@ def _solve(
     ax.settle_partnered(_shown_axes(traces, result))
     ax.settle(_all_axes(result))
     for broken, action in constants.broken(result.pins):
-        if broken.const.buffer and symmetrise_buffers:
-            result.averaged[broken.const.buffer] = action
-        else:
-            result.report(constants.refusal(broken, action))
-            result.broken.append(broken)
-    tested = [t for walk in result.tested for t in walk]
-    result.rounded = any(t.rounded for t in tested) or any(map(constants.is_rounded, result.pins))
+        result.report(constants.refusal(broken, action))
+        result.broken.append(broken)
     return result
 
 

@@ -38,3 +38,23 @@ def test_converts_exactly(family: Family) -> None:
 def test_names_are_distinct() -> None:
     names = [f.name for f in [*FAMILIES, *ZOO]]
     assert len(names) == len(set(names))
+
+
+def test_only_what_is_refused_or_rounded_is_averaged() -> None:
+    """Rotary tables belong to a stretch that obeys the law; averaged, they would tell no positions apart."""
+    rotary, spline = (next(f for f in ZOO if f.name == name) for name in ("RotaryTables", "SeiLike"))
+    plan = plan_conversion(rotary.make(), rotary.example, symmetrise_buffers=True, verify=False)
+    assert not plan.problems
+    assert plan.tested
+    assert not plan.averaged
+    assert list(plan_conversion(spline.make(), spline.example, symmetrise_buffers=True, verify=False).averaged) == [
+        "spline"
+    ]
+
+
+def test_rounded_constants_do_not_fix_the_length() -> None:
+    spline = next(f for f in ZOO if f.name == "SeiLike")
+    plan = plan_conversion(spline.make(), spline.example)
+    assert plan.notes == ["exact to the rounding of the constants that the model holds in float32"]
+    assert 65 in plan.checked
+    assert not plan.guards

@@ -545,7 +545,7 @@ ZOO = [
     Family(ExplaiNNLike, torch.zeros(2, 4, 60)),
     Family(AkitaLike, torch.zeros(2, 4, 96)),
     Family(OrcaLike, torch.zeros(2, 4, 64)),
-    Family(SeiLike, torch.zeros(2, 4, 64), rounded=True),
+    Family(SeiLike, torch.zeros(2, 4, 64), {"symmetrise_buffers": True}),
     Family(PuffinLike, torch.zeros(2, 4, 80), {"outputs": "+-"}),
     Family(ScBassetLike, torch.zeros(2, 4, 96)),
     Family(ResNetLike, torch.zeros(2, 4, 1, 65)),
