@@ -7,7 +7,7 @@ An `Action` is one axis term per dimension. `OneHot`, `Tracks`, `Tokens`, `Invar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -117,8 +117,6 @@ def act(action: Action, x: Tensor) -> Tensor:
 
 
 # --- specs ------------------------------------------------------------------------------------
-
-Finder = Callable[[Sequence[int]], "Action"]
 
 
 @dataclass(frozen=True)

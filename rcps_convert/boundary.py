@@ -20,7 +20,7 @@ from .axis import Step, follows, nearest
 from .cuts import Passage
 from .errors import BreaksSymmetryError, ConversionError
 from .geometry import unseen
-from .hooks import StrandHook, hook_of, install, uninstall
+from .hooks import StrandHook, drop, hook_of, install, uninstall
 from .modules import fresh_copy
 from .opaque import Bundle
 
@@ -148,9 +148,7 @@ def guard(model: nn.Module, rules: Sequence[LengthRule]) -> None:
 def unguard(model: nn.Module) -> None:
     """Detach every `LengthGuard` of a model."""
     for module in model.modules():
-        for key in [k for k, h in module._forward_pre_hooks.items() if isinstance(h, LengthGuard)]:
-            del module._forward_pre_hooks[key]
-            module._forward_pre_hooks_with_kwargs.pop(key, None)
+        drop(module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, LengthGuard)
 
 
 def symmetrise(module: nn.Module, passage: Passage) -> None:

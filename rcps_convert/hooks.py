@@ -96,12 +96,13 @@ def uninstall(module: nn.Module) -> None:
 
 def detach(module: nn.Module, before: type, after: type) -> None:
     """Remove the forward pre-hooks of one class and the forward hooks of another from a module."""
-    tables: list[tuple[Any, Any, type]] = [
-        (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, before),
-        (module._forward_hooks, module._forward_hooks_with_kwargs, after),
-    ]
-    for hooks, flags, kind in tables:
-        for key in [k for k, h in hooks.items() if isinstance(h, kind)]:
-            del hooks[key]
-            flags.pop(key, None)
+    drop(module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, before)
+    drop(module._forward_hooks, module._forward_hooks_with_kwargs, after)
     hide_from_compiler(module)
+
+
+def drop(hooks: Any, flags: Any, kind: type) -> None:
+    """Remove the hooks of a class from one of a module's tables, and what the module notes about them."""
+    for key in [k for k, h in hooks.items() if isinstance(h, kind)]:
+        del hooks[key]
+        flags.pop(key, None)
