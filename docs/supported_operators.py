@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rcps_convert import rules
-from rcps_convert.registry import RULES, is_pointwise
+from rcps_convert.rules.registry import RULES, is_pointwise
 
 PAGE = Path(__file__).with_name("supported-operators.md")
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from . import demo
 from ._version import __version__
-from .convert import plan_conversion
+from .convert.convert import plan_conversion
 
 DESCRIPTION = """Make a PyTorch model on DNA exactly reverse-complement equivariant.
 

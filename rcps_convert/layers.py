@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .action import Mirror, OneHot
+from .algebra.action import Mirror
+from .algebra.specs import OneHot
 
 
 def _strands(x: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rcps_convert import axis as ax
-from rcps_convert.action import Action
-from rcps_convert.axis import Axis
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
+from rcps_convert.algebra.axis import Axis
 
 aten = torch.ops.aten
 

@@ -7,21 +7,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rcps_convert import axis as ax
-from rcps_convert.action import (
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action, act
+from rcps_convert.algebra.specs import (
     COMPLEMENT,
-    Action,
     Antisymmetric,
     Invariant,
     OneHot,
     Tokens,
     Tracks,
-    act,
-    random_like,
     read_spec,
     reverse_complement,
 )
 from rcps_convert.errors import ConversionError, NeedsChoiceError
+from rcps_convert.measure.inputs import random_like
 
 KMERS = [a + b for a in "ACGT" for b in "ACGT"]
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rcps_convert import axis as ax
-from rcps_convert.axis import SIGN, Axis, Mismatch, Prod, Role, Step, Sum, Var
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.axis import SIGN, Axis, Mismatch, Prod, Role, Step, Sum, Var
 
 quick = settings(max_examples=100, deadline=None)
 

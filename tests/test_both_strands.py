@@ -16,15 +16,15 @@ from rcps_convert import (
     ConversionError,
     NeedsChoiceError,
     TraceError,
-    bake,
     check_equivariance,
     convert_model,
     plan_conversion,
 )
-from rcps_convert import axis as ax
-from rcps_convert.action import Action
-from rcps_convert.opaque import Bundle, Call
-from rcps_convert.study import Undecided, study
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
+from rcps_convert.convert import bake
+from rcps_convert.graph.opaque import Bundle, Call
+from rcps_convert.measure.study import Undecided, study
 
 TOLERANCE = 1e-10
 LENGTH = 24

@@ -15,16 +15,19 @@ from torch.utils import _pytree as pytree
 from rcps_convert import (
     ConversionError,
     Tracks,
-    bake,
     check_equivariance,
     convert_model,
     load_plain_state_dict,
     plan_conversion,
 )
-from rcps_convert.modules import call, leaves, with_leaves
-from rcps_convert.specs import input_actions, output_specs
-from rcps_convert.tie import ties
-from rcps_convert.verify import Probe, candidate_actions, verify
+from rcps_convert.algebra.arguments import leaves, with_leaves
+from rcps_convert.algebra.nesting import input_actions, output_specs
+from rcps_convert.convert import bake
+from rcps_convert.graph.sandbox import call
+from rcps_convert.measure.probe import Probe
+from rcps_convert.measure.report import candidate_actions
+from rcps_convert.measure.verify import verify
+from rcps_convert.tie.ties import ties
 
 TOLERANCE = 1e-10
 """Relative error in float64: the sums of a network this size round to about 1e-15."""

@@ -19,7 +19,6 @@ from rcps_convert import (
     ConversionError,
     Tokens,
     VerificationError,
-    bake,
     check_equivariance,
     convert_model,
     load_plain_state_dict,
@@ -28,10 +27,11 @@ from rcps_convert import (
     rc_leaf,
     rule,
 )
-from rcps_convert import axis as ax
-from rcps_convert.action import Action
-from rcps_convert.registry import RULES, refuse
-from rcps_convert.tie import ties
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
+from rcps_convert.convert import bake
+from rcps_convert.rules.registry import RULES, refuse
+from rcps_convert.tie.ties import ties
 
 TOLERANCE = 1e-10
 DNA = torch.zeros(2, 4, 30)
@@ -180,7 +180,7 @@ def test_signatures_stay() -> None:
 
 
 def test_converted_once_by_the_settings_of_its_own_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rcps_convert import decorators
+    from rcps_convert.convert import decorators
 
     planned: list[tuple[str, Any]] = []
     original = decorators.plan_conversion

@@ -26,7 +26,7 @@ from rcps_convert import (
     plan_conversion,
     rule,
 )
-from rcps_convert.registry import RULES
+from rcps_convert.rules.registry import RULES
 
 
 class Holder(nn.Module):

@@ -9,12 +9,12 @@ from models.basic import FAMILIES
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from rcps_convert import axis as ax
-from rcps_convert.follow import FIXED, FOLLOWS, UNCLEAR, following
-from rcps_convert.infer import infer
-from rcps_convert.specs import input_actions
-from rcps_convert.trace import trace
-from rcps_convert.verify import Probe
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.nesting import input_actions
+from rcps_convert.graph.export import trace
+from rcps_convert.infer.walk import infer
+from rcps_convert.measure.follow import FIXED, FOLLOWS, UNCLEAR, following
+from rcps_convert.measure.probe import Probe
 
 
 def measured(model: nn.Module, example: object, inputs: object = "ACGT") -> list[list[str]]:

@@ -16,10 +16,11 @@ from geometry_steps import STEPS, Does, Holder, random_stack
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rcps_convert import bake, convert_model, plan_conversion
+from rcps_convert import convert_model, plan_conversion
+from rcps_convert.convert import bake
 from rcps_convert.errors import BreaksSymmetryError
 from rcps_convert.geometry import Anchored, Recorder, UnplannedCallError, unanchor
-from rcps_convert.modules import fresh_copy
+from rcps_convert.graph.sandbox import fresh_copy
 
 EXAMPLE = torch.zeros(2, 4, 61)
 

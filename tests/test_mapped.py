@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from rcps_convert import check_equivariance, plan_conversion
-from rcps_convert.mapped import Mapped
-from rcps_convert.trace import interpret, trace
+from rcps_convert.graph.export import trace
+from rcps_convert.graph.run import interpret
+from rcps_convert.graph.vmap import Mapped
 
 
 class Vmapped(nn.Module):

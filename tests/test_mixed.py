@@ -23,17 +23,18 @@ from rcps_convert import (
     ConversionError,
     NeedsChoiceError,
     TraceError,
-    bake,
     check_equivariance,
     convert_model,
     load_plain_state_dict,
     plan_conversion,
     unwrap,
 )
-from rcps_convert import axis as ax
-from rcps_convert.action import Action, act
-from rcps_convert.mixed import mirrored_positions, mixed_layers
-from rcps_convert.modules import call, leaves, with_leaves
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action, act
+from rcps_convert.algebra.arguments import leaves, with_leaves
+from rcps_convert.convert import bake
+from rcps_convert.graph.sandbox import call
+from rcps_convert.strands.mixed import mirrored_positions, mixed_layers
 
 TOLERANCE = 1e-10
 BASSET = torch.zeros(2, 4, 144)

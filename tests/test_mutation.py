@@ -10,10 +10,10 @@ import pytest
 import test_rules
 from torch.utils import _pytree as pytree
 
-from rcps_convert import axis as ax
-from rcps_convert.action import Action
-from rcps_convert.infer import _lookup
-from rcps_convert.registry import RULES
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
+from rcps_convert.infer.walk import _lookup
+from rcps_convert.rules.registry import RULES
 
 Rule = Callable[..., Any]
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rcps_convert import axis as ax
-from rcps_convert import bake, check_equivariance, convert_model, plan_conversion
-from rcps_convert.action import Action
-from rcps_convert.hooks import hook_of
-from rcps_convert.norm import Fold, Pool, fold, folds, pool, unfold
-from rcps_convert.tie import attach, make_tie
+from rcps_convert import check_equivariance, convert_model, plan_conversion
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
+from rcps_convert.convert import bake
+from rcps_convert.tie.hooks import hook_of
+from rcps_convert.tie.norms import Fold, Pool, fold, folds, pool, unfold
+from rcps_convert.tie.ties import attach, make_tie
 
 CHANNELS = {"halves": ax.regular(8), "odd": ax.regular(7), "two blocks": ax.total([ax.regular(4), ax.regular(2)])}
 LAYERS = {

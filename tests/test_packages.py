@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from rcps_convert import ConversionPlan, bake, check_equivariance, plan_conversion
+from rcps_convert import ConversionPlan, check_equivariance, plan_conversion
+from rcps_convert.convert import bake
 
 TOLERANCE = 1e-10
 

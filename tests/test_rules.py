@@ -23,16 +23,17 @@ from rule_samples import SAMPLES, Sample, action_of, tensor_of
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from rcps_convert import axis as ax
-from rcps_convert import constants
-from rcps_convert.action import Action, act
-from rcps_convert.anchors import plan_calls
-from rcps_convert.axis import Axis
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action, act
+from rcps_convert.algebra.axis import Axis
 from rcps_convert.geometry import anchor
-from rcps_convert.infer import Inference, _all_axes, _Walk
-from rcps_convert.registry import RULES, Const, rule
+from rcps_convert.graph.export import trace
+from rcps_convert.graph.trace import Ref, Trace
+from rcps_convert.infer import constants
+from rcps_convert.infer.anchors import plan_calls
+from rcps_convert.infer.walk import Inference, _all_axes, _Walk
+from rcps_convert.rules.registry import RULES, Const, rule
 from rcps_convert.rules.shape import regroup
-from rcps_convert.trace import Ref, Trace, trace
 
 VARIATIONS = 12
 """How many random variations of its operands' actions each sample is tried with."""

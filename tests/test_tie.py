@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrize
 
-from rcps_convert import axis as ax
-from rcps_convert.action import Action, act
-from rcps_convert.axis import Axis
-from rcps_convert.tie import HalfTie, MirrorTie, OrbitTie, RCTie, attach, make_tie, remove, ties
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action, act
+from rcps_convert.algebra.axis import Axis
+from rcps_convert.tie.ties import HalfTie, MirrorTie, OrbitTie, RCTie, attach, make_tie, remove, ties
 
 ACGT, ATCG, PLUS_MINUS = ax.permutation([3, 2, 1, 0]), ax.permutation([1, 0, 3, 2]), ax.permutation([1, 0])
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from rcps_convert import Tokens, VerificationError, check_equivariance, plan_conversion
-from rcps_convert.action import Action, OneHot
-from rcps_convert.axis import batch, trivial
-from rcps_convert.verify import verify
+from rcps_convert.algebra.action import Action
+from rcps_convert.algebra.axis import batch, trivial
+from rcps_convert.algebra.specs import OneHot
+from rcps_convert.measure.verify import verify
 
 EXAMPLE = torch.zeros(2, 4, 31)
 

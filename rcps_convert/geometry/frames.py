@@ -8,13 +8,9 @@ which compares each call with those seen when the model was traced.
 from __future__ import annotations
 
 import inspect
-import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from types import FrameType
 from typing import Any
 
 import torch
@@ -22,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import BreaksSymmetryError, Where
-from .readings import Reading, Settings, Site
+from .readings import Site
 from .table import READINGS
 
 unseen = torch._C.DisableTorchFunction
@@ -251,81 +247,6 @@ def unanchor(model: nn.Module) -> None:
                 module.forward = own.before
 
 
-class Recorder(TorchFunctionMode):
-    """Marks the nodes of each call in an exported graph, between two aliases.
-
-    Attributes:
-        calls: for each call, how its function reads edges, and its arguments by name.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Reading, Settings]] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run a call; one of the table with its nodes marked."""
-        kwargs = kwargs or {}
-        reading = READINGS.get(func)
-        if reading is None:
-            return func(*args, **kwargs)
-        settings = reading.bind(args, kwargs)
-        x = settings["input"]
-        if not isinstance(x, Tensor) or _is_mapped() or reading.indifferent(settings):
-            return func(*args, **kwargs)
-        number = len(self.calls)
-        self.calls.append((reading, settings))
-        with _marked(number, "given"):
-            x = torch.ops.aten.alias.default(x)
-        args, kwargs = ((x, *args[1:]), kwargs) if args else (args, {**kwargs, reading.names[0]: x})
-        with _marked(number, "inside"):
-            result = func(*args, **kwargs)
-        if not isinstance(result, Tensor) or _is_recomputed(sys._getframe(1)):
-            return result
-        with _marked(number, "made"):
-            return torch.ops.aten.alias.default(result)
-
-
-class CallNames(TorchFunctionMode):
-    """Notes which functions of the table are called.
-
-    Attributes:
-        names: of the functions, in order.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run a call and note its name."""
-        reading = READINGS.get(func)
-        if reading is not None and not reading.indifferent(reading.bind(args, kwargs or {})):
-            self.names.append(reading.name)
-        return func(*args, **(kwargs or {}))
-
-
 def _is_mapped() -> bool:
     """Whether ``torch.vmap`` runs: inference takes the whole of it as one operator, whose law was tested as it is."""
     return not torch.compiler.is_dynamo_compiling() and torch._C._functorch.maybe_current_level() is not None
-
-
-def _is_recomputed(frame: FrameType | None) -> bool:
-    """Whether a checkpoint lies between a call and its module: the backward pass repeats it outside of the module."""
-    while frame is not None and not frame.f_code.co_filename.endswith(_MODULE_CALL):
-        if frame.f_code.co_filename.endswith(_CHECKPOINT):
-            return True
-        frame = frame.f_back
-    return False
-
-
-_MODULE_CALL = os.path.join("torch", "nn", "modules", "module.py")
-_CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
-
-MARK = "rcps_convert"
-"""Key of the marks among a node's custom metadata."""
-
-
-@contextmanager
-def _marked(number: int, part: str) -> Iterator[None]:
-    with torch.fx.traceback.annotate({MARK: (number, part)}):
-        yield

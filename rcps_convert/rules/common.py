@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from .. import axis as ax
-from ..action import Action
-from ..axis import Axis, Step
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
-from ..registry import Anchor, Const, op_name, refuse
+from .registry import Anchor, Const, op_name, refuse
 
 
 def dim_of(dim: int, rank: int) -> int:

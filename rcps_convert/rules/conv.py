@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from .. import axis as ax
-from ..action import Action
-from ..axis import Axis, Step
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
-from ..registry import op_name, rule
 from .common import advance, forbid_signs, per_axis, slide
+from .registry import op_name, rule
 
 aten = torch.ops.aten
 

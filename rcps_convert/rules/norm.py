@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from .. import axis as ax
-from ..action import Action
-from ..registry import require_unsigned, rule
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from .registry import require_unsigned, rule
 
 aten = torch.ops.aten
 

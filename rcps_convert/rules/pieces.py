@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import axis as ax
-from ..action import Action
-from ..axis import Axis, Mismatch, Step
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.axis import Axis, Mismatch, Step
 from ..errors import BreaksSymmetryError, Refusal
-from ..registry import Const, op_name, refuse, refuse_later, require_unsigned, rule
 from .common import advance, broadcast, dim_of, padded, same_ids, slide
+from .registry import Const, op_name, refuse, refuse_later, require_unsigned, rule
 
 aten = torch.ops.aten
 

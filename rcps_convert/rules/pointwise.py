@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from .. import axis as ax
-from ..action import Action
-from ..axis import Axis
-from ..registry import Const, op_name, require_unsigned, rule
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.axis import Axis
 from .common import broadcast, same_ids, sum_of
+from .registry import Const, op_name, require_unsigned, rule
 
 aten = torch.ops.aten
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from .. import axis as ax
-from ..action import Action
-from ..axis import Axis
-from ..registry import op_name, refuse, rule
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.axis import Axis
 from .common import forbid_signs
+from .registry import op_name, refuse, rule
 
 aten = torch.ops.aten
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from .. import axis as ax
-from ..action import Action
-from ..registry import op_name, require_unsigned, rule
+from ..algebra import axis as ax
+from ..algebra.action import Action
 from .common import broadcast, dims_of
+from .registry import op_name, require_unsigned, rule
 
 aten = torch.ops.aten
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from .. import axis as ax
-from ..action import Action
-from ..axis import Axis
-from ..registry import op_name, rule
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.axis import Axis
 from .common import advance, dim_of, dims_of
+from .registry import op_name, rule
 
 aten = torch.ops.aten
 

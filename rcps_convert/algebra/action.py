@@ -1,0 +1,112 @@
+"""How reverse complement acts on whole tensors, and the specs users state it with.
+
+An `Action` is one axis term per dimension. `OneHot`, `Tracks`, `Tokens`, `Invariant` and
+`Antisymmetric` are the specs behind the strings of the public API; `read_spec` parses a string,
+`Spec.action` turns a spec and a shape into an `Action`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from . import axis as ax
+from .axis import Axis
+
+
+@dataclass(frozen=True)
+class Action:
+    """How reverse complement acts on a tensor.
+
+    Attributes:
+        axes: one term per dimension.
+        value: for integer tensors that name entries of a vocabulary, how the ids are permuted.
+    """
+
+    axes: tuple[Axis, ...]
+    value: Axis | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return tuple(a.size for a in self.axes)
+
+    def walk(self) -> Action:
+        """The action with every bound variable replaced."""
+        return Action(tuple(ax.walk(a) for a in self.axes), self.value and ax.walk(self.value))
+
+    def with_axis(self, dim: int, term: Axis) -> Action:
+        """The action with the term of one dimension replaced."""
+        axes = list(self.axes)
+        axes[dim] = term
+        return Action(tuple(axes), self.value)
+
+    def is_trivial(self) -> bool:
+        """Whether the action is known and does nothing."""
+        return all(ax.is_trivial(a) for a in self.axes) and (self.value is None or ax.is_trivial(self.value))
+
+    def __str__(self) -> str:
+        text = f"({', '.join(ax.describe(a) for a in self.axes)})"
+        return text + (f" of ids ({ax.describe(self.value)})" if self.value else "")
+
+
+class Mirror:
+    """A known action made ready to be applied: a forward pass can run it, and be traced through it.
+
+    Args:
+        action: known.
+    """
+
+    def __init__(self, action: Action) -> None:
+        self.sizes = action.shape
+        self.flips: list[int] = []
+        self.tables: list[tuple[int, Tensor, Tensor | None]] = []
+        self.fixed: list[int] = []
+        for dim, term in enumerate(map(ax.walk, action.axes)):
+            if ax.is_trivial(term):
+                continue
+            if not ax.is_length(term):
+                self.fixed.append(dim)
+            if isinstance(term, ax.Leaf) and term.perm == "reversed":
+                self.flips.append(dim)
+                continue
+            if ax.is_length(term):
+                self.fixed.append(dim)
+            self.tables.append((dim, ax.indices(term), ax.signs(term)))
+        self.values = None if action.value is None else ax.indices(action.value)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The tensor under reverse complement; see `act`."""
+        if x.dim() != len(self.sizes):
+            raise ValueError(f"an action on {len(self.sizes)} axes met a tensor of shape {tuple(x.shape)}")
+        for dim in self.fixed:
+            if x.shape[dim] != self.sizes[dim]:
+                raise ValueError(f"axis {dim} has {x.shape[dim]} entries, its action {self.sizes[dim]}")
+        for dim, table, sign in self.tables:
+            x = x.index_select(dim, table.to(x.device))
+            if sign is not None:
+                x = x * sign.to(x).view(-1, *[1] * (x.dim() - dim - 1))
+        x = x.flip(self.flips) if self.flips else x
+        if self.values is not None:
+            x = self.values.to(x.device)[x.long()].to(x.dtype)
+        return x
+
+
+def act(action: Action, x: Tensor) -> Tensor:
+    """The tensor under reverse complement.
+
+    Args:
+        action: a known action.
+        x: a tensor of the action's rank; a dimension may differ from the action's size when its
+            term is trivial or a length (other batch sizes and lengths).
+
+    Returns: a tensor of the shape of x.
+
+    Raises:
+        ValueError: an axis has another size than its action, or is not known yet.
+    """
+    return Mirror(action)(x)
+
+
+# --- specs ------------------------------------------------------------------------------------

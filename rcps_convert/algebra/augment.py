@@ -1,0 +1,96 @@
+"""Reverse-complement augmentation: the baseline an equivariant model is compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..errors import NeedsChoiceError
+from . import axis as ax
+from .action import Action, Mirror
+from .nesting import spread
+from .specs import Invariant, Spec, read_spec
+
+
+class ReverseComplementAugment:
+    """Replaces random samples of a batch by their reverse complements, inputs and targets together.
+
+    Args:
+        inputs: what the inputs are, as in `convert_model`; nested like them.
+        targets: what the targets are: ``"invariant"``, tracks such as ``"+-"`` (they are mirrored, and their
+            strands swap), ``"antisymmetric"``; nested like them.
+        layout: axes of the inputs in einops letters, or ``"auto"``.
+        p: probability that a sample is replaced.
+        seed: of the choices; the same seed makes the same choices.
+
+    Example:
+        >>> augment = ReverseComplementAugment(targets="+-", seed=0)
+        >>> x, profile = augment(torch.rand(8, 4, 100), torch.rand(8, 2, 100))
+
+    Raises:
+        ValueError: a spec that cannot be read, or p outside of 0 to 1.
+    """
+
+    def __init__(
+        self, inputs: Any = "ACGT", targets: Any = "invariant", *, layout: Any = "auto", p: float = 0.5, seed: int = 0
+    ) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"p={p}: a probability lies between 0 and 1")
+        self.inputs, self.targets, self.layout, self.p = inputs, targets, layout, p
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def choose(self, samples: int) -> Tensor:
+        """Which samples of the next batch are replaced, (N,)."""
+        return torch.rand(samples, generator=self.generator) < self.p
+
+    def __call__(self, x: Any, *targets: Any) -> Any:
+        """The batch with random samples reverse-complemented.
+
+        Args:
+            x: a tensor, or a tuple or dict of them, each with the batch in front.
+            targets: the targets, if there are any: one argument, of any nesting.
+
+        Returns: x alone, or ``(x, target)``; new tensors.
+
+        Raises:
+            NeedsChoiceError: a tensor does not fit its spec, or has no batch in front.
+        """
+        if len(targets) > 1:
+            raise TypeError("give one target; several go into a tuple or a dict")
+        (example, *_) = (leaf for leaf in pytree.tree_leaves(x) if isinstance(leaf, Tensor))
+        chosen = self.choose(len(example))
+        mirrored = _mirrored(x, self.inputs, self.layout, chosen, "inputs")
+        return (mirrored, _mirrored(targets[0], self.targets, "auto", chosen, "targets")) if targets else mirrored
+
+
+def _mirrored(structure: Any, given: Any, layout: Any, chosen: Tensor, what: str) -> Any:
+    leaves, nesting = pytree.tree_flatten(structure)
+    specs = [read_spec(s) for s in spread(given, structure, what)]
+    layouts = [layout] * len(leaves) if isinstance(layout, str) else spread(layout, structure, "layout")
+    changed = [
+        _one(leaf, spec, how, chosen, what) if isinstance(leaf, Tensor) else leaf
+        for leaf, spec, how in zip(leaves, specs, layouts, strict=True)
+    ]
+    return pytree.tree_unflatten(changed, nesting)
+
+
+def _one(x: Tensor, spec: Spec, layout: str, chosen: Tensor, what: str) -> Tensor:
+    if type(spec) is Invariant:
+        return x
+    action = spec.action(x.shape, layout)
+    if not _batched(action) or x.shape[0] != len(chosen):
+        raise NeedsChoiceError(
+            f"{what} of shape {tuple(x.shape)} have no batch of {len(chosen)} in front",
+            why="samples are replaced one by one",
+            do="give a batch whose tensors have shape (N, ...)",
+        )
+    keep = chosen.to(x.device).view(-1, *[1] * (x.dim() - 1))
+    return torch.where(keep, Mirror(action)(x), x)
+
+
+def _batched(action: Action) -> bool:
+    role = ax.role(action.axes[0]) if action.axes else None
+    return role is not None and role.name == "batch"

@@ -1,0 +1,115 @@
+"""Matching specs to a call: one spec per tensor, nested as the arguments and outputs are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..errors import NeedsChoiceError, Where
+from .action import Action
+from .arguments import Example, call_arguments, leaves
+from .specs import Spec, read_spec
+
+
+def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec | None], list[Action | None]]:
+    """Spec and action of each input leaf; None for leaves that are no tensors.
+
+    Raises:
+        NeedsChoiceError: one spec for several tensors, or a shape that fits several readings or none.
+        ValueError: a spec that cannot be read.
+    """
+    values, names = leaves(example), leaf_names(example)
+    specs = [
+        read_spec(s) if isinstance(v, Tensor) else None
+        for v, s in zip(values, _spread(inputs, example, "inputs"), strict=True)
+    ]
+    layouts = ["auto"] * len(values) if layout == "auto" else _spread(layout, example, "layout")
+    actions: list[Action | None] = []
+    for value, spec, how, name in zip(values, specs, layouts, names, strict=True):
+        try:
+            actions.append(None if spec is None else spec.action(value.shape, how or "auto"))
+        except NeedsChoiceError as error:
+            error.where = Where(f"input {name}")
+            raise
+    return specs, actions
+
+
+def leaf_names(example: Example) -> list[str]:
+    """A name for each input leaf, such as ``0``, ``1.counts`` or ``dna``."""
+    args, kwargs = call_arguments(example)
+    return structure_names(kwargs if kwargs else args)
+
+
+def structure_names(structure: Any) -> list[str]:
+    """A name for each leaf of a nested structure, from its positions and keys; ``0`` for a single leaf."""
+    found, _ = pytree.tree_flatten_with_path(structure)
+    return [_name(path) or "0" for path, _ in found]
+
+
+def _name(path: Any) -> str:
+    return ".".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path)
+
+
+def _spread(given: Any, example: Example, what: str) -> list[Any]:
+    """One entry per leaf of the call."""
+    args, kwargs = call_arguments(example)
+    if isinstance(example, (Mapping, tuple, list)):
+        structure: Any = kwargs if isinstance(example, Mapping) else args
+    else:
+        structure = args[0]
+    return spread(given, structure, what)
+
+
+def spread(given: Any, structure: Any, what: str) -> list[Any]:
+    """Specs laid over a nested structure: one entry per leaf, by position or by key.
+
+    Raises:
+        NeedsChoiceError: one spec for several tensors, or another nesting.
+    """
+    if isinstance(given, (str, Spec)):
+        values = pytree.tree_leaves(structure)
+        count = sum(isinstance(v, Tensor) for v in values)
+        if count > 1:
+            raise NeedsChoiceError(
+                f"one spec for {count} tensors: {what}={given!r}",
+                why="each tensor transforms in its own way",
+                do=f'give one per tensor, nested alike, such as {what}=("ACGT", "invariant") or a dict by key',
+            )
+        return [given] * len(values)
+    if isinstance(given, Mapping) and isinstance(structure, Mapping) and set(given) == set(structure):
+        return [s for key in structure for s in spread(given[key], structure[key], what)]
+    if isinstance(given, (tuple, list)) and isinstance(structure, (tuple, list)) and len(given) == len(structure):
+        return [s for g, part in zip(given, structure, strict=True) for s in spread(g, part, what)]
+    if not isinstance(structure, (Tensor, Mapping, tuple, list)):
+        return [given]
+    raise NeedsChoiceError(
+        f"{what}={given!r} does not match the tensors it describes",
+        got=_outline(structure),
+        why="specs nest as the arguments and outputs do: tuples by position, dicts by key",
+        do="write one spec in the place of each tensor",
+    )
+
+
+def _outline(structure: Any) -> str:
+    if isinstance(structure, Tensor):
+        return str(tuple(structure.shape))
+    if isinstance(structure, Mapping):
+        return "{" + ", ".join(f"{k!r}: {_outline(v)}" for k, v in structure.items()) + "}"
+    if isinstance(structure, (tuple, list)):
+        return "(" + ", ".join(_outline(v) for v in structure) + ")"
+    return repr(structure)
+
+
+def output_specs(outputs: Any, structure: Any) -> list[Spec | str]:
+    """One spec, or ``"auto"``, per output leaf.
+
+    Raises:
+        NeedsChoiceError: one spec for several outputs, or another nesting.
+        ValueError: a spec that cannot be read.
+    """
+    if outputs == "auto":
+        return ["auto"] * len(pytree.tree_leaves(structure))
+    return [s if s == "auto" else read_spec(s) for s in spread(outputs, structure, "outputs")]

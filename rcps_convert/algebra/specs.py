@@ -1,0 +1,346 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+from torch import Tensor
+
+from ..errors import ConversionError, NeedsChoiceError
+from . import axis as ax
+from .action import Action, act
+from .axis import Axis
+
+COMPLEMENT = dict(zip("ACGTUNRYSWKMBDHV", "TGCAANYRSWMKVHDB", strict=True))
+"""Complement of each nucleotide and IUPAC ambiguity code; U and T both pair with A."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a tensor is; subclasses say how reverse complement acts on its channel axis.
+
+    Attributes:
+        layout: axes in einops letters: ``n`` batch, ``c`` channels, ``l`` length, ``1`` unit;
+            or ``"auto"``.
+    """
+
+    def channel(self) -> Axis | None:
+        """Action on the channel axis, or None when there is no such axis."""
+        return None
+
+    def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
+        """The action on a tensor of this shape.
+
+        Raises:
+            NeedsChoiceError: the layout does not fit, or several readings do.
+        """
+        own = getattr(self, "layout", "auto")
+        layout = own if own != "auto" else layout
+        readings = self.readings(tuple(shape)) if layout == "auto" else [tuple(layout.split())]
+        if not readings:
+            raise NeedsChoiceError(
+                f"no axis of shape {tuple(shape)} fits {self}",
+                why=f"the axes must be read as {self.forms()}",
+                do='check the alphabet or the tracks, or say which axis is which: layout="n c l"',
+            )
+        if len(readings) > 1:
+            listed = " or ".join(f'"{" ".join(r)}"' for r in readings)
+            raise NeedsChoiceError(
+                f"shape {tuple(shape)} can be read as {listed}",
+                why=f"both fit {self}",
+                do=f'say which: layout="{" ".join(readings[0])}"',
+            )
+        return self._placed(tuple(shape), readings[0])
+
+    def actions(self, shape: Sequence[int]) -> list[Action]:
+        """The actions of every reading of a shape; empty when none fits."""
+        own = getattr(self, "layout", "auto")
+        if own != "auto":
+            return [self.action(shape)]
+        return [self._placed(tuple(shape), reading) for reading in self.readings(tuple(shape))]
+
+    def forms(self) -> str:
+        """The layouts this spec can be read from, in words."""
+        return "n (batch), c (channels) and l (length)"
+
+    def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
+        """Every layout that fits a shape."""
+        channel = self.channel()
+        names = ["l"] if channel is None else ["c", "l"]
+        return arrangements(shape, names, channel.size if channel else 0)
+
+    def _placed(self, shape: tuple[int, ...], letters: tuple[str, ...]) -> Action:
+        channel = self.channel()
+        channels = 0 if channel is None else 1
+        found = letters.count("c")
+        fits = found == channels or (found == 0 and channel is not None and channel.size == 1)
+        if len(letters) != len(shape) or set(letters) - set("ncl1") or not fits:
+            raise NeedsChoiceError(
+                f"layout {' '.join(letters)!r} does not fit shape {shape}",
+                why=f"a layout names each axis with one of n, c, l, 1, and {self} has {channels or 'no'} axis c",
+                do='write one letter per axis, such as layout="n c l"',
+            )
+        axes: list[Axis] = []
+        for size, letter in zip(shape, letters, strict=True):
+            expected = 1 if letter == "1" else channel.size if letter == "c" and channel is not None else size
+            if size != expected:
+                raise NeedsChoiceError(
+                    f"layout {' '.join(letters)!r} does not fit shape {shape}",
+                    why=f"axis {letter!r} has {size} entries, {self} has {expected}",
+                    do="name the axes in the order of the tensor, and check the alphabet or the tracks",
+                )
+            axes.append({"n": ax.batch, "l": ax.length, "1": ax.trivial}.get(letter, lambda _: channel)(size))  # type: ignore[arg-type,return-value]
+        return Action(tuple(axes))
+
+
+def arrangements(shape: tuple[int, ...], names: Sequence[str], channels: int) -> list[tuple[str, ...]]:
+    """Layouts of a batched tensor whose non-unit axes are `names`; ``c`` must have its size."""
+    if len(shape) == len(names):  # no batch axis
+        spots, lead = tuple(range(len(shape))), []
+    else:
+        spots, lead = tuple(range(1, len(shape))), ["n"]
+    found = []
+    for chosen in permutations(spots, len(names)):
+        placed = dict(zip(chosen, names, strict=True))
+        rest_is_unit = all(i in placed or shape[i] == 1 for i in spots)
+        channel_fits = all(name != "c" or shape[i] == channels for i, name in placed.items())
+        if rest_is_unit and channel_fits:
+            found.append(tuple([*lead, *(placed.get(i, "1") for i in spots)]))
+    same_action = {tuple("l" if s == 1 and c == "1" else c for s, c in zip(shape, r, strict=True)): r for r in found}
+    return list(same_action.values())
+
+
+@dataclass(frozen=True)
+class OneHot(Spec):
+    """One-hot nucleotides in the order of `alphabet`, such as ``"ACGT"`` or ``"ACGTN"``.
+
+    Raises:
+        ValueError: a letter is no nucleotide code, repeats, or its complement is missing.
+    """
+
+    alphabet: str
+    layout: str = "auto"
+
+    def __post_init__(self) -> None:
+        self.channel()
+
+    def channel(self) -> Axis:
+        """Each base comes from its complement."""
+        letters = self.alphabet.upper()
+        unknown = [c for c in letters if c not in COMPLEMENT]
+        if unknown or len(set(letters)) != len(letters) or not letters:
+            raise ValueError(
+                f"alphabet {self.alphabet!r}: letters must be distinct nucleotide codes, got {unknown or letters!r}"
+            )
+        return ax.permutation([_complement_at(letters, c) for c in letters])
+
+    def __str__(self) -> str:
+        return f"one-hot {self.alphabet}"
+
+
+def _complement_at(alphabet: str, letter: str) -> int:
+    partner = COMPLEMENT[letter]
+    if letter == "A" and "T" not in alphabet:
+        partner = "U"
+    if partner not in alphabet or (letter in "TU" and "T" in alphabet and "U" in alphabet):
+        raise ValueError(f"alphabet {alphabet!r}: the complement of {letter} is not in it")
+    return alphabet.index(partner)
+
+
+@dataclass(frozen=True)
+class Tracks(Spec):
+    """Stranded and unstranded tracks: each ``+`` swaps with the next ``-``, each ``.`` stays.
+
+    Args:
+        signs: one character per track, such as ``"+-"`` or ``"+-.."``.
+        layout: axes in einops letters when shapes alone leave a choice, such as ``"n l c"``.
+
+    Raises:
+        ValueError: another character, or a strand without its partner.
+    """
+
+    signs: str
+    layout: str = "auto"
+
+    def __post_init__(self) -> None:
+        self.channel()
+
+    def channel(self) -> Axis:
+        """Plus tracks come from minus tracks and back."""
+        table, waiting = list(range(len(self.signs))), []
+        for i, c in enumerate(self.signs):
+            if c == "+":
+                waiting.append(i)
+            elif c == "-" and waiting:
+                plus = waiting.pop(0)
+                table[plus], table[i] = i, plus
+            elif c != ".":
+                raise ValueError(f"tracks {self.signs!r}: {c!r} at {i} is not '+', '-' or '.', or a '-' before its '+'")
+        if waiting or not table:
+            raise ValueError(f"tracks {self.signs!r}: each '+' needs a '-' after it")
+        return ax.permutation(table)
+
+    def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
+        """With a length, or without: stranded counts have shape (N, T); one track alone may have no axis: (N, L)."""
+        if len(shape) == 2:
+            alone: list[tuple[str, ...]] = [("n", "l")] if self.signs == "." and shape[1] != 1 else []
+            return arrangements(shape, ["c"], len(self.signs)) or alone
+        return super().readings(shape)
+
+    def forms(self) -> str:
+        """The layouts this spec can be read from, in words."""
+        return f"n (batch), c ({len(self.signs)} tracks) and, for profiles, l (length)"
+
+    def __str__(self) -> str:
+        return f"tracks {self.signs}"
+
+
+@dataclass(frozen=True, init=False)
+class Tokens(Spec):
+    """Integer ids of nucleotide texts: characters, k-mers and special tokens.
+
+    Args:
+        vocab: the text of each id in order (a string or a list), or a mapping from text to id.
+            A text of nucleotides maps to its reverse complement, any other to itself.
+        layout: axes in einops letters, such as ``"n l"``.
+
+    Raises:
+        ValueError: ids are not 0, 1, 2, ..., or a reverse complement is not in the vocabulary.
+    """
+
+    vocab: tuple[str, ...]
+    layout: str = "auto"
+
+    def __init__(self, vocab: str | Sequence[str] | Mapping[str, int], layout: str = "auto") -> None:
+        if isinstance(vocab, Mapping):
+            if sorted(vocab.values()) != list(range(len(vocab))):
+                raise ValueError("the ids of a vocabulary must be 0, 1, 2, ... without gaps")
+            vocab = sorted(vocab, key=vocab.__getitem__)
+        object.__setattr__(self, "vocab", tuple(vocab))
+        object.__setattr__(self, "layout", layout)
+        self.values()
+
+    def values(self) -> Axis:
+        """How the ids are permuted."""
+        place = {text: i for i, text in enumerate(self.vocab)}
+        if len(place) != len(self.vocab):
+            raise ValueError("a vocabulary has a text twice")
+        letters = set("".join(filter(_is_nucleotides, self.vocab)).upper())
+        return ax.permutation([self._partner(t, place, "U" in letters and "T" not in letters) for t in self.vocab])
+
+    def _partner(self, text: str, place: Mapping[str, int], rna: bool) -> int:
+        """The id of a text's reverse complement; UNK and MASK are words, though IUPAC has all their letters."""
+        if not _is_nucleotides(text):
+            return place[text]
+        partner = _reverse_complement_text(text, rna)
+        if partner not in place and len(text) > 1 and set(text.upper()) - set("ACGTUN"):
+            return place[text]
+        if partner not in place:
+            raise ValueError(
+                f"the vocabulary lacks {partner!r}, the reverse complement of {text!r}; "
+                f"write a special token so that it is no nucleotide text, such as '[{text}]'"
+            )
+        return place[partner]
+
+    def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
+        """The action on ids: positions reverse, ids go to their reverse complements."""
+        return Action(super().action(shape, layout).axes, self.values())
+
+    def forms(self) -> str:
+        """The layouts this spec can be read from, in words."""
+        return "n (batch) and l (length)"
+
+    def __str__(self) -> str:
+        return f"tokens of {len(self.vocab)} texts"
+
+
+def _is_nucleotides(text: str) -> bool:
+    return bool(text) and all(c in COMPLEMENT for c in text.upper())
+
+
+def _reverse_complement_text(text: str, rna: bool) -> str:
+    """The reverse complement of a text of nucleotides; the case of each letter goes with it."""
+    pairs = [(c, COMPLEMENT[c.upper()]) for c in reversed(text)]
+    partners = [("U" if rna and p == "T" else p, c.islower()) for c, p in pairs]
+    return "".join(p.lower() if lower else p for p, lower in partners)
+
+
+@dataclass(frozen=True)
+class Invariant(Spec):
+    """A tensor that does not change under reverse complement."""
+
+    def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
+        """Every axis stays."""
+        return Action(tuple(ax.batch(s) if i == 0 else ax.trivial(s) for i, s in enumerate(shape)))
+
+    def actions(self, shape: Sequence[int]) -> list[Action]:
+        """The one action there is: no axis has to be found."""
+        return [self.action(shape)]
+
+    def __str__(self) -> str:
+        return "invariant"
+
+
+@dataclass(frozen=True)
+class Antisymmetric(Invariant):
+    """A tensor without length that changes its sign, such as a strand-bias score."""
+
+    def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
+        """Every entry is multiplied by -1; the sign lies on the last axis."""
+        axes = Invariant().action(shape).axes or ()
+        if not axes:
+            raise ConversionError("an antisymmetric scalar has no axis", do="return a tensor with a batch axis")
+        return Action((*axes[:-1], ax.product([axes[-1], ax.SIGN])))
+
+    def __str__(self) -> str:
+        return "antisymmetric"
+
+
+SpecLike = str | Spec
+
+
+def read_spec(text: SpecLike) -> Spec:
+    """The spec a string stands for.
+
+    Args:
+        text: letters (a one-hot alphabet), ``+ - .`` (tracks), ``"invariant"``, ``"antisymmetric"``, or a spec.
+
+    Raises:
+        ValueError: the string is none of these.
+    """
+    if isinstance(text, Spec):
+        return text
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"{text!r} is no spec: use an alphabet, tracks such as '+-', 'invariant' or 'antisymmetric'")
+    if text in ("invariant", "antisymmetric"):
+        return Invariant() if text == "invariant" else Antisymmetric()
+    return Tracks(text) if set(text) <= set("+-.") else OneHot(text)
+
+
+def reverse_complement(x: Tensor | str, alphabet: SpecLike = "ACGT", layout: str = "auto") -> Tensor | str:
+    """The reverse complement of a string, a one-hot tensor, tracks or a tensor of tokens.
+
+    Args:
+        x: a string of nucleotides, or a tensor: one-hot of shape (N, A, L) or another layout, in the
+            base order of `alphabet`; or integer ids of shape (N, L) when `alphabet` is `Tokens`.
+        alphabet: base order, or any input spec. For a string it only matters whether A pairs with T or,
+            where the string or the alphabet has a U, with U.
+        layout: axes in einops letters; ``"auto"`` finds them.
+
+    Returns: the same type and shape as x.
+
+    Raises:
+        ValueError: a letter of a string has no complement.
+        NeedsChoiceError: the shape can be read in several ways, or in none.
+
+    Source: IUPAC-IUB nomenclature, Nucleic Acids Res. 13:3021 (1985), for the ambiguity codes.
+    """
+    if isinstance(x, str):
+        unknown = sorted({c for c in x if c.upper() not in COMPLEMENT})
+        if unknown:
+            raise ValueError(f"no complement for {unknown}")
+        written = x + (alphabet if isinstance(alphabet, str) else "")
+        return _reverse_complement_text(x, rna="U" in written.upper())
+    return act(read_spec(alphabet).action(x.shape, layout), x)

@@ -1,0 +1,128 @@
+"""Back to plain weights: `bake` a converted model, `unwrap` one that reads both strands, load a plain checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..graph.sandbox import fresh_copy, own_classes
+from ..strands.conjoined import conjoined
+from ..strands.mixed import mixed_layers
+from ..strands.unwrapped import _graph
+from ..tie.hooks import hook_of, uninstall
+from ..tie.length_guard import unguard
+from ..tie.norms import Fold, Pool, unfold
+from ..tie.ties import mirrored, remove, ties
+
+
+def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
+    """Keep the tied values as plain parameters: the original classes and state_dict keys.
+
+    The outputs in eval mode stay the same. Trained on, a baked model is an ordinary one: nothing
+    keeps its weights tied or its statistics shared. A symmetriser inserted at a read-out stays, as
+    no weights can stand for it.
+
+    Nor can weights stand for the second pass of a conjoined model: its copy still reads both strands,
+    and its `state_dict` is the plain one as it is. A mixed model becomes a `torch.fx.GraphModule` of its
+    eval-mode forward, both strands included, which needs nothing of this package.
+
+    Args:
+        model: a converted model; one that is not comes back as an equal copy.
+        in_place: change and return this object instead of a copy. The parameters stay the same objects.
+
+    Returns: the model with full-size parameters.
+
+    Raises:
+        ConversionError: a mixed model is to be baked in place, or cannot be exported (`TraceError`).
+    """
+    reading = conjoined(model)
+    if reading is not None and mixed_layers(model):
+        return _graph(model, reading, in_place)
+    target = model if in_place else fresh_copy(model)
+    own_classes(target)
+    unguard(target)
+    with torch.no_grad():
+        for module, leaf, _, _ in ties(target):
+            remove(module, leaf)
+    for module in target.modules():
+        hook = hook_of(module)
+        if isinstance(hook, Fold):
+            unfold(module)
+        elif isinstance(hook, Pool):
+            uninstall(module)
+    return target
+
+
+def load_plain_state_dict(model: nn.Module, state_dict: Mapping[str, Any], *, init: str = "project") -> None:
+    """Load a checkpoint of the unconverted model into a converted one.
+
+    A model that reads both strands takes the weights as they are; cross-strand weights become zero, so
+    that it computes the merged readings of the checkpoint.
+
+    Args:
+        model: a converted model, changed in place.
+        state_dict: as saved from the plain class.
+        init: ``"project"`` averages each weight with its mirror image (the nearest tied weight);
+            ``"keep"`` takes the representatives as they are.
+
+    Raises:
+        RuntimeError: missing or unexpected keys, or wrong shapes, all in one message; the model is unchanged.
+        ValueError: another `init`.
+    """
+    if init not in ("keep", "project"):
+        raise ValueError(f"init={init!r}: use 'project' or 'keep'")
+    if conjoined(model) is not None:
+        _load_both_strands(model, state_dict)
+        return
+    expected = bake(model).state_dict()
+    _check_keys(type(model).__name__, expected, state_dict)
+    tied, images = {name: tie for _, _, name, tie in ties(model)}, mirrored(model)
+    folded = {path for path, m in model.named_modules() if isinstance(hook_of(m), Fold)}
+    own = model.state_dict()
+    with torch.no_grad():
+        for key, value in state_dict.items():
+            path, _, leaf = key.rpartition(".")
+            if key in tied:
+                full = value.to(expected[key])
+                stored = tied[key].reduce(tied[key].project(full) if init == "project" else full)
+                own[f"{path}.parametrizations.{leaf}.original".lstrip(".")].copy_(stored)
+            elif key in images and init == "project":
+                image, tie = images[key]
+                own[key].copy_((value.to(own[key]) + tie.image(state_dict[image].to(own[key]))) / 2)
+            elif path in folded and isinstance(value, Tensor) and value.dim() == 1:
+                halves = value.reshape(2, -1)
+                own[key].copy_(halves.mean(0) if init == "project" else halves[0])
+            elif isinstance(own[key], Tensor):
+                own[key].copy_(value)
+        _share_statistics(model)
+
+
+def _load_both_strands(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
+    cross = {f"{path}.cross_weight".lstrip(".") for path in mixed_layers(model)}
+    own = model.state_dict()
+    _check_keys(type(model).__name__, {k: v for k, v in own.items() if k not in cross}, state_dict)
+    model.load_state_dict({**state_dict, **{k: torch.zeros_like(own[k]) for k in cross}})
+
+
+def _share_statistics(model: nn.Module) -> None:
+    for module in model.modules():
+        hook = hook_of(module)
+        if isinstance(hook, Pool):
+            hook.share(module)
+
+
+def _check_keys(name: str, expected: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    missing, unexpected = expected.keys() - given.keys(), given.keys() - expected.keys()
+    lines = [f"Missing key(s): {', '.join(sorted(missing))}."] if missing else []
+    lines += [f"Unexpected key(s): {', '.join(sorted(unexpected))}."] if unexpected else []
+    for key in expected.keys() & given.keys():
+        a, b = expected[key], given[key]
+        if isinstance(a, Tensor) and tuple(a.shape) != tuple(b.shape):
+            lines.append(
+                f"size mismatch for {key}: {tuple(b.shape)} in the checkpoint, {tuple(a.shape)} in the plain model."
+            )
+    if lines:
+        raise RuntimeError("\n  ".join([f"Error(s) in loading a plain state_dict into converted {name}:", *lines]))

@@ -1,0 +1,373 @@
+"""The plan of a conversion: what will be tied, shared and inserted, in words; and how to apply it."""
+
+from __future__ import annotations
+
+import html
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..algebra import axis as ax
+from ..algebra.action import Action, act
+from ..errors import ConversionError, gather
+from ..geometry import Table, anchor, unanchor
+from ..graph.sandbox import fresh_copy, own_classes, owner
+from ..infer.anchors import AnchoredCall
+from ..infer.stretch import Tested
+from ..measure.verify import Verification
+from ..tie.length_guard import LengthRule, guard
+from ..tie.norms import fold, pool
+from ..tie.passage import Passage
+from ..tie.symmetriser import symmetrise
+from ..tie.ties import attach, attach_mirror, make_tie
+from .state import is_converted
+
+
+@dataclass(frozen=True)
+class TiedParameter:
+    """A parameter and its tie.
+
+    Attributes:
+        names: every name of the parameter; a shared one has several.
+        action: how reverse complement acts on it.
+        stored: shape of what is stored; equal to the action's shape when every entry is free.
+        shared: it belongs to a norm layer whose halves share it.
+        partner: the parameter it swaps with, if there is one: of the two one is stored, the other computed.
+    """
+
+    names: tuple[str, ...]
+    action: Action
+    stored: tuple[int, ...]
+    shared: bool = False
+    partner: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the full parameter."""
+        return self.action.shape
+
+    @property
+    def image(self) -> bool:
+        """Whether it is computed from its partner."""
+        return self.partner is not None and self.stored != self.shape
+
+    def words(self) -> tuple[str, str, str, str]:
+        """Names, shape, action and what is stored, in words."""
+        action = ", ".join(ax.describe(a) for a in self.action.axes)
+        stored = "free" if self.stored == self.shape else str(self.stored)
+        if self.image:
+            action, stored = f"mirror image of {self.partner}: {action}", "0"
+        elif self.partner:
+            action = f"swaps with {self.partner}: {action}"
+        return " = ".join(self.names), str(self.shape), action, stored
+
+
+@dataclass(frozen=True)
+class SharedNorm:
+    """A norm layer whose swapped channels share running statistics.
+
+    Attributes:
+        path: module path.
+        channel: the action on its channels.
+        folds: the channels are two halves, seen as twice the samples at no cost.
+    """
+
+    path: str
+    channel: ax.Axis
+    folds: bool
+
+
+@dataclass(frozen=True)
+class Symmetriser:
+    """A submodule that runs on both strands.
+
+    Attributes:
+        path: module path.
+        passage: the actions on its tensors.
+        parameters: number of its parameters, which stay untied.
+        why: what could not be inferred; None for a read-out behind a nonlinearity.
+    """
+
+    path: str
+    passage: Passage
+    parameters: int
+    why: str | None = None
+
+    def __str__(self) -> str:
+        inputs = "; ".join(str(a.walk()) for a in self.passage.given if a is not None)
+        outputs = "; ".join(str(a.walk()) for a in self.passage.made)
+        return (
+            f"symmetriser at {self.path}: runs on its input {inputs} and its mirror image, results {outputs} averaged; "
+            f"its {self.parameters:,} parameters stay untied, and this submodule costs two passes"
+            + ("" if self.passage.stacks else " (called twice)")
+            + (f"; because of: {self.why}" if self.why else "")
+        )
+
+
+@dataclass(frozen=True)
+class DeclaredLeaf:
+    """A submodule that acts as `rc_leaf` says.
+
+    Attributes:
+        path: module path.
+        how: the declaration in words.
+        parameters: number of its parameters that stay untied.
+    """
+
+    path: str
+    how: str
+    parameters: int
+
+    def __str__(self) -> str:
+        untied = f"; {self.parameters:,} parameters stay untied" if self.parameters else ""
+        return f"leaf {self.path}: {self.how} (rc_leaf){untied}"
+
+
+@dataclass
+class ConversionPlan:
+    """What a conversion does; ``print(plan)`` shows it, ``plan.apply(model)`` does it.
+
+    Attributes:
+        model: class name of the model.
+        inputs, outputs: a line for each tensor: what it is taken for.
+        parameters: every parameter the forward uses, tied or free.
+        norms: norm layers that share statistics.
+        symmetrisers: submodules that run on both strands.
+        declared: submodules that act as `rc_leaf` says.
+        tested: stretches of the graph whose action was established by testing.
+        lengths: at which lengths of each input nothing needs re-anchoring, where that is not all.
+        guards: lengths that stay refused, as an operator that cannot be re-anchored leaves a remainder.
+        calls: calls that are re-anchored, at this or at other lengths.
+        tables: per module path, what is known of its calls.
+        averaged: buffers to replace by the mean with their mirror image.
+        unused: parameters no forward uses; left alone.
+        init: ``"keep"`` or ``"project"``.
+        symmetric: the model is equivariant as it is; nothing needs tying.
+        trained: the model shows signs of training.
+        notes: what the user should know.
+        problems: what stands in the way; empty if the plan can be applied.
+        verification: the check of a converted copy, if it was made.
+        checked: other lengths at which it was checked too, in positions.
+        moved: how far conversion moves the outputs, relative to their size.
+    """
+
+    model: str
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    parameters: list[TiedParameter] = field(default_factory=list)
+    norms: list[SharedNorm] = field(default_factory=list)
+    symmetrisers: list[Symmetriser] = field(default_factory=list)
+    declared: list[DeclaredLeaf] = field(default_factory=list)
+    lengths: list[LengthRule] = field(default_factory=list)
+    tested: list[Tested] = field(default_factory=list)
+    guards: list[LengthRule] = field(default_factory=list)
+    calls: list[AnchoredCall] = field(default_factory=list)
+    tables: dict[str, Table] = field(default_factory=dict)
+    averaged: dict[str, Action] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    init: str = "keep"
+    symmetric: bool = False
+    trained: bool = False
+    notes: list[str] = field(default_factory=list)
+    problems: list[ConversionError] = field(default_factory=list)
+    verification: Verification | None = None
+    checked: list[int] = field(default_factory=list)
+    moved: float | None = None
+
+    def apply(self, model: nn.Module, *, in_place: bool = False) -> nn.Module:
+        """Convert a model of the planned architecture.
+
+        Args:
+            model: the planned model, or another one with the same parameters.
+            in_place: change and return this object instead of a copy.
+
+        Returns: the converted model.
+
+        Raises:
+            ConversionError: the plan has problems (of their class), the model is converted already, or
+                its parameters are not those of the plan.
+        """
+        return self.convert(model, in_place=in_place, stacklevel=3)
+
+    def convert(self, model: nn.Module, *, in_place: bool, stacklevel: int) -> nn.Module:
+        """`apply`, with warnings attributed to a caller further up."""
+        if self.problems:
+            raise gather(self.problems)
+        refuse_converted(model)
+        self._check_fits(model)
+        target = model if in_place else fresh_copy(model)
+        if self.symmetric:
+            warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=stacklevel)
+            return target
+        for note in self._warnings():
+            warnings.warn(note, stacklevel=stacklevel)
+        return self.install(target)
+
+    def install(self, target: nn.Module) -> nn.Module:
+        """Attach ties, shared statistics and symmetrisers to a model, in place, unchecked."""
+        own_classes(target)
+        unanchor(target)
+        for norm in self.norms:
+            module = target.get_submodule(norm.path)
+            if norm.folds:
+                fold(module, self.init)
+            else:
+                pool(module, norm.channel)
+        for row in self.parameters:
+            self._tie(target, row)
+        for name, action in self.averaged.items():
+            self._average(target, name, action)
+        for s in self.symmetrisers:
+            symmetrise(target.get_submodule(s.path), s.passage)
+        if self.guards:
+            guard(target, self.guards)
+        anchor(target, self.tables)
+        return target
+
+    def _tie(self, target: nn.Module, row: TiedParameter) -> None:
+        if row.image:
+            attach_mirror(target, row.names, row.action, row.partner or "", self.init)
+        elif not row.shared and row.stored != row.shape:
+            tie = make_tie(row.action)
+            assert tie is not None
+            attach(target, row.names, tie, self.init)
+
+    def valid_lengths(self, low: int, high: int) -> list[int]:
+        """Input lengths at which every pool, stride and crop reads both edges alike: nothing is re-anchored.
+
+        Args:
+            low, high: range of lengths in bp, both included.
+
+        Returns: the lengths, in order. Whether the model's forward accepts them is another matter.
+        """
+        return [n for n in range(low, high + 1) if all(r.holds(n) for r in self.lengths)]
+
+    def _average(self, target: nn.Module, name: str, action: Action) -> None:
+        module, leaf = owner(target, name)
+        buffer = getattr(module, leaf)
+        with torch.no_grad():
+            buffer.copy_((buffer + act(action, buffer)) / 2)
+
+    def _check_fits(self, model: nn.Module) -> None:
+        shapes = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
+        for row in self.parameters:
+            for name in row.names:
+                if shapes.get(name) != row.shape:
+                    raise ConversionError(
+                        f"the plan was made for another model: {name}",
+                        got=f"{shapes.get(name, 'no such parameter')}, planned {row.shape}",
+                        why="a plan holds for one architecture",
+                        do="make a plan for this model with plan_conversion",
+                    )
+
+    def _warnings(self) -> list[str]:
+        found = list(self.notes)
+        if self.trained and (self.moved is None or self.moved > 1e-6):
+            by = "" if self.moved is None else f" (outputs move by {self.moved:.2g} x their largest value)"
+            found.append(
+                f"the model looks trained, and tying its weights changes what it computes{by}: fine-tune it, convert "
+                'with init="project" if it is nearly symmetric, or keep its function with two passes per prediction: '
+                'strategy="conjoined", or "mixed" to fine-tune with both strands'
+            )
+        return found
+
+    @property
+    def before(self) -> int:
+        """Number of parameters of the model."""
+        return sum(torch.Size(r.shape).numel() for r in self.parameters) + self._untied
+
+    @property
+    def after(self) -> int:
+        """Number of stored parameters of the converted model."""
+        return sum(torch.Size(r.stored).numel() for r in self.parameters) + self._untied
+
+    @property
+    def _untied(self) -> int:
+        """Number of parameters inside submodules that inference does not look into."""
+        return sum(s.parameters for s in self.symmetrisers) + sum(d.parameters for d in self.declared)
+
+    def __str__(self) -> str:
+        lines = [self._title()]
+        lines += [f"  input   {line}" for line in self.inputs] + [f"  output  {line}" for line in self.outputs]
+        if self.problems:
+            lines += ["", f"Cannot be converted, {len(self.problems)} problem(s):"]
+            lines += [f"{i}. {type(p).__name__}: {p.describe()}" for i, p in enumerate(self.problems, 1)]
+        elif self.symmetric:
+            lines += ["", "The model is equivariant already: nothing needs tying."]
+        else:
+            lines += ["", *self._body()]
+        if self.verification is not None:
+            lines.append(f"verified: {self.verification}")
+        if self.checked and self.calls:
+            lines.append(f"verified at lengths {', '.join(map(str, sorted(self.checked)))} too")
+        return "\n".join(lines)
+
+    def _title(self) -> str:
+        return f"Conversion plan for {self.model} (tied weights, init={self.init!r})"
+
+    def _body(self) -> list[str]:
+        return [*self._table(), "", *self._summary()]
+
+    def _table(self) -> list[str]:
+        rows = [("parameter", "shape", "under reverse complement", "stored")]
+        rows += [r.words() for r in self.parameters]
+        widths = [max(len(r[i]) for r in rows) for i in range(4)]
+        return ["  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+
+    def _summary(self) -> list[str]:
+        lines = []
+        for n in self.norms:
+            how = "a view, no copy" if n.folds else "run on both strands in train mode"
+            lines.append(f"norm {n.path}: statistics pooled over strands, {ax.describe(n.channel)} ({how})")
+        lines += [str(row) for row in (*self.symmetrisers, *self.declared)]
+        lines += [f"tested {t}" for t in self.tested]
+        lines += [f"buffer {name}: averaged with its mirror image, {action}" for name, action in self.averaged.items()]
+        lines += [str(call) for call in self.calls]
+        for rule in self.guards:
+            near = ", ".join(str(n) for n in sorted({*rule.nearest(rule.start), rule.start}))
+            lines.append(f"exact at lengths that divide, such as {near}; a call at another length is refused")
+        lines += [f"unused, left alone: {', '.join(self.unused)}"] if self.unused else []
+        if not self.symmetrisers:
+            lines.append("input and output symmetrisation: in the weights; no layer is added before or after the model")
+        share = 100 * self.after / max(1, self.before)
+        lines.append(f"parameters: {self.before:,} -> {self.after:,} ({share:.0f} %)")
+        if self.moved is not None:
+            lines.append(f"outputs move by {self.moved:.2g} x their largest value (tied weights are another function)")
+        return lines + [f"note: {n}" for n in self.notes]
+
+    def _repr_html_(self) -> str:
+        """The plan in a notebook: tables for the parameters, text for the rest."""
+        text = str(self)
+        if self.problems or not self.parameters:
+            return f"<pre>{html.escape(text)}</pre>"
+        head, _, tail = text.partition("\n\n")
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>"
+            for cells in (r.words() for r in self.parameters)
+        )
+        columns = "".join(f"<th>{c}</th>" for c in ("parameter", "shape", "under reverse complement", "stored"))
+        rest = tail.partition("\n\n")[2]
+        return f"<pre>{html.escape(head)}</pre><table><tr>{columns}</tr>{rows}</table><pre>{html.escape(rest)}</pre>"
+
+
+def refuse_converted(model: nn.Module) -> None:
+    """Refuse a model that was converted already.
+
+    Raises:
+        ConversionError: it does.
+    """
+    if is_converted(model):
+        raise ConversionError(
+            "the model is converted already",
+            why="its weights are tied, or it reads both strands; doing so twice is not defined",
+            do="convert the plain model, or first bake(model), or unwrap(model) if it reads both strands",
+        )
+
+
+def looks_trained(model: nn.Module) -> bool:
+    """Whether a batch norm has counted batches."""
+    counters: list[Any] = [getattr(m, "num_batches_tracked", None) for m in model.modules()]
+    return any(isinstance(c, torch.Tensor) and int(c) > 0 for c in counters)

@@ -1,0 +1,17 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..strands.conjoined import conjoined
+from ..strands.mixed import Cross
+from ..tie.hooks import hook_of
+from ..tie.norms import Fold, Pool
+from ..tie.ties import ties
+
+
+def is_converted(model: nn.Module) -> bool:
+    """Whether a model carries ties or shared statistics, or reads both strands."""
+    held = any(isinstance(hook_of(m), (Fold, Pool, Cross)) or conjoined(m) for m in model.modules())
+    return bool(ties(model)) or held

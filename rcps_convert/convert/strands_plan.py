@@ -1,0 +1,210 @@
+"""The plan of a model that reads both strands: conjoined, or mixed.
+
+Nothing of the model is rewritten, so nothing has to be traced: the law is measured on a copy.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.arguments import Example
+from ..errors import BreaksSymmetryError, ConversionError, VerificationError
+from ..graph.sandbox import fresh_copy, undisturbed_rng
+from ..measure.verify import Verification, moved, undecided, verify
+from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, positional_names
+from ..strands.layers_to_mix import Filter, crossings
+from ..strands.mixed import mix
+from ..strands.stacked import Stacking, skeleton
+from .plan import ConversionPlan, looks_trained
+
+
+@dataclass
+class StrandsPlan(ConversionPlan):
+    """What a conversion to both strands does; printed and applied like any plan.
+
+    Attributes:
+        strategy: ``"conjoined"`` or ``"mixed"``.
+        reading: how the converted model reads both strands.
+        mixed: for each layer that gets a cross-strand weight, how the other strand's input is mapped back.
+        weights: shape of each cross-strand weight.
+        unmixed: why the other layers of the kind do not mix.
+        shapes: of the model's parameters, by name.
+    """
+
+    strategy: str = "conjoined"
+    reading: Conjoined | None = None
+    mixed: dict[str, Action] = field(default_factory=dict)
+    weights: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    unmixed: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def install(self, target: nn.Module) -> nn.Module:
+        """Attach the reading of both strands and the cross-strand weights to a model, in place, unchecked."""
+        reading = copy.copy(self.reading)
+        assert reading is not None
+        conjoin(target, reading)
+        for path, action in self.mixed.items():
+            mix(target.get_submodule(path), reading, action)
+        return target
+
+    @property
+    def before(self) -> int:
+        """Number of parameters of the model."""
+        return sum(torch.Size(s).numel() for s in self.shapes.values())
+
+    @property
+    def after(self) -> int:
+        """Number of parameters of the converted model."""
+        return self.before + sum(torch.Size(s).numel() for s in self.weights.values())
+
+    def _check_fits(self, model: nn.Module) -> None:
+        found = _shapes(model)
+        for name in {**self.shapes, **found}:
+            if found.get(name) != self.shapes.get(name):
+                raise ConversionError(
+                    f"the plan was made for another model: {name}",
+                    got=f"{found.get(name, 'no such parameter')}, planned {self.shapes.get(name, 'none')}",
+                    why="a plan holds for one architecture",
+                    do="make a plan for this model with plan_conversion",
+                )
+
+    def _warnings(self) -> list[str]:
+        return list(self.notes)
+
+    def _title(self) -> str:
+        return f"Conversion plan for {self.model} ({self.strategy}: both strands are read)"
+
+    def _body(self) -> list[str]:
+        assert self.reading is not None
+        merge = self.reading.merge if isinstance(self.reading.merge, str) else "a function of yours"
+        once = "in eval mode; in train mode one strand is read, as before" if self.reading.post_hoc else "per call"
+        lines = [
+            "x and its reverse complement run as one batch of twice the size, batch norms see both;",
+            f"the two readings of each output, the second mapped back, are merged: {merge}",
+        ]
+        lines += ["", *self._layers()] if self.strategy == "mixed" else []
+        extra = ", and as much again for each mixed layer" if self.mixed else ""
+        lines += ["", f"cost: two passes {once}{extra}"]
+        added = self.after - self.before
+        lines.append(
+            f"parameters: {self.before:,}"
+            + (f" + {added:,} between strands, zero at first" if added else ", untouched")
+        )
+        if self.moved is not None:
+            lines.append(f"outputs move by {self.moved:.2g} x their largest value (from one strand's reading to both)")
+        return lines + [f"note: {n}" for n in self.notes]
+
+    def _layers(self) -> list[str]:
+        rows = [("layer", "weight between strands", "other strand's input is mapped back by")]
+        rows += [(p, str(self.weights[p]), _words(a)) for p, a in self.mixed.items()]
+        widths = [max(len(r[i]) for r in rows) for i in range(3)]
+        table = ["  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+        return table + [f"  not mixed: {path} ({why})" for path, why in self.unmixed.items()]
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+
+
+def _words(action: Action) -> str:
+    turned = [f"axis {d} ({ax.describe(t)})" for d, t in enumerate(action.axes) if not ax.is_trivial(t)]
+    return ", ".join(turned) if turned else "nothing to map: no length is left"
+
+
+def plan_strands(
+    model: nn.Module,
+    example: Example,
+    *,
+    inputs: Any,
+    outputs: Any,
+    layout: Any,
+    strategy: str,
+    merge: Merge,
+    post_hoc: bool,
+    mix: Filter,
+    verify: bool,
+) -> StrandsPlan:
+    """Work out a conjoined or mixed conversion; arguments as in `convert_model`."""
+    plan = StrandsPlan(type(model).__name__, trained=looks_trained(model), strategy=strategy)
+    try:
+        with undisturbed_rng():
+            stacking = Stacking(model, example, (plan.inputs, plan.outputs))
+            plan.shapes = _shapes(model)
+            stacking.read_inputs(inputs, layout)
+            stacking.read_outputs(outputs, post_hoc)
+            _require_merge(merge, stacking)
+            plan.reading = _reading(stacking, merge, post_hoc)
+            if strategy == "mixed":
+                plan.mixed, plan.unmixed = crossings(stacking, mix, merge)
+                plan.weights = {p: tuple(model.get_submodule(p).weight.shape) for p in plan.mixed}  # type: ignore[union-attr,arg-type]
+            _check(plan, stacking, verify)
+    except ConversionError as problem:
+        plan.problems.extend(problem.problems)
+    return plan
+
+
+def _reading(stacking: Stacking, merge: Merge, post_hoc: bool) -> Conjoined:
+    return Conjoined(
+        positional_names(stacking.model),
+        by_argument(stacking.model, stacking.example, stacking.stacked),
+        stacking.outputs,
+        merge,
+        post_hoc,
+        skeleton(stacking.example, stacking.stacked),
+    )
+
+
+def _require_merge(merge: Merge, stacking: Stacking) -> None:
+    """Refuse merges that cannot be: the larger of signed readings, the mean of classes."""
+    for name, value, action in zip(stacking.names, stacking.values, stacking.outputs, strict=True):
+        if action is None:
+            continue
+        if merge == "max" and any(map(ax.has_sign, action.axes)):
+            raise BreaksSymmetryError(
+                f"the larger of two readings of output {name}, which changes its sign",
+                why="the larger of a and -b does not change its sign when the strands swap",
+                do='use merge="mean" or "sum"',
+            )
+        if merge == "mean" and not (value.is_floating_point() or value.is_complex()):
+            raise BreaksSymmetryError(
+                f"the mean of two readings of output {name}, of {value.dtype}",
+                why="classes and masks have no mean",
+                do='return logits or probabilities, or use merge="max" or a function of yours',
+            )
+
+
+def _check(plan: StrandsPlan, stacking: Stacking, wanted: bool) -> None:
+    """Convert a copy, measure how far its outputs moved, and the law if wanted."""
+    s = stacking
+    converted = plan.install(fresh_copy(s.model))
+    plan.moved = moved(s.model, converted, s.example, s.specs, s.actions)
+    if not wanted:
+        return
+    assert plan.reading is not None
+    held = [_unbatched(v) if a is None else a for a, v in zip(s.outputs, s.values, strict=True)]
+    found = verify(converted, s.example, s.specs, s.actions, held, training=not plan.reading.post_hoc)
+    plan.verification = found
+    if not found.passed:
+        plan.problems.append(_failed(found))
+
+
+def _unbatched(value: Any) -> Action | None:
+    """The action of an output that belongs to no sample: it must not change."""
+    return Action(tuple(map(ax.trivial, value.shape))) if isinstance(value, Tensor) else None
+
+
+def _failed(found: Verification) -> ConversionError:
+    return undecided(found) or VerificationError(
+        "the merged readings are not equivariant",
+        got=str(found),
+        why="samples of one batch influence each other by their order, the model draws random numbers, "
+        "or the merge treats the two readings differently",
+        do="make each sample's result independent of its place in the batch, and the merge symmetric",
+    )

@@ -1,0 +1,143 @@
+"""From a model to a list of operators: ``torch.export``, flattened, with module paths and lines.
+
+The graph is used for analysis only; the converted model runs the user's own ``forward``.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from ..algebra.arguments import Example, call_arguments
+from ..errors import TraceError, Where
+from ..geometry import Recorder, unanchor
+from .opaque import Call as ModuleCall
+from .opaque import opaque, recording, watching
+from .precision import WIDER
+from .program import _TORCH, _read, _source_line
+from .sandbox import call, fresh_copy, mode, quiet, undisturbed_rng
+from .trace import Trace
+
+
+def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: Collection[str] = ()) -> Trace:
+    """Trace a copy of a model.
+
+    Args:
+        model: any module ``torch.export`` understands.
+        example: what the model is called with.
+        training: trace the train-mode forward.
+        cuts: paths of modules that are not looked into; each call of one is a single node, `OPAQUE`.
+
+    Raises:
+        TraceError: the model cannot be run or exported; repeats torch's reason and names the innermost
+            module that raised it.
+    """
+    twin = fresh_copy(model)
+    unanchor(twin)
+    args, kwargs = call_arguments(example)
+    with undisturbed_rng(), mode(twin, training), quiet():
+        try:
+            calls = _record(model, example, training, cuts) if cuts else {}
+            with opaque(twin, calls), torch.fx.traceback.preserve_node_meta(), Recorder() as recorder:
+                program = torch.export.export(twin, args, kwargs, strict=False)
+        except Exception as reason:  # torch.export raises anything, the model's own errors included
+            raise _trace_error(model, example, training, cuts, reason) from reason
+    return _read(program, twin, example, calls, recorder)
+
+
+def _record(
+    model: nn.Module, example: Example, training: bool, cuts: Collection[str]
+) -> dict[tuple[str, int], ModuleCall]:
+    """The calls of some modules, from a real run of a copy."""
+    twin = fresh_copy(model)
+    with mode(twin, training), torch.no_grad(), recording(twin, cuts) as calls:
+        call(twin, example)
+    return calls
+
+
+def _failing_module(model: nn.Module, example: Example, training: bool, cuts: Collection[str]) -> str:
+    """The innermost module that ``torch.export`` fails in; ``""`` when it is the model's own forward."""
+    twin = fresh_copy(model)
+    args, kwargs = call_arguments(example)
+    with mode(twin, training), watching(twin) as raised:
+        try:
+            with opaque(twin, _record(model, example, training, cuts) if cuts else {}):
+                torch.export.export(twin, args, kwargs, strict=False)
+        except Exception:  # the same as before; only its place is wanted
+            return raised[0] if raised else ""
+    return ""
+
+
+def _trace_error(
+    model: nn.Module, example: Example, training: bool, cuts: Collection[str], reason: Exception
+) -> TraceError:
+    lines = [line.strip() for line in str(reason).strip().splitlines() if line.strip()]
+    first = f"{type(reason).__name__}: {lines[0] if lines else 'no message'}"
+    calls = _Calls()
+    try:
+        with torch.no_grad(), calls:
+            call(fresh_copy(model), example)
+    except Exception as own:
+        told = str(own).strip().splitlines() or ["no message"]
+        return TraceError(
+            "the model does not run on the example",
+            why=f"{type(own).__name__}: {told[0]}",
+            do="pass as `example` exactly what model(...) takes: a tensor, a tuple, or a dict of keyword arguments",
+        )
+    path = _failing_module(model, example, training, cuts)
+    source = _source_line(str(reason)) or _forward_line(reason)
+    where = Where(path, source) if source or path else None
+    if "_pack_padded_sequence" in calls.names:
+        return TraceError(
+            "a packed sequence cannot be traced",
+            where=where,
+            why=f"its layout depends on the values of the lengths ({first})",
+            do="run the recurrent layer on the padded batch and pool over the positions that count, or convert the "
+            "model for sequences of one length",
+        )
+    return TraceError(
+        "torch.export cannot trace the model",
+        where=where,
+        why=first,
+        do="replace branches and loops that depend on tensor values (torch.where, fixed lengths), "
+        + (
+            f'declare how {path} acts with rc_leaf, or pass on_unsupported="both_strands"'
+            if path
+            else "or move them into a submodule, which rc_leaf can declare"
+        ),
+    )
+
+
+class _Calls(TorchFunctionMode):
+    """Collects the names of torch functions that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
+def _forward_line(reason: Exception) -> str | None:
+    """Where in the user's code an exception arose while torch was running it."""
+    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(reason.__traceback__)]
+    inside = next((i for i, (name, _) in enumerate(frames) if name.startswith(_TORCH)), len(frames))
+    return _source_line("\n".join(f'File "{name}", line {line}' for name, line in frames[inside:]))
+
+
+# --- reading an exported program ---------------------------------------------------------------
+
+
+# --- running parts of a graph ------------------------------------------------------------------
+
+WIDER[torch.complex64] = torch.complex128
+
+
+# --- in-place writes ---------------------------------------------------------------------------

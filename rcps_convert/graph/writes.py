@@ -1,0 +1,72 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils import _pytree as pytree
+
+from .trace import Node, Ref, Source, Trace
+
+
+def is_inplace(op: Any) -> bool:
+    """Whether an operator writes into its first argument."""
+    schema = getattr(op, "_schema", None)
+    first = schema.arguments[0] if schema is not None and schema.arguments else None
+    return first is not None and first.alias_info is not None and first.alias_info.is_write
+
+
+def written_refs(node: Node) -> list[str]:
+    """Names of the results that a node writes into: the target of an in-place operator, or ``out=``."""
+    schema = getattr(node.op, "_schema", None)
+    if schema is None:
+        return []
+    given = {a.name: value for a, value in zip(schema.arguments, node.args, strict=False)} | node.kwargs
+    marked = [given.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return [leaf.name for leaf in pytree.tree_leaves(marked) if isinstance(leaf, Ref)]
+
+
+def is_view(op: Any) -> bool:
+    """Whether an operator may return a view of its first argument."""
+    schema = getattr(op, "_schema", None)
+    first = schema.arguments[0] if schema is not None and schema.arguments else None
+    return first is not None and first.alias_info is not None and not first.alias_info.is_write
+
+
+def storage_roots(nodes: list[Node]) -> dict[str, str]:
+    """For each result, the result whose storage it may share."""
+    roots: dict[str, str] = {}
+    for node in nodes:
+        refs = written_refs(node)
+        if is_view(node.op) or node.op is operator.getitem:
+            refs = node.refs()
+        if refs:
+            roots[node.name] = roots.get(refs[0], refs[0])
+    return roots
+
+
+def _written(nodes: list[Node], sources: dict[str, Source]) -> frozenset[str]:
+    """Created tensors that an in-place operator fills with values computed from the inputs."""
+    computed = {name for name, s in sources.items() if s.kind in ("input", "parameter")}
+    roots, by_name = storage_roots(nodes), {n.name: n for n in nodes}
+    written: set[str] = set()
+    for node in nodes:
+        if not any(r in computed for r in node.refs()):
+            continue
+        computed.add(node.name)
+        for root in (roots.get(r, r) for r in written_refs(node)):
+            if root not in computed and (root in by_name or root in sources):
+                written.add(root)
+    return frozenset(written)
+
+
+def changed_parameters(trace_: Trace) -> Iterator[tuple[Node, str]]:
+    """The nodes that write into a parameter, each with its name in the model."""
+    roots = storage_roots(trace_.nodes)
+    for node in trace_.nodes:
+        for name in {roots.get(r, r) for r in written_refs(node)}:
+            source = trace_.sources.get(name)
+            if source is not None and source.kind == "parameter":
+                yield node, source.target

@@ -1,0 +1,172 @@
+"""From traces and inferred actions to what each module's calls need: which axes are lengths, which channels swap."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.axis import Axis
+from ..errors import Where
+from ..geometry import Entry, Site, Table
+from ..graph.trace import Call, Trace
+from ..rules.registry import Const
+from .walk import Inference
+
+
+@dataclass(frozen=True)
+class AnchoredCall:
+    """A call that may be re-anchored, for the plan.
+
+    Attributes:
+        where: its place.
+        function: its name.
+        arithmetic: per length, how the operator's windows fit, in words.
+        aligned: both edges are read alike at the example's length.
+        site: which channels take which reading.
+        notes: what the user should know of it.
+    """
+
+    where: Where
+    function: str
+    arithmetic: tuple[str, ...]
+    aligned: bool
+    site: Site
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        place = self.where.path or "forward"
+        source = f" ({self.where.source})" if self.where.source else ""
+        text = f"{place}{source}: {self.function}, {', '.join(self.arithmetic)}"
+        return f"re-anchored at other lengths: {text}" if self.aligned else f"re-anchored: {text}; {self.site.words()}"
+
+
+def plan_calls(
+    traces: list[Trace], inference: Inference, cuts: Collection[str] = (), strict: bool = False
+) -> tuple[dict[str, Table], list[AnchoredCall]]:
+    """The tables of every module that makes such calls, and a row for each call that may be re-anchored.
+
+    Both are empty when no call can ever be misaligned, and nothing is to be refused.
+
+    Args:
+        traces: of the model.
+        inference: its actions.
+        cuts: paths of modules that were not looked into; their calls are left alone.
+        strict: forward has other ways to go than the traced ones, and they are to be refused.
+    """
+    runs: dict[str, dict[tuple[int, str], list[Entry]]] = {}
+    rows: list[AnchoredCall] = []
+    matters = strict
+    tested = [{n for t in found for n in t.nodes} for found in inference.tested] or [set[str]() for _ in traces]
+    for number, (trace, env) in enumerate(zip(traces, inference.values, strict=True)):
+        for call in trace.calls:
+            path, frame = call.scope[-1] if call.scope else ("", "")
+            as_it_is = any(n in tested[number] for n in call.nodes)
+            entry = entry_of(call, {} if as_it_is else env)
+            runs.setdefault(path, {}).setdefault((number, frame), []).append(entry)
+            if entry.site is not None and call.reading.concerns(call.settings, entry.site):
+                matters = True
+                rows += _rows(trace, call, entry.site, inference.anchors[number])
+    if not matters:
+        return {}, []
+    tables = {
+        path: Table(path, tuple(dict.fromkeys(map(tuple, frames.values()))), strict=strict)
+        for path, frames in runs.items()
+    }
+    tables |= {path: Table(path, free=True) for path in cuts}
+    tables.setdefault("", Table("", strict=strict))
+    return tables, list(dict.fromkeys(rows))
+
+
+def _rows(trace: Trace, call: Call, site: Site, anchors: dict[str, list[Any]]) -> list[AnchoredCall]:
+    found = [a for name in call.nodes for a in anchors.get(name, ())]
+    if not found:
+        return []
+    words = tuple(dict.fromkeys(a.words for a in found))
+    aligned = all(a.aligned for a in found)
+    notes = () if aligned else tuple(_notes(trace, call, site))
+    return [AnchoredCall(call.where, call.reading.name, words, aligned, site, notes)]
+
+
+def _notes(trace: Trace, call: Call, site: Site) -> Iterator[str]:
+    place, apart = Where(call.where.path, call.where.source), call.reading.apart(call.settings, site)
+    source = trace.sources.get(call.given.name)
+    channelwise = not call.reading.mixes
+    if source is not None and source.kind == "input" and site.channel is not None and channelwise:
+        yield (
+            f"{call.reading.name} at {place} splits the input: half of the bases (or tracks) is read from the left "
+            "edge, their complements from the right; crop or pad behind the first convolution to keep them together"
+        )
+    if (source is None or source.kind == "input") and apart * 10 > max(
+        call.settings["input"].shape[d] for d in site.reads
+    ):
+        yield (
+            f"the two readings of {call.reading.name} at {place} lie {apart} positions apart: what follows compares "
+            "channels that saw different stretches of the sequence; crop both ends alike to keep them together"
+        )
+
+
+def entry_of(call: Call, env: dict[str, Any]) -> Entry:
+    """What is known of a call, and the sizes by which it is recognised; no site for what is read as it is."""
+    name = call.reading.name
+    given, made = env.get(call.given.name), env.get(call.made.name) if call.made is not None else None
+    if not isinstance(given, Action):
+        rank = given.value.dim() if isinstance(given, Const) else call.settings["input"].dim()
+        return Entry(name, (None,) * rank, None)
+    given = given.walk()
+    reads = tuple(d for d, t in enumerate(given.axes) if ax.is_length(t))
+    ids = given.value is not None and not ax.is_trivial(given.value)
+    listed = call.reading.by_list(call.settings)
+    shape = tuple(None if _varies(t) and not (listed and d in reads) else t.size for d, t in enumerate(given.axes))
+    fixed = tuple(d for d, t in enumerate(given.axes) if shape[d] is not None and ax.is_trivial(t))
+    if not isinstance(made, Action):
+        return Entry(name, shape, Site(reads, (), ids=ids), fixed)
+    axes = made.walk().axes
+    makes = tuple(d for d, t in enumerate(axes) if ax.is_length(t))
+    channel, table = _channel(axes)
+    return Entry(name, shape, Site(reads, makes, channel, table, ids), fixed)
+
+
+def _varies(term: Axis) -> bool:
+    """Whether an axis has another size in another call: a length, a batch, or a product with one."""
+    return ax.role(term) is not None or any(_varies(c) for c in ax.children(term))
+
+
+def _channel(axes: tuple[Axis, ...]) -> tuple[int | None, tuple[int, ...] | None]:
+    """The axis whose entries are swapped, halves before others, and how."""
+    tables = {d: found for d, t in enumerate(axes) if not ax.is_length(t) and (found := _swapped(t)) is not None}
+    for d, table in tables.items():
+        if not table:
+            return d, None
+    return next(iter(tables.items()), (None, None))
+
+
+def _swapped(term: Axis) -> tuple[int, ...] | None:
+    """How the entries of an axis are swapped: an empty table for two halves, None if they are not."""
+    outer = ax.children(term)[0] if isinstance(term, ax.Prod) else term
+    if isinstance(outer, ax.Leaf) and outer.perm == "reversed" and outer.role is None and outer.size % 2 == 0:
+        return ()
+    if ax.is_trivial(term) or _varies(term):
+        return None
+    table = ax.indices(term)
+    half, here = len(table) // 2, torch.arange(len(table))
+    if len(table) % 2 == 0 and bool((table[:half] >= half).all()):
+        return ()
+    return tuple(table.tolist()) if bool((table != here).any()) else None
+
+
+def cut_to_length(traces: list[Trace], inference: Inference) -> list[tuple[str, int]]:
+    """Axes of parameters, as (name, dimension), that a slice cuts to a length: learned positions, some unused."""
+    found: dict[tuple[str, int], None] = {}
+    for trace in traces:
+        for call in trace.calls:
+            source = trace.sources.get(call.given.name)
+            if source is not None and source.kind == "parameter" and source.target in inference.parameters:
+                for dim, term in enumerate(inference.parameters[source.target].walk().axes):
+                    if isinstance(term, ax.Sum) and any(ax.is_length(p) and p.size > 1 for p in term.parts):
+                        found[source.target, dim] = None
+    return list(found)

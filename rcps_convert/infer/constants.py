@@ -1,0 +1,160 @@
+"""Constants met by the inputs' side of the graph: their own symmetry limits the actions.
+
+A buffer of bin values pins the axis it multiplies; a matrix of distances between positions turns a
+length into a length; what is not invariant under the action found is refused, or averaged.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from ..algebra import axis as ax
+from ..algebra.action import Action, act
+from ..algebra.axis import Axis
+from ..errors import BreaksSymmetryError
+from ..rules.pins import Pin, _close
+
+MATCHED = 1024
+"""Entries of an axis of a constant up to which they are matched one by one."""
+
+
+def _uniform(value: Tensor, dim: int) -> bool:
+    return value.numel() == 0 or bool((value == value.narrow(dim, 0, 1)).all())
+
+
+def complete(pin: Pin) -> None:
+    """Open axes of a constant that meets a length, if only one choice leaves the constant invariant.
+
+    A matrix of distances between positions, contracted with a length, gives a length again. Columns of features of
+    relative positions keep their sign or change it, as they are even or odd. Ids are permuted as their places are.
+    """
+    terms = [ax.walk(t) for t in pin.action.axes]
+    lengths = [t for t in terms if ax.is_length(t) and t.size > 1]
+    dims = [d for d, t in enumerate(terms) if ax.free(t) and (t.size == 1 or not _uniform(pin.const.value, d))]
+    rows_open = pin.action.value is not None and bool(ax.free(pin.action.value))
+    if not lengths or not (dims or rows_open) or len(dims) > 3 or any(ax.free(terms[d]) != [terms[d]] for d in dims):
+        return
+    for trial in itertools.chain(_known_choices(pin, terms, dims, lengths), _solved(pin, terms, dims, lengths)):
+        if any(ax.free(t) for t in trial.axes) or (trial.value is not None and ax.free(trial.value)):
+            continue
+        if _invariant(pin.const.value, trial):
+            for d in dims:
+                ax.unify(terms[d], trial.axes[d])
+            if pin.action.value is not None and trial.value is not None:
+                ax.unify(pin.action.value, trial.value)
+            return
+
+
+def _known_choices(pin: Pin, terms: list[Axis], dims: list[int], lengths: list[Axis]) -> Iterator[Action]:
+    """Each open axis fixed, or a length."""
+    for flipped in itertools.product((False, True), repeat=len(dims)):
+        trial = list(terms)
+        for d, flip in zip(dims, flipped, strict=True):
+            trial[d] = _length_like(terms[d].size, lengths) if flip and terms[d].size > 1 else ax.trivial(terms[d].size)
+        action = Action(tuple(_fixed(t) if i not in dims else t for i, t in enumerate(trial)))
+        yield Action(tuple(trial), _rows(pin, action)) if pin.action.value is not None else Action(tuple(trial))
+
+
+def _solved(pin: Pin, terms: list[Axis], dims: list[int], lengths: list[Axis]) -> Iterator[Action]:
+    """One open axis as the others demand: entry by entry, moved or negated."""
+    if pin.action.value is not None:
+        return
+    for one in dims:
+        for choice in _known_choices(pin, terms, [d for d in dims if d != one], lengths):
+            others = Action(tuple(ax.trivial(t.size) if d == one else _fixed(t) for d, t in enumerate(choice.axes)))
+            found = _matched(pin.const.value, act(others, pin.const.value), one)
+            if found is not None:
+                yield choice.with_axis(one, found)
+
+
+def _fixed(term: Axis) -> Axis:
+    """A term whose open axes are taken for fixed."""
+    return ax.replaced(term, lambda v: ax.trivial(v.size))
+
+
+def _matched(value: Tensor, mirror: Tensor, dim: int) -> Axis | None:
+    """The action on one axis under which a constant equals its mirror image along the other axes."""
+    rows, mirrored = (x.movedim(dim, 0).flatten(1).double() for x in (value, mirror))
+    if len(rows) > MATCHED:
+        return None
+    even, odd = (_close(mirrored, s * rows).all(1).tolist() for s in (1, -1))
+    if all(e or o for e, o in zip(even, odd, strict=True)):
+        return ax.total(ax.trivial(1) if e else ax.SIGN for e in even)
+    same = _close(mirrored[:, None], rows[None]).all(-1)
+    table = same.long().argmax(1).tolist()
+    if not bool(same.any(1).all()) or any(table[table[i]] != i for i in range(len(table))):
+        return None
+    return ax.permutation(table)
+
+
+def _rows(pin: Pin, action: Action) -> Axis | None:
+    """How the rows of a table are permuted by constant ids that point into it; None if they are torn apart."""
+    ids, rows = pin.const.value, pin.action.value
+    assert rows is not None
+    if not ax.free(rows):
+        return rows
+    mirror, table = act(Action(action.axes), ids), torch.arange(rows.size)
+    table[ids.flatten().long()] = mirror.flatten().long()
+    consistent = torch.equal(table[ids.long()], mirror.long()) and torch.equal(table[table], torch.arange(rows.size))
+    return ax.permutation(table.tolist()) if consistent else None
+
+
+def _length_like(size: int, lengths: list[Axis]) -> Axis:
+    """A length of a size, with the history of one of the same size if there is one."""
+    twin = next((t for t in lengths if t.size == size), None)
+    return ax.length(size, ax.role(twin) if twin is not None else ax.Role("length", steps=None))
+
+
+def _invariant(value: Tensor, action: Action) -> bool:
+    moved = act(action, value if action.value is not None else value.double())
+    return bool(_close(moved.double(), value.double()).all())
+
+
+def is_rounded(p: Pin) -> bool:
+    """Whether a constant is invariant only up to the rounding of its numbers, so that the law holds as exactly."""
+    action = p.action.walk()
+    if action.is_trivial() or action.value is not None:
+        return False
+    value = p.const.value.double()
+    return not bool(torch.isclose(act(action, value), value, rtol=1e-12, atol=0.0).all())
+
+
+def pin(pins: Iterable[Pin]) -> None:
+    """Where the entries of a constant differ along an axis that is still open, that axis is fixed."""
+    for p in pins:
+        for dim, term in enumerate(p.action.axes):
+            if ax.free(term) and not _uniform(p.const.value, dim):
+                ax.trivialise(term)
+        if p.action.value is not None:
+            ax.trivialise(p.action.value)
+
+
+def satisfiable(p: Pin) -> bool:
+    """Whether a constant is invariant if what is still open of its action stays fixed."""
+    action = Action(tuple(_fixed(t) for t in p.action.axes), None if p.action.value is None else _fixed(p.action.value))
+    return action.is_trivial() or _invariant(p.const.value, action)
+
+
+def broken(pins: Iterable[Pin]) -> list[tuple[Pin, Action]]:
+    """Constants that are not invariant under the action found for them."""
+    found = [(p, p.action.walk()) for p in pins]
+    return [(p, a) for p, a in found if not a.is_trivial() and not _invariant(p.const.value, a)]
+
+
+def refusal(p: Pin, action: Action) -> BreaksSymmetryError:
+    """The report of a constant that is not invariant."""
+    buffer = p.const.buffer
+    return BreaksSymmetryError(
+        f"the buffer {buffer} is not invariant under reverse complement"
+        if buffer
+        else "a constant made in forward is not invariant under reverse complement",
+        where=p.where,
+        got=f"shape {tuple(p.const.value.shape)}, acted on by {action}",
+        why="its values differ from their mirror image, and it meets an axis that is reversed or swapped",
+        do="make it symmetric or learned"
+        + (", or pass symmetrise_buffers=True to average it" if buffer else ", or a registered buffer"),
+    )

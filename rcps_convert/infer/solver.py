@@ -1,0 +1,274 @@
+"""Solving with submodules left out: what `rc_leaf` declares, read-outs, and what no rule covers.
+
+Trace and infer; where something stands in the way, leave out the smallest submodule that holds it, run
+it on both strands instead, and infer again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.arguments import Example
+from ..algebra.specs import Spec
+from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, TraceError, Where
+from ..graph.export import trace
+from ..graph.opaque import Call, outermost, recording
+from ..graph.trace import Node, Ref, Trace
+from ..measure.lengths import other_ways
+from ..measure.probe import Probe
+from ..measure.study import branches
+from ..tie.symmetriser import symmetrised, unsymmetrised
+from .anchors import cut_to_length
+from .cuts import Cut, Leaf, Symmetrised, declared, leaves_of
+from .readouts import find_readouts
+from .walk import Inference, infer
+
+
+@dataclass
+class Solution:
+    """The actions of a model, and which submodules they leave out.
+
+    Attributes:
+        inference: the actions.
+        traces: of the eval-mode and, if it can be traced, the train-mode forward.
+        cuts: the submodules left out, by path.
+        homeless: for each read-out that no submodule holds, where the length is lost.
+        untraced: why the train-mode forward could not be traced, if so.
+        lost: why there is no solution for some ways that the forward takes at other lengths.
+    """
+
+    inference: Inference
+    traces: list[Trace]
+    cuts: dict[str, Cut]
+    homeless: list[Node] = field(default_factory=list)
+    untraced: str | None = None
+    lost: list[ConversionError] = field(default_factory=list)
+
+
+class Solver:
+    """Finds a solution for one model.
+
+    Args:
+        model: not touched.
+        example: what it is called with.
+        specs, actions: per input leaf.
+        both_strands: run on both strands what cannot be inferred, instead of reporting it.
+        symmetrise_buffers: as in `infer`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Example,
+        specs: list[Spec | None],
+        actions: list[Action | None],
+        *,
+        both_strands: bool,
+        symmetrise_buffers: bool,
+    ) -> None:
+        self.model, self.example, self.specs, self.actions = unsymmetrised(model), example, specs, actions
+        self.both_strands, self.averages = both_strands, symmetrise_buffers
+        self.opened: dict[str, str | None] = {}  # paths that run on both strands, with the reason
+        self.kept = symmetrised(model)  # a baked model runs on both strands what it did before
+        self.declared = {**leaves_of(model), **{path: Leaf("both_strands") for path in self.kept}}
+        self.hints: dict[str, dict[tuple[int, ...], frozenset[int]]] = {}
+        self.untraceable: set[str] = set()
+        self.probe: Probe | None = None
+        self.palindromes: set[str] = set()  # read-outs whose submodule could not be left out
+        self.studied: dict[str, Symmetrised] = {}
+        self.cuts: dict[str, Cut] = {}
+        self.untraced: str | None = None
+        self.traces: list[Trace] = []
+        self.ways: list[Example] | None = None  # the example at lengths at which forward takes another way
+        self.lost: list[ConversionError] = []
+        self.trace()
+
+    def trace(self) -> None:
+        """Trace the eval-mode forward, leaving out what must be.
+
+        Raises:
+            TraceError: the model cannot be traced.
+        """
+        while True:
+            self.cuts = self._cuts()
+            try:
+                self.traces = [trace(self.model, self.example, cuts=self.cuts)]
+                return
+            except TraceError as problem:
+                if not self._open(problem):
+                    raise
+
+    def solve(self, wanted: Sequence[Spec | str]) -> Solution:
+        """Infer, and leave out submodules until nothing stands in the way or nothing can be left out.
+
+        Args:
+            wanted: spec of each output leaf, or ``"auto"``.
+        """
+        while True:
+            found = self._infer(wanted)
+            if not found.problems and len(self.traces) == 1:
+                self._trace_training()
+                found = self._infer(wanted)
+                if not found.problems:
+                    found = self._with_other_ways(found, wanted)
+            holders, homeless = ([], []) if found.problems else find_readouts(self.traces[0], found)
+            new = [p for p in holders if p not in self.palindromes]
+            for path in new:
+                self._leave_out(path, None, found)
+            opened = self._open(found.problems[0], found) if found.problems else bool(new)
+            if not opened:
+                return Solution(found, self.traces, self.cuts, homeless, self.untraced, self.lost)
+            self.trace()
+
+    def _infer(self, wanted: Sequence[Spec | str]) -> Inference:
+        """Infer; where a slice cuts learned positions to a length, the whole of them may be one."""
+
+        def once(lengths: list[tuple[str, int]]) -> Inference:
+            return infer(
+                self.traces,
+                self.actions,
+                list(wanted),
+                cuts=self.cuts,
+                symmetrise_buffers=self.averages,
+                lengths=lengths,
+            )
+
+        found = once([])
+        longer = cut_to_length(self.traces, found)
+        again = once(longer) if longer and not found.problems else found
+        return found if again.problems else again
+
+    def _trace_training(self) -> None:
+        """Trace the train-mode forward too, if it can be."""
+        try:
+            self.untraced = None
+            self.traces.append(trace(self.model, self.example, training=True, cuts=self.cuts))
+        except TraceError as reason:
+            self.untraced = reason.why
+
+    def _with_other_ways(self, found: Inference, wanted: Sequence[Spec | str]) -> Inference:
+        """A solution for the ways the forward takes at other lengths too, such as padding what does not fit.
+
+        A way for which there is none is left out: the model is refused when it takes it.
+        """
+        if self.ways is None:
+            self.ways = other_ways(self.model, self.example, self.actions)
+        self.lost = []
+        for other in self.ways:
+            try:
+                self.traces.append(trace(self.model, other, cuts=self.cuts))
+            except TraceError as problem:
+                self.lost.append(problem)
+                continue
+            again = self._infer(wanted)
+            if again.problems:
+                self.traces.pop()
+                self.lost.append(again.problems[0])
+            else:
+                found = again
+        return found
+
+    # --- leaving out ---
+
+    def _open(self, problem: ConversionError, found: Inference | None = None) -> bool:
+        """Leave out the smallest submodule that holds a problem and is not left out yet; whether there is one."""
+        path = problem.where.path if problem.where else ""
+        if path in self.opened and self.opened[path] is None:  # a read-out that cannot run on both strands
+            del self.opened[path]
+            self.palindromes.add(path)
+            return True
+        if not self.both_strands or not isinstance(problem, (NoRuleError, BreaksSymmetryError, TraceError)):
+            return False
+        reason = self.opened.pop(path, problem.what)
+        while path and (path in self.declared or path in self.cuts or not self._can_run_twice(path)):
+            path = path.rpartition(".")[0]
+        if not path:
+            _say_conjoined(problem, reason)
+            return False
+        if isinstance(problem, TraceError):
+            self.untraceable.add(path)
+        self._leave_out(path, reason, found)
+        return True
+
+    def _can_run_twice(self, path: str) -> bool:
+        """Whether a module has a forward, as containers have not, and the average of its results means something.
+
+        A parametrization makes a weight what it must be; the average of two weights is that no longer.
+        """
+        called = type(self.model.get_submodule(path)).forward is not nn.Module.forward
+        return called and "parametrizations" not in path.split(".")
+
+    def _leave_out(self, path: str, reason: str | None, found: Inference | None) -> None:
+        self.opened[path] = reason
+        self.hints[path] = known_lengths(self.traces[0], found, path) if found is not None else {}
+
+    def _cuts(self) -> dict[str, Cut]:
+        """What is left out now."""
+        paths = outermost([*self.declared, *self.opened])
+        strands = [p for p in paths if p in self.opened or self.declared[p].action == "both_strands"]
+        unseen = [p for p in strands if p not in self.studied]
+        if unseen:
+            self._study(unseen)
+        return {p: self.studied[p] if p in strands else declared(p, self.declared[p]) for p in paths}
+
+    def _study(self, paths: list[str]) -> None:
+        """Look at modules that are to run on both strands."""
+        if self.probe is None:
+            self.probe = Probe(self.model, self.example, self.specs, self.actions)
+            self.probe.model.eval()
+        for path, calls in self._seen(self.probe, paths).items():
+            module = self.probe.model.get_submodule(path)
+            untested = self._holds(path, self.declared) and any(branches(module, c[0]) for c in calls.values())
+            branching = self._holds(path, self.untraceable) or untested
+            before = "it does so already" if path in self.kept else "declared with rc_leaf"
+            why, hints = self.opened.get(path, before), self.hints.get(path, {})
+            self.studied[path] = Symmetrised(path, why, module, calls, hints=hints, branches=branching)
+
+    def _holds(self, path: str, paths: Iterable[str]) -> bool:
+        """Whether a module is, or holds, one of some modules."""
+        return any(p == path or p.startswith(f"{path}.") for p in paths)
+
+    def _seen(self, probe: Probe, paths: list[str]) -> dict[str, dict[int, list[Call]]]:
+        """Two calls with different random inputs for every call of some modules."""
+        runs = [_calls(probe, paths, seed, training=False) for seed in (0, 1)]
+        if len({path for path, _ in runs[0]}) < len(paths):  # some are called in train mode only
+            both = [_calls(probe, paths, seed, training=True) for seed in (0, 1)]
+            runs = [{**training, **run} for run, training in zip(runs, both, strict=True)]
+        found: dict[str, dict[int, list[Call]]] = {path: {} for path in paths}
+        for (path, number), call in runs[0].items():
+            found[path][number] = [call, runs[1].get((path, number), call)]
+        return found
+
+
+def _calls(probe: Probe, paths: list[str], seed: int, *, training: bool) -> dict[tuple[str, int], Call]:
+    with recording(probe.model, paths) as calls:
+        probe.outputs(probe.inputs(seed), training)
+    return calls
+
+
+def known_lengths(trace_: Trace, found: Inference, path: str) -> dict[tuple[int, ...], frozenset[int]]:
+    """The length axes of what a module returns, as far as inference came, by shape."""
+    names = {n.name for n in trace_.nodes if any(p == path for p, _ in n.scope)}
+    read = {r for n in trace_.nodes if n.name not in names for r in n.refs()}
+    read |= {o.name for o in trace_.outputs if isinstance(o, Ref)}
+    known: dict[tuple[int, ...], frozenset[int]] = {}
+    for name in names & read:
+        action = found.values[0].get(name)
+        if isinstance(action, Action):
+            dims = frozenset(d for d, t in enumerate(action.axes) if ax.is_length(t) and t.size > 1)
+            known[action.shape] = dims & known.get(action.shape, dims)
+    return known
+
+
+def _say_conjoined(problem: ConversionError, reason: str | None) -> None:
+    """No submodule holds a problem alone: name the route that needs none, and what was to be helped."""
+    where, do = problem.where or Where(), (problem.do or "").partition(", or pass on_unsupported")[0]
+    if reason is not None and reason != problem.what:
+        problem.why = f"{problem.why} (it was to, because of: {reason})"
+    ways = f'no submodule holds {where.source or "it"} alone, so on_unsupported cannot help: use strategy="conjoined"'
+    problem.do = f"{do}; {ways}" if do else ways

@@ -1,0 +1,404 @@
+"""Stretches of the graph whose action is found by testing the law itself.
+
+Some operators commute with reverse complement only together with what follows: the pieces of a torn pair that
+are added again, a shift of relative positions, a rotation by position that only differences of positions survive.
+No rule about one of them can know that. Such a node opens a *stretch*; what reads it joins, until all values that
+leave the stretch obey the law, which is measured on random numbers in float64. Only nodes without parameters may
+join, so nothing about the stretch changes when the model is trained. If no action is found, the problem of the
+first node stands.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.axis import Mismatch
+from ..errors import ConversionError, NoRuleError, Where
+from ..graph.opaque import OPAQUE
+from ..graph.trace import Node, Ref, Trace
+from ..graph.writes import is_inplace, storage_roots
+from ..rules.pins import Pin
+from ..rules.registry import Const, op_name
+from . import constants
+from .stretch_law import Law
+
+LIMIT = 64
+"""Nodes a stretch may hold: a stretch is a few lines of code, not half of a model."""
+
+GUESSES = 200
+"""Combinations of actions tried for axes that are still open."""
+
+BUDGET = 4000
+"""Guesses for a whole model: what is not found in seconds is refused."""
+
+NEAR = 8
+"""How many steps before a refused node a stretch may begin."""
+
+Key = tuple[str, str]
+"""A place in the code: source line and operator; one line that runs in every layer is one place."""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A stretch whose action was established by testing.
+
+    Attributes:
+        where: its first node.
+        operators: plain names, in order.
+        given: actions of what it reads, by the name of the result.
+        made: actions of what others read of it.
+        rounded: a constant in it was rounded to float32, so the law holds as exactly as that.
+        nodes: names of its nodes.
+    """
+
+    where: Where
+    operators: tuple[str, ...]
+    given: dict[str, Action]
+    made: dict[str, Action]
+    rounded: bool = False
+    nodes: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        given, made = (
+            ", ".join(map(str, dict.fromkeys(str(a.walk()) for a in d.values()))) for d in (self.given, self.made)
+        )
+        how = "to the rounding of its float32 constants" if self.rounded else "on random numbers"
+        node = Where(self.where.path, self.where.source)
+        return f"at {node}: {', '.join(dict.fromkeys(self.operators))}: {given} -> {made}; the law holds {how}"
+
+
+@dataclass(frozen=True)
+class Hint:
+    """Where stretches begin though the rules know the operators there.
+
+    Attributes:
+        values: whoever reads a result made here is in a stretch,
+        holds: which does not end before it holds these.
+    """
+
+    values: frozenset[Key]
+    holds: frozenset[Key]
+
+
+@dataclass
+class _Open:
+    """A stretch that is still growing."""
+
+    nodes: list[Node] = field(default_factory=list)
+    problems: list[ConversionError] = field(default_factory=list)
+    needs: set[str] = field(default_factory=set)
+
+    @property
+    def names(self) -> set[str]:
+        return {n.name for n in self.nodes}
+
+
+def key(node: Node) -> Key:
+    """The place of a node in the code."""
+    return (node.where.source or node.name, str(node.op))
+
+
+class Stretches:
+    """The stretches of one trace, fed node by node in graph order.
+
+    Args:
+        trace: the trace.
+        env: the action of each result so far; results that leave a stretch are put there.
+        pins: constants met so far; what is guessed must leave them invariant.
+        hints: where stretches begin in spite of rules.
+        memory: which guess was right for stretches seen before: the same lines run in every layer, mode and walk.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        env: dict[str, Any],
+        pins: list[Pin],
+        hints: Iterable[Hint],
+        memory: dict[Any, int | None] | None = None,
+    ) -> None:
+        self.trace, self.env, self.pins = trace, env, pins
+        self.memory: dict[Any, int | None] = {} if memory is None else memory
+        self.place = {n.name: i for i, n in enumerate(trace.nodes)}
+        self.readers: dict[str, list[Node]] = {}
+        for n in trace.nodes:
+            if not op_name(n.op).startswith(("_assert", "sym_")):
+                for ref in dict.fromkeys(n.refs()):
+                    self.readers.setdefault(ref, []).append(n)
+        self.outputs = {o.name for o in trace.outputs if isinstance(o, Ref)}
+        self.roots = storage_roots(trace.nodes)
+        self.state = {n for n, s in trace.sources.items() if s.kind != "input"}
+        self.begins = {name: needs for hint in hints for name, needs in self._begins(hint)}
+        self.open: list[_Open] = []
+        self.tested: list[Tested] = []
+        self.problems: list[ConversionError] = []
+        self.lost = False
+
+    # --- where stretches begin ---
+
+    def _begins(self, hint: Hint) -> Iterator[tuple[str, set[str]]]:
+        """Readers of hinted values, each with the nodes its stretch must hold."""
+        by_name = {n.name: n for n in self.trace.nodes}
+        for value, readers in self.readers.items():
+            made = by_name.get(value)
+            if (key(made) if made is not None else (value, "")) not in hint.values:
+                continue
+            if made is not None and not isinstance(made.value, Tensor):
+                continue
+            for reader in readers:
+                needs = self._ahead(reader, hint.holds)
+                if needs:
+                    yield reader.name, needs
+
+    def _ahead(self, start: Node, holds: frozenset[Key]) -> set[str]:
+        """The nearest nodes of each place downstream of a node, in the same call of the same module."""
+        reached, found = {start.name}, dict[Key, str]()
+        for node in self.trace.nodes[self.place[start.name] :][: 2 * LIMIT]:
+            if node is start or reached & set(node.refs()):
+                reached.add(node.name)
+                if key(node) in holds and node.scope == start.scope:
+                    found.setdefault(key(node), node.name)
+        return set(found.values())
+
+    # --- feeding ---
+
+    def takes(self, node: Node) -> bool:
+        """Whether a node belongs to a stretch; if so it is dealt with."""
+        refs = set(node.refs())
+        met = [s for s in self.open if refs & s.names]
+        if node.name in self.begins:
+            met.append(_Open(needs=set(self.begins[node.name])))
+        if not met:
+            return False
+        merged = _Open()
+        for s in met:
+            merged.nodes += s.nodes
+            merged.problems += s.problems
+            merged.needs |= s.needs
+        merged.nodes.sort(key=lambda n: self.place[n.name])
+        self.open = [s for s in self.open if s not in met]
+        self._grow(merged, node)
+        return True
+
+    def begin(self, node: Node, problem: ConversionError) -> None:
+        """Open a stretch at a node that its rule refused."""
+        self._grow(_Open(problems=[problem]), node)
+
+    def finish(self) -> None:
+        """Give up what is still open at the end of the graph."""
+        for stretch in list(self.open):
+            self._give_up(stretch)
+
+    def _grow(self, stretch: _Open, node: Node) -> None:
+        stretch.nodes.append(node)
+        self.open.append(stretch)
+        if not self._fits(stretch, node):
+            self._give_up(stretch)
+            return
+        live = [n for n in stretch.nodes if self._is_read(n, stretch)]
+        if stretch.needs <= stretch.names and all(isinstance(n.value, Tensor) for n in live):
+            self._close(stretch, live)
+
+    def _fits(self, stretch: _Open, node: Node) -> bool:
+        names, refs = stretch.names, node.refs()
+        if node.op is OPAQUE:  # what it computes depends on its parameters
+            return False
+        if len(names) > LIMIT or any(r in self.state and not isinstance(self.env.get(r), Const) for r in refs):
+            return False
+        if any(r not in names and self.env.get(r) is None for r in refs):
+            return False
+        seeded = torch.Tag.nondeterministic_seeded in getattr(node.op, "tags", ())
+        if seeded and "dropout" not in op_name(node.op) and "attention" not in op_name(node.op):
+            return False
+        return not is_inplace(node.op) or self.roots.get(node.name) in names
+
+    def _is_read(self, node: Node, stretch: _Open) -> bool:
+        names = stretch.names
+        return node.name in self.outputs or any(r.name not in names for r in self.readers.get(node.name, ()))
+
+    def _give_up(self, stretch: _Open) -> None:
+        self.open.remove(stretch)
+        for n in stretch.nodes:
+            self.env[n.name] = None
+        self.lost |= bool(stretch.needs)
+        self.problems += stretch.problems or [_lost(stretch.nodes[0])]
+
+    def _close(self, stretch: _Open, live: list[Node]) -> None:
+        names = stretch.names
+        refs = dict.fromkeys(r for n in stretch.nodes for r in n.refs() if r not in names)
+        given = {r: self.env[r] for r in refs}
+        law = Law(stretch.nodes, live, given, {r: self._dtype(r) for r in refs})
+        actions = {r: v for r, v in given.items() if isinstance(v, Action)}
+        made = self._search(law, list(actions.values()))
+        if made is None:
+            return
+        self.open.remove(stretch)
+        for n in stretch.nodes:
+            self.env[n.name] = made.get(n.name)
+        operators = tuple(op_name(n.op) for n in stretch.nodes if op_name(n.op) != "getitem")
+        self.tested.append(
+            Tested(
+                stretch.nodes[0].where,
+                operators,
+                actions,
+                made,
+                law.rounds and not law.exactly(made),
+                frozenset(stretch.names),
+            )
+        )
+
+    def _dtype(self, name: str) -> torch.dtype:
+        source = self.trace.sources.get(name)
+        value = source.value if source is not None else self.trace.nodes[self.place[name]].value
+        return getattr(value, "dtype", torch.float32)
+
+    # --- what open axes may be ---
+
+    def _search(self, law: Law, given: list[Action]) -> dict[str, Action] | None:
+        """The actions of what leaves a stretch, with open axes of what enters it bound as the law needs."""
+        mark = law.mark()
+        if mark in self.memory and self.memory[mark] is None:
+            return None
+        first = self.memory.get(mark) or 0
+        for i, guess in enumerate(itertools.islice(guesses(given), first, GUESSES)):
+            self.memory[BUDGET] = (self.memory.get(BUDGET) or 0) + 1
+            if (self.memory[BUDGET] or 0) > BUDGET:
+                return None
+            made = self._try(law, guess)
+            if made is not None:
+                self.memory[mark] = first + i
+                return made
+        self.memory[mark] = None
+        return None
+
+    def _try(self, law: Law, guess: list[tuple[ax.Var, ax.Axis]]) -> dict[str, Action] | None:
+        """The actions of what leaves a stretch under a guess, which then stays; None if the law does not hold."""
+        try:
+            with ax.attempt():
+                for a, b in guess:
+                    ax.unify(a, b)
+                self._respect_constants(guess)
+                law.refresh()
+                made = law.find()
+                if made is None:
+                    raise Mismatch("the law does not hold")
+                return made
+        except Mismatch:
+            return None
+
+    def _respect_constants(self, guess: list[tuple[ax.Var, ax.Axis]]) -> None:
+        bound = {a for a, _ in guess}
+        for pin in self.pins:
+            if any(_mentions(t, bound) for t in pin.action.axes):
+                constants.complete(pin)
+                if not constants.satisfiable(pin):
+                    raise Mismatch("a constant is not invariant")
+
+
+def _lost(node: Node) -> ConversionError:
+    return NoRuleError(
+        f"the stretch of the graph from {op_name(node.op)} on obeys no law that was found",
+        where=node.where,
+        why="the values that leave it were tested against every action that fits their shape",
+        do="write this step with operators that have a rule",
+    )
+
+
+def _mentions(term: ax.Axis, variables: set[ax.Var]) -> bool:
+    """Whether a term is made of some variables, bound or not."""
+    if isinstance(term, ax.Var):
+        return term in variables or (term.ref is not None and _mentions(term.ref, variables))
+    inner = term.factors if isinstance(term, ax.Prod) else term.parts if isinstance(term, ax.Sum) else ()
+    return any(_mentions(t, variables) for t in inner)
+
+
+def guesses(given: list[Action]) -> Iterator[list[tuple[ax.Var, ax.Axis]]]:
+    """What to bind open axes to, the most general first: nothing, then each other, then known actions."""
+    first: dict[ax.Var, int] = {}
+    for action in given:
+        for dim, term in enumerate(action.axes):
+            for v in ax.free(term):
+                first.setdefault(v, dim - len(action.axes))
+    long = any(ax.is_length(t) for a in given for t in a.axes)
+    alone = [[v] for v in first]
+    alike = [_classes(first, lambda v: (v.size, first[v])), _classes(first, lambda v: (v.size, 0))]
+    seen: set[Any] = set()
+    for known, groupings in ((False, [alone, *alike]), (True, [*alike, alone])):
+        for guess in itertools.chain.from_iterable(_bindings(classes, long, known=known) for classes in groupings):
+            mark = tuple((a, b, ax.role(b)) for a, b in guess)
+            if mark not in seen:
+                seen.add(mark)
+                yield guess
+
+
+def _classes(variables: Iterable[ax.Var], label: Any) -> list[list[ax.Var]]:
+    found: dict[Any, list[ax.Var]] = {}
+    for v in variables:
+        found.setdefault(label(v), []).append(v)
+    return list(found.values())
+
+
+def _bindings(classes: list[list[ax.Var]], long: bool, *, known: bool) -> Iterator[list[tuple[ax.Var, ax.Axis]]]:
+    """Each class of variables one variable, and that one open or, where `known`, of some action."""
+    equal: list[tuple[ax.Var, ax.Axis]] = [(v, c[0]) for c in classes for v in c[1:]]
+    if not known:
+        yield equal
+        return
+    options = [_options(c[0], long) for c in classes]
+    choices = itertools.islice(itertools.product(*options), 4 * GUESSES)
+    for chosen in sorted(choices, key=lambda terms: sum(t is not None for t in terms)):
+        if any(t is not None for t in chosen):
+            yield equal + [(c[0], t) for c, t in zip(classes, chosen, strict=True) if t is not None]
+
+
+def _options(v: ax.Var, long: bool) -> list[ax.Axis | None]:
+    """The actions an open axis may turn out to have; None leaves it open."""
+    n = v.size
+    if n == 1:
+        return [None, ax.trivial(1)]
+    found: list[ax.Axis | None] = [None, ax.regular(n)]
+    if n % 2 == 0 and n > 2:
+        found.append(ax.product([ax.trivial(n // 2), ax.regular(2)]))
+    if long:
+        found.append(ax.length(n, ax.Role("length", steps=None)))
+    return [*found, ax.trivial(n)]
+
+
+# --- where a stretch should have begun ----------------------------------------------------------
+
+
+def earlier(trace: Trace, env: dict[str, Any], nodes: list[Node]) -> Iterator[Hint]:
+    """Hints for stretches that hold some nodes and begin before them, the nearest first.
+
+    Args:
+        trace: the trace.
+        env: the actions found for it; what is constant is no beginning.
+        nodes: nodes that were refused, or met a constant that is not invariant.
+    """
+    by_name = {n.name: n for n in trace.nodes}
+    weights = {n for n, s in trace.sources.items() if s.kind == "parameter"}
+    holds = frozenset(key(n) for n in nodes)
+    if any(r in weights for n in nodes for r in n.refs()):
+        return
+    level = dict.fromkeys(r for n in nodes for r in n.refs())
+    for _ in range(NEAR):
+        level = {r: None for r in level if not isinstance(env.get(r), Const)}
+        if not level:
+            return
+        yield Hint(frozenset(key(by_name[r]) if r in by_name else (r, "") for r in level), holds)
+        above: dict[str, None] = {}
+        for r in level:
+            made = by_name.get(r)
+            stays = made is None or any(ref in weights for ref in made.refs())
+            above.update(dict.fromkeys([r] if stays or made is None else made.refs()))
+        if list(above) == list(level):
+            return
+        level = above

@@ -1,0 +1,164 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from ..algebra.action import Action, act
+from ..algebra.arguments import Example, leaves, with_leaves
+from ..algebra.specs import Spec
+from ..graph.precision import double_precision, widened
+from ..graph.sandbox import call, fresh_copy, mode
+from ..tie.hooks import hook_of
+from ..tie.norms import Pool
+from .inputs import random_like
+
+DROPOUTS = (
+    torch.nn.functional.dropout,
+    torch.nn.functional.dropout1d,
+    torch.nn.functional.dropout2d,
+    torch.nn.functional.dropout3d,
+    torch.nn.functional.alpha_dropout,
+    torch.nn.functional.feature_alpha_dropout,
+    torch.dropout,
+)
+
+WITHIN = {
+    torch.nn.functional.scaled_dot_product_attention: 4,
+    torch.nn.functional.multi_head_attention_forward: 10,
+    torch.lstm: 5,
+    torch.gru: 5,
+    torch.rnn_tanh: 5,
+    torch.rnn_relu: 5,
+}
+"""Functions with a dropout inside, and the position of its probability among their arguments."""
+
+
+class Probe:
+    """A private copy of a model, in the best precision it runs in, with random inputs for it.
+
+    In float64 the casts to float32 inside the forward are casts to float64, and tensors it makes are float64, so
+    that the model is measured rather than its rounding. What cannot be run so is run in float32.
+
+    Args:
+        model: copied, never touched.
+        example: what it is called with.
+        specs, actions: per input leaf; None for leaves that are no tensors.
+    """
+
+    def __init__(
+        self, model: nn.Module, example: Example, specs: list[Spec | None], actions: list[Action | None]
+    ) -> None:
+        self.example, self.specs, self.actions = example, specs, actions
+        self.model, self.dtype = fresh_copy(model).double(), torch.float64
+        try:
+            self.outputs(self.inputs(0))
+        except (RuntimeError, TypeError, ValueError):
+            self.model, self.dtype = fresh_copy(model).float(), torch.float32
+
+    def inputs(self, seed: int) -> list[Any]:
+        """Random input leaves."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = []
+        for leaf, spec, action in zip(leaves(self.example), self.specs, self.actions, strict=True):
+            if spec is None or action is None:
+                drawn.append(leaf)
+                continue
+            x = random_like(spec, action, leaf, generator)
+            drawn.append(x.to(self.dtype) if x.is_floating_point() else x)
+        return drawn
+
+    def mirrored(self, drawn: list[Any]) -> list[Any]:
+        """The reverse complement of input leaves."""
+        return [x if a is None else act(a, x) for x, a in zip(drawn, self.actions, strict=True)]
+
+    def outputs(self, drawn: list[Any], training: bool = False) -> Any:
+        """The model's outputs, without dropout, other randomness fixed."""
+        torch.manual_seed(0)
+        wide = _in_double() if self.dtype == torch.float64 else nullcontext()
+        with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
+            warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
+            with _without_dropout(), _statistics_kept(self.model), wide:
+                out = call(self.model, with_leaves(self.example, drawn))
+        return pytree.tree_map(lambda y: y.detach() if isinstance(y, Tensor) else y, out)
+
+    def readings(self, seed: int, training: bool = False) -> tuple[Any, Any]:
+        """``f(x)`` and ``f(rc x)`` for one random input."""
+        drawn = self.inputs(seed)
+        return self.outputs(drawn, training), self.outputs(self.mirrored(drawn), training)
+
+    def perturb(self, seed: int) -> None:
+        """Move all parameters and running statistics, so that no zero or one hides a broken law."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(x: Tensor) -> Tensor:
+            return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+
+        with torch.no_grad():
+            for p in self.model.parameters():
+                if p.is_floating_point() and p.numel():
+                    p.add_(normal(p) * (0.3 * p.detach().square().mean().sqrt() + 0.05))
+            for module in self.model.modules():
+                if isinstance(module, _NormBase) and module.running_mean is not None and module.running_var is not None:
+                    self._perturb_statistics(module, normal)
+
+    def _perturb_statistics(self, module: nn.Module, normal: Callable[[Tensor], Tensor]) -> None:
+        hook, stats = hook_of(module), (module.running_mean, module.running_var)
+        for value, positive in zip(stats, (False, True), strict=True):
+            noise = normal(value) * 0.3  # type: ignore[arg-type]
+            if isinstance(hook, Pool):
+                noise = (noise + noise[hook.table.to(noise.device)]) / 2
+            value.copy_(value * noise.exp() if positive else value + noise)  # type: ignore[operator,union-attr]
+
+
+@contextmanager
+def _in_double() -> Iterator[None]:
+    """Casts to float32 are casts to float64, and so are new tensors."""
+
+    class Wide(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is Tensor.float:
+                return args[0].double()
+            return func(*(widened(a) for a in args), **{k: widened(v) for k, v in (kwargs or {}).items()})
+
+    with Wide(), double_precision():
+        yield
+
+
+@contextmanager
+def _without_dropout() -> Iterator[None]:
+    class Identity(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if func in DROPOUTS:
+                return args[0] if args else kwargs["input"]
+            place = WITHIN.get(func)
+            if place is not None and len(args) > place and isinstance(args[place], float):
+                args = (*args[:place], 0.0, *args[place + 1 :])
+            elif "dropout_p" in kwargs:
+                kwargs = {**kwargs, "dropout_p": 0.0}
+            return func(*args, **kwargs)
+
+    with Identity():
+        yield
+
+
+@contextmanager
+def _statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Every pass sees the same buffers: a train-mode forward may change them."""
+    before = [(b, b.detach().clone()) for b in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)

@@ -1,0 +1,63 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.axis import Axis
+from ..errors import Where
+from .registry import Const
+
+
+@dataclass
+class Pin:
+    """A constant met by the inputs' side of the graph: its own symmetry limits the actions.
+
+    Attributes:
+        const: the constant.
+        action: how reverse complement acts on it, as far as it is known; the constant must be invariant. For
+            constant ids `value` is the action on the rows of the table they point into.
+        where: the node that met it.
+    """
+
+    const: Const
+    action: Action
+    where: Where
+
+
+def open_action(value: Tensor, rows: Axis | None = None) -> Action:
+    """The action of a constant before anything limits it; `rows` for constant ids."""
+    signed = rows is None and value.dim() <= 4 and value.dtype != torch.bool
+    return Action(tuple(_open_axis(value, d, signed) for d in range(value.dim())), rows)
+
+
+def _open_axis(value: Tensor, dim: int, signed: bool) -> Axis:
+    """Open; it may change the signs of its entries only where some entry is odd in the other axes, or zero."""
+    unsigned = bool(value.any()) and not (signed and _has_odd_entries(value, dim))
+    return ax.trivial(1) if value.shape[dim] == 1 and unsigned else ax.Var(value.shape[dim], unsigned=unsigned)
+
+
+def _has_odd_entries(value: Tensor, dim: int) -> bool:
+    """Whether some entry of an axis is its own negative when other axes are reversed."""
+    others = [d for d in range(value.dim()) if d != dim and value.shape[d] > 1]
+    rows = value.movedim(dim, 0).double()
+    for count in range(1, len(others) + 1):
+        for chosen in itertools.combinations(others, count):
+            mirror = value.flip(chosen).movedim(dim, 0).double()
+            odd = _close(mirror, -rows).flatten(1).all(1)
+            if bool((odd & rows.flatten(1).any(1)).any()):
+                return True
+    return False
+
+
+def _close(a: Tensor, b: Tensor) -> Tensor:
+    """Which numbers are equal up to the rounding of float32, relative to themselves or to a middle one."""
+    size = b.abs().flatten()
+    size = size[(size > 0) & size.isfinite()]
+    return torch.isclose(a, b, rtol=1e-6, atol=1e-7 * float(size.median()) if size.numel() else 0.0)

@@ -1,0 +1,247 @@
+"""The conjoined reading: one call of the untouched model on both strands, and the two answers merged.
+
+The model gets x and its reverse complement stacked on the batch axis; each half of what it returns
+is one strand's reading, and the second, mapped back, is merged with the first. Attached as hooks to
+the user's module: class, forward and state_dict keys stay.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..algebra.action import Action, Mirror
+from ..algebra.arguments import Example, call_arguments
+from ..errors import ConversionError
+from ..tie.hooks import detach, show_to_compiler
+
+Merge = str | Callable[[Tensor, Tensor], Tensor]
+"""How two readings of an output become one."""
+
+WHOLE = "whole"
+"""In the place of an action: a tensor that belongs to no sample, the same for both strands."""
+
+MERGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": lambda ours, theirs: (ours + theirs) / 2,
+    "sum": torch.add,
+    "max": torch.maximum,
+}
+"""Merges by name."""
+
+
+class Conjoined:
+    """What a conjoined model does around its forward.
+
+    Args:
+        names: of the positional parameters of the model's forward.
+        inputs: for each argument, by name (by position where it has none), the action of each of its
+            leaves; `WHOLE` for a tensor that is handed over as it is, None for what was no tensor.
+        outputs: the action of each output leaf; None for a leaf that is returned as it is.
+        merge: ``"mean"``, ``"sum"``, ``"max"``, or a symmetric function of the two readings.
+        post_hoc: read both strands in eval mode only.
+        example: arguments of the example's shapes and types, for `bake`.
+
+    Attributes:
+        running: calls of the model that are under way.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        inputs: Mapping[str, Sequence[Action | str | None]],
+        outputs: Sequence[Action | None],
+        merge: Merge = "mean",
+        post_hoc: bool = False,
+        example: tuple[tuple[Any, ...], dict[str, Any]] = ((), {}),
+    ) -> None:
+        self.names = tuple(names)
+        self.inputs = {key: tuple(map(_ready, actions)) for key, actions in inputs.items()}
+        self.outputs = tuple(map(_ready, outputs))
+        self.merge, self.post_hoc, self.example = merge, post_hoc, example
+        self.running = 0
+
+    def reads_both(self, module: nn.Module) -> bool:
+        """Whether a call reads both strands, in the mode the model is in."""
+        return not (self.post_hoc and module.training)
+
+    def stack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Both strands of every argument.
+
+        Raises:
+            ConversionError: the call has a tensor the conversion did not see.
+        """
+        stacked = [self._stacked(name, value) for name, value in zip(self._names(len(args)), args, strict=True)]
+        return tuple(stacked), {name: self._stacked(name, value) for name, value in kwargs.items()}
+
+    def _names(self, count: int) -> list[str]:
+        return argument_names(self.names, count)
+
+    def _stacked(self, name: str, value: Any) -> Any:
+        leaves, spec = pytree.tree_flatten(value)
+        mirrors = self.inputs.get(name, ())
+        known = len(leaves) == len(mirrors) and all(
+            m is not None for x, m in zip(leaves, mirrors, strict=True) if _is_tensor(x)
+        )
+        if not known:
+            tensors = sum(map(_is_tensor, leaves))
+            if not tensors:
+                return value
+            raise ConversionError(
+                f"argument {name!r} holds {tensors} tensors, and the model was converted for "
+                f"{sum(m is not None for m in mirrors)}",
+                why="how reverse complement acts on the others is not known",
+                do="call the model as in the example, or convert it with an example that has them all",
+            )
+        both = [_both(leaf, mirror) for leaf, mirror in zip(leaves, mirrors, strict=True)]
+        return pytree.tree_unflatten(both, spec)
+
+    def size(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """Samples of both strands together in a call whose arguments are stacked."""
+        given = [*zip(self._names(len(args)), args, strict=True), *kwargs.items()]
+        for name, value in given:
+            for leaf, mirror in zip(pytree.tree_leaves(value), self.inputs.get(name, ()), strict=False):
+                if isinstance(mirror, Mirror) and isinstance(leaf, Tensor):
+                    return leaf.shape[0]
+        return 0
+
+    def merged(self, output: Any, size: int) -> Any:
+        """The two readings of every output as one.
+
+        Args:
+            output: of the model, for both strands.
+            size: samples of both strands together.
+
+        Raises:
+            ConversionError: the model returned other tensors than it did for the example.
+        """
+        leaves, spec = pytree.tree_flatten(output)
+        if len(leaves) != len(self.outputs):
+            raise ConversionError(
+                f"the model returned {len(leaves)} values, and was converted for {len(self.outputs)}",
+                why="how reverse complement acts on the others is not known",
+                do="convert it with an example for which it returns them all",
+            )
+        joined = [self._one(y, mirror, size) for y, mirror in zip(leaves, self.outputs, strict=True)]
+        return pytree.tree_unflatten(joined, spec)
+
+    def _one(self, y: Any, mirror: Mirror | str | None, size: int) -> Any:
+        if not isinstance(mirror, Mirror) or not isinstance(y, Tensor):
+            return y
+        if y.dim() == 0 or y.shape[0] != size:
+            raise ConversionError(
+                f"the model returned a tensor of shape {tuple(y.shape)} for {size} samples",
+                why="the first axis of an output must be the batch, on which both strands are stacked",
+                do="return one entry per sample",
+            )
+        ours, theirs = y[: size // 2], y[size // 2 :]
+        function = MERGES[self.merge] if isinstance(self.merge, str) else self.merge
+        one = function(ours, mirror(theirs))
+        if not isinstance(one, Tensor) or one.shape != ours.shape:
+            raise ConversionError(
+                f"the merge gave {tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__} "
+                f"for two readings of shape {tuple(ours.shape)}",
+                why="a merged reading takes the place of one strand's",
+                do="return a tensor of the shape of either reading",
+            )
+        return one
+
+
+def argument_names(names: Sequence[str], count: int) -> list[str]:
+    """The names of that many positional arguments; those that a forward gathers go by number."""
+    return [names[i] if i < len(names) else str(i) for i in range(count)]
+
+
+def _is_tensor(x: Any) -> bool:
+    return isinstance(x, Tensor)
+
+
+def _ready(action: Action | str | None) -> Mirror | str | None:
+    return Mirror(action.walk()) if isinstance(action, Action) else action
+
+
+def _both(x: Any, mirror: Mirror | str | None) -> Any:
+    """A tensor and its mirror image, (2N, ...)."""
+    return torch.cat([x, mirror(x)]) if isinstance(mirror, Mirror) and isinstance(x, Tensor) else x
+
+
+# --- attaching ----------------------------------------------------------------------------------
+
+
+class Enter:
+    """The forward pre-hook of a conjoined model."""
+
+    def __init__(self, reading: Conjoined) -> None:
+        self.reading = reading
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        """Stack both strands."""
+        if not self.reading.reads_both(module):
+            return None
+        stacked = self.reading.stack(args, kwargs)
+        self.reading.running += 1
+        return stacked
+
+
+class Leave:
+    """The forward hook of a conjoined model."""
+
+    def __init__(self, reading: Conjoined) -> None:
+        self.reading = reading
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Merge both strands."""
+        if not self.reading.reads_both(module):
+            return None
+        self.reading.running -= 1
+        return self.reading.merged(output, self.reading.size(args, kwargs))
+
+
+def conjoin(model: nn.Module, reading: Conjoined) -> None:
+    """Make a model read both strands, in place; hooks of its own stay, and run inside of ours."""
+    model.register_forward_pre_hook(Enter(reading), with_kwargs=True, prepend=True)
+    model.register_forward_hook(Leave(reading), with_kwargs=True)
+    show_to_compiler(model)
+
+
+def conjoined(model: nn.Module) -> Conjoined | None:
+    """How a model reads both strands, or None where it does not."""
+    return next((h.reading for h in model._forward_pre_hooks.values() if isinstance(h, Enter)), None)
+
+
+def part(model: nn.Module) -> None:
+    """Make a conjoined model read one strand again, in place."""
+    detach(model, Enter, Leave)
+
+
+# --- from a call --------------------------------------------------------------------------------
+
+
+def positional_names(model: nn.Module) -> list[str]:
+    """Names of the parameters of a model's forward that can be given by position."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # a forward without a signature is called by position
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def by_argument(
+    model: nn.Module, example: Example, actions: Sequence[Action | None]
+) -> dict[str, list[Action | str | None]]:
+    """What `Conjoined` does with a call's leaves, by argument.
+
+    Args:
+        model: what is called.
+        example: with what.
+        actions: of each leaf that is stacked, in order; None for the others.
+    """
+    args, kwargs = call_arguments(example)
+    leaves = pytree.tree_leaves((args, kwargs))
+    given = iter(WHOLE if a is None and _is_tensor(x) else a for x, a in zip(leaves, actions, strict=True))
+    named = [*zip(argument_names(positional_names(model), len(args)), args, strict=True), *kwargs.items()]
+    return {name: [next(given) for _ in pytree.tree_leaves(value)] for name, value in named}

@@ -1,0 +1,302 @@
+"""What a model takes and returns when both strands are stacked on its batch axis.
+
+The model is run on a copy, on one strand and on both. Which axes of an output are lengths is asked
+of the trace where there is one, else measured.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.arguments import Example, call_arguments, leaves
+from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
+from ..algebra.specs import Invariant, Spec
+from ..errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, Where, first_line
+from ..graph.export import trace
+from ..graph.trace import Trace
+from ..infer.outputs import AUTO
+from ..infer.walk import Inference, infer
+from ..measure.follow import FIXED, FOLLOWS, UNCLEAR, following
+from ..measure.probe import Probe
+from .mixed import mirrored_positions
+
+
+class Stacking:
+    """How a model's inputs are stacked and its outputs taken apart.
+
+    Args:
+        model: the model; not touched.
+        example: what it is called with.
+        told: lines of words, one per input and one per output, are appended to its two lists.
+
+    Attributes:
+        specs, actions: per input leaf.
+        stacked: the actions of the leaves that are stacked; None for those that are handed over as they are.
+        batch: samples of the example.
+        probe: a copy of the model, with other weights.
+        names: of the output leaves.
+        values: output leaves for one random input.
+        outputs: the actions of those that have an entry per sample; None for the others.
+
+    Raises:
+        ConversionError: a parameter has no shape yet.
+    """
+
+    def __init__(self, model: nn.Module, example: Example, told: tuple[list[str], list[str]]) -> None:
+        self.model, self.example, self.told = model, example, told
+        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+            raise ConversionError(
+                "a parameter has no shape yet",
+                why="lazy layers get their shapes at the first call",
+                do="call the model once before converting it",
+            )
+
+    # --- inputs ---
+
+    def read_inputs(self, inputs: Any, layout: Any) -> None:
+        """Specs and actions of the inputs; what is stacked and what is handed over as it is."""
+        self.specs, self.actions = input_actions(self.example, inputs, layout)
+        self.stacked = list(self.actions)
+        names, values = leaf_names(self.example), leaves(self.example)
+        sizes = set()
+        for name, value, spec, action in zip(names, values, self.specs, self.actions, strict=True):
+            if not isinstance(value, Tensor) or action is None:
+                continue
+            self.told[0].append(f"{name}: {spec}, shape {tuple(value.shape)}, {action}")
+            if not isinstance(spec, Invariant):
+                _require_batch(name, value, action)
+                sizes.add(value.shape[0])
+        if len(sizes) != 1:
+            raise NoRuleError(
+                f"the inputs have {len(sizes)} batch sizes: {sorted(sizes)}" if sizes else "no input is a sequence",
+                why="both strands of every sequence are stacked on the batch axis",
+                do="give sequences of one batch size, each as an input of its own",
+            )
+        (self.batch,) = sizes
+        for i, (value, spec) in enumerate(zip(values, self.specs, strict=True)):
+            if isinstance(spec, Invariant) and (value.dim() == 0 or value.shape[0] != self.batch):
+                self.stacked[i] = None  # one for all samples
+
+    # --- outputs ---
+
+    def read_outputs(self, outputs: Any, post_hoc: bool) -> None:
+        """Run the model on one strand and on both stacked; find the outputs' actions."""
+        try:
+            self.probe = Probe(self.model, self.example, self.specs, self.actions)
+            one = self.probe.outputs(self.probe.inputs(0))
+        except ConversionError:
+            raise
+        except Exception as reason:  # the model may raise anything
+            raise TraceError(
+                "the model does not run on the example",
+                why=first_line(reason),
+                do="pass as `example` exactly what model(...) takes: a tensor, a tuple, or a dict of keyword arguments",
+            ) from reason
+        both = self._stacked_run()
+        self.names = structure_names(one)
+        self.kinds = _kinds(one, both, self.names, self.batch)
+        if not post_hoc:
+            self._same_in_training(one)
+        self.probe.perturb(0)
+        self.values = pytree.tree_leaves(one)
+        self.outputs = self._output_actions(output_specs(outputs, one))
+
+    def _stacked_run(self) -> Any:
+        try:
+            return self.probe.outputs(self._stacked_inputs(0))
+        except Exception as reason:  # the model may raise anything
+            raise _fixed_batch(self.batch, first_line(reason)) from reason
+
+    def _stacked_inputs(self, seed: int) -> list[Any]:
+        drawn = self.probe.inputs(seed)
+        other = self.probe.mirrored(drawn)
+        pairs = zip(drawn, other, self.stacked, strict=True)
+        return [x if a is None or not isinstance(x, Tensor) else torch.cat([x, y]) for x, y, a in pairs]
+
+    def _same_in_training(self, one: Any) -> None:
+        try:
+            trained = self.probe.outputs(self._stacked_inputs(0), training=True)
+        except Exception:  # verification tells what train mode does
+            return
+        if pytree.tree_structure(trained) != pytree.tree_structure(one):
+            raise NoRuleError(
+                "the model returns other outputs in train mode",
+                got=f"{len(pytree.tree_leaves(trained))} in train mode, {len(pytree.tree_leaves(one))} in eval mode",
+                why="each output's readings are merged by what it is in eval mode",
+                do="return the same outputs in both modes, or merge in eval mode only: post_hoc=True",
+            )
+
+    def _output_actions(self, wanted: list[Spec | str]) -> list[Action | None]:
+        found: list[Action | None] = []
+        for i, (value, spec, batched) in enumerate(zip(self.values, wanted, self.kinds, strict=True)):
+            if not batched:
+                found.append(None)
+                continue
+            shape, name = tuple(value.shape), self.names[i]
+            action = self._auto(i, value) if isinstance(spec, str) else _placed(spec, shape, name)
+            profile = any(ax.is_length(t) for t in action.axes)
+            taken = str(spec) if spec != AUTO else ("unstranded profile" if profile else "invariant") + " (auto)"
+            self.told[1].append(f"{name}: {taken}, shape {shape}, {action.walk()}")
+            found.append(action)
+        return found
+
+    def _auto(self, index: int, value: Tensor) -> Action:
+        """What an output is, from the trace where there is one, else measured."""
+        inference = self.inference
+        traced = inference.outputs[index] if inference and index < len(inference.outputs) else None
+        if traced is not None and traced.shape == tuple(value.shape):
+            return _unstranded(traced.walk(), self.names[index])
+        return self._measured_output(index, tuple(value.shape))
+
+    def _measured_output(self, index: int, shape: tuple[int, ...]) -> Action:
+        verdicts = self._verdicts[index]
+        lengths = {x.shape[d] for x, a in self._sequences() for d, t in enumerate(a.axes) if ax.is_length(t)}
+        doubtful = [d for d, v in enumerate(verdicts) if v == UNCLEAR or (v == FIXED and d and shape[d] in lengths)]
+        if doubtful:
+            raise NeedsChoiceError(
+                f"output {self.names[index]} of shape {shape}: is axis {doubtful[0]} a length?",
+                why="the model cannot be traced, and running it does not tell whether this axis follows the sequence",
+                do='say what the output is: outputs="invariant", tracks such as "+-", or Tracks(".", layout="n c l")',
+            )
+        terms = [ax.length(s) if v == FOLLOWS else ax.trivial(s) for s, v in zip(shape, verdicts, strict=True)]
+        return Action((ax.batch(shape[0]), *terms[1:]))
+
+    @cached_property
+    def _verdicts(self) -> list[list[str]]:
+        return following(self.probe, lambda drawn: pytree.tree_leaves(self.probe.outputs(drawn)))
+
+    def _sequences(self) -> list[tuple[Tensor, Action]]:
+        pairs = zip(leaves(self.example), self.actions, strict=True)
+        return [(x, a) for x, a in pairs if isinstance(x, Tensor) and a is not None]
+
+    # --- the trace, where it can be had ---
+
+    @cached_property
+    def traced(self) -> Trace | None:
+        """The eval-mode trace; None where the model cannot be traced."""
+        try:
+            return trace(self.model, self.example)
+        except TraceError:
+            return None
+
+    @cached_property
+    def inference(self) -> Inference | None:
+        """What each tensor of the trace is, as far as the rules know; its problems do not matter here."""
+        if self.traced is None:
+            return None
+        try:
+            return infer([self.traced], self.actions, [AUTO] * len(self.traced.outputs))
+        except Exception:  # a graph that inference cannot take is measured, like one that cannot be had
+            return None
+
+
+# --- facts about inputs and outputs -------------------------------------------------------------
+
+
+def _require_batch(name: str, value: Tensor, action: Action) -> None:
+    role = ax.role(action.axes[0]) if action.axes else None
+    if role is None or role.name != "batch":
+        raise NoRuleError(
+            f"input {name} of shape {tuple(value.shape)} does not have the batch in front",
+            got=str(action),
+            why="both strands are stacked on the first axis, which must be the batch",
+            do="wrap the model in one that takes (N, ...) and moves the axes, or add a batch axis",
+        )
+
+
+def _fixed_batch(batch: int, got: str) -> BreaksSymmetryError:
+    return BreaksSymmetryError(
+        f"the model does not run on {2 * batch} samples, only on the {batch} of the example",
+        got=got,
+        why="both strands are stacked on the batch axis, so the model sees twice the samples",
+        do="write the batch size as x.shape[0] in its forward",
+    )
+
+
+def _kinds(one: Any, both: Any, names: list[str], batch: int) -> list[bool]:
+    """For each output leaf, whether it has an entry per sample; what is no tensor or has no batch is returned as is."""
+    found = []
+    ones, boths = pytree.tree_leaves(one), pytree.tree_leaves(both)
+    if len(ones) != len(boths):
+        raise _fixed_batch(batch, f"{len(ones)} outputs for {batch} samples, {len(boths)} for {2 * batch}")
+    for name, x, y in zip(names, ones, boths, strict=True):
+        if not isinstance(x, Tensor):
+            _require_plain(name, x)
+            found.append(False)
+            continue
+        if x.shape == y.shape and (x.dim() == 0 or x.shape[0] != batch):
+            found.append(False)
+            continue
+        if (x.shape[0], y.shape[0]) != (batch, 2 * batch) or x.shape[1:] != y.shape[1:]:
+            raise _output_without_batch(name, x, y, batch)
+        found.append(True)
+    return found
+
+
+def _output_without_batch(name: str, x: Tensor, y: Tensor, batch: int) -> ConversionError:
+    got = f"output {name} is {tuple(x.shape)} for {batch} samples, {tuple(y.shape)} for {2 * batch}"
+    if x.shape == y.shape:
+        return _fixed_batch(batch, got)
+    return NoRuleError(
+        f"output {name} does not have the batch in front",
+        got=got,
+        why="the two strands' readings are taken apart on the first axis, which must be the batch",
+        do="return tensors of shape (N, ...)",
+    )
+
+
+def _require_plain(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, (bool, int, float, complex, str)):
+        raise NoRuleError(
+            f"output {name} is a {type(value).__name__}",
+            why="the tensors in it are not seen, so their readings could not be merged",
+            do="return tensors, tuples, lists or dicts, or register the class with torch.utils._pytree",
+        )
+
+
+def _placed(spec: Spec, shape: tuple[int, ...], name: str) -> Action:
+    try:
+        return spec.action(shape)
+    except NeedsChoiceError as error:
+        error.where = Where(f"output {name}")
+        raise
+
+
+def _unstranded(action: Action, name: str) -> Action:
+    """A traced output as `"auto"` reads it: lengths reversed, everything else fixed."""
+    unclear = [
+        d for d, t in enumerate(action.axes) if not ax.is_trivial(t) and ax.same(_lengths(t), ax.trivial(t.size))
+    ]
+    if unclear:
+        raise NeedsChoiceError(
+            f"output {name} has an axis {unclear[0]} that reverse complement permutes: {action}",
+            why='"auto" takes outputs for invariant or for unstranded profiles',
+            do='say what it is in outputs=: an alphabet, tracks such as "+-", or Tracks("+-", layout="n l c")',
+        )
+    return Action(tuple(_lengths(t) for t in action.axes))
+
+
+def _lengths(term: ax.Axis) -> ax.Axis:
+    return mirrored_positions(Action((term,))).axes[0]
+
+
+def skeleton(example: Example, stacked: list[Action | None]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of the example's shapes and types, which take no memory; with two samples at least."""
+    spec = pytree.tree_structure(call_arguments(example))
+    values = []
+    for leaf, action in zip(leaves(example), stacked, strict=True):
+        if isinstance(leaf, Tensor):
+            shape = list(leaf.shape)
+            if action is not None:
+                shape[0] = max(2, shape[0])
+            leaf = torch.zeros((), dtype=leaf.dtype).expand(shape)
+        values.append(leaf)
+    args, kwargs = pytree.tree_unflatten(values, spec)
+    return args, kwargs

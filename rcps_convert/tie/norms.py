@@ -1,0 +1,126 @@
+"""Norm layers with running statistics: swapped channels share them.
+
+A parametrization cannot hold running statistics. Where the channels are two swapped halves, a
+``(N, 2C, L)`` tensor is a free view of ``(2N, C, L)``: the stock layer runs on the view, at half its
+width, and both strands share statistics in train and eval mode. Other actions of the channel axis
+run the stock layer, while it gathers statistics, on the batch and its permuted copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from ..algebra import axis as ax
+from ..algebra.axis import Axis
+from .hooks import StrandHook, install, uninstall
+from .ties import Factor, factors
+
+VECTORS = ("weight", "bias", "running_mean", "running_var")
+
+
+class Fold(StrandHook):
+    """Runs a norm layer of half the width on both halves of the channels as on twice the samples."""
+
+    def before(self, module: nn.Module, x: Tensor) -> Tensor:
+        """(N, 2C, ...) seen as (2N, C, ...): a view when x is contiguous."""
+        return x.reshape(x.shape[0] * 2, x.shape[1] // 2, *x.shape[2:])
+
+    def after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """(2N, C, ...) seen as (N, 2C, ...)."""
+        return y.reshape(y.shape[0] // 2, y.shape[1] * 2, *y.shape[2:])
+
+
+class Pool(StrandHook):
+    """Gathers statistics from the batch and its channel-permuted copy.
+
+    Args:
+        table: the permutation of the channels, int64, shape (C,).
+    """
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+
+    def share(self, module: nn.Module) -> None:
+        """Average the kept statistics over the strands, in place."""
+        for name in ("running_mean", "running_var"):
+            value = getattr(module, name, None)
+            if value is not None:
+                with torch.no_grad():
+                    value.copy_((value + value[self.table.to(value.device)]) / 2)
+
+    def _gathers(self, module: nn.Module) -> bool:
+        return module.training or getattr(module, "running_mean", None) is None
+
+    def before(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Both strands while statistics are gathered."""
+        if not self._gathers(module):
+            return x
+        return torch.cat([x, x.index_select(1, self.table.to(x.device))])
+
+    def after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The given strand."""
+        return y[: y.shape[0] // 2] if self._gathers(module) else y
+
+
+def needs_statistics(module: nn.Module) -> bool:
+    """Whether a module's behaviour depends on statistics over the batch, now or kept."""
+    if not isinstance(module, _NormBase):
+        return False
+    is_instance = type(module).__name__.startswith(("Instance", "LazyInstance"))
+    return bool(module.track_running_stats) or not is_instance
+
+
+def folds(channel: Axis) -> bool:
+    """Whether the channels are two swapped halves with nothing else moved."""
+    parts = factors(channel)
+    if not parts or ax.has_sign(channel):
+        return False
+    return parts[0] == Factor(2, True) and not any(f.flipped and f.size > 1 for f in parts[1:])
+
+
+def fold(module: nn.Module, init: str) -> None:
+    """Make a norm layer share everything between the halves of its channels.
+
+    Its parameters, the same `nn.Parameter` objects, and its statistics keep one half.
+
+    Args:
+        module: a norm layer with 2C features, changed in place.
+        init: ``"keep"`` the first half, or ``"project"`` to the mean of both.
+    """
+    _resize(module, lambda v: v.reshape(2, -1).mean(0) if init == "project" else v.reshape(2, -1)[0].clone())
+    install(module, Fold())
+
+
+def unfold(module: nn.Module) -> None:
+    """Undo `fold`: both halves get what they shared."""
+    _resize(module, lambda v: v.repeat(2))
+    uninstall(module)
+
+
+def _resize(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    done: set[int] = set()
+    width = int(module.num_features)  # type: ignore[arg-type]
+    for name in VECTORS:
+        value = getattr(module, name, None)
+        if value is not None and len(value) == width and id(value) not in done:
+            with torch.no_grad():
+                value.set_(change(value.detach()))
+            value.grad = None
+            done.add(id(value))
+    setattr(module, "num_features", len(change(torch.zeros(width))))  # noqa: B010 - nn.Module is typed for tensors
+
+
+def pool(module: nn.Module, channel: Axis) -> None:
+    """Make a norm layer gather statistics from both strands; its parameters are tied elsewhere.
+
+    Args:
+        module: a norm layer, changed in place.
+        channel: the action on its channels.
+    """
+    hook = Pool(ax.indices(channel))
+    hook.share(module)
+    install(module, hook)

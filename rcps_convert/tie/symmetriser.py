@@ -1,0 +1,88 @@
+"""Symmetrisation at a boundary: a submodule runs on its inputs and on their mirror images.
+
+Used for a read-out behind a nonlinearity (conv -> ReLU -> pool -> output), whose filters would
+otherwise be forced to be palindromes, and for what no rule covers: the weights of the submodule stay
+untied, and its two readings, the second mapped back, are averaged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..algebra.action import Mirror
+from ..errors import ConversionError
+from ..geometry import unseen
+from ..graph.opaque import Bundle
+from ..graph.sandbox import fresh_copy
+from .hooks import StrandHook, hook_of, install, uninstall
+from .passage import Passage
+
+
+class BothStrands(StrandHook):
+    """Runs a module on both strands and averages the two readings, the second mapped back.
+
+    Args:
+        passage: how reverse complement acts on its tensors, and whether both strands fit into one batch.
+    """
+
+    def __init__(self, passage: Passage) -> None:
+        self.passage = passage
+        self.given = [None if a is None else Mirror(a) for a in passage.given]
+        self.made = [Mirror(a) for a in passage.made]
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Both strands on the batch axes; where they do not fit there, the arguments as they are."""
+        if not self.passage.stacks:
+            return args, kwargs
+        bundle = Bundle.of((args, kwargs))
+        with unseen():
+            pairs = zip(bundle.tensors, self._mirrored(module, bundle), self.passage.given_batch, strict=True)
+            return bundle.filled([x if dim is None else torch.cat([x, y], dim) for x, y, dim in pairs])
+
+    def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """The mean of the two readings, the second mapped back."""
+        bundle = Bundle.of(output)
+        if self.passage.stacks:
+            batches = [d for d in self.passage.made_batch if d is not None]
+            with unseen():
+                halves = [y.chunk(2, d) for y, d in zip(bundle.tensors, batches, strict=True)]
+        else:
+            given = Bundle.of((args, kwargs))
+            with unseen():
+                again, names = given.filled(self._mirrored(module, given))
+            halves = [*zip(bundle.tensors, Bundle.of(module.forward(*again, **names)).tensors, strict=True)]
+        with unseen():
+            return bundle.filled([(a + back(b)) / 2 for back, (a, b) in zip(self.made, halves, strict=True)])
+
+    def _mirrored(self, module: nn.Module, given: Bundle) -> list[Tensor]:
+        """The tensors a module is given, as the other strand has them."""
+        if len(given.tensors) != len(self.given):
+            raise ConversionError(
+                f"a {type(module).__name__} that runs on both strands is called in another way than at conversion",
+                got=f"{len(given.tensors)} tensors, {len(self.given)} at conversion",
+                why="how reverse complement acts on each of them was found at conversion",
+                do="convert with an example that calls it the way it is used",
+            )
+        return [x if other is None else other(x) for other, x in zip(self.given, given.tensors, strict=True)]
+
+
+def symmetrise(module: nn.Module, passage: Passage) -> None:
+    """Attach `BothStrands` to a module, in place of one it may have."""
+    uninstall(module)
+    install(module, BothStrands(passage))
+
+
+def symmetrised(model: nn.Module) -> list[str]:
+    """The paths of the modules that run on both strands."""
+    return [path for path, module in model.named_modules() if isinstance(hook_of(module), BothStrands)]
+
+
+def unsymmetrised(model: nn.Module) -> nn.Module:
+    """A copy of a model in which no module runs on both strands."""
+    twin = fresh_copy(model)
+    for path in symmetrised(twin):
+        uninstall(twin.get_submodule(path))
+    return twin

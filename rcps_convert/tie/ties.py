@@ -1,0 +1,397 @@
+"""Weight tying: a parametrization that stores one representative per orbit of ``W = rho(W)``.
+
+Where some axis splits into two swapped halves the stored tensor is one half and the full weight is
+``cat([half, act(half)])``: one cheap operation on the weight, none on activations. Other orbits are
+gathered by index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..algebra import axis as ax
+from ..algebra.action import Action, act
+from ..algebra.axis import Axis
+from ..geometry import unseen
+from ..graph.sandbox import keep_copyable, owner
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor of an axis that is either kept or reversed."""
+
+    size: int
+    flipped: bool
+
+
+def factors(term: Axis) -> list[Factor] | None:
+    """An unsigned action as a product of identities and reversals, outermost first; None if it is none."""
+    term = ax.walk(term)
+    if isinstance(term, ax.Leaf):
+        if term.perm is None or term.perm == "reversed":
+            return [Factor(term.size, term.perm is not None)]
+        return _search(term)
+    if isinstance(term, ax.Prod):
+        parts = [factors(f) for f in term.factors if f != ax.SIGN]
+        return None if any(p is None for p in parts) else [f for p in parts for f in p or ()]
+    if isinstance(term, ax.Sum):
+        first = term.parts[0]
+        equal = all(p.size == first.size and ax.same(p, first) for p in term.parts)
+        inner = factors(first) if equal else None
+        return None if inner is None else [Factor(len(term.parts), False), *inner]
+    return None
+
+
+def _search(leaf: ax.Leaf) -> list[Factor] | None:
+    for outer in range(2, leaf.size):
+        if leaf.size % outer:
+            continue
+        try:
+            o, i = ax.factor(leaf, outer, leaf.size // outer)
+        except ax.Mismatch:
+            continue
+        left, right = factors(o), factors(i)
+        if left is not None and right is not None:
+            return left + right
+    return None
+
+
+def _sign(action: Action) -> int | None:
+    """The uniform sign of an action; None if entries differ in sign."""
+    sign = 1
+    for term in map(ax.walk, action.axes):
+        own = term.factors if isinstance(term, ax.Prod) else (term,)
+        sign *= -1 if ax.SIGN in own else 1
+        if any(ax.has_sign(f) for f in own if f != ax.SIGN):
+            return None
+    return sign
+
+
+class RCTie(nn.Module):
+    """Parametrization ``stored -> W`` with ``W = rho(W)`` exactly; subclasses choose what is stored.
+
+    Args:
+        action: rho, known.
+
+    Attributes:
+        full_shape: shape of W.
+        stored_shape: shape of the stored parameter.
+    """
+
+    full_shape: torch.Size
+    stored_shape: torch.Size
+
+    def __init__(self, action: Action) -> None:
+        super().__init__()
+        self.action = action.walk()
+        self.full_shape = torch.Size(action.shape)
+
+    def expand(self, stored: Tensor) -> Tensor:
+        """The full weight."""
+        raise NotImplementedError
+
+    def reduce(self, full: Tensor) -> Tensor:
+        """The representatives of a full weight, taken as they are."""
+        raise NotImplementedError
+
+    def project(self, full: Tensor) -> Tensor:
+        """The nearest tied weight, ``(W + rho W) / 2``."""
+        return (full + act(self.action, full)) / 2
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """The full weight; a tensor that has the full shape already (an untied alias) passes."""
+        if stored.shape != self.stored_shape:
+            return stored
+        with unseen():
+            return self.expand(stored)
+
+    def right_inverse(self, full: Tensor) -> Tensor:
+        """What to store for an assigned weight; the second owner of a shared parameter brings it reduced."""
+        if full.shape == self.stored_shape != self.full_shape:
+            return full
+        return self.reduce(full)
+
+    def extra_repr(self) -> str:
+        """The action in words."""
+        return f"{tuple(self.stored_shape)} -> {tuple(self.full_shape)}, {self.action}"
+
+
+class HalfTie(RCTie):
+    """Stores one of two swapped halves.
+
+    Args:
+        action: rho, with a reversed factor of even size in some axis.
+        dim: that axis.
+        place: position of the factor among the axis's factors.
+    """
+
+    def __init__(self, action: Action, dim: int, place: int) -> None:
+        super().__init__(action)
+        view: list[Factor] = []
+        self.gathers: list[int] = []
+        for d, term in enumerate(action.axes):
+            parts = factors(term)
+            if d == dim:
+                self.at = len(view) + place
+            if parts is None:
+                self.register_buffer(f"index{len(view)}", ax.indices(term), persistent=False)
+                self.gathers.append(len(view))
+                parts = [Factor(term.size, False)]
+            view += parts
+        if self.gathers:
+            self.full_view = [f.size for f in view]
+        else:
+            view, self.at = _merged(view, self.at)
+            self.full_view = [f.size for f in view]
+        self.width = view[self.at].size // 2
+        self.half_view = [self.width if i == self.at else n for i, n in enumerate(self.full_view)]
+        self.flips = [i for i, f in enumerate(view) if f.flipped and self.half_view[i] > 1]
+        self.negative = _sign(action) == -1
+        stored = list(self.full_shape)
+        stored[dim] //= 2
+        self.stored_shape = torch.Size(stored)
+
+    def expand(self, stored: Tensor) -> Tensor:
+        """The half and its mirror image."""
+        half = stored.reshape(self.half_view)
+        other = half.flip(self.flips) if self.flips else half
+        for d in self.gathers:
+            other = other.index_select(d, getattr(self, f"index{d}"))
+        if self.negative:
+            other = -other
+        return torch.cat([half, other], self.at).reshape(self.full_shape)
+
+    def reduce(self, full: Tensor) -> Tensor:
+        """The first half."""
+        return full.reshape(self.full_view).narrow(self.at, 0, self.width).reshape(self.stored_shape).clone()
+
+
+def _merged(view: list[Factor], at: int) -> tuple[list[Factor], int]:
+    """Neighbouring factors of one kind merged, except for the one at `at`; fewer axes are faster."""
+    out: list[Factor] = []
+    place, open_ = 0, False
+    for i, f in enumerate(view):
+        if i == at:
+            place = len(out)
+        if f.size == 1 and i != at:
+            continue
+        if i != at and open_ and out[-1].flipped == f.flipped:
+            out[-1] = Factor(out[-1].size * f.size, f.flipped)
+        else:
+            out.append(f)
+        open_ = i != at
+    return out, place
+
+
+class OrbitTie(RCTie):
+    """Stores one entry per orbit, as a vector; entries that must equal their negative are zero."""
+
+    gather: Tensor
+    kept: Tensor
+    factor: Tensor | None
+
+    def __init__(self, action: Action) -> None:
+        super().__init__(action)
+        numel = self.full_shape.numel()
+        source = act(
+            Action(tuple(_unsigned(t) for t in action.axes)), torch.arange(numel).reshape(self.full_shape)
+        ).flatten()
+        sign = act(action, torch.ones(self.full_shape, dtype=torch.float64)).flatten()
+        first = torch.minimum(torch.arange(numel), source)
+        zero = (source == torch.arange(numel)) & (sign < 0)
+        kept, index = torch.unique(first[~zero], return_inverse=True)
+        gather = torch.zeros(numel, dtype=torch.int64)
+        gather[~zero] = index
+        factor = torch.where(first == torch.arange(numel), torch.ones_like(sign), sign)
+        factor[zero] = 0
+        self.register_buffer("gather", gather, persistent=False)
+        self.register_buffer("kept", kept, persistent=False)
+        self.register_buffer("factor", None if bool((factor == 1).all()) else factor, persistent=False)
+        self.stored_shape = torch.Size([len(kept)])
+
+    def expand(self, stored: Tensor) -> Tensor:
+        """Every entry from the representative of its orbit."""
+        if not stored.numel():  # every entry must be zero; the sum keeps autograd aware of the parameter
+            return stored.sum().expand(self.full_shape)
+        full = stored.index_select(0, self.gather)
+        if self.factor is not None:
+            full = full * self.factor.to(full.dtype)
+        return full.reshape(self.full_shape)
+
+    def reduce(self, full: Tensor) -> Tensor:
+        """The first entry of each orbit."""
+        return full.flatten().index_select(0, self.kept)
+
+
+def _unsigned(term: Axis) -> Axis:
+    return ax.permutation(ax.indices(term).tolist())
+
+
+class MirrorTie(RCTie):
+    """Stores nothing: the weight is the mirror image of another parameter.
+
+    What is stored has no rows, but as many dimensions: initialisers and parameter groups go by these.
+
+    Args:
+        action: how the one is turned into the other.
+        source: the module that holds the other parameter, and its name there.
+    """
+
+    sign: Tensor | None
+
+    def __init__(self, action: Action, source: tuple[nn.Module, str]) -> None:
+        super().__init__(action)
+        self.source = source  # in a tuple: as an attribute of its own the module would become a part of this one
+        self.stored_shape = torch.Size([0, *self.full_shape[1:]])
+        self.flips: list[int] = []
+        self.gathers: list[int] = []
+        for dim, term in enumerate(self.action.axes):
+            if isinstance(term, ax.Leaf) and term.perm == "reversed":
+                self.flips.append(dim)
+            elif not torch.equal(ax.indices(term), torch.arange(term.size)):
+                self.register_buffer(f"index{dim}", ax.indices(term), persistent=False)
+                self.gathers.append(dim)
+        signed = any(ax.has_sign(term) for term in self.action.axes)
+        sign = act(self.action, torch.ones(self.full_shape)) if signed else None
+        self.register_buffer("sign", sign, persistent=False)
+
+    @property
+    def original(self) -> Tensor:
+        """The other parameter, in full."""
+        module, leaf = self.source
+        return getattr(module, leaf)
+
+    def image(self, full: Tensor) -> Tensor:
+        """The mirror image of a full weight."""
+        for dim in self.gathers:
+            full = full.index_select(dim, getattr(self, f"index{dim}"))
+        full = full.flip(self.flips) if self.flips else full
+        return full if self.sign is None else full * self.sign.to(full.dtype)
+
+    def expand(self, stored: Tensor) -> Tensor:
+        """The mirror image of the other parameter; the empty sum keeps autograd aware of this one."""
+        return self.image(self.original) + stored.sum()
+
+    def reduce(self, full: Tensor) -> Tensor:
+        """Nothing."""
+        return full.new_empty(self.stored_shape)
+
+    def project(self, full: Tensor) -> Tensor:
+        """What this weight says the other one should be, averaged with what that one is."""
+        return (full + self.image(self.original)) / 2
+
+
+def make_tie(action: Action) -> RCTie | None:
+    """The parametrization for an action; None when every entry is free."""
+    action = action.walk()
+    if action.is_trivial():
+        return None
+    found = _half(action)
+    return HalfTie(action, *found) if found else OrbitTie(action)
+
+
+def _half(action: Action) -> tuple[int, int] | None:
+    """Axis and place of an even reversed factor: the first axis's outermost first."""
+    if _sign(action) is None:
+        return None
+    choices = [
+        (d, i)
+        for d, term in enumerate(action.axes)
+        for i, f in enumerate(factors(term) or ())
+        if f.flipped and f.size % 2 == 0
+    ]
+    return choices[0] if choices else None
+
+
+# --- attaching and removing ---------------------------------------------------------------------
+
+
+def attach(model: nn.Module, names: Sequence[str], tie: RCTie, init: str) -> None:
+    """Tie a parameter, in all of its places; the `nn.Parameter` object stays the same.
+
+    Args:
+        model: the model, changed in place.
+        names: every name of the parameter; a shared one has several.
+        tie: the parametrization.
+        init: ``"keep"`` the representatives' values, or ``"project"`` to the orbit mean.
+    """
+    module, leaf = owner(model, names[0])
+    parameter = getattr(module, leaf)
+    with torch.no_grad():
+        if init == "project":
+            parameter.copy_(tie.project(parameter))
+        parameter.grad = None
+    _register(model, names, tie.to(parameter.device))
+
+
+def attach_mirror(model: nn.Module, names: Sequence[str], action: Action, original: str, init: str) -> None:
+    """Make a parameter the mirror image of another one; its own `nn.Parameter` object stays, and is empty.
+
+    Args:
+        model: the model, changed in place.
+        names: every name of the parameter.
+        action: how it is made from the other one.
+        original: the other one's name.
+        init: ``"keep"`` the other one's values, or ``"project"`` both to their mean.
+    """
+    module, leaf = owner(model, names[0])
+    parameter = getattr(module, leaf)
+    tie = MirrorTie(action, owner(model, original)).to(parameter.device)
+    with torch.no_grad():
+        if init == "project":
+            tie.original.copy_(tie.image(tie.project(parameter)))
+        parameter.grad = None
+    _register(model, names, tie)
+
+
+def _register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
+    for name in names:
+        module, leaf = owner(model, name)
+        order = next((c.plain_order for _, c in _chains(module)), list(module._parameters))
+        parametrize.register_parametrization(module, leaf, tie, unsafe=True)
+        module.parametrizations[leaf].plain_order = order  # type: ignore[union-attr,index]
+        keep_copyable(module)
+
+
+def ties(model: nn.Module) -> list[tuple[nn.Module, str, str, RCTie]]:
+    """Every tied parameter of a model: its module, its name there, its full name, its tie."""
+    found = []
+    for path, module in model.named_modules():
+        for leaf, chain in _chains(module):
+            tie = next(p for p in chain if isinstance(p, RCTie))
+            found.append((module, leaf, f"{path}.{leaf}" if path else leaf, tie))
+    return found
+
+
+def mirrored(model: nn.Module) -> dict[str, tuple[str, MirrorTie]]:
+    """For each parameter that has a mirror image: the image's name, and its tie."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    return {
+        ".".join(filter(None, (paths[id(tie.source[0])], tie.source[1]))): (name, tie)
+        for _, _, name, tie in ties(model)
+        if isinstance(tie, MirrorTie)
+    }
+
+
+def _chains(module: nn.Module) -> list[tuple[str, Any]]:
+    """The parametrized parameters of a module that carry a tie."""
+    if not parametrize.is_parametrized(module):
+        return []
+    chains = module.parametrizations.items()  # type: ignore[union-attr,operator]
+    return [(leaf, chain) for leaf, chain in chains if any(isinstance(p, RCTie) for p in chain)]
+
+
+def remove(module: nn.Module, leaf: str) -> None:
+    """Untie a parameter: the same `nn.Parameter` object holds the full weight, in its old place."""
+    order = dict(_chains(module))[leaf].plain_order
+    parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+    keep_copyable(module)
+    here = module._parameters
+    ordered = [n for n in order if n in here] + [n for n in here if n not in order]
+    module._parameters = {n: here[n] for n in ordered}
