@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .algebra.action import Mirror
+from .algebra.action import ActionMap
 from .algebra.specs import OneHot
 
 
@@ -133,7 +133,7 @@ class RCPSInput(RCPS):
         super().__init__(
             size, out_kernels, kernel_size, padding, bias=bias, stride=stride, dilation=dilation, groups=groups
         )
-        self.mirror = Mirror(OneHot(alphabet, layout="n c l").action((1, size, 2)))
+        self.mirror = ActionMap(OneHot(alphabet, layout="n c l").action((1, size, 2)))
 
     def forward(self, dna: Tensor) -> Tensor:
         """Both strands convolved, (N, 2 out_kernels, L')."""

@@ -16,14 +16,14 @@ from rcps_convert import (
     ConversionError,
     NeedsChoiceError,
     TraceError,
+    bake,
     check_equivariance,
     convert_model,
     plan_conversion,
 )
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
-from rcps_convert.convert import bake
-from rcps_convert.graph.opaque import Bundle, Call
+from rcps_convert.graph.closed_modules import Bundle, ModuleCall
 from rcps_convert.measure.study import Undecided, study
 
 TOLERANCE = 1e-10
@@ -515,7 +515,7 @@ def studied(module: nn.Module, action: Action = LENGTHS) -> tuple[int | None, se
     calls = []
     for _ in range(2):
         x = torch.rand(action.shape, dtype=torch.float64)
-        calls.append(Call(Bundle.of(((x,), {})), Bundle.of(module(x))))
+        calls.append(ModuleCall(Bundle.of(((x,), {})), Bundle.of(module(x))))
     found = study(module, calls, [action], {})
     return found.made_batch[0], set(found.lengths[0]), found.stacks
 

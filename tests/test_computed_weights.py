@@ -17,11 +17,11 @@ from rcps_convert import (
     BreaksSymmetryError,
     ConversionError,
     NoRuleError,
+    bake,
     check_equivariance,
     convert_model,
     plan_conversion,
 )
-from rcps_convert.convert import bake
 
 TOLERANCE = 1e-10
 """Relative error in float64."""

@@ -22,13 +22,13 @@ from rcps_convert import (
     TraceError,
     Tracks,
     VerificationError,
+    bake,
     check_equivariance,
     convert_model,
     load_plain_state_dict,
     plan_conversion,
     unwrap,
 )
-from rcps_convert.convert import bake
 from rcps_convert.convert.state import is_converted
 
 TOLERANCE = 1e-10

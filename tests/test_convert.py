@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from rcps_convert import (
     ConversionError,
     Tracks,
+    bake,
     check_equivariance,
     convert_model,
     load_plain_state_dict,
@@ -22,7 +23,6 @@ from rcps_convert import (
 )
 from rcps_convert.algebra.arguments import leaves, with_leaves
 from rcps_convert.algebra.nesting import input_actions, output_specs
-from rcps_convert.convert import bake
 from rcps_convert.graph.sandbox import call
 from rcps_convert.measure.probe import Probe
 from rcps_convert.measure.report import candidate_actions

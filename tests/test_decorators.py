@@ -19,6 +19,7 @@ from rcps_convert import (
     ConversionError,
     Tokens,
     VerificationError,
+    bake,
     check_equivariance,
     convert_model,
     load_plain_state_dict,
@@ -29,7 +30,6 @@ from rcps_convert import (
 )
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
-from rcps_convert.convert import bake
 from rcps_convert.rules.registry import RULES, refuse
 from rcps_convert.tie.ties import ties
 

@@ -10,8 +10,7 @@ from models import BassetLike
 from processes import run_in_two
 from torch import Tensor, nn
 
-from rcps_convert import check_equivariance, convert_model, plan_conversion
-from rcps_convert.convert import bake
+from rcps_convert import bake, check_equivariance, convert_model, plan_conversion
 
 EXAMPLE = torch.zeros(2, 4, 144)
 

@@ -16,8 +16,7 @@ from geometry_steps import STEPS, Does, Holder, random_stack
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rcps_convert import convert_model, plan_conversion
-from rcps_convert.convert import bake
+from rcps_convert import bake, convert_model, plan_conversion
 from rcps_convert.errors import BreaksSymmetryError
 from rcps_convert.geometry import Anchored, Recorder, UnplannedCallError, unanchor
 from rcps_convert.graph.sandbox import fresh_copy

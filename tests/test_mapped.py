@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rcps_convert import check_equivariance, plan_conversion
 from rcps_convert.graph.export import trace
 from rcps_convert.graph.run import interpret
-from rcps_convert.graph.vmap import Mapped
+from rcps_convert.graph.vmap import VmapCall
 
 
 class Vmapped(nn.Module):
@@ -28,7 +28,7 @@ class Vmapped(nn.Module):
 def test_a_nested_vmap_is_one_node_and_computes_the_same() -> None:
     model, x = Vmapped().double(), torch.randn(2, 4, 20, dtype=torch.float64)
     found = trace(model, x)
-    mapped = [n for n in found.nodes if isinstance(n.op, Mapped)]
+    mapped = [n for n in found.nodes if isinstance(n.op, VmapCall)]
     assert [str(n.op).partition("(")[0] for n in mapped] == ["vmap"]
     (y,) = interpret(found, {n: s.value for n, s in found.sources.items()})
     torch.testing.assert_close(y, model(x))
@@ -43,7 +43,7 @@ def test_converts_exactly() -> None:
 
 def test_a_failure_inside_leaves_no_hidden_dimension() -> None:
     found = trace(Vmapped(), torch.randn(2, 4, 20))
-    (node,) = [n for n in found.nodes if isinstance(n.op, Mapped)]
+    (node,) = [n for n in found.nodes if isinstance(n.op, VmapCall)]
     with pytest.raises((RuntimeError, IndexError, ValueError)):
         node.op(torch.zeros(2))
     assert torch.randn(3).shape == (3,)

@@ -23,6 +23,7 @@ from rcps_convert import (
     ConversionError,
     NeedsChoiceError,
     TraceError,
+    bake,
     check_equivariance,
     convert_model,
     load_plain_state_dict,
@@ -32,7 +33,6 @@ from rcps_convert import (
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action, act
 from rcps_convert.algebra.arguments import leaves, with_leaves
-from rcps_convert.convert import bake
 from rcps_convert.graph.sandbox import call
 from rcps_convert.strands.mixed import mirrored_positions, mixed_layers
 

@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rcps_convert import check_equivariance, convert_model, plan_conversion
+from rcps_convert import bake, check_equivariance, convert_model, plan_conversion
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
-from rcps_convert.convert import bake
 from rcps_convert.tie.hooks import hook_of
-from rcps_convert.tie.norms import Fold, Pool, fold, folds, pool, unfold
+from rcps_convert.tie.norms import FoldedNorm, PooledNorm, fold, folds, pool, unfold
 from rcps_convert.tie.ties import attach, make_tie
 
 CHANNELS = {"halves": ax.regular(8), "odd": ax.regular(7), "two blocks": ax.total([ax.regular(4), ax.regular(2)])}
@@ -80,7 +79,7 @@ def test_equivariant_after_training(layer: str, kind: str) -> None:
 
 
 def test_halves_are_a_view_without_copy() -> None:
-    hook, x = Fold(), torch.randn(4, 8, 11)
+    hook, x = FoldedNorm(), torch.randn(4, 8, 11)
     seen = hook.before(nn.BatchNorm1d(4), x)
     assert seen.shape == (8, 4, 11)
     assert seen.data_ptr() == x.data_ptr()
@@ -93,7 +92,7 @@ def test_fold_and_unfold_keep_the_parameter_objects() -> None:
     fold(bn, "keep")
     assert bn.weight is weight
     assert weight.shape == (4,)
-    assert isinstance(hook_of(bn), Fold)
+    assert isinstance(hook_of(bn), FoldedNorm)
     unfold(bn)
     assert bn.weight is weight
     assert (weight.shape, bn.running_mean.shape, bn.num_features, hook_of(bn)) == ((8,), (8,), 8, None)
@@ -125,7 +124,7 @@ def test_norm_over_flattened_channels_and_positions(norm: nn.Module) -> None:
     assert not plan.problems
     assert [n.folds for n in plan.norms] == [False]
     converted = plan.apply(Flat(norm))
-    assert isinstance(hook_of(converted.norm), Pool)
+    assert isinstance(hook_of(converted.norm), PooledNorm)
     assert check_equivariance(converted, torch.zeros(3, 4, 20), tolerance=1e-10)
 
 
@@ -152,5 +151,5 @@ def test_sync_batch_norm_runs_the_same_way() -> None:
     )
     synced = nn.SyncBatchNorm.convert_sync_batchnorm(model).eval()
     converted = convert_model(synced, torch.zeros(3, 4, 20), verify=False)
-    assert isinstance(hook_of(converted[1]), Fold)
+    assert isinstance(hook_of(converted[1]), FoldedNorm)
     assert check_equivariance(converted.eval(), torch.zeros(3, 4, 20), tolerance=1e-10)

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from rcps_convert import ConversionPlan, check_equivariance, plan_conversion
-from rcps_convert.convert import bake
+from rcps_convert import ConversionPlan, bake, check_equivariance, plan_conversion
 
 TOLERANCE = 1e-10
 

@@ -11,8 +11,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from random_models import Plan, Random, plans
 
-from rcps_convert import VerificationError, check_equivariance, plan_conversion
-from rcps_convert.convert import bake
+from rcps_convert import VerificationError, bake, check_equivariance, plan_conversion
 
 TOLERANCE = 1e-10
 EACH = 200

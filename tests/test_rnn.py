@@ -20,12 +20,12 @@ from rcps_convert import (
     ConversionError,
     NoRuleError,
     TraceError,
+    bake,
     check_equivariance,
     convert_model,
     load_plain_state_dict,
     plan_conversion,
 )
-from rcps_convert.convert import bake
 from rcps_convert.tie.ties import MirrorTie, mirrored, ties
 
 TOLERANCE = 1e-10

@@ -14,7 +14,7 @@ from rcps_convert.algebra.action import Action
 from rcps_convert.graph.export import trace
 from rcps_convert.graph.sandbox import fresh_copy
 from rcps_convert.graph.trace import Source
-from rcps_convert.infer.stretch_law import Law
+from rcps_convert.infer.stretch_law import StretchLaw
 from rcps_convert.rules.registry import Const
 
 TOLERANCE = 1e-10
@@ -155,12 +155,12 @@ class Swap(nn.Module):
         return torch.cat([h[-2], h[-1]], -1)
 
 
-def law(model: nn.Module, *given: Action, constants: tuple[Tensor, ...] = ()) -> Law:
+def law(model: nn.Module, *given: Action, constants: tuple[Tensor, ...] = ()) -> StretchLaw:
     values = tuple(torch.randn(a.shape) for a in given)
     traced = trace(fresh_copy(model), (*values, *constants))
     known: list[Action | Const] = [*given, *(Const(c) for c in constants)]
     names = [n for n, s in traced.sources.items() if isinstance(s, Source)]
-    return Law(
+    return StretchLaw(
         traced.nodes, traced.nodes[-1:], dict(zip(names, known, strict=True)), dict.fromkeys(names, torch.float32)
     )
 

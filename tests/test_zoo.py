@@ -8,8 +8,7 @@ import pytest
 import torch
 from models import FAMILIES, ZOO, Family
 
-from rcps_convert import check_equivariance, plan_conversion
-from rcps_convert.convert import bake
+from rcps_convert import bake, check_equivariance, plan_conversion
 
 TOLERANCE = 1e-10
 """Relative error in float64."""

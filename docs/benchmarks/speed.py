@@ -23,8 +23,7 @@ import torch.nn.functional as F
 from models import Basset, BPNet
 from torch import Tensor, nn
 
-from rcps_convert import convert_model
-from rcps_convert.convert import bake
+from rcps_convert import bake, convert_model
 
 Loss = Callable[[Any], Tensor]
 

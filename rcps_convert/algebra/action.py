@@ -51,7 +51,7 @@ class Action:
         return text + (f" of ids ({ax.describe(self.value)})" if self.value else "")
 
 
-class Mirror:
+class ActionMap:
     """A known action made ready to be applied: a forward pass can run it, and be traced through it.
 
     Args:
@@ -106,7 +106,7 @@ def act(action: Action, x: Tensor) -> Tensor:
     Raises:
         ValueError: an axis has another size than its action, or is not known yet.
     """
-    return Mirror(action)(x)
+    return ActionMap(action)(x)
 
 
 # --- specs ------------------------------------------------------------------------------------

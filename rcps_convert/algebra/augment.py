@@ -10,8 +10,8 @@ from torch.utils import _pytree as pytree
 
 from ..errors import NeedsChoiceError
 from . import axis as ax
-from .action import Action, Mirror
-from .nesting import spread
+from .action import Action, ActionMap
+from .nesting import lay_over
 from .specs import Invariant, Spec, read_spec
 
 
@@ -68,8 +68,8 @@ class ReverseComplementAugment:
 
 def _mirrored(structure: Any, given: Any, layout: Any, chosen: Tensor, what: str) -> Any:
     leaves, nesting = pytree.tree_flatten(structure)
-    specs = [read_spec(s) for s in spread(given, structure, what)]
-    layouts = [layout] * len(leaves) if isinstance(layout, str) else spread(layout, structure, "layout")
+    specs = [read_spec(s) for s in lay_over(given, structure, what)]
+    layouts = [layout] * len(leaves) if isinstance(layout, str) else lay_over(layout, structure, "layout")
     changed = [
         _one(leaf, spec, how, chosen, what) if isinstance(leaf, Tensor) else leaf
         for leaf, spec, how in zip(leaves, specs, layouts, strict=True)
@@ -88,7 +88,7 @@ def _one(x: Tensor, spec: Spec, layout: str, chosen: Tensor, what: str) -> Tenso
             do="give a batch whose tensors have shape (N, ...)",
         )
     keep = chosen.to(x.device).view(-1, *[1] * (x.dim() - 1))
-    return torch.where(keep, Mirror(action)(x), x)
+    return torch.where(keep, ActionMap(action)(x), x)
 
 
 def _batched(action: Action) -> bool:

@@ -24,9 +24,9 @@ def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec
     values, names = leaves(example), leaf_names(example)
     specs = [
         read_spec(s) if isinstance(v, Tensor) else None
-        for v, s in zip(values, _spread(inputs, example, "inputs"), strict=True)
+        for v, s in zip(values, _per_leaf(inputs, example, "inputs"), strict=True)
     ]
-    layouts = ["auto"] * len(values) if layout == "auto" else _spread(layout, example, "layout")
+    layouts = ["auto"] * len(values) if layout == "auto" else _per_leaf(layout, example, "layout")
     actions: list[Action | None] = []
     for value, spec, how, name in zip(values, specs, layouts, names, strict=True):
         try:
@@ -53,17 +53,17 @@ def _name(path: Any) -> str:
     return ".".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path)
 
 
-def _spread(given: Any, example: Example, what: str) -> list[Any]:
+def _per_leaf(given: Any, example: Example, what: str) -> list[Any]:
     """One entry per leaf of the call."""
     args, kwargs = call_arguments(example)
     if isinstance(example, (Mapping, tuple, list)):
         structure: Any = kwargs if isinstance(example, Mapping) else args
     else:
         structure = args[0]
-    return spread(given, structure, what)
+    return lay_over(given, structure, what)
 
 
-def spread(given: Any, structure: Any, what: str) -> list[Any]:
+def lay_over(given: Any, structure: Any, what: str) -> list[Any]:
     """Specs laid over a nested structure: one entry per leaf, by position or by key.
 
     Raises:
@@ -80,9 +80,9 @@ def spread(given: Any, structure: Any, what: str) -> list[Any]:
             )
         return [given] * len(values)
     if isinstance(given, Mapping) and isinstance(structure, Mapping) and set(given) == set(structure):
-        return [s for key in structure for s in spread(given[key], structure[key], what)]
+        return [s for key in structure for s in lay_over(given[key], structure[key], what)]
     if isinstance(given, (tuple, list)) and isinstance(structure, (tuple, list)) and len(given) == len(structure):
-        return [s for g, part in zip(given, structure, strict=True) for s in spread(g, part, what)]
+        return [s for g, part in zip(given, structure, strict=True) for s in lay_over(g, part, what)]
     if not isinstance(structure, (Tensor, Mapping, tuple, list)):
         return [given]
     raise NeedsChoiceError(
@@ -112,4 +112,4 @@ def output_specs(outputs: Any, structure: Any) -> list[Spec | str]:
     """
     if outputs == "auto":
         return ["auto"] * len(pytree.tree_leaves(structure))
-    return [s if s == "auto" else read_spec(s) for s in spread(outputs, structure, "outputs")]
+    return [s if s == "auto" else read_spec(s) for s in lay_over(outputs, structure, "outputs")]

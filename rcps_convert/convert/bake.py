@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ..graph.sandbox import fresh_copy, own_classes
 from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers
-from ..strands.unwrapped import _graph
+from ..strands.unwrapped import bake_graph
 from ..tie.hooks import hook_of, uninstall
 from ..tie.length_guard import unguard
-from ..tie.norms import Fold, Pool, unfold
+from ..tie.norms import FoldedNorm, PooledNorm, unfold
 from ..tie.ties import mirrored, remove, ties
 
 
@@ -40,7 +40,7 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     """
     reading = conjoined(model)
     if reading is not None and mixed_layers(model):
-        return _graph(model, reading, in_place)
+        return bake_graph(model, reading, in_place)
     target = model if in_place else fresh_copy(model)
     own_classes(target)
     unguard(target)
@@ -49,9 +49,9 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
             remove(module, leaf)
     for module in target.modules():
         hook = hook_of(module)
-        if isinstance(hook, Fold):
+        if isinstance(hook, FoldedNorm):
             unfold(module)
-        elif isinstance(hook, Pool):
+        elif isinstance(hook, PooledNorm):
             uninstall(module)
     return target
 
@@ -80,7 +80,7 @@ def load_plain_state_dict(model: nn.Module, state_dict: Mapping[str, Any], *, in
     expected = bake(model).state_dict()
     _check_keys(type(model).__name__, expected, state_dict)
     tied, images = {name: tie for _, _, name, tie in ties(model)}, mirrored(model)
-    folded = {path for path, m in model.named_modules() if isinstance(hook_of(m), Fold)}
+    folded = {path for path, m in model.named_modules() if isinstance(hook_of(m), FoldedNorm)}
     own = model.state_dict()
     with torch.no_grad():
         for key, value in state_dict.items():
@@ -110,7 +110,7 @@ def _load_both_strands(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
 def _share_statistics(model: nn.Module) -> None:
     for module in model.modules():
         hook = hook_of(module)
-        if isinstance(hook, Pool):
+        if isinstance(hook, PooledNorm):
             hook.share(module)
 
 

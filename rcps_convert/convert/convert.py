@@ -11,9 +11,9 @@ from ..errors import ConversionError
 from ..graph.sandbox import undisturbed_rng
 from ..strands.conjoined import MERGES, Merge
 from ..strands.layers_to_mix import Filter
+from .both_strands_plan import plan_both_strands
 from .plan import ConversionPlan, looks_trained, refuse_converted
-from .strands_plan import plan_strands
-from .tied_planner import _Planner
+from .tied_plan import TiedPlanner
 
 
 def convert_model(
@@ -123,7 +123,7 @@ def plan_conversion(
     refuse_converted(model)
     _check_settings(strategy, merge, post_hoc, mix, init, on_unsupported, symmetrise_buffers)
     if strategy != "tied":
-        return plan_strands(
+        return plan_both_strands(
             model,
             example,
             inputs=inputs,
@@ -138,7 +138,7 @@ def plan_conversion(
     plan = ConversionPlan(type(model).__name__, init=init, trained=looks_trained(model))
     try:
         with undisturbed_rng():
-            planner = _Planner(model, example, plan, verify)
+            planner = TiedPlanner(model, example, plan, verify)
             planner.run(inputs, outputs, layout, symmetrise_buffers, on_unsupported == "both_strands")
     except ConversionError as problem:
         plan.problems.extend(problem.problems)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConversionError
-from ..infer.cuts import Leaf
+from ..infer.cuts import Declaration
 from .convert import plan_conversion
 
 C = TypeVar("C", bound=type[nn.Module])
@@ -63,7 +63,7 @@ def rc_leaf(action: str | Callable[..., Any]) -> Callable[[M], M]:
         is_class = isinstance(module, type) and issubclass(module, nn.Module)
         if not is_class and not isinstance(module, nn.Module):
             raise TypeError(f"rc_leaf declares modules; for an operator use rule (got {module!r})")
-        module._rc_leaf = Leaf(action)  # type: ignore[union-attr,assignment,attr-defined]
+        module._rc_leaf = Declaration(action)  # type: ignore[union-attr,assignment,attr-defined]
         return module
 
     return declare

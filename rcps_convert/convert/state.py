@@ -7,11 +7,11 @@ from torch import nn
 from ..strands.conjoined import conjoined
 from ..strands.mixed import Cross
 from ..tie.hooks import hook_of
-from ..tie.norms import Fold, Pool
+from ..tie.norms import FoldedNorm, PooledNorm
 from ..tie.ties import ties
 
 
 def is_converted(model: nn.Module) -> bool:
     """Whether a model carries ties or shared statistics, or reads both strands."""
-    held = any(isinstance(hook_of(m), (Fold, Pool, Cross)) or conjoined(m) for m in model.modules())
+    held = any(isinstance(hook_of(m), (FoldedNorm, PooledNorm, Cross)) or conjoined(m) for m in model.modules())
     return bool(ties(model)) or held

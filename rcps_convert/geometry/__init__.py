@@ -7,9 +7,9 @@ from .frames import UnplannedCallError as UnplannedCallError
 from .frames import anchor as anchor
 from .frames import unanchor as unanchor
 from .frames import unseen as unseen
-from .readings import Reading as Reading
+from .readings import CallAxes as CallAxes
+from .readings import EdgeFunction as EdgeFunction
 from .readings import Settings as Settings
-from .readings import Site as Site
 from .readings import choose as choose
 from .recorder import MARK as MARK
 from .recorder import CallNames as CallNames

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import BreaksSymmetryError, Where
-from .readings import Site
-from .table import READINGS
+from .readings import CallAxes
+from .table import EDGE_FUNCTIONS
 
 unseen = torch._C.DisableTorchFunction
 """Context in which calls are not caught: for this package's own arithmetic on weights and activations."""
@@ -42,7 +42,7 @@ class Entry:
 
     function: str
     pattern: tuple[int | None, ...]
-    site: Site | None
+    site: CallAxes | None
     fixed: tuple[int, ...] = ()
 
     def fits(self, function: str, shape: torch.Size, *, loosely: bool = False) -> bool:
@@ -69,7 +69,7 @@ class Table:
     free: bool = False
     strict: bool = False
 
-    def find(self, seen: list[str], function: str, shape: torch.Size) -> tuple[Site | None, bool]:
+    def find(self, seen: list[str], function: str, shape: torch.Size) -> tuple[CallAxes | None, bool]:
         """What is known of a call, and whether that depends on its place among the calls.
 
         Args:
@@ -121,14 +121,14 @@ class Table:
         )
 
 
-def _mean_of(sites: Iterable[Site | None]) -> Site | None:
+def _mean_of(sites: Iterable[CallAxes | None]) -> CallAxes | None:
     """Of calls that differ in their channels only, the mean of both readings serves all."""
     known = [s for s in sites if s is not None]
     if not known or len(known) < len(list(sites)):
         return None
     lengths = {(s.reads, s.makes) for s in known}
     reads, makes = known[0].reads, known[0].makes
-    return Site(reads, makes, ids=any(s.ids for s in known)) if len(lengths) == 1 else None
+    return CallAxes(reads, makes, ids=any(s.ids for s in known)) if len(lengths) == 1 else None
 
 
 class Frame(TorchFunctionMode):
@@ -143,20 +143,20 @@ class Frame(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call; those of the table with both readings where the edges are not read alike."""
         kwargs = kwargs or {}
-        reading = READINGS.get(func)
-        if reading is None:
+        edge_function = EDGE_FUNCTIONS.get(func)
+        if edge_function is None:
             return func(*args, **kwargs)
         with unseen():  # the modules around this one do not see its calls
-            settings = reading.bind(args, kwargs)
+            settings = edge_function.bind(args, kwargs)
             x = settings["input"]
-            if self.table.free or not isinstance(x, Tensor) or _is_mapped() or reading.indifferent(settings):
+            if self.table.free or not isinstance(x, Tensor) or is_in_transform() or edge_function.indifferent(settings):
                 return func(*args, **kwargs)
-            site, placed = self.table.find(self.seen, reading.name, x.shape)
-            self.seen.append(reading.name)
+            site, placed = self.table.find(self.seen, edge_function.name, x.shape)
+            self.seen.append(edge_function.name)
             self.placed = self.placed or placed
-            if site is None or reading.aligned(settings, site):
+            if site is None or edge_function.aligned(settings, site):
                 return func(*args, **kwargs)
-            return reading.both(settings, site)
+            return edge_function.both(settings, site)
 
     def finish(self) -> None:
         """Check that the calls were the traced ones, where that is needed.
@@ -247,6 +247,6 @@ def unanchor(model: nn.Module) -> None:
                 module.forward = own.before
 
 
-def _is_mapped() -> bool:
+def is_in_transform() -> bool:
     """Whether ``torch.vmap`` runs: inference takes the whole of it as one operator, whose law was tested as it is."""
     return not torch.compiler.is_dynamo_compiling() and torch._C._functorch.maybe_current_level() is not None

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BreaksSymmetryError
-from .readings import Reading, Settings, Site, Sliding, Window, choose, spread
+from .readings import CallAxes, EdgeFunction, Settings, Sliding, Window, choose, setting_per_axis
 
 
-class Pool(Sliding):
+class Pooling(Sliding):
     """Max, average and power-average pools."""
 
     def __init__(self, function: Any, rank: int, names: str, **defaults: Any) -> None:
@@ -24,14 +24,14 @@ class Pool(Sliding):
         """As in the function's name."""
         return self._rank
 
-    def right(self, s: Settings, site: Site) -> Tensor:
+    def right(self, s: Settings, site: CallAxes) -> Tensor:
         """Without padding a crop; with it the padding is made outside of the pool where that is the same."""
         if s.get("return_indices"):
             _refuse_indices()
         filler = self._filler(s)
         if s.get("ceil_mode") or filler is None:
             return super().right(s, site)
-        x, pads = s["input"], spread(s.get("padding", 0), self._rank)
+        x, pads = s["input"], setting_per_axis(s.get("padding", 0), self._rank)
         if not any(pads):
             for w in self.windows(s, site):
                 x = x.narrow(w.dim, w.shift, x.shape[w.dim] - w.shift)
@@ -64,7 +64,7 @@ class Windows(Sliding):
         """Not used: the axis is an argument."""
         return 1
 
-    def windows(self, s: Settings, site: Site) -> list[Window]:
+    def windows(self, s: Settings, site: CallAxes) -> list[Window]:
         """The one window, if its axis is a length."""
         x = s["input"]
         dim = s["dimension"] % x.dim()
@@ -74,7 +74,7 @@ class Windows(Sliding):
         """A step of 1 leaves no remainder."""
         return bool(s["step"] == 1)
 
-    def right(self, s: Settings, site: Site) -> Tensor:
+    def right(self, s: Settings, site: CallAxes) -> Tensor:
         """The windows of a crop."""
         (w,), x = self.windows(s, site), s["input"]
         return self.call(s, input=x.narrow(w.dim, w.shift, w.size - w.shift))  # type: ignore[no-any-return]
@@ -89,10 +89,10 @@ class Patches(Sliding):
         """Planes."""
         return 2
 
-    def right(self, s: Settings, site: Site) -> Tensor:
+    def right(self, s: Settings, site: CallAxes) -> Tensor:
         """The patches of a crop, padded outside of the function."""
         x = s["input"]
-        sides = [[p, p] for p in spread(s["padding"], 2)]
+        sides = [[p, p] for p in setting_per_axis(s["padding"], 2)]
         for w in self.windows(s, site):
             sides[w.dim - (x.dim() - 2)][0] -= w.shift
         return self.call(s, input=F.pad(x, [*sides[1], *sides[0]]), padding=0)  # type: ignore[no-any-return]
@@ -121,12 +121,12 @@ class Convolution(Sliding):
         if s["padding"] == "valid":
             return 0, 0
         if s["padding"] == "same":
-            dilation = spread(s["dilation"], rank)
+            dilation = setting_per_axis(s["dilation"], rank)
             whole = dilation[i] * (s["weight"].shape[2 + i] - 1)
             return whole // 2, whole - whole // 2
         return super().pads(s, i, rank, extent)
 
-    def both(self, s: Settings, site: Site) -> Tensor:
+    def both(self, s: Settings, site: CallAxes) -> Tensor:
         """The re-anchored convolution."""
         windows = self.windows(s, site)
         if all(w.stride == 1 for w in windows):
@@ -140,7 +140,7 @@ class Convolution(Sliding):
         first, second = parts
         return torch.cat([self.call(first), self._shifted(second, windows)], site.channel or 0)
 
-    def _one_pass(self, s: Settings, windows: list[Window], site: Site) -> Tensor:
+    def _one_pass(self, s: Settings, windows: list[Window], site: CallAxes) -> Tensor:
         """Wide padding gives every window of both readings; each channel takes its own."""
         x, rank = s["input"], self.rank(s)
         pads = [max(self.pads(s, i, rank, 1)) for i in range(rank)]
@@ -157,7 +157,7 @@ class Convolution(Sliding):
     def _more_taps(self, s: Settings, windows: list[Window]) -> list[int] | None:
         """Zeros to add to the kernel along each axis; None where they do not fit its dilation, or are too many."""
         rank = self.rank(s)
-        dilation, found = spread(s["dilation"], rank), [0] * rank
+        dilation, found = setting_per_axis(s["dilation"], rank), [0] * rank
         for w in windows:
             i = w.dim - (s["input"].dim() - rank)
             if w.shift % dilation[i] or w.shift // dilation[i] > s["weight"].shape[2 + i]:
@@ -165,11 +165,11 @@ class Convolution(Sliding):
             found[i] = w.shift // dilation[i]
         return found
 
-    def _longer_kernels(self, s: Settings, taps: list[int], site: Site) -> Tensor:
+    def _longer_kernels(self, s: Settings, taps: list[int], site: CallAxes) -> Tensor:
         """The kernels of each reading, chosen filter by filter; of a fixed one their mean."""
         after = F.pad(s["weight"], [n for t in reversed(taps) for n in (0, t)])
         before = F.pad(s["weight"], [n for t in reversed(taps) for n in (t, 0)])
-        filters = Site((), (), None if site.channel is None else 0, site.table)
+        filters = CallAxes((), (), None if site.channel is None else 0, site.table)
         return self.call(s, weight=choose(after, before, filters))  # type: ignore[no-any-return]
 
     def _shifted(self, s: Settings, windows: list[Window]) -> Tensor:
@@ -209,26 +209,26 @@ class Transposed(Convolution):
 
     def indifferent(self, s: Settings) -> bool:
         """No extra positions."""
-        return not any(spread(s["output_padding"], self.rank(s)))
+        return not any(setting_per_axis(s["output_padding"], self.rank(s)))
 
-    def aligned(self, s: Settings, site: Site) -> bool:
+    def aligned(self, s: Settings, site: CallAxes) -> bool:
         """No extra positions along lengths."""
         rank = self.rank(s)
-        extra = spread(s["output_padding"], rank)
+        extra = setting_per_axis(s["output_padding"], rank)
         return not any(extra[i] for i in range(rank) if s["input"].dim() - rank + i in site.reads)
 
-    def concerns(self, s: Settings, site: Site) -> bool:
+    def concerns(self, s: Settings, site: CallAxes) -> bool:
         """Extra positions along lengths."""
         return not self.aligned(s, site)
 
-    def both(self, s: Settings, site: Site) -> Tensor:
+    def both(self, s: Settings, site: CallAxes) -> Tensor:
         """Each half of the filters for its edge."""
         parts = self._halves(s) if site.halves else None
         if parts is None:
             return choose(self.call(s), self.right(s, site), site)
         return torch.cat([self.call(parts[0]), self.right(parts[1], site)], site.channel or 0)
 
-    def right(self, s: Settings, site: Site) -> Tensor:
+    def right(self, s: Settings, site: CallAxes) -> Tensor:
         """The mirror image of what the mirrored kernel makes of the mirror image."""
         x, rank = s["input"], self.rank(s)
         taps = [d - x.dim() + rank + 2 for d in site.reads]
@@ -250,7 +250,7 @@ class Transposed(Convolution):
         return found[0], found[1]
 
 
-class Padding(Reading):
+class Padding(EdgeFunction):
     """``F.pad`` and its kin."""
 
     def indifferent(self, s: Settings) -> bool:
@@ -258,20 +258,20 @@ class Padding(Reading):
         pad = s["pad"]
         return all(pad[2 * i] == pad[2 * i + 1] for i in range(len(pad) // 2))
 
-    def _lengths(self, s: Settings, site: Site) -> list[int]:
+    def _lengths(self, s: Settings, site: CallAxes) -> list[int]:
         """Places in the list of pads that belong to lengths."""
         last = s["input"].dim() - 1
         return [2 * i for i in range(len(s["pad"]) // 2) if last - i in site.reads]
 
-    def aligned(self, s: Settings, site: Site) -> bool:
+    def aligned(self, s: Settings, site: CallAxes) -> bool:
         """Both ends of lengths alike."""
         return all(s["pad"][i] == s["pad"][i + 1] for i in self._lengths(s, site))
 
-    def concerns(self, s: Settings, site: Site) -> bool:
+    def concerns(self, s: Settings, site: CallAxes) -> bool:
         """Sides of a length that differ."""
         return not self.aligned(s, site)
 
-    def right(self, s: Settings, site: Site) -> Tensor:
+    def right(self, s: Settings, site: CallAxes) -> Tensor:
         """The sides exchanged."""
         pad = list(s["pad"])
         for i in self._lengths(s, site):
@@ -279,7 +279,7 @@ class Padding(Reading):
         return self.call(s, pad=pad)  # type: ignore[no-any-return]
 
 
-class Narrow(Reading):
+class Narrow(EdgeFunction):
     """``narrow``: a block of one axis."""
 
     def _bounds(self, s: Settings) -> tuple[int, int, int]:
@@ -289,26 +289,26 @@ class Narrow(Reading):
         start = s["start"] if s["start"] >= 0 else s["start"] + x.shape[dim]
         return dim, start, x.shape[dim] - start - s["length"]
 
-    def aligned(self, s: Settings, site: Site) -> bool:
+    def aligned(self, s: Settings, site: CallAxes) -> bool:
         """Both ends dropped alike."""
         dim, left, right = self._bounds(s)
         return dim not in site.reads or left == right
 
-    def concerns(self, s: Settings, site: Site) -> bool:
+    def concerns(self, s: Settings, site: CallAxes) -> bool:
         """Narrowing a length."""
         return s["dim"] % s["input"].dim() in site.reads
 
-    def apart(self, s: Settings, site: Site) -> int:
+    def apart(self, s: Settings, site: CallAxes) -> int:
         """The difference between what is dropped on either side."""
         dim, left, right = self._bounds(s)
         return abs(left - right) if dim in site.reads else 0
 
-    def right(self, s: Settings, site: Site) -> Tensor:
+    def right(self, s: Settings, site: CallAxes) -> Tensor:
         """The mirrored block."""
         return self.call(s, start=self._bounds(s)[2])  # type: ignore[no-any-return]
 
 
-class Indexing(Reading):
+class Indexing(EdgeFunction):
     """``x[...]`` with slices, numbers and positions."""
 
     keeps_axes = False
@@ -332,7 +332,7 @@ class Indexing(Reading):
             all(_is_plain(i) for i in _as_tuple(s["index"]))
         )
 
-    def aligned(self, s: Settings, site: Site) -> bool:
+    def aligned(self, s: Settings, site: CallAxes) -> bool:
         """Slices of lengths drop both ends alike; a number is the middle.
 
         Raises:
@@ -341,19 +341,19 @@ class Indexing(Reading):
         index = _as_tuple(s["index"])
         return all(_alike(index[place], s["input"].shape[dim]) for place, dim in self._lengths(s, site))
 
-    def _lengths(self, s: Settings, site: Site) -> list[tuple[int, int]]:
+    def _lengths(self, s: Settings, site: CallAxes) -> list[tuple[int, int]]:
         return [(place, dim) for place, dim in self._entries(s) if dim in site.reads]
 
     def by_list(self, s: Settings) -> bool:
         """Whether some index is a list or a tensor."""
         return not all(_is_plain(i) or isinstance(i, int) for i in _as_tuple(s["index"]))
 
-    def concerns(self, s: Settings, site: Site) -> bool:
+    def concerns(self, s: Settings, site: CallAxes) -> bool:
         """Leaving out positions of a length."""
         index = _as_tuple(s["index"])
         return any(index[place] != slice(None) for place, _ in self._lengths(s, site))
 
-    def apart(self, s: Settings, site: Site) -> int:
+    def apart(self, s: Settings, site: CallAxes) -> int:
         """The largest difference between what is dropped on either side of a length."""
         index, found = _as_tuple(s["index"]), [0]
         for place, dim in self._lengths(s, site):
@@ -363,7 +363,7 @@ class Indexing(Reading):
                 found.append(abs(2 * start + (count - 1) * step + 1 - size))
         return max(found)
 
-    def right(self, s: Settings, site: Site) -> Tensor:
+    def right(self, s: Settings, site: CallAxes) -> Tensor:
         """The mirrored slices."""
         index = list(_as_tuple(s["index"]))
         for place, dim in self._lengths(s, site):
@@ -421,10 +421,10 @@ def _mirrored(i: Any, size: int) -> Any:
     return slice(size - 1 - (start + (count - 1) * step), size - start, step)
 
 
-class Cutting(Reading):
+class Cutting(EdgeFunction):
     """``split``, ``chunk``, ``unbind`` and their kin: pieces of a length are exchanged by reverse complement."""
 
-    def aligned(self, s: Settings, site: Site) -> bool:
+    def aligned(self, s: Settings, site: CallAxes) -> bool:
         """A single piece, or an axis that is no length.
 
         Raises:
@@ -439,7 +439,7 @@ class Cutting(Reading):
             )
         return True
 
-    def concerns(self, s: Settings, site: Site) -> bool:
+    def concerns(self, s: Settings, site: CallAxes) -> bool:
         """Cutting along a length."""
         return s["dim"] % s["input"].dim() in site.reads
 
@@ -459,18 +459,18 @@ class Taking(Cutting):
         return isinstance(index, Tensor) or 2 * (index % s["input"].shape[dim]) == s["input"].shape[dim] - 1
 
 
-class Resampling(Reading):
+class Resampling(EdgeFunction):
     """``F.interpolate``."""
 
     def indifferent(self, s: Settings) -> bool:
         """Windows of areas are their own mirror image."""
         return s["mode"] == "area" or s["align_corners"] is True
 
-    def concerns(self, s: Settings, site: Site) -> bool:
+    def concerns(self, s: Settings, site: CallAxes) -> bool:
         """Resampling a length."""
         return any(dim > 1 for dim in site.reads)
 
-    def aligned(self, s: Settings, site: Site) -> bool:
+    def aligned(self, s: Settings, site: CallAxes) -> bool:
         """A grid that is its own mirror image: a whole ratio for nearest, a whole size for the others."""
         x = s["input"]
         rank = x.dim() - 2

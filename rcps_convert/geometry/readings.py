@@ -20,7 +20,7 @@ Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Site:
+class CallAxes:
     """What is known of a call: which axes are lengths, and which channels take which reading.
 
     Attributes:
@@ -51,7 +51,7 @@ class Site:
         return "of two swapped channels one reads from the left edge, the other from the right"
 
 
-def choose(left: Tensor, right: Tensor, site: Site) -> Tensor:
+def choose(left: Tensor, right: Tensor, site: CallAxes) -> Tensor:
     """Each channel from its reading: the first of a swapped pair from the left edge, a fixed one the mean.
 
     Raises:
@@ -76,7 +76,7 @@ def choose(left: Tensor, right: Tensor, site: Site) -> Tensor:
     return torch.where(swapped, torch.where(first, left, right), mean)
 
 
-class Reading:
+class EdgeFunction:
     """How one function reads the edges of a length; subclasses know its arithmetic.
 
     Args:
@@ -113,24 +113,24 @@ class Reading:
         """Whether positions are taken by a list, whose symmetry is known for the traced length only."""
         return False
 
-    def concerns(self, s: Settings, site: Site) -> bool:
+    def concerns(self, s: Settings, site: CallAxes) -> bool:
         """Whether the call may read the edges of these lengths differently, at this or another length."""
         raise NotImplementedError
 
-    def aligned(self, s: Settings, site: Site) -> bool:
+    def aligned(self, s: Settings, site: CallAxes) -> bool:
         """Whether the call reads both edges of these lengths alike."""
         raise NotImplementedError
 
-    def apart(self, s: Settings, site: Site) -> int:
+    def apart(self, s: Settings, site: CallAxes) -> int:
         """How many positions the two readings of a crop lie apart; 0 for windows, which are at most a stride apart."""
         return 0
 
-    def right(self, s: Settings, site: Site) -> Tensor:
+    def right(self, s: Settings, site: CallAxes) -> Tensor:
         """The reading that starts at the right edge: the mirror image of what is read from the mirror image."""
         flipped: Tensor = self.call(s, input=s["input"].flip(site.reads))
         return flipped.flip(site.makes)
 
-    def both(self, s: Settings, site: Site) -> Tensor:
+    def both(self, s: Settings, site: CallAxes) -> Tensor:
         """The re-anchored call."""
         x, c = s["input"], site.channel
         if not (site.halves and self.keeps_axes):
@@ -140,7 +140,7 @@ class Reading:
         return torch.cat([self.call({**s, "input": first}), self.right({**s, "input": second}, site)], c)
 
 
-def spread(value: Any, rank: int) -> list[int]:
+def setting_per_axis(value: Any, rank: int) -> list[int]:
     """A setting per axis, from one number or a sequence."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     return values * rank if len(values) == 1 else values
@@ -171,16 +171,16 @@ class Window:
         self.shift = rest + self.left - self.right
 
 
-class Sliding(Reading):
+class Sliding(EdgeFunction):
     """Windows that slide along the last axes: pools, patches, convolutions."""
 
-    def windows(self, s: Settings, site: Site) -> list[Window]:
+    def windows(self, s: Settings, site: CallAxes) -> list[Window]:
         """The windows along lengths."""
         x = s["input"]
         rank = self.rank(s)
-        kernel = spread(self.kernel(s), rank)
-        stride = spread(s["stride"], rank) if s.get("stride") not in (None, (), []) else kernel
-        dilation = spread(s.get("dilation", 1), rank)
+        kernel = setting_per_axis(self.kernel(s), rank)
+        stride = setting_per_axis(s["stride"], rank) if s.get("stride") not in (None, (), []) else kernel
+        dilation = setting_per_axis(s.get("dilation", 1), rank)
         found = []
         for i in range(rank):
             dim = x.dim() - rank + i
@@ -200,7 +200,7 @@ class Sliding(Reading):
 
     def pads(self, s: Settings, i: int, rank: int, extent: int) -> tuple[int, int]:
         """Entries padded on the left and right of axis i."""
-        p = spread(s.get("padding", 0), rank)[i]
+        p = setting_per_axis(s.get("padding", 0), rank)[i]
         return p, p
 
     def indifferent(self, s: Settings) -> bool:
@@ -210,12 +210,12 @@ class Sliding(Reading):
         if stride in (None, (), []):
             stride = self.kernel(s)
         alike = all(left == right for left, right in (self.pads(s, i, rank, 1) for i in range(rank)))
-        return alike and all(n == 1 for n in spread(stride, rank))
+        return alike and all(n == 1 for n in setting_per_axis(stride, rank))
 
-    def concerns(self, s: Settings, site: Site) -> bool:
+    def concerns(self, s: Settings, site: CallAxes) -> bool:
         """Windows that may leave a remainder."""
         return any(w.stride > 1 or w.shift for w in self.windows(s, site))
 
-    def aligned(self, s: Settings, site: Site) -> bool:
+    def aligned(self, s: Settings, site: CallAxes) -> bool:
         """The windows end at the right edge."""
         return all(w.shift == 0 for w in self.windows(s, site))

@@ -13,9 +13,9 @@ import torch._dynamo
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .frames import _is_mapped
-from .readings import Reading, Settings
-from .table import READINGS
+from .frames import is_in_transform
+from .readings import EdgeFunction, Settings
+from .table import EDGE_FUNCTIONS
 
 
 class Recorder(TorchFunctionMode):
@@ -27,23 +27,23 @@ class Recorder(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[Reading, Settings]] = []
+        self.calls: list[tuple[EdgeFunction, Settings]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call; one of the table with its nodes marked."""
         kwargs = kwargs or {}
-        reading = READINGS.get(func)
-        if reading is None:
+        edge_function = EDGE_FUNCTIONS.get(func)
+        if edge_function is None:
             return func(*args, **kwargs)
-        settings = reading.bind(args, kwargs)
+        settings = edge_function.bind(args, kwargs)
         x = settings["input"]
-        if not isinstance(x, Tensor) or _is_mapped() or reading.indifferent(settings):
+        if not isinstance(x, Tensor) or is_in_transform() or edge_function.indifferent(settings):
             return func(*args, **kwargs)
         number = len(self.calls)
-        self.calls.append((reading, settings))
+        self.calls.append((edge_function, settings))
         with _marked(number, "given"):
             x = torch.ops.aten.alias.default(x)
-        args, kwargs = ((x, *args[1:]), kwargs) if args else (args, {**kwargs, reading.names[0]: x})
+        args, kwargs = ((x, *args[1:]), kwargs) if args else (args, {**kwargs, edge_function.names[0]: x})
         with _marked(number, "inside"):
             result = func(*args, **kwargs)
         if not isinstance(result, Tensor) or _is_recomputed(sys._getframe(1)):
@@ -65,9 +65,9 @@ class CallNames(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call and note its name."""
-        reading = READINGS.get(func)
-        if reading is not None and not reading.indifferent(reading.bind(args, kwargs or {})):
-            self.names.append(reading.name)
+        edge_function = EDGE_FUNCTIONS.get(func)
+        if edge_function is not None and not edge_function.indifferent(edge_function.bind(args, kwargs or {})):
+            self.names.append(edge_function.name)
         return func(*args, **(kwargs or {}))
 
 

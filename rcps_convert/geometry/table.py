@@ -16,28 +16,28 @@ from .functions import (
     Narrow,
     Padding,
     Patches,
-    Pool,
+    Pooling,
     Resampling,
     Taking,
     Transposed,
     Windows,
 )
-from .readings import Reading
+from .readings import EdgeFunction
 
-READINGS: dict[Any, Reading] = {}
+EDGE_FUNCTIONS: dict[Any, EdgeFunction] = {}
 """Readings by function."""
 
 
-def _add(reading: Reading, *others: Callable[..., Any]) -> None:
-    for function in (reading.function, *others):
-        READINGS[function] = reading
+def _add(edge_function: EdgeFunction, *others: Callable[..., Any]) -> None:
+    for function in (edge_function.function, *others):
+        EDGE_FUNCTIONS[function] = edge_function
 
 
 _MAX = "input kernel_size stride padding dilation ceil_mode"
 for _rank in (1, 2, 3):
     _settings = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
-    _add(Pool(getattr(F, f"max_pool{_rank}d"), _rank, f"{_MAX} return_indices", **_settings, return_indices=False))
-    _indices = Pool(
+    _add(Pooling(getattr(F, f"max_pool{_rank}d"), _rank, f"{_MAX} return_indices", **_settings, return_indices=False))
+    _indices = Pooling(
         getattr(F, f"max_pool{_rank}d_with_indices"),
         _rank,
         f"{_MAX} return_indices",
@@ -45,7 +45,7 @@ for _rank in (1, 2, 3):
     )
     _indices.name = f"max_pool{_rank}d"
     _add(_indices)
-    _add(Pool(getattr(torch, f"max_pool{_rank}d"), _rank, _MAX, **{**_settings, "stride": ()}))
+    _add(Pooling(getattr(torch, f"max_pool{_rank}d"), _rank, _MAX, **{**_settings, "stride": ()}))
     _add(
         Convolution(
             getattr(torch, f"conv{_rank}d"),
@@ -65,9 +65,9 @@ for _rank in (1, 2, 3):
     if _rank > 1:
         _average["divisor_override"] = None
         _names += " divisor_override"
-    _add(Pool(getattr(F, f"avg_pool{_rank}d"), _rank, _names, **_average))
+    _add(Pooling(getattr(F, f"avg_pool{_rank}d"), _rank, _names, **_average))
     _add(
-        Pool(
+        Pooling(
             getattr(F, f"lp_pool{_rank}d"),
             _rank,
             "input norm_type kernel_size stride ceil_mode",

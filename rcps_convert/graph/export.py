@@ -16,10 +16,9 @@ from torch.overrides import TorchFunctionMode
 from ..algebra.arguments import Example, call_arguments
 from ..errors import TraceError, Where
 from ..geometry import Recorder, unanchor
-from .opaque import Call as ModuleCall
-from .opaque import opaque, recording, watching
+from .closed_modules import ModuleCall, closed, recording, watching
 from .precision import WIDER
-from .program import _TORCH, _read, _source_line
+from .program import TORCH_FOLDER, read_program, source_line
 from .sandbox import call, fresh_copy, mode, quiet, undisturbed_rng
 from .trace import Trace
 
@@ -31,7 +30,7 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
         model: any module ``torch.export`` understands.
         example: what the model is called with.
         training: trace the train-mode forward.
-        cuts: paths of modules that are not looked into; each call of one is a single node, `OPAQUE`.
+        cuts: paths of modules that are not looked into; each call of one is a single node, `CLOSED`.
 
     Raises:
         TraceError: the model cannot be run or exported; repeats torch's reason and names the innermost
@@ -43,11 +42,11 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
     with undisturbed_rng(), mode(twin, training), quiet():
         try:
             calls = _record(model, example, training, cuts) if cuts else {}
-            with opaque(twin, calls), torch.fx.traceback.preserve_node_meta(), Recorder() as recorder:
+            with closed(twin, calls), torch.fx.traceback.preserve_node_meta(), Recorder() as recorder:
                 program = torch.export.export(twin, args, kwargs, strict=False)
         except Exception as reason:  # torch.export raises anything, the model's own errors included
             raise _trace_error(model, example, training, cuts, reason) from reason
-    return _read(program, twin, example, calls, recorder)
+    return read_program(program, twin, example, calls, recorder)
 
 
 def _record(
@@ -66,7 +65,7 @@ def _failing_module(model: nn.Module, example: Example, training: bool, cuts: Co
     args, kwargs = call_arguments(example)
     with mode(twin, training), watching(twin) as raised:
         try:
-            with opaque(twin, _record(model, example, training, cuts) if cuts else {}):
+            with closed(twin, _record(model, example, training, cuts) if cuts else {}):
                 torch.export.export(twin, args, kwargs, strict=False)
         except Exception:  # the same as before; only its place is wanted
             return raised[0] if raised else ""
@@ -90,7 +89,7 @@ def _trace_error(
             do="pass as `example` exactly what model(...) takes: a tensor, a tuple, or a dict of keyword arguments",
         )
     path = _failing_module(model, example, training, cuts)
-    source = _source_line(str(reason)) or _forward_line(reason)
+    source = source_line(str(reason)) or _forward_line(reason)
     where = Where(path, source) if source or path else None
     if "_pack_padded_sequence" in calls.names:
         return TraceError(
@@ -128,8 +127,8 @@ class _Calls(TorchFunctionMode):
 def _forward_line(reason: Exception) -> str | None:
     """Where in the user's code an exception arose while torch was running it."""
     frames = [(f.filename, f.lineno) for f in traceback.extract_tb(reason.__traceback__)]
-    inside = next((i for i, (name, _) in enumerate(frames) if name.startswith(_TORCH)), len(frames))
-    return _source_line("\n".join(f'File "{name}", line {line}' for name, line in frames[inside:]))
+    inside = next((i for i, (name, _) in enumerate(frames) if name.startswith(TORCH_FOLDER)), len(frames))
+    return source_line("\n".join(f'File "{name}", line {line}' for name, line in frames[inside:]))
 
 
 # --- reading an exported program ---------------------------------------------------------------

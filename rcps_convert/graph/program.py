@@ -17,24 +17,24 @@ from torch.utils import _pytree as pytree
 from ..algebra.arguments import Example, call_arguments
 from ..errors import Where
 from ..geometry import MARK, Recorder
-from .opaque import Call as ModuleCall
+from .closed_modules import ModuleCall
 from .sandbox import aliases
-from .trace import Call, Node, Ref, Source, Trace
-from .vmap import Mapped, grouped
-from .writes import _written
+from .trace import EdgeCall, Node, Ref, Source, Trace
+from .vmap import VmapCall, grouped
+from .writes import written_results
 
 WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "wrap")
 """Higher-order operators that only run a nested graph; it is inlined."""
 
-_TORCH = os.path.dirname(torch.__file__)
+TORCH_FOLDER = os.path.dirname(torch.__file__)
 
 _HERE = os.path.dirname(__file__)
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
-def _read(
-    program: Any, model: nn.Module, example: Example, opaque: Mapping[tuple[str, int], ModuleCall], recorder: Recorder
+def read_program(
+    program: Any, model: nn.Module, example: Example, closed: Mapping[tuple[str, int], ModuleCall], recorder: Recorder
 ) -> Trace:
     sources = dict(_sources(program, model, example))
     flattened = _Flattened()
@@ -44,10 +44,10 @@ def _read(
         for out, spec in zip(outputs, program.graph_signature.output_specs, strict=True)
         if spec.kind.name == "USER_OUTPUT"
     ]
-    written = _written(flattened.nodes, sources)
+    written = written_results(flattened.nodes, sources)
     calls = tuple(flattened.calls(recorder))
     names = _first_names(model)
-    return Trace(flattened.nodes, sources, kept, program.call_spec.out_spec, written, opaque, names, calls)
+    return Trace(flattened.nodes, sources, kept, program.call_spec.out_spec, written, closed, names, calls)
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:
@@ -84,7 +84,7 @@ class _Flattened:
     def run(self, module: GraphModule, env: dict[str, Any], prefix: str) -> list[Any]:
         """Append the nodes of one graph; `env` maps its placeholders; returns its outputs."""
         for node in grouped(list(module.graph.nodes)):
-            if isinstance(node, Mapped):
+            if isinstance(node, VmapCall):
                 self._mapped(node, env, prefix)
             elif node.op == "output":
                 return list(pytree.tree_leaves(self._arguments(node.args, env)))
@@ -113,7 +113,7 @@ class _Flattened:
         self.nodes.append(Node(name, node.target, args, kwargs, where, scope, node.meta.get("val")))
         return Ref(name)
 
-    def _mapped(self, call: Mapped, env: dict[str, Any], prefix: str) -> None:
+    def _mapped(self, call: VmapCall, env: dict[str, Any], prefix: str) -> None:
         """A whole vmap as one node, and one more for each of several results."""
         where, scope = _where(next(c for c in call.calls if c.meta.get("nn_module_stack") or c is call.calls[-1]))
         name = prefix + call.calls[0].name
@@ -127,13 +127,13 @@ class _Flattened:
             self.nodes.append(Node(at.node or "", operator.getitem, (whole, i), {}, at, scope, values[i]))
             env[r.name] = Ref(prefix + r.name)
 
-    def calls(self, recorder: Recorder) -> Iterator[Call]:
+    def calls(self, recorder: Recorder) -> Iterator[EdgeCall]:
         """The calls whose marks are in the graph."""
         for number, marks in sorted(self.marks.items()):
             if number in self.places and isinstance(marks.get("given", [None])[0], Ref):
                 made = next(iter(marks.get("made", ())), None)
                 nodes = tuple(marks.get("nodes", ()))
-                yield Call(*recorder.calls[number], marks["given"][0], made, nodes, *self.places[number])
+                yield EdgeCall(*recorder.calls[number], marks["given"][0], made, nodes, *self.places[number])
 
     def _inline(self, node: FxNode, args: tuple[Any, ...], prefix: str) -> list[Any]:
         at = next(i for i, a in enumerate(args) if isinstance(a, GraphModule))
@@ -149,12 +149,12 @@ def _where(node: FxNode) -> tuple[Where, tuple[tuple[str, str], ...]]:
     stack = node.meta.get("nn_module_stack") or {}
     scope = tuple((path, str(call_id)) for call_id, (path, _) in stack.items())
     path = scope[-1][0] if scope else ""
-    return Where(path, _source_line(node.meta.get("stack_trace"))), scope
+    return Where(path, source_line(node.meta.get("stack_trace"))), scope
 
 
-def _source_line(stack: str | None) -> str | None:
+def source_line(stack: str | None) -> str | None:
     """The innermost frame outside torch and this package."""
-    frames = [(f, n) for f, n in _FRAME.findall(stack or "") if not f.startswith((_TORCH, _HERE))]
+    frames = [(f, n) for f, n in _FRAME.findall(stack or "") if not f.startswith((TORCH_FOLDER, _HERE))]
     if not frames:
         return None
     file, number = frames[-1]

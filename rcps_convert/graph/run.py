@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from .opaque import OPAQUE
+from .closed_modules import CLOSED
 from .trace import Node, Ref, Trace
 
 
@@ -38,7 +38,7 @@ def interpret(
 
     for node in trace_.nodes:
         args, kwargs = pytree.tree_map(fill, (node.args, node.kwargs))
-        if node.op is OPAQUE:
+        if node.op is CLOSED:
             env[node.name] = _run_module(trace_, model, *args)
         else:
             env[node.name] = run(node, args, kwargs) if run else node.op(*args, **kwargs)
@@ -49,5 +49,5 @@ def interpret(
 
 def _run_module(trace_: Trace, model: nn.Module | None, tensors: list[Any], path: str, number: int) -> list[Any]:
     assert model is not None
-    args, kwargs = trace_.opaque[path, number].given.filled(tensors)
+    args, kwargs = trace_.closed[path, number].given.filled(tensors)
     return [v for v in pytree.tree_leaves(model.get_submodule(path)(*args, **kwargs)) if isinstance(v, torch.Tensor)]

@@ -9,8 +9,8 @@ from typing import Any
 from torch.utils import _pytree as pytree
 
 from ..errors import Where
-from ..geometry import Reading, Settings
-from .opaque import Call as ModuleCall
+from ..geometry import EdgeFunction, Settings
+from .closed_modules import ModuleCall
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Call:
+class EdgeCall:
     """A call of a function that may read one edge of a length and not the other (`geometry`).
 
     Attributes:
-        reading: how that function reads edges.
+        edge_function: how that function reads edges.
         settings: its arguments by name.
         given: the tensor it reads.
         made: its result; None if that is no single tensor.
@@ -64,7 +64,7 @@ class Call:
         where, scope: as of a node.
     """
 
-    reading: Reading
+    edge_function: EdgeFunction
     settings: Settings
     given: Ref
     made: Ref | None
@@ -98,7 +98,7 @@ class Trace:
         outputs: references to the output leaves; a leaf that is no tensor stands as it is.
         out_spec: the outputs' nesting.
         written: names of created tensors that an in-place operator later fills with computed values.
-        opaque: calls of the modules that were not looked into, by path and number.
+        closed: calls of the modules that were not looked into, by path and number.
         first_name: each name of a parameter with its first name.
         calls: calls of functions that may read one edge only, in order.
     """
@@ -108,6 +108,6 @@ class Trace:
     outputs: list[Any]
     out_spec: Any
     written: frozenset[str] = field(default_factory=frozenset)
-    opaque: Mapping[tuple[str, int], ModuleCall] = field(default_factory=dict)
+    closed: Mapping[tuple[str, int], ModuleCall] = field(default_factory=dict)
     first_name: Mapping[str, str] = field(default_factory=dict)
-    calls: tuple[Call, ...] = ()
+    calls: tuple[EdgeCall, ...] = ()

@@ -15,7 +15,7 @@ from torch.fx import Node as FxNode
 ENTER, LEAVE, SETUP = "_vmap_increment_nesting", "_vmap_decrement_nesting", "lazy_load_decompositions"
 
 
-class Mapped:
+class VmapCall:
     """The calls of one ``vmap``, nested ones included; called with what they read from outside.
 
     Args:
@@ -50,7 +50,7 @@ class Mapped:
         return f"vmap({', '.join(inner)})"
 
 
-def grouped(nodes: list[FxNode]) -> Iterator[FxNode | Mapped]:
+def grouped(nodes: list[FxNode]) -> Iterator[FxNode | VmapCall]:
     """The nodes of a graph, with the calls of each ``vmap`` as one."""
     inside: list[FxNode] = []
     depth = 0
@@ -62,7 +62,7 @@ def grouped(nodes: list[FxNode]) -> Iterator[FxNode | Mapped]:
             yield node
         if inside and not depth:
             own = set(inside)
-            yield Mapped(inside, [n for n in inside if any(user not in own for user in n.users)])
+            yield VmapCall(inside, [n for n in inside if any(user not in own for user in n.users)])
             inside = []
 
 

@@ -47,7 +47,7 @@ def storage_roots(nodes: list[Node]) -> dict[str, str]:
     return roots
 
 
-def _written(nodes: list[Node], sources: dict[str, Source]) -> frozenset[str]:
+def written_results(nodes: list[Node], sources: dict[str, Source]) -> frozenset[str]:
     """Created tensors that an in-place operator fills with values computed from the inputs."""
     computed = {name for name, s in sources.items() if s.kind in ("input", "parameter")}
     roots, by_name = storage_roots(nodes), {n.name: n for n in nodes}

@@ -12,8 +12,8 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from ..errors import Where
-from ..geometry import Entry, Site, Table
-from ..graph.trace import Call, Trace
+from ..geometry import CallAxes, Entry, Table
+from ..graph.trace import EdgeCall, Trace
 from ..rules.registry import Const
 from .walk import Inference
 
@@ -27,7 +27,7 @@ class AnchoredCall:
         function: its name.
         arithmetic: per length, how the operator's windows fit, in words.
         aligned: both edges are read alike at the example's length.
-        site: which channels take which reading.
+        site: which channels take which edge_function.
         notes: what the user should know of it.
     """
 
@@ -35,7 +35,7 @@ class AnchoredCall:
     function: str
     arithmetic: tuple[str, ...]
     aligned: bool
-    site: Site
+    site: CallAxes
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ def plan_calls(
             as_it_is = any(n in tested[number] for n in call.nodes)
             entry = entry_of(call, {} if as_it_is else env)
             runs.setdefault(path, {}).setdefault((number, frame), []).append(entry)
-            if entry.site is not None and call.reading.concerns(call.settings, entry.site):
+            if entry.site is not None and call.edge_function.concerns(call.settings, entry.site):
                 matters = True
                 rows += _rows(trace, call, entry.site, inference.anchors[number])
     if not matters:
@@ -82,37 +82,37 @@ def plan_calls(
     return tables, list(dict.fromkeys(rows))
 
 
-def _rows(trace: Trace, call: Call, site: Site, anchors: dict[str, list[Any]]) -> list[AnchoredCall]:
+def _rows(trace: Trace, call: EdgeCall, site: CallAxes, anchors: dict[str, list[Any]]) -> list[AnchoredCall]:
     found = [a for name in call.nodes for a in anchors.get(name, ())]
     if not found:
         return []
     words = tuple(dict.fromkeys(a.words for a in found))
     aligned = all(a.aligned for a in found)
     notes = () if aligned else tuple(_notes(trace, call, site))
-    return [AnchoredCall(call.where, call.reading.name, words, aligned, site, notes)]
+    return [AnchoredCall(call.where, call.edge_function.name, words, aligned, site, notes)]
 
 
-def _notes(trace: Trace, call: Call, site: Site) -> Iterator[str]:
-    place, apart = Where(call.where.path, call.where.source), call.reading.apart(call.settings, site)
+def _notes(trace: Trace, call: EdgeCall, site: CallAxes) -> Iterator[str]:
+    place, apart = Where(call.where.path, call.where.source), call.edge_function.apart(call.settings, site)
     source = trace.sources.get(call.given.name)
-    channelwise = not call.reading.mixes
+    channelwise = not call.edge_function.mixes
     if source is not None and source.kind == "input" and site.channel is not None and channelwise:
         yield (
-            f"{call.reading.name} at {place} splits the input: half of the bases (or tracks) is read from the left "
+            f"{call.edge_function.name} at {place} splits the input: half of the bases (or tracks) is read from the left "
             "edge, their complements from the right; crop or pad behind the first convolution to keep them together"
         )
     if (source is None or source.kind == "input") and apart * 10 > max(
         call.settings["input"].shape[d] for d in site.reads
     ):
         yield (
-            f"the two readings of {call.reading.name} at {place} lie {apart} positions apart: what follows compares "
+            f"the two readings of {call.edge_function.name} at {place} lie {apart} positions apart: what follows compares "
             "channels that saw different stretches of the sequence; crop both ends alike to keep them together"
         )
 
 
-def entry_of(call: Call, env: dict[str, Any]) -> Entry:
+def entry_of(call: EdgeCall, env: dict[str, Any]) -> Entry:
     """What is known of a call, and the sizes by which it is recognised; no site for what is read as it is."""
-    name = call.reading.name
+    name = call.edge_function.name
     given, made = env.get(call.given.name), env.get(call.made.name) if call.made is not None else None
     if not isinstance(given, Action):
         rank = given.value.dim() if isinstance(given, Const) else call.settings["input"].dim()
@@ -120,15 +120,15 @@ def entry_of(call: Call, env: dict[str, Any]) -> Entry:
     given = given.walk()
     reads = tuple(d for d, t in enumerate(given.axes) if ax.is_length(t))
     ids = given.value is not None and not ax.is_trivial(given.value)
-    listed = call.reading.by_list(call.settings)
+    listed = call.edge_function.by_list(call.settings)
     shape = tuple(None if _varies(t) and not (listed and d in reads) else t.size for d, t in enumerate(given.axes))
     fixed = tuple(d for d, t in enumerate(given.axes) if shape[d] is not None and ax.is_trivial(t))
     if not isinstance(made, Action):
-        return Entry(name, shape, Site(reads, (), ids=ids), fixed)
+        return Entry(name, shape, CallAxes(reads, (), ids=ids), fixed)
     axes = made.walk().axes
     makes = tuple(d for d, t in enumerate(axes) if ax.is_length(t))
-    channel, table = _channel(axes)
-    return Entry(name, shape, Site(reads, makes, channel, table, ids), fixed)
+    channel, table = swapped_channel(axes)
+    return Entry(name, shape, CallAxes(reads, makes, channel, table, ids), fixed)
 
 
 def _varies(term: Axis) -> bool:
@@ -136,7 +136,7 @@ def _varies(term: Axis) -> bool:
     return ax.role(term) is not None or any(_varies(c) for c in ax.children(term))
 
 
-def _channel(axes: tuple[Axis, ...]) -> tuple[int | None, tuple[int, ...] | None]:
+def swapped_channel(axes: tuple[Axis, ...]) -> tuple[int | None, tuple[int, ...] | None]:
     """The axis whose entries are swapped, halves before others, and how."""
     tables = {d: found for d, t in enumerate(axes) if not ax.is_length(t) and (found := _swapped(t)) is not None}
     for d, table in tables.items():

@@ -16,7 +16,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
 from ..errors import BreaksSymmetryError
-from ..rules.pins import Pin, _close
+from ..rules.pins import Pin, nearly_equal
 
 MATCHED = 1024
 """Entries of an axis of a constant up to which they are matched one by one."""
@@ -81,10 +81,10 @@ def _matched(value: Tensor, mirror: Tensor, dim: int) -> Axis | None:
     rows, mirrored = (x.movedim(dim, 0).flatten(1).double() for x in (value, mirror))
     if len(rows) > MATCHED:
         return None
-    even, odd = (_close(mirrored, s * rows).all(1).tolist() for s in (1, -1))
+    even, odd = (nearly_equal(mirrored, s * rows).all(1).tolist() for s in (1, -1))
     if all(e or o for e, o in zip(even, odd, strict=True)):
         return ax.total(ax.trivial(1) if e else ax.SIGN for e in even)
-    same = _close(mirrored[:, None], rows[None]).all(-1)
+    same = nearly_equal(mirrored[:, None], rows[None]).all(-1)
     table = same.long().argmax(1).tolist()
     if not bool(same.any(1).all()) or any(table[table[i]] != i for i in range(len(table))):
         return None
@@ -111,7 +111,7 @@ def _length_like(size: int, lengths: list[Axis]) -> Axis:
 
 def _invariant(value: Tensor, action: Action) -> bool:
     moved = act(action, value if action.value is not None else value.double())
-    return bool(_close(moved.double(), value.double()).all())
+    return bool(nearly_equal(moved.double(), value.double()).all())
 
 
 def is_rounded(p: Pin) -> bool:

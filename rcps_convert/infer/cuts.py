@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
-from ..graph.opaque import Call
+from ..graph.closed_modules import ModuleCall
 from ..measure.study import Hints, Study, Undecided, roles, study
 from ..rules.registry import Const, refuse
 from ..tie.passage import Passage
@@ -28,7 +28,7 @@ Operand = Action | Const
 
 
 @dataclass(frozen=True)
-class Leaf:
+class Declaration:
     """What `rc_leaf` says of a module.
 
     Attributes:
@@ -39,17 +39,17 @@ class Leaf:
     action: str | Callable[..., Any]
 
 
-def leaf_of(module: nn.Module) -> Leaf | None:
+def declaration_of(module: nn.Module) -> Declaration | None:
     """What `rc_leaf` said of a module or of its class."""
     found = getattr(module, "_rc_leaf", None)
-    return found if isinstance(found, Leaf) else None
+    return found if isinstance(found, Declaration) else None
 
 
-def leaves_of(model: nn.Module) -> dict[str, Leaf]:
+def declarations_of(model: nn.Module) -> dict[str, Declaration]:
     """The outermost declared modules of a model, by path; the model itself is always looked into."""
-    found: dict[str, Leaf] = {}
+    found: dict[str, Declaration] = {}
     for path, module in model.named_modules():
-        declared = leaf_of(module)
+        declared = declaration_of(module)
         if declared is not None and path and not any(path.startswith(f"{p}.") for p in found):
             found[path] = declared
     return found
@@ -94,7 +94,7 @@ class Cut:
     def __init__(self, path: str, why: str | None) -> None:
         self.path, self.why = path, why
 
-    def __call__(self, node: Any, operands: list[Operand], call: Call) -> tuple[Action, ...]:
+    def __call__(self, node: Any, operands: list[Operand], call: ModuleCall) -> tuple[Action, ...]:
         """One action per output tensor.
 
         Args:
@@ -112,7 +112,7 @@ class Cut:
 class Commutes(Cut):
     """Each output acts like the first input that depends on the sequence."""
 
-    def __call__(self, node: Any, operands: list[Operand], call: Call) -> tuple[Action, ...]:
+    def __call__(self, node: Any, operands: list[Operand], call: ModuleCall) -> tuple[Action, ...]:
         """The first action, laid on the shape of each output."""
         first = next((x for x in operands if isinstance(x, Action)), None)
         if first is None:
@@ -137,12 +137,12 @@ class Commutes(Cut):
         return Action(tuple(t for t in terms if t is not None), None if made.is_floating_point() else first.value)
 
 
-def declared(path: str, leaf: Leaf) -> Cut:
+def declared(path: str, leaf: Declaration) -> Cut:
     """The cut that `rc_leaf` declares, other than running on both strands."""
     if leaf.action == "commutes":
         return Commutes(path, "commutes with reverse complement")
     assert callable(leaf.action)
-    return Law(path, leaf.action)
+    return DeclaredLaw(path, leaf.action)
 
 
 def _resized(term: Axis, size: int) -> Axis | None:
@@ -154,14 +154,14 @@ def _resized(term: Axis, size: int) -> Axis | None:
     return ax.product([ax.length(size, ax.Role("length", steps=None)), *ax.units(term)])
 
 
-class Law(Cut):
+class DeclaredLaw(Cut):
     """Acts as the author's function says."""
 
     def __init__(self, path: str, function: Callable[..., Any]) -> None:
         super().__init__(path, f"acts by {function.__name__}")
         self.function = function
 
-    def __call__(self, node: Any, operands: list[Operand], call: Call) -> tuple[Action, ...]:
+    def __call__(self, node: Any, operands: list[Operand], call: ModuleCall) -> tuple[Action, ...]:
         """The actions the function returns, in the place of the tensors the forward returns."""
         constants, _ = getattr(self.function, "settings", (False, False))
         given = [node.constant(x) if isinstance(x, Const) and not constants else x for x in operands]
@@ -191,7 +191,7 @@ class Symmetrised(Cut):
         path: str,
         why: str | None,
         module: nn.Module,
-        seen: Mapping[int, Sequence[Call]],
+        seen: Mapping[int, Sequence[ModuleCall]],
         *,
         hints: Hints,
         branches: bool,
@@ -200,7 +200,7 @@ class Symmetrised(Cut):
         self.module, self.seen, self.hints, self.branches = module, seen, hints, branches
         self.studies: dict[Any, Study] = {}
 
-    def __call__(self, node: Any, operands: list[Operand], call: Call) -> tuple[Action, ...]:
+    def __call__(self, node: Any, operands: list[Operand], call: ModuleCall) -> tuple[Action, ...]:
         """Open axes, batches and lengths."""
         self._check(operands, call)
         found = self._study(operands, int(node.node.args[2]))
@@ -225,7 +225,7 @@ class Symmetrised(Cut):
         given = tuple(x if isinstance(x, Action) else None for x in operands)
         return Passage(given, made, found.given_batch, found.made_batch, found.stacks and not self.branches)
 
-    def _check(self, operands: list[Operand], call: Call) -> None:
+    def _check(self, operands: list[Operand], call: ModuleCall) -> None:
         """Refuse what cannot be mirrored or averaged."""
         strange = [v for b in (call.given, call.made) for v in b.rest if not isinstance(v, PLAIN)]
         if not any(isinstance(x, Action) for x in operands):

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from ..algebra.action import Action, act
 from ..errors import Where
-from ..geometry import Site, choose
+from ..geometry import CallAxes, choose
 from ..graph.run import interpret
 from ..graph.sandbox import owner
 from ..graph.trace import Node, Ref, Trace
@@ -19,8 +19,8 @@ from ..measure.deviation import deviation
 from ..measure.report import TOLERANCE
 from ..rules.registry import Anchor
 from ..tie.hooks import hook_of
-from ..tie.norms import Fold
-from .anchors import _channel
+from ..tie.norms import FoldedNorm
+from .anchors import swapped_channel
 
 
 def first_failure(
@@ -76,7 +76,7 @@ def _state(model: nn.Module, name: str, default: Any) -> Any:
         value = getattr(module, leaf)
     except AttributeError:
         return default.double() if default.is_floating_point() else default
-    if isinstance(hook_of(module), Fold) and value.dim() == 1:
+    if isinstance(hook_of(module), FoldedNorm) and value.dim() == 1:
         value = value.repeat(2)
     return value.detach().clone()
 
@@ -101,7 +101,7 @@ class Reanchoring:
         made = made.walk()
         operands = pytree.tree_map(self._mirrored, (node.args, node.kwargs), (args, kwargs), is_leaf=_is_ref)
         mirrored = act(made, node.op(*operands[0], **operands[1]))
-        return choose(plain, mirrored, Site((), (), *_channel(made.axes)))
+        return choose(plain, mirrored, CallAxes((), (), *swapped_channel(made.axes)))
 
     def _mirrored(self, leaf: Any, value: Any) -> Any:
         action = self.values.get(leaf.name) if isinstance(leaf, Ref) else None

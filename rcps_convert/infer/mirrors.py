@@ -20,11 +20,11 @@ from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import written_refs
 from ..rules.node import Swap
 from ..rules.registry import Const, op_name
-from .weight_numbers import Scalars
+from .weight_numbers import WeightNumbers
 
 
 @dataclass
-class Mirrors:
+class MirroredPairs:
     """Parameters that are the mirror images of others.
 
     Attributes:
@@ -44,18 +44,18 @@ class Mirrors:
 
 
 def pair_parameters(
-    trace: Trace, env: dict[str, Any], scalars: Scalars, swaps: Sequence[Swap], mirrors: Mirrors
+    trace: Trace, env: dict[str, Any], weight_numbers: WeightNumbers, swaps: Sequence[Swap], mirrors: MirroredPairs
 ) -> None:
     """Find the parameters behind pairs of results, and make their actions agree.
 
     Args:
         trace: a traced model.
         env: what is known of each of its results: `Action`, `Const`, or None.
-        scalars: what of it stands apart from the inputs.
+        weight_numbers: what of it stands apart from the inputs.
         swaps: pairs that rules stated.
         mirrors: gets what is found.
     """
-    pairing = _Pairing(trace, env, scalars, mirrors)
+    pairing = _Pairing(trace, env, weight_numbers, mirrors)
     for swap in swaps:
         where = next(n.where for n in trace.nodes if n.name == swap.node)
         try:
@@ -79,8 +79,10 @@ def _problem(fact: Refusal | ax.Mismatch, where: Where) -> ConversionError:
 class _Pairing:
     """Walks back from two results, in step, to the parameters they were computed from."""
 
-    def __init__(self, trace: Trace, env: dict[str, Any], scalars: Scalars, mirrors: Mirrors) -> None:
-        self.trace, self.env, self.scalars, self.mirrors = trace, env, scalars, mirrors
+    def __init__(
+        self, trace: Trace, env: dict[str, Any], weight_numbers: WeightNumbers, mirrors: MirroredPairs
+    ) -> None:
+        self.trace, self.env, self.weight_numbers, self.mirrors = trace, env, weight_numbers, mirrors
         self.nodes = {n.name: n for n in trace.nodes}
         self.paired: set[str] = set()
 
@@ -94,7 +96,9 @@ class _Pairing:
             return
         self.paired |= {image, original}
         nodes = [self.nodes.get(n) for n in (image, original)]
-        number = image in self.scalars or original in self.scalars  # no rule has looked at how it was computed
+        number = (
+            image in self.weight_numbers or original in self.weight_numbers
+        )  # no rule has looked at how it was computed
         if number or not all(nodes) or not _computed_alike(nodes[0], nodes[1]):  # type: ignore[arg-type]
             _refuse_unlike(*(op_name(n.op) if n else "a constant" for n in nodes))
         for a, b in zip(nodes[0].refs(), nodes[1].refs(), strict=True):  # type: ignore[union-attr]
@@ -131,7 +135,7 @@ class _Pairing:
             )
             for node in self.trace.nodes
             if node.name in live - swapping - self.paired
-            and node.name not in self.scalars
+            and node.name not in self.weight_numbers
             and tensors & set(node.refs())
         ]
 

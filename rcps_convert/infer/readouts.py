@@ -33,21 +33,21 @@ def find_readouts(trace: Trace, inference: Inference) -> tuple[list[str], list[N
     Returns: paths of submodules, and for each read-out without one the node at which the length is lost.
     """
     holders: dict[str, None] = {}
-    homeless: dict[str, Node] = {}
+    unheld: dict[str, Node] = {}
     env = inference.values[0]
     for carriers in inference.forced:
         nodes = [n for n in trace.nodes if n.name in carriers]
         ends = [n for n in nodes if _loses_length(n, env)]
-        bent = any(is_nonlinear(n) and _has_length(env.get(n.name)) for n in nodes)
-        if not ends or not bent:
+        passes_nonlinearity = any(is_nonlinear(n) and _has_length(env.get(n.name)) for n in nodes)
+        if not ends or not passes_nonlinearity:
             continue
         body = [n for n in nodes if _has_length(env.get(n.name))] + ends
         path = _holder(trace, env, body)
         if path:
             holders[path] = None
         else:
-            homeless[ends[0].name] = ends[0]
-    return list(holders), list(homeless.values())
+            unheld[ends[0].name] = ends[0]
+    return list(holders), list(unheld.values())
 
 
 def is_nonlinear(node: Node) -> bool:

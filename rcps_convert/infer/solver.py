@@ -16,15 +16,15 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..algebra.specs import Spec
 from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, TraceError, Where
+from ..graph.closed_modules import ModuleCall, outermost, recording
 from ..graph.export import trace
-from ..graph.opaque import Call, outermost, recording
 from ..graph.trace import Node, Ref, Trace
 from ..measure.lengths import other_ways
 from ..measure.probe import Probe
 from ..measure.study import branches
 from ..tie.symmetriser import symmetrised, unsymmetrised
 from .anchors import cut_to_length
-from .cuts import Cut, Leaf, Symmetrised, declared, leaves_of
+from .cuts import Cut, Declaration, Symmetrised, declarations_of, declared
 from .readouts import find_readouts
 from .walk import Inference, infer
 
@@ -37,7 +37,7 @@ class Solution:
         inference: the actions.
         traces: of the eval-mode and, if it can be traced, the train-mode forward.
         cuts: the submodules left out, by path.
-        homeless: for each read-out that no submodule holds, where the length is lost.
+        unheld: for each read-out that no submodule holds, where the length is lost.
         untraced: why the train-mode forward could not be traced, if so.
         lost: why there is no solution for some ways that the forward takes at other lengths.
     """
@@ -45,7 +45,7 @@ class Solution:
     inference: Inference
     traces: list[Trace]
     cuts: dict[str, Cut]
-    homeless: list[Node] = field(default_factory=list)
+    unheld: list[Node] = field(default_factory=list)
     untraced: str | None = None
     lost: list[ConversionError] = field(default_factory=list)
 
@@ -75,11 +75,11 @@ class Solver:
         self.both_strands, self.averages = both_strands, symmetrise_buffers
         self.opened: dict[str, str | None] = {}  # paths that run on both strands, with the reason
         self.kept = symmetrised(model)  # a baked model runs on both strands what it did before
-        self.declared = {**leaves_of(model), **{path: Leaf("both_strands") for path in self.kept}}
+        self.declared = {**declarations_of(model), **{path: Declaration("both_strands") for path in self.kept}}
         self.hints: dict[str, dict[tuple[int, ...], frozenset[int]]] = {}
         self.untraceable: set[str] = set()
         self.probe: Probe | None = None
-        self.palindromes: set[str] = set()  # read-outs whose submodule could not be left out
+        self.kept_inside: set[str] = set()  # read-outs whose submodule could not be left out
         self.studied: dict[str, Symmetrised] = {}
         self.cuts: dict[str, Cut] = {}
         self.untraced: str | None = None
@@ -116,13 +116,13 @@ class Solver:
                 found = self._infer(wanted)
                 if not found.problems:
                     found = self._with_other_ways(found, wanted)
-            holders, homeless = ([], []) if found.problems else find_readouts(self.traces[0], found)
-            new = [p for p in holders if p not in self.palindromes]
+            holders, unheld = ([], []) if found.problems else find_readouts(self.traces[0], found)
+            new = [p for p in holders if p not in self.kept_inside]
             for path in new:
                 self._leave_out(path, None, found)
             opened = self._open(found.problems[0], found) if found.problems else bool(new)
             if not opened:
-                return Solution(found, self.traces, self.cuts, homeless, self.untraced, self.lost)
+                return Solution(found, self.traces, self.cuts, unheld, self.untraced, self.lost)
             self.trace()
 
     def _infer(self, wanted: Sequence[Spec | str]) -> Inference:
@@ -180,7 +180,7 @@ class Solver:
         path = problem.where.path if problem.where else ""
         if path in self.opened and self.opened[path] is None:  # a read-out that cannot run on both strands
             del self.opened[path]
-            self.palindromes.add(path)
+            self.kept_inside.add(path)
             return True
         if not self.both_strands or not isinstance(problem, (NoRuleError, BreaksSymmetryError, TraceError)):
             return False
@@ -233,19 +233,19 @@ class Solver:
         """Whether a module is, or holds, one of some modules."""
         return any(p == path or p.startswith(f"{path}.") for p in paths)
 
-    def _seen(self, probe: Probe, paths: list[str]) -> dict[str, dict[int, list[Call]]]:
+    def _seen(self, probe: Probe, paths: list[str]) -> dict[str, dict[int, list[ModuleCall]]]:
         """Two calls with different random inputs for every call of some modules."""
         runs = [_calls(probe, paths, seed, training=False) for seed in (0, 1)]
         if len({path for path, _ in runs[0]}) < len(paths):  # some are called in train mode only
             both = [_calls(probe, paths, seed, training=True) for seed in (0, 1)]
             runs = [{**training, **run} for run, training in zip(runs, both, strict=True)]
-        found: dict[str, dict[int, list[Call]]] = {path: {} for path in paths}
+        found: dict[str, dict[int, list[ModuleCall]]] = {path: {} for path in paths}
         for (path, number), call in runs[0].items():
             found[path][number] = [call, runs[1].get((path, number), call)]
         return found
 
 
-def _calls(probe: Probe, paths: list[str], seed: int, *, training: bool) -> dict[tuple[str, int], Call]:
+def _calls(probe: Probe, paths: list[str], seed: int, *, training: bool) -> dict[tuple[str, int], ModuleCall]:
     with recording(probe.model, paths) as calls:
         probe.outputs(probe.inputs(seed), training)
     return calls

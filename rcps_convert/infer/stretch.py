@@ -22,13 +22,13 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Mismatch
 from ..errors import ConversionError, NoRuleError, Where
-from ..graph.opaque import OPAQUE
+from ..graph.closed_modules import CLOSED
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import is_inplace, storage_roots
 from ..rules.pins import Pin
 from ..rules.registry import Const, op_name
 from . import constants
-from .stretch_law import Law
+from .stretch_law import StretchLaw
 
 LIMIT = 64
 """Nodes a stretch may hold: a stretch is a few lines of code, not half of a model."""
@@ -209,7 +209,7 @@ class Stretches:
 
     def _fits(self, stretch: _Open, node: Node) -> bool:
         names, refs = stretch.names, node.refs()
-        if node.op is OPAQUE:  # what it computes depends on its parameters
+        if node.op is CLOSED:  # what it computes depends on its parameters
             return False
         if len(names) > LIMIT or any(r in self.state and not isinstance(self.env.get(r), Const) for r in refs):
             return False
@@ -235,7 +235,7 @@ class Stretches:
         names = stretch.names
         refs = dict.fromkeys(r for n in stretch.nodes for r in n.refs() if r not in names)
         given = {r: self.env[r] for r in refs}
-        law = Law(stretch.nodes, live, given, {r: self._dtype(r) for r in refs})
+        law = StretchLaw(stretch.nodes, live, given, {r: self._dtype(r) for r in refs})
         actions = {r: v for r, v in given.items() if isinstance(v, Action)}
         made = self._search(law, list(actions.values()))
         if made is None:
@@ -262,7 +262,7 @@ class Stretches:
 
     # --- what open axes may be ---
 
-    def _search(self, law: Law, given: list[Action]) -> dict[str, Action] | None:
+    def _search(self, law: StretchLaw, given: list[Action]) -> dict[str, Action] | None:
         """The actions of what leaves a stretch, with open axes of what enters it bound as the law needs."""
         mark = law.mark()
         if mark in self.memory and self.memory[mark] is None:
@@ -279,7 +279,7 @@ class Stretches:
         self.memory[mark] = None
         return None
 
-    def _try(self, law: Law, guess: list[tuple[ax.Var, ax.Axis]]) -> dict[str, Action] | None:
+    def _try(self, law: StretchLaw, guess: list[tuple[ax.Var, ax.Axis]]) -> dict[str, Action] | None:
         """The actions of what leaves a stretch under a guess, which then stays; None if the law does not hold."""
         try:
             with ax.attempt():

@@ -47,7 +47,7 @@ KEPT = 2**22
 Assignment = dict[ax.Var, Axis]
 
 
-class Law:
+class StretchLaw:
     """A piece of graph with the actions of what it reads.
 
     Args:

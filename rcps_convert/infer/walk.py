@@ -22,21 +22,21 @@ from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch
 from ..algebra.specs import Spec
 from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal, Where
-from ..graph.opaque import OPAQUE
+from ..graph.closed_modules import CLOSED
 from ..graph.precision import double_precision, widened
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import changed_parameters, is_inplace, written_refs
-from ..rules.node import Site, Swap
+from ..rules.node import RuleNode, Swap
 from ..rules.pins import Pin
 from ..rules.pointwise import pointwise
 from ..rules.registry import RULES, Anchor, Const, is_pointwise, op_name, require_no_ids
 from ..tie.passage import Passage
 from . import constants
 from .cuts import Asked, Cut
-from .mirrors import Mirrors, pair_parameters
+from .mirrors import MirroredPairs, pair_parameters
 from .outputs import AUTO, pin_output
 from .stretch import Hint, Stretches, Tested, earlier
-from .weight_numbers import find_scalars, free_apart
+from .weight_numbers import find_weight_numbers, free_apart
 
 SHAPE_ONLY = {
     "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty",
@@ -85,7 +85,7 @@ class Inference:
     passages: dict[str, Passage] = field(default_factory=dict)
     wanted: set[str] = field(default_factory=set)
     pins: list[Pin] = field(default_factory=list)
-    mirrors: Mirrors = field(default_factory=Mirrors)
+    mirrors: MirroredPairs = field(default_factory=MirroredPairs)
     broken: list[Pin] = field(default_factory=list)
     forced: list[frozenset[str]] = field(default_factory=list)
     tested: list[list[Tested]] = field(default_factory=list)
@@ -169,7 +169,7 @@ def _solve(
     for walk in walks:
         walk.run(inputs)
     unasked = {name: action for name, action in result.parameters.items() if name not in result.wanted}
-    free_apart([(w.trace, w.scalars) for w in walks], unasked)
+    free_apart([(w.trace, w.weight_numbers) for w in walks], unasked)
     for problem in result.mirrors.problems:
         result.report(problem)
     for pin in result.pins:
@@ -226,7 +226,7 @@ class _Walk:
         self.refused: list[Node] = []
         self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory)
         self.shapes_only = _shapes_only(trace)
-        self.scalars = find_scalars(trace)
+        self.weight_numbers = find_weight_numbers(trace)
         result.values.append(self.env)
         self.anchors: dict[str, list[Anchor]] = {}
         result.anchors.append(self.anchors)
@@ -244,7 +244,7 @@ class _Walk:
             self.result.lost |= self.stretches.lost
             self.result.tested.append(self.stretches.tested)
         self._order_problems(before)
-        pair_parameters(self.trace, self.env, self.scalars, self.swaps, self.result.mirrors)
+        pair_parameters(self.trace, self.env, self.weight_numbers, self.swaps, self.result.mirrors)
         for node, parameter in changed_parameters(self.trace):
             self.result.report(_changed(node, parameter))
 
@@ -287,7 +287,7 @@ class _Walk:
                 self.env[name] = self.result.statistics.setdefault(source.target, _unknown(source.value))
             elif name in self.trace.written:
                 self.env[name] = None
-                if name not in self.scalars:
+                if name not in self.weight_numbers:
                     self._refuse_written(source.target)
             else:
                 buffer = source.target if source.kind == "buffer" else None
@@ -304,14 +304,14 @@ class _Walk:
         )
 
     def _node(self, node: Node) -> Any:
-        if node.name in self.scalars.private:
+        if node.name in self.weight_numbers.private:
             return None
-        if node.name in self.scalars.numbers:
+        if node.name in self.weight_numbers.numbers:
             return Action(tuple(ax.trivial(1) for _ in node.shape))
         operands = [self.env.get(r) for r in node.refs()]
         if any(o is None for o in operands):
             return None
-        if node.op is OPAQUE:
+        if node.op is CLOSED:
             return self._apply(node)
         if op_name(node.op) in SHAPE_ONLY:
             return self._fold(node, shape_only=True)
@@ -350,18 +350,18 @@ class _Walk:
             and torch.equal(only.value, value.value)
         ):
             value = Const(value.value, only.buffer)
-        return Site(node, self.result.pins).constant(value) if node.name in self.trace.written else value
+        return RuleNode(node, self.result.pins).constant(value) if node.name in self.trace.written else value
 
     def _apply(self, node: Node) -> Any:
-        function: Any = self._cross if node.op is OPAQUE else _lookup(node.op)
+        function: Any = self._cross if node.op is CLOSED else _lookup(node.op)
         if not all(isinstance(s, int) for v in pytree.tree_leaves(node.value) for s in getattr(v, "shape", ())):
             self.result.report(self._uncovered(node, "the size of its result depends on the values of a tensor"))
             return None
         if function is None:
             return self._refused(node, self._uncovered(node, "no rule says how reverse complement passes through it"))
-        site, known = Site(node, self.result.pins), len(self.result.pins)
+        site, known = RuleNode(node, self.result.pins), len(self.result.pins)
         problem: ConversionError | None = None
-        wants_constants, takes_ids = getattr(function, "settings", (node.op is OPAQUE,) * 2)
+        wants_constants, takes_ids = getattr(function, "settings", (node.op is CLOSED,) * 2)
         args, kwargs = self._operands(site, wants_constants)
         try:
             with ax.attempt():
@@ -399,9 +399,9 @@ class _Walk:
         self.stretches.begin(node, problem)
         return self.env.get(node.name)
 
-    def _cross(self, site: Site, operands: list[Any], path: str, number: int) -> tuple[Action, ...]:
+    def _cross(self, site: RuleNode, operands: list[Any], path: str, number: int) -> tuple[Action, ...]:
         """Pass through a module that is not looked into."""
-        cut, call = self.cuts[path], self.trace.opaque[path, number]
+        cut, call = self.cuts[path], self.trace.closed[path, number]
         site.parameters = Asked(path, self.trace.first_name, self.result.parameters, self.result.wanted)
         made = cut(site, operands, call)
         found = cut.passage(operands, made, number)
@@ -411,7 +411,7 @@ class _Walk:
             self.result.passages[path] = found
         return made
 
-    def _unanchored(self, site: Site, args: Any) -> list[Refusal]:
+    def _unanchored(self, site: RuleNode, args: Any) -> list[Refusal]:
         """Note where edges are read; refuse what cannot be re-anchored and is not aligned."""
         ids = any(isinstance(a, Action) and a.value is not None for a in pytree.tree_leaves(args))
         if site.node.name in self.caught and not ids:
@@ -421,7 +421,7 @@ class _Walk:
             self.result.guarded += site.anchors
         return [a.refusal for a in site.anchors if not a.aligned]
 
-    def _operands(self, site: Site, constants: bool) -> Any:
+    def _operands(self, site: RuleNode, constants: bool) -> Any:
         def fill(leaf: Any) -> Any:
             value = self.env[leaf.name] if isinstance(leaf, Ref) else leaf
             if isinstance(value, Const) and not constants:
@@ -437,12 +437,12 @@ class _Walk:
         operands = [str(a) for r in node.refs() if isinstance(a := self.env.get(r), Action)]
         inside = f', or pass on_unsupported="both_strands" to run {node.where.path} on both strands'
         return NoRuleError(
-            f"no rule for {node.op}" if node.op is not OPAQUE else f"no rule for this call of {node.where.path}",
+            f"no rule for {node.op}" if node.op is not CLOSED else f"no rule for this call of {node.where.path}",
             where=node.where,
             got="; ".join(operands) or None,
             why=why,
             do="register one with rcps_convert.rule, or write this step with operators that have one"
-            + (inside if node.where.path and node.op is not OPAQUE else ""),
+            + (inside if node.where.path and node.op is not CLOSED else ""),
         )
 
 

@@ -20,7 +20,7 @@ from ..graph.writes import storage_roots, written_refs
 
 
 @dataclass(frozen=True)
-class Scalars:
+class WeightNumbers:
     """What of a trace stands apart from the inputs.
 
     Attributes:
@@ -35,7 +35,7 @@ class Scalars:
         return name in self.numbers or name in self.private
 
 
-def find_scalars(trace: Trace) -> Scalars:
+def find_weight_numbers(trace: Trace) -> WeightNumbers:
     """The numbers a model computes from its weights alone, and what only goes into them.
 
     Args:
@@ -56,10 +56,10 @@ def find_scalars(trace: Trace) -> Scalars:
         if private == kept:
             break
         kept = private
-    return Scalars(frozenset(numbers), frozenset(n for n in (apart | buffers) - numbers if units[n] in private))
+    return WeightNumbers(frozenset(numbers), frozenset(n for n in (apart | buffers) - numbers if units[n] in private))
 
 
-def free_apart(traces: Iterable[tuple[Trace, Scalars]], parameters: Mapping[str, Action]) -> None:
+def free_apart(traces: Iterable[tuple[Trace, WeightNumbers]], parameters: Mapping[str, Action]) -> None:
     """Leave parameters that only go into such numbers as they are: their open axes become trivial.
 
     Args:
@@ -67,8 +67,8 @@ def free_apart(traces: Iterable[tuple[Trace, Scalars]], parameters: Mapping[str,
         parameters: action of each parameter.
     """
     read: set[str] = set()
-    for trace, scalars in traces:
-        refs = {r for n in trace.nodes if n.name not in scalars for r in n.refs()}
+    for trace, weight_numbers in traces:
+        refs = {r for n in trace.nodes if n.name not in weight_numbers for r in n.refs()}
         refs |= {leaf.name for leaf in trace.outputs if isinstance(leaf, Ref)}
         read |= {trace.sources[r].target for r in refs & trace.sources.keys()}
     for name in parameters.keys() - read:

@@ -19,7 +19,7 @@ from ..algebra.specs import Spec
 from ..graph.precision import double_precision, widened
 from ..graph.sandbox import call, fresh_copy, mode
 from ..tie.hooks import hook_of
-from ..tie.norms import Pool
+from ..tie.norms import PooledNorm
 from .inputs import random_like
 
 DROPOUTS = (
@@ -115,7 +115,7 @@ class Probe:
         hook, stats = hook_of(module), (module.running_mean, module.running_var)
         for value, positive in zip(stats, (False, True), strict=True):
             noise = normal(value) * 0.3  # type: ignore[arg-type]
-            if isinstance(hook, Pool):
+            if isinstance(hook, PooledNorm):
                 noise = (noise + noise[hook.table.to(noise.device)]) / 2
             value.copy_(value * noise.exp() if positive else value + noise)  # type: ignore[operator,union-attr]
 

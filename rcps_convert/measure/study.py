@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from ..graph.opaque import Bundle, Call
+from ..graph.closed_modules import Bundle, ModuleCall
 from ..graph.sandbox import quiet
 
 BLOCKS = 8
@@ -59,7 +59,7 @@ Hints = Mapping[tuple[int, ...], frozenset[int]]
 """Length axes that are known, by the shape of an output."""
 
 
-def branches(module: nn.Module, call: Call) -> bool:
+def branches(module: nn.Module, call: ModuleCall) -> bool:
     """Whether a module may branch on values: then one branch taken for a whole batch would serve both strands."""
     args, kwargs = call.given.filled(call.given.tensors)
     try:
@@ -70,7 +70,7 @@ def branches(module: nn.Module, call: Call) -> bool:
     return False
 
 
-def study(module: nn.Module, calls: Sequence[Call], given: Sequence[Action | None], hints: Hints) -> Study:
+def study(module: nn.Module, calls: Sequence[ModuleCall], given: Sequence[Action | None], hints: Hints) -> Study:
     """What is a batch and what is a length in a module's outputs.
 
     Args:
@@ -91,7 +91,9 @@ def study(module: nn.Module, calls: Sequence[Call], given: Sequence[Action | Non
 class _Lab:
     """Runs a module on variations of the inputs it was seen with."""
 
-    def __init__(self, module: nn.Module, calls: Sequence[Call], given: Sequence[Action | None], hints: Hints) -> None:
+    def __init__(
+        self, module: nn.Module, calls: Sequence[ModuleCall], given: Sequence[Action | None], hints: Hints
+    ) -> None:
         self.module, self.shape, self.hints = module, calls[0].given, hints
         self.x, self.other = calls[0].given.tensors, calls[1].given.tensors
         self.given, names = given, [roles(a) for a in given]
@@ -237,6 +239,6 @@ def _moves_along(change: Tensor, dim: int) -> bool:
     centre = ((torch.arange(BLOCKS).to(weight)[:, None] * weight).sum(0) / total)[alive]
     place = torch.linspace(0, BLOCKS - 1, len(total)).to(weight)[alive]
     a, b = centre - centre.mean(), place - place.mean()
-    spread = float(a.square().sum() * b.square().sum()) ** 0.5
+    size = float(a.square().sum() * b.square().sum()) ** 0.5
     slope = float((a * b).sum() / b.square().sum())
-    return spread > 0 and float((a * b).sum()) / spread > 0.9 and slope > 0.1
+    return size > 0 and float((a * b).sum()) / size > 0.9 and slope > 0.1

@@ -104,7 +104,7 @@ def verify(
     with undisturbed_rng():
         probe = Probe(model, example, specs, actions)
         for seed in range(4 * draws):
-            if seed >= draws and check.spread > VARIED:
+            if seed >= draws and check.variation > VARIED:
                 break  # further draws are only for networks whose activations happened to be dead
             probe.perturb(seed)
             check.add(probe, seed, training=False)
@@ -118,14 +118,14 @@ def verify(
     modes = "train and eval mode" if training else "eval mode"
     if trained is not None:
         modes = f"eval mode only (train mode: {str(trained).splitlines()[0]})"
-    return Verification(check.error(), TOLERANCE[probe.dtype], probe.dtype, check.spread > VARIED, modes)
+    return Verification(check.error(), TOLERANCE[probe.dtype], probe.dtype, check.variation > VARIED, modes)
 
 
 class _Check:
     """Collects errors over draws and modes: per output leaf, the best of the actions it may have."""
 
     def __init__(self, outputs: Callable[[int, tuple[int, ...]], list[Action]] | list[Action | None]) -> None:
-        self.outputs, self.spread = outputs, 0.0
+        self.outputs, self.variation = outputs, 0.0
         self.errors: dict[tuple[int, int], float] = {}
 
     def add(self, probe: Probe, seed: int, *, training: bool) -> None:
@@ -135,7 +135,7 @@ class _Check:
         for i, (y, r, o) in enumerate(zip(forward, reverse, other, strict=True)):
             if not isinstance(y, Tensor):
                 continue
-            self.spread = max(self.spread, _spread(y, o))
+            self.variation = max(self.variation, relative_change(y, o))
             allowed = self.outputs(i, tuple(y.shape)) if callable(self.outputs) else [self.outputs[i]]
             if not allowed:
                 self.errors[i, 0] = float("inf")
@@ -148,7 +148,7 @@ class _Check:
         return max((min(e for (j, _), e in self.errors.items() if j == i) for i in leaves_), default=0.0)
 
 
-def _spread(a: Tensor, b: Tensor) -> float:
+def relative_change(a: Tensor, b: Tensor) -> float:
     """How far two outputs differ, relative to their size."""
     if a.shape != b.shape or not a.numel():
         return 1.0
@@ -173,7 +173,7 @@ def moved(
             old, new = (_tensors(p.outputs([_as(p, x) for x in drawn])) for p in probes)
             pairs.append((old, new))
     by_output = [_together(readings) for readings in zip(*([*zip(o, n, strict=True)] for o, n in pairs), strict=True)]
-    return max((_spread(a, b) for a, b in by_output if a.numel()), default=0.0)
+    return max((relative_change(a, b) for a, b in by_output if a.numel()), default=0.0)
 
 
 def _together(readings: Sequence[tuple[Any, Any]]) -> tuple[Tensor, Tensor]:

@@ -100,13 +100,15 @@ def conv_transpose(
         node.shape[channel + 1 :],
         strict=True,
     )
-    positions = [_spread(node, *each) for each in settings]
+    positions = [_transposed_axis(node, *each) for each in settings]
     if b is not None:
         forbid_signs([*x.axes[:channel], *positions])
     return Action((*x.axes[:channel], channels, *positions))
 
 
-def _spread(node: Any, x: Axis, taps: Axis, stride: int, pad: int, extra: int, dilation: int, out: int) -> Axis:
+def _transposed_axis(
+    node: Any, x: Axis, taps: Axis, stride: int, pad: int, extra: int, dilation: int, out: int
+) -> Axis:
     """One axis of a transposed convolution: windows are added up instead of read."""
     plain = pad == extra == 0 and dilation == 1
     if plain and stride == taps.size == 1:

@@ -15,7 +15,7 @@ from .registry import Anchor, Const, op_name
 
 
 @dataclass
-class Site:
+class RuleNode:
     """A node as its rule sees it.
 
     Attributes:

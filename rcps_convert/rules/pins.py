@@ -50,13 +50,13 @@ def _has_odd_entries(value: Tensor, dim: int) -> bool:
     for count in range(1, len(others) + 1):
         for chosen in itertools.combinations(others, count):
             mirror = value.flip(chosen).movedim(dim, 0).double()
-            odd = _close(mirror, -rows).flatten(1).all(1)
+            odd = nearly_equal(mirror, -rows).flatten(1).all(1)
             if bool((odd & rows.flatten(1).any(1)).any()):
                 return True
     return False
 
 
-def _close(a: Tensor, b: Tensor) -> Tensor:
+def nearly_equal(a: Tensor, b: Tensor) -> Tensor:
     """Which numbers are equal up to the rounding of float32, relative to themselves or to a middle one."""
     size = b.abs().flatten()
     size = size[(size > 0) & size.isfinite()]

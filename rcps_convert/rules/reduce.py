@@ -44,7 +44,7 @@ def _unsigned_axes(node: Any, x: Action, dims: list[int]) -> None:
 
 
 @rule(aten.var.dim, aten.std.dim, aten.var.correction, aten.std.correction, aten.var.default, aten.std.default)
-def spread(node: Any, x: Action, dims: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any) -> Action:
+def variance(node: Any, x: Action, dims: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any) -> Action:
     """Variance and standard deviation: symmetric along the reduced axes."""
     require_unsigned(x, node, because="a variance is even")
     dims = dims_of(dims if not isinstance(dims, bool) else None, len(x.axes))
@@ -54,9 +54,9 @@ def spread(node: Any, x: Action, dims: Any = None, *args: Any, keepdim: bool = F
 
 @rule(aten.var_mean.dim, aten.std_mean.dim, aten.var_mean.correction, aten.std_mean.correction)
 @rule(aten.var_mean.default, aten.std_mean.default)
-def spread_and_mean(node: Any, x: Action, *args: Any, **kwargs: Any) -> tuple[Action, Action]:
-    """As `spread`, and the mean of the same axes."""
-    result = spread(node, x, *args, **kwargs)
+def variance_and_mean(node: Any, x: Action, *args: Any, **kwargs: Any) -> tuple[Action, Action]:
+    """As `variance`, and the mean of the same axes."""
+    result = variance(node, x, *args, **kwargs)
     return result, result
 
 

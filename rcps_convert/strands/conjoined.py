@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..algebra.action import Action, Mirror
+from ..algebra.action import Action, ActionMap
 from ..algebra.arguments import Example, call_arguments
 from ..errors import ConversionError
 from ..tie.hooks import detach, show_to_compiler
@@ -105,7 +105,7 @@ class Conjoined:
         given = [*zip(self._names(len(args)), args, strict=True), *kwargs.items()]
         for name, value in given:
             for leaf, mirror in zip(pytree.tree_leaves(value), self.inputs.get(name, ()), strict=False):
-                if isinstance(mirror, Mirror) and isinstance(leaf, Tensor):
+                if isinstance(mirror, ActionMap) and isinstance(leaf, Tensor):
                     return leaf.shape[0]
         return 0
 
@@ -129,8 +129,8 @@ class Conjoined:
         joined = [self._one(y, mirror, size) for y, mirror in zip(leaves, self.outputs, strict=True)]
         return pytree.tree_unflatten(joined, spec)
 
-    def _one(self, y: Any, mirror: Mirror | str | None, size: int) -> Any:
-        if not isinstance(mirror, Mirror) or not isinstance(y, Tensor):
+    def _one(self, y: Any, mirror: ActionMap | str | None, size: int) -> Any:
+        if not isinstance(mirror, ActionMap) or not isinstance(y, Tensor):
             return y
         if y.dim() == 0 or y.shape[0] != size:
             raise ConversionError(
@@ -160,13 +160,13 @@ def _is_tensor(x: Any) -> bool:
     return isinstance(x, Tensor)
 
 
-def _ready(action: Action | str | None) -> Mirror | str | None:
-    return Mirror(action.walk()) if isinstance(action, Action) else action
+def _ready(action: Action | str | None) -> ActionMap | str | None:
+    return ActionMap(action.walk()) if isinstance(action, Action) else action
 
 
-def _both(x: Any, mirror: Mirror | str | None) -> Any:
+def _both(x: Any, mirror: ActionMap | str | None) -> Any:
     """A tensor and its mirror image, (2N, ...)."""
-    return torch.cat([x, mirror(x)]) if isinstance(mirror, Mirror) and isinstance(x, Tensor) else x
+    return torch.cat([x, mirror(x)]) if isinstance(mirror, ActionMap) and isinstance(x, Tensor) else x
 
 
 # --- attaching ----------------------------------------------------------------------------------

@@ -20,25 +20,25 @@ from ..measure.probe import Probe
 from ..rules.registry import op_name
 from .conjoined import Merge
 from .mixed import LAYERS, batch_axis, can_mix, mirrored_positions
-from .stacked import Stacking
+from .stacked_runs import StackedRuns
 
 Filter = Callable[[str, nn.Module], bool] | str | list[str] | tuple[str, ...] | None
 """Which layers mix: a function of path and module, or paths and patterns such as ``"tower.*"``; None for all."""
 
 
-def crossings(stacking: Stacking, chosen: Filter, merge: Merge) -> tuple[dict[str, Action], dict[str, str]]:
+def layers_to_mix(runs: StackedRuns, chosen: Filter, merge: Merge) -> tuple[dict[str, Action], dict[str, str]]:
     """For each chosen layer, how the other strand's input is mapped back, or why it does not mix.
 
     Args:
-        stacking: the model, with its inputs and outputs read.
+        runs: the model, with its inputs and outputs read.
         chosen: which layers are asked for.
         merge: how the two readings of an output are merged.
 
     Raises:
         NeedsChoiceError: a pattern names no layer, or no layer is left.
     """
-    layers = choose(stacking.model, chosen)
-    reader = _Reader(stacking, layers, merge)
+    layers = choose(runs.model, chosen)
+    reader = _Reader(runs, layers, merge)
     mixed: dict[str, Action] = {}
     unmixed: dict[str, str] = {}
     for path, module in layers.items():
@@ -60,14 +60,14 @@ def crossings(stacking: Stacking, chosen: Filter, merge: Merge) -> tuple[dict[st
 class _Reader:
     """What layers read, recorded on copies of the model."""
 
-    def __init__(self, stacking: Stacking, layers: dict[str, nn.Module], merge: Merge) -> None:
-        self.stacking, self.layers, self.averages = stacking, layers, merge in ("mean", "sum")
+    def __init__(self, runs: StackedRuns, layers: dict[str, nn.Module], merge: Merge) -> None:
+        self.runs, self.layers, self.averages = runs, layers, merge in ("mean", "sum")
         self.call, self.other = self._recorded(1), self._recorded(2)
         self.measured: dict[str, list[list[str]]] | None = None
 
     def _recorded(self, seed: int) -> _Recording:
         """For one sequence, with other weights for each seed."""
-        s = self.stacking
+        s = self.runs
         probe = Probe(s.model, s.example, s.specs, s.actions)
         probe.perturb(seed)
         return _record(probe, self.layers, probe.inputs(0))
@@ -87,7 +87,7 @@ class _Reader:
         if len(actions) != len(calls):
             actions = self._measured(path, calls)
         if any(a is None for a in actions):
-            return "which axis of its input is the length could not be told"
+            return "which axis of its input is the length could not be lines"
         placed = [mirrored_positions(a) for a in actions if a is not None]
         if any(batch_axis(a) < 0 for a in placed):
             return "its input has no batch axis of its own"
@@ -96,7 +96,7 @@ class _Reader:
         return placed[0]
 
     def _traced(self, path: str) -> list[Action | None]:
-        inference, traced = self.stacking.inference, self.stacking.traced
+        inference, traced = self.runs.inference, self.runs.traced
         if inference is None or traced is None:
             return []
         found = [inference.values[0].get(n.args[0].name) for n in traced.nodes if _is_layer(n, path)]
@@ -104,13 +104,13 @@ class _Reader:
 
     def _measured(self, path: str, calls: list[Tensor]) -> list[Action | None]:
         if self.measured is None:
-            probe = self.stacking.probe
+            probe = self.runs.probe
             given = iter(following(probe, lambda drawn: _flat(_record(probe, self.layers, drawn).inputs)))
             self.measured = {p: [next(given) for _ in found] for p, found in self.call.inputs.items()}
         return [self._as_action(v, x) for v, x in zip(self.measured[path], calls, strict=True)]
 
     def _as_action(self, verdicts: list[str], x: Tensor) -> Action | None:
-        if UNCLEAR in verdicts or x.shape[0] != self.stacking.batch:
+        if UNCLEAR in verdicts or x.shape[0] != self.runs.batch:
             return None
         terms = [ax.length(s) if v == FOLLOWS else ax.trivial(s) for s, v in zip(x.shape, verdicts, strict=True)]
         return Action((ax.batch(x.shape[0]), *terms[1:]))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from ..algebra import axis as ax
-from ..algebra.action import Action, Mirror
+from ..algebra.action import Action, ActionMap
 from ..algebra.axis import Axis
 from ..errors import ConversionError
 from ..tie.hooks import StrandHook, hook_of, install, uninstall
@@ -45,7 +45,7 @@ class Cross(StrandHook):
     """
 
     def __init__(self, reading: Conjoined, action: Action) -> None:
-        self.reading, self.mirror = reading, Mirror(action.walk())
+        self.reading, self.mirror = reading, ActionMap(action.walk())
         self.batch = batch_axis(action)
 
     def before(self, module: nn.Module, x: Tensor) -> Tensor:

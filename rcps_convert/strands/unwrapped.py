@@ -12,7 +12,7 @@ from .conjoined import Conjoined, conjoined, part
 from .mixed import mixed_layers, unmix
 
 
-def _graph(model: nn.Module, reading: Conjoined, in_place: bool) -> nn.Module:
+def bake_graph(model: nn.Module, reading: Conjoined, in_place: bool) -> nn.Module:
     """The eval-mode forward of a model that reads both strands, as a graph with the model's own state."""
     if in_place:
         raise ConversionError(

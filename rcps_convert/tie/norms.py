@@ -22,7 +22,7 @@ from .ties import Factor, factors
 VECTORS = ("weight", "bias", "running_mean", "running_var")
 
 
-class Fold(StrandHook):
+class FoldedNorm(StrandHook):
     """Runs a norm layer of half the width on both halves of the channels as on twice the samples."""
 
     def before(self, module: nn.Module, x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class Fold(StrandHook):
         return y.reshape(y.shape[0] // 2, y.shape[1] * 2, *y.shape[2:])
 
 
-class Pool(StrandHook):
+class PooledNorm(StrandHook):
     """Gathers statistics from the batch and its channel-permuted copy.
 
     Args:
@@ -92,7 +92,7 @@ def fold(module: nn.Module, init: str) -> None:
         init: ``"keep"`` the first half, or ``"project"`` to the mean of both.
     """
     _resize(module, lambda v: v.reshape(2, -1).mean(0) if init == "project" else v.reshape(2, -1)[0].clone())
-    install(module, Fold())
+    install(module, FoldedNorm())
 
 
 def unfold(module: nn.Module) -> None:
@@ -121,6 +121,6 @@ def pool(module: nn.Module, channel: Axis) -> None:
         module: a norm layer, changed in place.
         channel: the action on its channels.
     """
-    hook = Pool(ax.indices(channel))
+    hook = PooledNorm(ax.indices(channel))
     hook.share(module)
     install(module, hook)

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algebra.action import Mirror
+from ..algebra.action import ActionMap
 from ..errors import ConversionError
 from ..geometry import unseen
-from ..graph.opaque import Bundle
+from ..graph.closed_modules import Bundle
 from ..graph.sandbox import fresh_copy
 from .hooks import StrandHook, hook_of, install, uninstall
 from .passage import Passage
@@ -30,8 +30,8 @@ class BothStrands(StrandHook):
 
     def __init__(self, passage: Passage) -> None:
         self.passage = passage
-        self.given = [None if a is None else Mirror(a) for a in passage.given]
-        self.made = [Mirror(a) for a in passage.made]
+        self.given = [None if a is None else ActionMap(a) for a in passage.given]
+        self.made = [ActionMap(a) for a in passage.made]
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Both strands on the batch axes; where they do not fit there, the arguments as they are."""

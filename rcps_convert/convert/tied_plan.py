@@ -32,7 +32,7 @@ from ..tie.ties import make_tie
 from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter
 
 
-class _Planner:
+class TiedPlanner:
     """Fills a plan."""
 
     def __init__(self, model: nn.Module, example: Example, plan: ConversionPlan, check: bool) -> None:
@@ -58,7 +58,7 @@ class _Planner:
             self.plan.notes.append(f"only the eval-mode forward was analysed; in train mode: {found.untraced}")
         self._describe_outputs(found.inference)
         self.plan.problems += found.inference.problems
-        self.plan.notes += [_homeless_note(n.where) for n in found.homeless]
+        self.plan.notes += [_unheld_note(n.where) for n in found.unheld]
         if not self.plan.problems:
             self._fill(found)
         if not self.plan.problems:
@@ -310,7 +310,7 @@ def _lost_note(problem: ConversionError) -> str:
     return f"refused at lengths at which forward takes another way: {problem.what}{place}"
 
 
-def _homeless_note(where: Any) -> str:
+def _unheld_note(where: Any) -> str:
     return (
         f"the read-out at {where} follows a nonlinearity and no submodule holds it alone: its filters become their own "
         "reverse complements; put the last convolution, its activation and the pooling into one submodule, or add a "

@@ -19,14 +19,14 @@ from ..errors import BreaksSymmetryError, ConversionError, VerificationError
 from ..graph.sandbox import fresh_copy, undisturbed_rng
 from ..measure.verify import Verification, moved, undecided, verify
 from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, positional_names
-from ..strands.layers_to_mix import Filter, crossings
+from ..strands.layers_to_mix import Filter, layers_to_mix
 from ..strands.mixed import mix
-from ..strands.stacked import Stacking, skeleton
+from ..strands.stacked_runs import StackedRuns, skeleton
 from .plan import ConversionPlan, looks_trained
 
 
 @dataclass
-class StrandsPlan(ConversionPlan):
+class BothStrandsPlan(ConversionPlan):
     """What a conversion to both strands does; printed and applied like any plan.
 
     Attributes:
@@ -118,7 +118,7 @@ def _words(action: Action) -> str:
     return ", ".join(turned) if turned else "nothing to map: no length is left"
 
 
-def plan_strands(
+def plan_both_strands(
     model: nn.Module,
     example: Example,
     *,
@@ -130,40 +130,40 @@ def plan_strands(
     post_hoc: bool,
     mix: Filter,
     verify: bool,
-) -> StrandsPlan:
+) -> BothStrandsPlan:
     """Work out a conjoined or mixed conversion; arguments as in `convert_model`."""
-    plan = StrandsPlan(type(model).__name__, trained=looks_trained(model), strategy=strategy)
+    plan = BothStrandsPlan(type(model).__name__, trained=looks_trained(model), strategy=strategy)
     try:
         with undisturbed_rng():
-            stacking = Stacking(model, example, (plan.inputs, plan.outputs))
+            runs = StackedRuns(model, example, (plan.inputs, plan.outputs))
             plan.shapes = _shapes(model)
-            stacking.read_inputs(inputs, layout)
-            stacking.read_outputs(outputs, post_hoc)
-            _require_merge(merge, stacking)
-            plan.reading = _reading(stacking, merge, post_hoc)
+            runs.read_inputs(inputs, layout)
+            runs.read_outputs(outputs, post_hoc)
+            _require_merge(merge, runs)
+            plan.reading = _reading(runs, merge, post_hoc)
             if strategy == "mixed":
-                plan.mixed, plan.unmixed = crossings(stacking, mix, merge)
+                plan.mixed, plan.unmixed = layers_to_mix(runs, mix, merge)
                 plan.weights = {p: tuple(model.get_submodule(p).weight.shape) for p in plan.mixed}  # type: ignore[union-attr,arg-type]
-            _check(plan, stacking, verify)
+            _check(plan, runs, verify)
     except ConversionError as problem:
         plan.problems.extend(problem.problems)
     return plan
 
 
-def _reading(stacking: Stacking, merge: Merge, post_hoc: bool) -> Conjoined:
+def _reading(runs: StackedRuns, merge: Merge, post_hoc: bool) -> Conjoined:
     return Conjoined(
-        positional_names(stacking.model),
-        by_argument(stacking.model, stacking.example, stacking.stacked),
-        stacking.outputs,
+        positional_names(runs.model),
+        by_argument(runs.model, runs.example, runs.stacked),
+        runs.outputs,
         merge,
         post_hoc,
-        skeleton(stacking.example, stacking.stacked),
+        skeleton(runs.example, runs.stacked),
     )
 
 
-def _require_merge(merge: Merge, stacking: Stacking) -> None:
+def _require_merge(merge: Merge, runs: StackedRuns) -> None:
     """Refuse merges that cannot be: the larger of signed readings, the mean of classes."""
-    for name, value, action in zip(stacking.names, stacking.values, stacking.outputs, strict=True):
+    for name, value, action in zip(runs.names, runs.values, runs.outputs, strict=True):
         if action is None:
             continue
         if merge == "max" and any(map(ax.has_sign, action.axes)):
@@ -180,9 +180,9 @@ def _require_merge(merge: Merge, stacking: Stacking) -> None:
             )
 
 
-def _check(plan: StrandsPlan, stacking: Stacking, wanted: bool) -> None:
+def _check(plan: BothStrandsPlan, runs: StackedRuns, wanted: bool) -> None:
     """Convert a copy, measure how far its outputs moved, and the law if wanted."""
-    s = stacking
+    s = runs
     converted = plan.install(fresh_copy(s.model))
     plan.moved = moved(s.model, converted, s.example, s.specs, s.actions)
     if not wanted:

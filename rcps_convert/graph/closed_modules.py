@@ -1,6 +1,6 @@
 """Modules the trace does not look into.
 
-In the traced copy the forward of such a module is one operator, `OPAQUE`, whose results have the shapes
+In the traced copy the forward of such a module is one operator, `CLOSED`, whose results have the shapes
 a real run gave. So `torch.export` never sees what is inside, and the graph still shows which tensors
 go in and come out of each call.
 """
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 _LIBRARY = torch.library.Library("rcps_convert", "FRAGMENT")
-_LIBRARY.define("opaque(Tensor[] tensors, str path, int call) -> Tensor[]")
+_LIBRARY.define("closed(Tensor[] tensors, str path, int call) -> Tensor[]")
 
-OPAQUE = torch.ops.rcps_convert.opaque.default
+CLOSED = torch.ops.rcps_convert.closed.default
 """A call of a module the trace does not look into: tensors in, module path, number of the call."""
 
 
@@ -64,7 +64,7 @@ class Bundle:
 
 
 @dataclass(frozen=True)
-class Call:
+class ModuleCall:
     """One call of a module, as a real run saw it.
 
     Attributes:
@@ -78,7 +78,7 @@ class Call:
     changed: bool = False
 
 
-Calls = Mapping[tuple[str, int], Call]
+Calls = Mapping[tuple[str, int], ModuleCall]
 """Calls by module path and number, in the order of the run."""
 
 _CALLS: ContextVar[Calls] = ContextVar("calls")
@@ -89,13 +89,13 @@ def _shapes(tensors: list[Tensor], path: str, call: int) -> list[Tensor]:
     return [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device) for t in made]
 
 
-torch.library.register_fake("rcps_convert::opaque", _shapes, lib=_LIBRARY)
+torch.library.register_fake("rcps_convert::closed", _shapes, lib=_LIBRARY)
 
 
 class _Recorder:
     """Stands for the forward of a module and notes what goes in and comes out."""
 
-    def __init__(self, path: str, forward: Callable[..., Any], calls: dict[tuple[str, int], Call]) -> None:
+    def __init__(self, path: str, forward: Callable[..., Any], calls: dict[tuple[str, int], ModuleCall]) -> None:
         self.path, self.forward, self.calls, self.count = path, forward, calls, 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -105,21 +105,21 @@ class _Recorder:
         result = self.forward(*args, **kwargs)
         made = Bundle.of(pytree.tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, result))
         changed = versions != [t._version for t in given.tensors]
-        self.calls[self.path, self.count] = Call(kept, made, changed)
+        self.calls[self.path, self.count] = ModuleCall(kept, made, changed)
         self.count += 1
         return result
 
 
-class _Opaque:
+class _ClosedForward:
     """Stands for the forward of a module in a trace."""
 
-    def __init__(self, path: str, calls: list[Call]) -> None:
+    def __init__(self, path: str, calls: list[ModuleCall]) -> None:
         self.path, self.calls, self.count = path, calls, 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         index = self.count % len(self.calls)
         self.count += 1
-        return self.calls[index].made.filled(OPAQUE(Bundle.of((args, kwargs)).tensors, self.path, index))
+        return self.calls[index].made.filled(CLOSED(Bundle.of((args, kwargs)).tensors, self.path, index))
 
 
 class _Watched:
@@ -153,22 +153,22 @@ def _forwards(model: nn.Module, stand_ins: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def recording(model: nn.Module, paths: Collection[str]) -> Iterator[dict[tuple[str, int], Call]]:
+def recording(model: nn.Module, paths: Collection[str]) -> Iterator[dict[tuple[str, int], ModuleCall]]:
     """Note the calls of some modules while the model runs."""
-    calls: dict[tuple[str, int], Call] = {}
+    calls: dict[tuple[str, int], ModuleCall] = {}
     with _forwards(model, {p: _Recorder(p, model.get_submodule(p).forward, calls) for p in paths}):
         yield calls
 
 
 @contextmanager
-def opaque(model: nn.Module, calls: Calls) -> Iterator[None]:
+def closed(model: nn.Module, calls: Calls) -> Iterator[None]:
     """Make the modules with recorded calls opaque to `torch.export`."""
-    by_path: dict[str, list[Call]] = {}
+    by_path: dict[str, list[ModuleCall]] = {}
     for (path, _), call in calls.items():
         by_path.setdefault(path, []).append(call)
     token = _CALLS.set(calls)
     try:
-        with _forwards(model, {path: _Opaque(path, held) for path, held in by_path.items()}):
+        with _forwards(model, {path: _ClosedForward(path, held) for path, held in by_path.items()}):
             yield
     finally:
         _CALLS.reset(token)

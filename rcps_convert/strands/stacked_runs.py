@@ -28,13 +28,13 @@ from ..measure.probe import Probe
 from .mixed import mirrored_positions
 
 
-class Stacking:
+class StackedRuns:
     """How a model's inputs are stacked and its outputs taken apart.
 
     Args:
         model: the model; not touched.
         example: what it is called with.
-        told: lines of words, one per input and one per output, are appended to its two lists.
+        lines: lines of words, one per input and one per output, are appended to its two lists.
 
     Attributes:
         specs, actions: per input leaf.
@@ -49,8 +49,8 @@ class Stacking:
         ConversionError: a parameter has no shape yet.
     """
 
-    def __init__(self, model: nn.Module, example: Example, told: tuple[list[str], list[str]]) -> None:
-        self.model, self.example, self.told = model, example, told
+    def __init__(self, model: nn.Module, example: Example, lines: tuple[list[str], list[str]]) -> None:
+        self.model, self.example, self.lines = model, example, lines
         if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
             raise ConversionError(
                 "a parameter has no shape yet",
@@ -69,7 +69,7 @@ class Stacking:
         for name, value, spec, action in zip(names, values, self.specs, self.actions, strict=True):
             if not isinstance(value, Tensor) or action is None:
                 continue
-            self.told[0].append(f"{name}: {spec}, shape {tuple(value.shape)}, {action}")
+            self.lines[0].append(f"{name}: {spec}, shape {tuple(value.shape)}, {action}")
             if not isinstance(spec, Invariant):
                 _require_batch(name, value, action)
                 sizes.add(value.shape[0])
@@ -143,7 +143,7 @@ class Stacking:
             action = self._auto(i, value) if isinstance(spec, str) else _placed(spec, shape, name)
             profile = any(ax.is_length(t) for t in action.axes)
             taken = str(spec) if spec != AUTO else ("unstranded profile" if profile else "invariant") + " (auto)"
-            self.told[1].append(f"{name}: {taken}, shape {shape}, {action.walk()}")
+            self.lines[1].append(f"{name}: {taken}, shape {shape}, {action.walk()}")
             found.append(action)
         return found
 
