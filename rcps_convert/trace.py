@@ -155,7 +155,7 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
     with undisturbed_rng(), mode(twin, training), quiet():
         try:
             calls = _record(model, example, training, cuts) if cuts else {}
-            with opaque(twin, calls), torch.fx.traceback.preserve_node_meta(), Recorder() as recorder:
+            with opaque(twin, calls), Recorder() as recorder:
                 program = torch.export.export(twin, args, kwargs, strict=False)
         except Exception as reason:  # torch.export raises anything, the model's own errors included
             raise _trace_error(model, example, training, cuts, reason) from reason
@@ -287,13 +287,29 @@ def _sources(program: Any, model: nn.Module, example: Example) -> Iterator[tuple
             yield name, Source("constant", spec.target, program.constants[spec.target])
 
 
+@dataclass
+class _Marks:
+    """The marks of a call in a graph.
+
+    Attributes:
+        given, made: as of a `Call`.
+        place: module path and line, and the modules being run.
+        start, end: its nodes among all nodes; none if it has no end.
+    """
+
+    given: Any
+    place: tuple[Where, tuple[tuple[str, str], ...]]
+    start: int
+    end: int = 0
+    made: Any = None
+
+
 class _Flattened:
     """Nodes of a graph with nested graphs inlined."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
-        self.marks: dict[int, dict[str, list[Any]]] = {}
-        self.places: dict[int, tuple[Where, tuple[tuple[str, str], ...]]] = {}
+        self.marks: dict[int, _Marks] = {}
 
     def run(self, module: GraphModule, env: dict[str, Any], prefix: str) -> list[Any]:
         """Append the nodes of one graph; `env` maps its placeholders; returns its outputs."""
@@ -315,14 +331,10 @@ class _Flattened:
         if node.target is operator.getitem and not isinstance(args[0], Ref):
             return args[0][args[1]]
         where, scope = _where(node)
-        number, part = (node.meta.get("custom") or {}).get(MARK, (None, None))
-        if number is not None and node.target is torch.ops.aten.alias.default:
-            self.marks.setdefault(number, {}).setdefault(part, []).append(args[0])
-            self.places.setdefault(number, (where, scope))
+        if node.target is MARK:
+            self._mark(*args, (where, scope))
             return args[0]
         name = prefix + node.name
-        if number is not None:
-            self.marks.setdefault(number, {}).setdefault("nodes", []).append(name)
         where = Where(where.path, where.source, name)
         self.nodes.append(Node(name, node.target, args, kwargs, where, scope, node.meta.get("val")))
         return Ref(name)
@@ -341,13 +353,21 @@ class _Flattened:
             self.nodes.append(Node(at.node or "", operator.getitem, (whole, i), {}, at, scope, values[i]))
             env[r.name] = Ref(prefix + r.name)
 
+    def _mark(self, x: Any, number: int, part: str, place: tuple[Where, tuple[tuple[str, str], ...]]) -> None:
+        """Note where a call begins or ends; the marks themselves are no operators of the model."""
+        if part == "given":
+            self.marks[number] = _Marks(x, place, len(self.nodes))
+        elif number in self.marks:
+            marks = self.marks[number]
+            marks.end = marks.end or len(self.nodes)
+            marks.made = x if part == "made" else marks.made
+
     def calls(self, recorder: Recorder) -> Iterator[Call]:
         """The calls whose marks are in the graph."""
         for number, marks in sorted(self.marks.items()):
-            if number in self.places and isinstance(marks.get("given", [None])[0], Ref):
-                made = next(iter(marks.get("made", ())), None)
-                nodes = tuple(marks.get("nodes", ()))
-                yield Call(*recorder.calls[number], marks["given"][0], made, nodes, *self.places[number])
+            if isinstance(marks.given, Ref):
+                nodes = tuple(n.name for n in self.nodes[marks.start : marks.end])
+                yield Call(*recorder.calls[number], marks.given, marks.made, nodes, *marks.place)
 
     def _inline(self, node: FxNode, args: tuple[Any, ...], prefix: str) -> list[Any]:
         at = next(i for i, a in enumerate(args) if isinstance(a, GraphModule))
