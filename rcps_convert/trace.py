@@ -332,8 +332,9 @@ class _Flattened:
             return args[0][args[1]]
         where, scope = _where(node)
         if node.target is MARK:
-            self._mark(*args, (where, scope))
-            return args[0]
+            x, number, part = args
+            self._mark(x, number, part, (where, scope))
+            return x
         name = prefix + node.name
         where = Where(where.path, where.source, name)
         self.nodes.append(Node(name, node.target, args, kwargs, where, scope, node.meta.get("val")))

@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
-from ..registry import op_name, rule
+from ..registry import aten, op_name, rule
 from .common import advance, forbid_signs, per_axis, slide
-
-aten = torch.ops.aten
 
 
 @rule(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)

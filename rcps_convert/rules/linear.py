@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis
-from ..registry import op_name, refuse, rule
+from ..registry import aten, op_name, refuse, rule
 from .common import broadcast, dim_of, forbid_signs, sum_of
-
-aten = torch.ops.aten
 
 
 @rule(aten.linear.default)

@@ -11,10 +11,8 @@ from .. import axis as ax
 from ..action import Action
 from ..axis import Axis, Mismatch, Step
 from ..errors import BreaksSymmetryError, Refusal
-from ..registry import Const, op_name, refuse, refuse_later, require_unsigned, rule
+from ..registry import Const, aten, op_name, refuse, refuse_later, require_unsigned, rule
 from .common import advance, broadcast, dim_of, padded, same_ids, slide
-
-aten = torch.ops.aten
 
 MOST_REVERSED = 2048
 """Longest open axis, in entries, of which a reversal may wait for what the axis turns out to be."""

@@ -10,10 +10,8 @@ import torch
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis
-from ..registry import Const, op_name, require_unsigned, rule
+from ..registry import Const, aten, op_name, require_unsigned, rule
 from .common import broadcast, same_ids, sum_of
-
-aten = torch.ops.aten
 
 ODD = {
     "neg", "tanh", "sin", "asin", "sinh", "asinh", "atan", "atanh", "tan", "erf", "erfinv", "sign", "sgn",

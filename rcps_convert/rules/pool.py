@@ -6,16 +6,12 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-import torch
-
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
-from ..registry import op_name, require_unsigned, rule
+from ..registry import aten, op_name, require_unsigned, rule
 from .common import advance, per_axis, slide
-
-aten = torch.ops.aten
 
 
 @rule(aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis
-from ..registry import op_name, refuse, rule
+from ..registry import aten, op_name, refuse, rule
 from .common import forbid_signs
-
-aten = torch.ops.aten
 
 DIRECTIONS = ax.permutation([1, 0])
 """The axis of the two directions: what was read from the left is read from the right."""

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from .. import axis as ax
 from ..action import Action
-from ..registry import op_name, require_unsigned, rule
+from ..registry import aten, op_name, require_unsigned, rule
 from .common import broadcast, dims_of
-
-aten = torch.ops.aten
 
 
 def _reduced(x: Action, dims: list[int], keepdim: bool) -> Action:

@@ -6,15 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from .. import axis as ax
 from ..action import Action
 from ..axis import Axis
-from ..registry import op_name, rule
+from ..registry import aten, op_name, rule
 from .common import advance, dim_of, dims_of
-
-aten = torch.ops.aten
 
 
 def regroup(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
