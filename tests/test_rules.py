@@ -30,7 +30,7 @@ from rcps_convert.anchors import plan_calls
 from rcps_convert.axis import Axis
 from rcps_convert.geometry import anchor
 from rcps_convert.infer import Inference, _all_axes, _Walk
-from rcps_convert.registry import RULES, Const, rule
+from rcps_convert.registry import MISSING, RULES, Const, Missing, aten, rule
 from rcps_convert.rules.shape import regroup
 from rcps_convert.trace import Ref, Trace, trace
 
@@ -371,6 +371,30 @@ def test_an_operator_has_one_rule():
     with pytest.raises(ValueError, match=r"aten.relu6.default has a rule already: activation"):
         rule(torch.ops.aten.frac.default, torch.ops.aten.relu6.default)(nothing)
     assert before == RULES
+
+
+def test_torch_has_every_operator_that_has_a_rule():
+    """Fails on a version of torch that renamed or dropped some, and names them."""
+    assert MISSING == []
+
+
+@pytest.mark.parametrize("absent", [aten.no_such_operator.default, aten.relu.no_such_overload, aten.no_such_operator])
+def test_an_operator_that_torch_lacks_is_passed_over(absent, monkeypatch):
+    monkeypatch.setattr("rcps_convert.registry.MISSING", found := [])
+    before = dict(RULES)
+    assert isinstance(absent, Missing)
+    try:
+        rule(torch.ops.aten.frac.default, absent)(nothing)
+        assert {**before, torch.ops.aten.frac.default: nothing} == RULES
+    finally:
+        RULES.pop(torch.ops.aten.frac.default)
+    assert found == [absent.name]
+
+
+def test_operators_are_torch_s_own():
+    assert aten.relu.default is torch.ops.aten.relu.default
+    assert aten.__and__.Tensor is torch.ops.aten.__and__.Tensor
+    assert aten.relu.overloads() == torch.ops.aten.relu.overloads()
 
 
 def test_the_lines_above_a_rule_agree_on_its_settings():
