@@ -32,7 +32,7 @@ from rcps_convert.graph.trace import Ref, Trace
 from rcps_convert.infer import constants
 from rcps_convert.infer.anchors import plan_calls
 from rcps_convert.infer.walk import Inference, _all_axes, _Walk
-from rcps_convert.rules.registry import RULES, Const, rule
+from rcps_convert.rules.registry import MISSING, RULES, Const, Missing, aten, rule
 from rcps_convert.rules.shape import regroup
 
 VARIATIONS = 12
@@ -372,6 +372,30 @@ def test_an_operator_has_one_rule():
     with pytest.raises(ValueError, match=r"aten.relu6.default has a rule already: activation"):
         rule(torch.ops.aten.frac.default, torch.ops.aten.relu6.default)(nothing)
     assert before == RULES
+
+
+def test_torch_has_every_operator_that_has_a_rule():
+    """Fails on a version of torch that renamed or dropped some, and names them."""
+    assert MISSING == []
+
+
+@pytest.mark.parametrize("absent", [aten.no_such_operator.default, aten.relu.no_such_overload, aten.no_such_operator])
+def test_an_operator_that_torch_lacks_is_passed_over(absent, monkeypatch):
+    monkeypatch.setattr("rcps_convert.rules.registry.MISSING", found := [])
+    before = dict(RULES)
+    assert isinstance(absent, Missing)
+    try:
+        rule(torch.ops.aten.frac.default, absent)(nothing)
+        assert {**before, torch.ops.aten.frac.default: nothing} == RULES
+    finally:
+        RULES.pop(torch.ops.aten.frac.default)
+    assert found == [absent.name]
+
+
+def test_operators_are_torch_s_own():
+    assert aten.relu.default is torch.ops.aten.relu.default
+    assert aten.__and__.Tensor is torch.ops.aten.__and__.Tensor
+    assert aten.relu.overloads() == torch.ops.aten.relu.overloads()
 
 
 def test_the_lines_above_a_rule_agree_on_its_settings():

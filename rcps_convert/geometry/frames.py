@@ -49,8 +49,7 @@ class Entry:
         """Whether a call may be this one; loosely, if sizes of fixed axes do not count."""
         if function != self.function or len(shape) != len(self.pattern):
             return False
-        pairs = enumerate(zip(self.pattern, shape, strict=True))
-        return all(p is None or p == n or (loosely and d in self.fixed) for d, (p, n) in pairs)
+        return all(p is None or p == shape[d] or (loosely and d in self.fixed) for d, p in enumerate(self.pattern))
 
 
 @dataclass(frozen=True)

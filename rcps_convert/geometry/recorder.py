@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import torch._dynamo
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from .frames import is_in_transform
 from .readings import EdgeFunction, Settings
@@ -19,7 +18,7 @@ from .table import EDGE_FUNCTIONS
 
 
 class Recorder(TorchFunctionMode):
-    """Marks the nodes of each call in an exported graph, between two aliases.
+    """Marks each call in an exported graph: what it reads before the call, each tensor of its result after it.
 
     Attributes:
         calls: for each call, how its function reads edges, and its arguments by name.
@@ -30,7 +29,7 @@ class Recorder(TorchFunctionMode):
         self.calls: list[tuple[EdgeFunction, Settings]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run a call; one of the table with its nodes marked."""
+        """Run a call; one of the table between its marks."""
         kwargs = kwargs or {}
         edge_function = EDGE_FUNCTIONS.get(func)
         if edge_function is None:
@@ -41,15 +40,11 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         number = len(self.calls)
         self.calls.append((edge_function, settings))
-        with _marked(number, "given"):
-            x = torch.ops.aten.alias.default(x)
+        x = MARK(x, number, "given")
         args, kwargs = ((x, *args[1:]), kwargs) if args else (args, {**kwargs, edge_function.names[0]: x})
-        with _marked(number, "inside"):
-            result = func(*args, **kwargs)
-        if not isinstance(result, Tensor) or _is_recomputed(sys._getframe(1)):
-            return result
-        with _marked(number, "made"):
-            return torch.ops.aten.alias.default(result)
+        result = func(*args, **kwargs)
+        known = isinstance(result, Tensor) and not _is_recomputed(sys._getframe(1))
+        return pytree.tree_map_only(Tensor, lambda y: MARK(y, number, "made" if known else "end"), result)
 
 
 class CallNames(TorchFunctionMode):
@@ -84,11 +79,10 @@ _MODULE_CALL = os.path.join("torch", "nn", "modules", "module.py")
 
 _CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
 
-MARK = "rcps_convert"
-"""Key of the marks among a node's custom metadata."""
+_LIBRARY = torch.library.Library("rcps_convert", "FRAGMENT")
+_LIBRARY.define("mark(Tensor(a) x, int call, str part) -> Tensor(a)")
+_LIBRARY.impl("mark", lambda x, call, part: torch.ops.aten.alias.default(x), "CompositeImplicitAutograd")
 
-
-@contextmanager
-def _marked(number: int, part: str) -> Iterator[None]:
-    with torch.fx.traceback.annotate({MARK: (number, part)}):
-        yield
+MARK = torch.ops.rcps_convert.mark.default
+"""A tensor as it is, and what it is to a call: ``"given"`` to it, ``"made"`` by it, or at the ``"end"`` of one that
+made no single tensor. The nodes of a call lie between its marks, in the graph as in time."""

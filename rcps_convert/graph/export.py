@@ -42,7 +42,7 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
     with undisturbed_rng(), mode(twin, training), quiet():
         try:
             calls = _record(model, example, training, cuts) if cuts else {}
-            with closed(twin, calls), torch.fx.traceback.preserve_node_meta(), Recorder() as recorder:
+            with closed(twin, calls), Recorder() as recorder:
                 program = torch.export.export(twin, args, kwargs, strict=False)
         except Exception as reason:  # torch.export raises anything, the model's own errors included
             raise _trace_error(model, example, training, cuts, reason) from reason

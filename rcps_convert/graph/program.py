@@ -6,6 +6,7 @@ import operator
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_
 
 TORCH_FOLDER = os.path.dirname(torch.__file__)
 
-_HERE = os.path.dirname(__file__)
+_HERE = os.path.dirname(os.path.dirname(__file__))
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -73,13 +74,29 @@ def _sources(program: Any, model: nn.Module, example: Example) -> Iterator[tuple
             yield name, Source("constant", spec.target, program.constants[spec.target])
 
 
+@dataclass
+class _Marks:
+    """The marks of a call in a graph.
+
+    Attributes:
+        given, made: as of an `EdgeCall`.
+        place: module path and line, and the modules being run.
+        start, end: its nodes among all nodes; none if it has no end.
+    """
+
+    given: Any
+    place: tuple[Where, tuple[tuple[str, str], ...]]
+    start: int
+    end: int = 0
+    made: Any = None
+
+
 class _Flattened:
     """Nodes of a graph with nested graphs inlined."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
-        self.marks: dict[int, dict[str, list[Any]]] = {}
-        self.places: dict[int, tuple[Where, tuple[tuple[str, str], ...]]] = {}
+        self.marks: dict[int, _Marks] = {}
 
     def run(self, module: GraphModule, env: dict[str, Any], prefix: str) -> list[Any]:
         """Append the nodes of one graph; `env` maps its placeholders; returns its outputs."""
@@ -101,14 +118,11 @@ class _Flattened:
         if node.target is operator.getitem and not isinstance(args[0], Ref):
             return args[0][args[1]]
         where, scope = _where(node)
-        number, part = (node.meta.get("custom") or {}).get(MARK, (None, None))
-        if number is not None and node.target is torch.ops.aten.alias.default:
-            self.marks.setdefault(number, {}).setdefault(part, []).append(args[0])
-            self.places.setdefault(number, (where, scope))
-            return args[0]
+        if node.target is MARK:
+            x, number, part = args
+            self._mark(x, number, part, (where, scope))
+            return x
         name = prefix + node.name
-        if number is not None:
-            self.marks.setdefault(number, {}).setdefault("nodes", []).append(name)
         where = Where(where.path, where.source, name)
         self.nodes.append(Node(name, node.target, args, kwargs, where, scope, node.meta.get("val")))
         return Ref(name)
@@ -127,13 +141,21 @@ class _Flattened:
             self.nodes.append(Node(at.node or "", operator.getitem, (whole, i), {}, at, scope, values[i]))
             env[r.name] = Ref(prefix + r.name)
 
+    def _mark(self, x: Any, number: int, part: str, place: tuple[Where, tuple[tuple[str, str], ...]]) -> None:
+        """Note where a call begins or ends; the marks themselves are no operators of the model."""
+        if part == "given":
+            self.marks[number] = _Marks(x, place, len(self.nodes))
+        elif number in self.marks:
+            marks = self.marks[number]
+            marks.end = marks.end or len(self.nodes)
+            marks.made = x if part == "made" else marks.made
+
     def calls(self, recorder: Recorder) -> Iterator[EdgeCall]:
         """The calls whose marks are in the graph."""
         for number, marks in sorted(self.marks.items()):
-            if number in self.places and isinstance(marks.get("given", [None])[0], Ref):
-                made = next(iter(marks.get("made", ())), None)
-                nodes = tuple(marks.get("nodes", ()))
-                yield EdgeCall(*recorder.calls[number], marks["given"][0], made, nodes, *self.places[number])
+            if isinstance(marks.given, Ref):
+                nodes = tuple(n.name for n in self.nodes[marks.start : marks.end])
+                yield EdgeCall(*recorder.calls[number], marks.given, marks.made, nodes, *marks.place)
 
     def _inline(self, node: FxNode, args: tuple[Any, ...], prefix: str) -> list[Any]:
         at = next(i for i, a in enumerate(args) if isinstance(a, GraphModule))

@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
 from .common import advance, forbid_signs, per_axis, slide
-from .registry import op_name, rule
-
-aten = torch.ops.aten
+from .registry import aten, op_name, rule
 
 
 @rule(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)

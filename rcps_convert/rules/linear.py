@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from .common import broadcast, dim_of, forbid_signs, sum_of
-from .registry import op_name, refuse, rule
-
-aten = torch.ops.aten
+from .registry import aten, op_name, refuse, rule
 
 
 @rule(aten.linear.default)

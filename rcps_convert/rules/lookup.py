@@ -8,9 +8,7 @@ import torch
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from .registry import Const, require_unsigned, rule
-
-aten = torch.ops.aten
+from .registry import Const, aten, require_unsigned, rule
 
 
 @rule(aten.embedding.default, constants=True, ids=True)

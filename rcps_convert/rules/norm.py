@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from .registry import require_unsigned, rule
-
-aten = torch.ops.aten
+from .registry import aten, require_unsigned, rule
 
 BECAUSE = "the shift and the statistics are not odd"
 

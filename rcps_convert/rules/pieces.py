@@ -12,9 +12,7 @@ from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch, Step
 from ..errors import BreaksSymmetryError, Refusal
 from .common import advance, broadcast, dim_of, padded, same_ids, slide
-from .registry import Const, op_name, refuse, refuse_later, require_unsigned, rule
-
-aten = torch.ops.aten
+from .registry import Const, aten, op_name, refuse, refuse_later, require_unsigned, rule
 
 MOST_REVERSED = 2048
 """Longest open axis, in entries, of which a reversal may wait for what the axis turns out to be."""

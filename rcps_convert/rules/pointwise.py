@@ -11,9 +11,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from .common import broadcast, same_ids, sum_of
-from .registry import Const, op_name, require_unsigned, rule
-
-aten = torch.ops.aten
+from .registry import Const, aten, op_name, require_unsigned, rule
 
 ODD = {
     "neg", "tanh", "sin", "asin", "sinh", "asinh", "atan", "atanh", "tan", "erf", "erfinv", "sign", "sgn",

@@ -6,16 +6,12 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-import torch
-
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
 from .common import advance, per_axis, slide
-from .registry import op_name, require_unsigned, rule
-
-aten = torch.ops.aten
+from .registry import aten, op_name, require_unsigned, rule
 
 
 @rule(aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)

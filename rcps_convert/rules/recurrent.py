@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from .common import forbid_signs
-from .registry import op_name, refuse, rule
-
-aten = torch.ops.aten
+from .registry import aten, op_name, refuse, rule
 
 DIRECTIONS = ax.permutation([1, 0])
 """The axis of the two directions: what was read from the left is read from the right."""

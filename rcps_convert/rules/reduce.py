@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from .common import broadcast, dims_of
-from .registry import op_name, require_unsigned, rule
-
-aten = torch.ops.aten
+from .registry import aten, op_name, require_unsigned, rule
 
 
 def _reduced(x: Action, dims: list[int], keepdim: bool) -> Action:

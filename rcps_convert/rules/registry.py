@@ -21,6 +21,47 @@ RULES: dict[Any, Rule] = {}
 
 
 @dataclass(frozen=True)
+class Missing:
+    """An operator that the running version of torch does not have; `rule` passes over it.
+
+    Attributes:
+        name: its dotted name.
+    """
+
+    name: str
+
+    def __getattr__(self, overload: str) -> Missing:
+        if overload.startswith("__"):
+            raise AttributeError(overload)
+        return Missing(f"{self.name}.{overload}")
+
+
+class _Names:
+    """The operators of a namespace, or the overloads of an operator; `Missing` where torch has none of a name.
+
+    Args:
+        found: what torch has.
+        name: its dotted name.
+    """
+
+    def __init__(self, found: Any, name: str) -> None:
+        self._found, self._name = found, name
+
+    def __getattr__(self, part: str) -> Any:
+        name, found = f"{self._name}.{part}", getattr(self._found, part, None)
+        if found is None:
+            return Missing(name)
+        return _Names(found, name) if hasattr(found, "overloads") else found
+
+
+aten: Any = _Names(torch.ops.aten, "aten")
+"""``torch.ops.aten`` for rules: an operator that another version of torch renames does not stop the import."""
+
+MISSING: list[str] = []
+"""Operators that have a rule and that the running version of torch does not have."""
+
+
+@dataclass(frozen=True)
 class Const:
     """A tensor whose value is known when the model is analysed: a buffer, or made inside forward.
 
@@ -43,7 +84,7 @@ def rule(*ops: Any, constants: bool = False, ids: bool = False) -> Callable[[F],
 
     Args:
         ops: operator overloads (``torch.ops.aten.relu.default``) or packets, which stand for all
-            their overloads.
+            their overloads; those that the running version of torch lacks are passed over (`aten`).
         constants: hand over operands of known value as `Const` rather than as their action.
         ids: the rule knows what to do with ids (`Action.value`), which other rules refuse as operands.
 
@@ -60,6 +101,7 @@ def rule(*ops: Any, constants: bool = False, ids: bool = False) -> Callable[[F],
 
     def register(function: F) -> F:
         found = _overloads(ops)
+        MISSING.extend(op.name for op in ops if isinstance(op, Missing))
         taken = next((op for op in found if op in RULES), None)
         if taken is not None:
             raise ValueError(f"{taken} has a rule already: {RULES[taken].__name__}")
@@ -74,7 +116,7 @@ def rule(*ops: Any, constants: bool = False, ids: bool = False) -> Callable[[F],
 
 def _overloads(ops: Iterable[Any]) -> list[Any]:
     found: list[Any] = []
-    for op in ops:
+    for op in (op for op in ops if not isinstance(op, Missing)):
         found += [getattr(op, name) for name in op.overloads()] if hasattr(op, "overloads") else [op]
     return found
 

@@ -6,15 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from .common import advance, dim_of, dims_of
-from .registry import op_name, rule
-
-aten = torch.ops.aten
+from .registry import aten, op_name, rule
 
 
 def regroup(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
