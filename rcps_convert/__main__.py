@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import demo
-from ._version import __version__
+from . import __version__
+from .convert import demonstration
 from .convert.convert import plan_conversion
 
 DESCRIPTION = """Make a PyTorch model on DNA exactly reverse-complement equivariant.
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     if not args.factory:
-        demo.run()
+        demonstration.run()
         return 0
     if not args.shape:
         parser().error("--shape is needed: the shape of an input without batch, such as 4,1000")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import pickle
 import warnings
@@ -183,13 +184,13 @@ def test_converted_once_by_the_settings_of_its_own_class(monkeypatch: pytest.Mon
     from rcps_convert.convert import decorators
 
     planned: list[tuple[str, Any]] = []
-    original = decorators.plan_conversion
+    original = decorators.planned
 
-    def counted(model: nn.Module, example: Any, **how: Any) -> Any:
-        planned.append((type(model).__name__, how.get("outputs", "auto")))
-        return original(model, example, verify=False, **how)
+    def counted(model: nn.Module, example: Any, settings: Any) -> Any:
+        planned.append((type(model).__name__, settings.outputs))
+        return original(model, example, dataclasses.replace(settings, verify=False))
 
-    monkeypatch.setattr(decorators, "plan_conversion", counted)
+    monkeypatch.setattr(decorators, "planned", counted)
     for cls in (Net, Wider, Mixed, Signed):
         copy.deepcopy(cls())
     assert planned == [("Net", "auto"), ("Wider", "auto"), ("Mixed", "auto"), ("Signed", "antisymmetric")]

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a model is called with, as a flat list of leaves and back."""
 
 from __future__ import annotations
 

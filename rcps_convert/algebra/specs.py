@@ -1,4 +1,4 @@
-"""TODO."""
+"""What users say of a tensor: one-hot bases, tracks, tokens, invariant, antisymmetric; and the strings for these."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The public verbs: plan, convert, bake, decorate; each is a short sequence of stages of the other folders."""

@@ -16,13 +16,14 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..errors import BreaksSymmetryError, ConversionError, VerificationError
-from ..graph.sandbox import fresh_copy, undisturbed_rng
+from ..graph.sandbox import fresh_copy
 from ..measure.verify import Verification, moved, undecided, verify
 from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, positional_names
-from ..strands.layers_to_mix import Filter, layers_to_mix
+from ..strands.layers_to_mix import layers_to_mix
 from ..strands.mixed import mix
 from ..strands.stacked_runs import StackedRuns, skeleton
 from .plan import ConversionPlan, looks_trained
+from .settings import Settings
 
 
 @dataclass
@@ -118,36 +119,36 @@ def _words(action: Action) -> str:
     return ", ".join(turned) if turned else "nothing to map: no length is left"
 
 
-def plan_both_strands(
-    model: nn.Module,
-    example: Example,
-    *,
-    inputs: Any,
-    outputs: Any,
-    layout: Any,
-    strategy: str,
-    merge: Merge,
-    post_hoc: bool,
-    mix: Filter,
-    verify: bool,
-) -> BothStrandsPlan:
-    """Work out a conjoined or mixed conversion; arguments as in `convert_model`."""
-    plan = BothStrandsPlan(type(model).__name__, trained=looks_trained(model), strategy=strategy)
+def plan_both_strands(model: nn.Module, example: Example, settings: Settings) -> BothStrandsPlan:
+    """The plan of a conversion to a model that reads both strands, conjoined or mixed.
+
+    Args:
+        model: not touched.
+        example: what it is called with.
+        settings: how it is converted.
+
+    Returns: the plan, with the problems that stand in the way.
+    """
+    plan = BothStrandsPlan(type(model).__name__, trained=looks_trained(model), strategy=settings.strategy)
     try:
-        with undisturbed_rng():
-            runs = StackedRuns(model, example, (plan.inputs, plan.outputs))
-            plan.shapes = _shapes(model)
-            runs.read_inputs(inputs, layout)
-            runs.read_outputs(outputs, post_hoc)
-            _require_merge(merge, runs)
-            plan.reading = _reading(runs, merge, post_hoc)
-            if strategy == "mixed":
-                plan.mixed, plan.unmixed = layers_to_mix(runs, mix, merge)
-                plan.weights = {p: tuple(model.get_submodule(p).weight.shape) for p in plan.mixed}  # type: ignore[union-attr,arg-type]
-            _check(plan, runs, verify)
+        _fill(plan, model, example, settings)
     except ConversionError as problem:
         plan.problems.extend(problem.problems)
     return plan
+
+
+def _fill(plan: BothStrandsPlan, model: nn.Module, example: Example, settings: Settings) -> None:
+    """Read the inputs and outputs by running the model; choose the layers that mix; measure the law on a copy."""
+    runs = StackedRuns(model, example, (plan.inputs, plan.outputs))
+    plan.shapes = _shapes(model)
+    runs.read_inputs(settings.inputs, settings.layout)
+    runs.read_outputs(settings.outputs, settings.post_hoc)
+    _require_merge(settings.merge, runs)
+    plan.reading = _reading(runs, settings.merge, settings.post_hoc)
+    if settings.strategy == "mixed":
+        plan.mixed, plan.unmixed = layers_to_mix(runs, settings.mix, settings.merge)
+        plan.weights = {p: tuple(model.get_submodule(p).weight.shape) for p in plan.mixed}  # type: ignore[union-attr,arg-type]
+    _check(plan, runs, settings.verify)
 
 
 def _reading(runs: StackedRuns, merge: Merge, post_hoc: bool) -> Conjoined:

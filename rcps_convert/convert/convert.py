@@ -1,19 +1,32 @@
-"""`convert_model` and `plan_conversion`: trace, infer, plan, tie a copy, verify."""
+"""`convert_model` and `plan_conversion`: start reading here.
+
+A tied conversion passes these stages, each in a folder of its own:
+
+1. ``algebra``: the specs become the actions of the inputs' axes.
+2. ``measure``: a model that obeys the law with any weights is left as it is.
+3. ``graph``: `torch.export` gives the operators of the eval-mode and the train-mode forward.
+4. ``infer``: the rules of ``rules`` relate the actions of all tensors, unification solves for them.
+5. ``convert``: the plan lists what each parameter, norm and call becomes.
+6. ``tie``, ``geometry``: a copy gets its ties, shared statistics and re-anchored calls.
+7. ``measure``: the law is measured on that copy, and the plan says how well it held.
+
+``strands`` replaces stages 3 to 6 where both strands are read.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..algebra.arguments import Example
-from ..errors import ConversionError
 from ..graph.sandbox import undisturbed_rng
-from ..strands.conjoined import MERGES, Merge
 from ..strands.layers_to_mix import Filter
 from .both_strands_plan import plan_both_strands
-from .plan import ConversionPlan, looks_trained, refuse_converted
-from .tied_plan import TiedPlanner
+from .plan import ConversionPlan, refuse_converted
+from .settings import Init, MergeWord, OnUnsupported, Settings, Strategy
+from .tied_plan import plan_tied
 
 
 def convert_model(
@@ -23,12 +36,12 @@ def convert_model(
     inputs: Any = "ACGT",
     outputs: Any = "auto",
     layout: Any = "auto",
-    strategy: str = "tied",
-    merge: Merge = "mean",
+    strategy: Strategy = "tied",
+    merge: MergeWord | Callable[[Tensor, Tensor], Tensor] = "mean",
     post_hoc: bool = False,
     mix: Filter = None,
-    init: str = "keep",
-    on_unsupported: str = "error",
+    init: Init = "keep",
+    on_unsupported: OnUnsupported = "error",
     symmetrise_buffers: bool = False,
     verify: bool = True,
     in_place: bool = False,
@@ -73,9 +86,7 @@ def convert_model(
 
     Source: design after Shrikumar et al. 2017 (weight sharing) and Mallet & Vert, NeurIPS 2021 (theory).
     """
-    plan = plan_conversion(
-        model,
-        example,
+    settings = Settings(
         inputs=inputs,
         outputs=outputs,
         layout=layout,
@@ -88,7 +99,7 @@ def convert_model(
         symmetrise_buffers=symmetrise_buffers,
         verify=verify,
     )
-    return plan.convert(model, in_place=in_place, stacklevel=3)
+    return planned(model, example, settings).convert(model, in_place=in_place, stacklevel=3)
 
 
 def plan_conversion(
@@ -98,12 +109,12 @@ def plan_conversion(
     inputs: Any = "ACGT",
     outputs: Any = "auto",
     layout: Any = "auto",
-    strategy: str = "tied",
-    merge: Merge = "mean",
+    strategy: Strategy = "tied",
+    merge: MergeWord | Callable[[Tensor, Tensor], Tensor] = "mean",
     post_hoc: bool = False,
     mix: Filter = None,
-    init: str = "keep",
-    on_unsupported: str = "error",
+    init: Init = "keep",
+    on_unsupported: OnUnsupported = "error",
     symmetrise_buffers: bool = False,
     verify: bool = True,
 ) -> ConversionPlan:
@@ -120,51 +131,34 @@ def plan_conversion(
         ConversionError: the model is converted already.
         ValueError: a spec that cannot be read, or settings that do not go together.
     """
+    settings = Settings(
+        inputs=inputs,
+        outputs=outputs,
+        layout=layout,
+        strategy=strategy,
+        merge=merge,
+        post_hoc=post_hoc,
+        mix=mix,
+        init=init,
+        on_unsupported=on_unsupported,
+        symmetrise_buffers=symmetrise_buffers,
+        verify=verify,
+    )
+    return planned(model, example, settings)
+
+
+def planned(model: nn.Module, example: Example, settings: Settings) -> ConversionPlan:
+    """The plan of a conversion: what each stage found, and the problems it met.
+
+    Args:
+        model: not touched.
+        example: what it is called with.
+        settings: how it is analysed and converted.
+
+    Raises:
+        ConversionError: the model is converted already.
+    """
     refuse_converted(model)
-    _check_settings(strategy, merge, post_hoc, mix, init, on_unsupported, symmetrise_buffers)
-    if strategy != "tied":
-        return plan_both_strands(
-            model,
-            example,
-            inputs=inputs,
-            outputs=outputs,
-            layout=layout,
-            strategy=strategy,
-            merge=merge,
-            post_hoc=post_hoc,
-            mix=mix,
-            verify=verify,
-        )
-    plan = ConversionPlan(type(model).__name__, init=init, trained=looks_trained(model))
-    try:
-        with undisturbed_rng():
-            planner = TiedPlanner(model, example, plan, verify)
-            planner.run(inputs, outputs, layout, symmetrise_buffers, on_unsupported == "both_strands")
-    except ConversionError as problem:
-        plan.problems.extend(problem.problems)
-    return plan
-
-
-def _check_settings(
-    strategy: str, merge: Merge, post_hoc: bool, mix: Filter, init: str, on_unsupported: str, symmetrise_buffers: bool
-) -> None:
-    """Refuse values that are none, and settings of one strategy given to another."""
-    if strategy not in ("tied", "conjoined", "mixed"):
-        raise ValueError(f"strategy={strategy!r}: use 'tied', 'conjoined' or 'mixed'")
-    if init not in ("keep", "project"):
-        raise ValueError(f"init={init!r}: use 'keep' or 'project'")
-    if on_unsupported not in ("error", "both_strands"):
-        raise ValueError(f"on_unsupported={on_unsupported!r}: use 'error' or 'both_strands'")
-    known = callable(merge) and not isinstance(merge, nn.Module)
-    if not known and merge not in MERGES:
-        raise ValueError(f"merge={merge!r}: use 'mean', 'sum', 'max', or a function of two tensors")
-    only_tied = [("init", init != "keep"), ("on_unsupported", on_unsupported != "error")]
-    only_tied.append(("symmetrise_buffers", symmetrise_buffers))
-    misplaced = {
-        "tied": [("merge", merge != "mean"), ("post_hoc", post_hoc), ("mix", mix is not None)],
-        "conjoined": [("mix", mix is not None), *only_tied],
-        "mixed": [("post_hoc", post_hoc), *only_tied],
-    }
-    for name, given in misplaced[strategy]:
-        if given:
-            raise ValueError(f"{name}= has no meaning with strategy={strategy!r}")
+    plan_ = plan_tied if settings.strategy == "tied" else plan_both_strands
+    with undisturbed_rng():
+        return plan_(model, example, settings)

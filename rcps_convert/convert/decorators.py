@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConversionError
 from ..infer.cuts import Declaration
-from .convert import plan_conversion
+from .convert import planned
+from .settings import DEFAULTS, Keywords, Settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 C = TypeVar("C", bound=type[nn.Module])
 M = TypeVar("M", nn.Module, type[nn.Module])
@@ -70,19 +73,19 @@ def rc_leaf(action: str | Callable[..., Any]) -> Callable[[M], M]:
 
 
 @dataclass(frozen=True)
-class _Settings:
+class _Converted:
     """How new instances of a class are converted.
 
     Attributes:
         example: what the model is called with: see `rc_equivariant`.
-        keywords: of `convert_model`.
+        settings: of the conversion.
     """
 
     example: Any
-    keywords: Mapping[str, Any]
+    settings: Settings
 
 
-def rc_equivariant(example: Any, **settings: Any) -> Callable[[C], C]:
+def rc_equivariant(example: Any, **settings: Unpack[Keywords]) -> Callable[[C], C]:
     """Convert every new instance of a class, once its ``__init__`` is done.
 
     The class itself is returned: its name, ``isinstance``, subclasses and pickling of the class are as
@@ -98,6 +101,7 @@ def rc_equivariant(example: Any, **settings: Any) -> Callable[[C], C]:
 
     Raises:
         TypeError: a keyword `convert_model` does not have, or something that is no class of modules.
+        ValueError: settings that do not go together.
         ConversionError: when an instance is made and cannot be converted, as in `convert_model`, or its
             parameters have no values yet (the meta device).
 
@@ -109,9 +113,10 @@ def rc_equivariant(example: Any, **settings: Any) -> Callable[[C], C]:
         >>> Net()[0].weight.shape, sum(p.numel() for p in Net().parameters())
         (torch.Size([8, 4, 5]), 469)
     """
-    unknown = settings.keys() - inspect.signature(plan_conversion).parameters.keys() | settings.keys() & {"model"}
+    unknown = settings.keys() - DEFAULTS.keys()
     if unknown:
         raise TypeError(f"rc_equivariant has no settings {', '.join(sorted(unknown))}: it takes those of convert_model")
+    checked = Settings(**settings)
 
     def decorate(cls: C) -> C:
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
@@ -119,7 +124,7 @@ def rc_equivariant(example: Any, **settings: Any) -> Callable[[C], C]:
         if "_rc_settings" not in cls.__dict__ and getattr(cls, "_rc_settings", None) is None:
             _wrap_subclasses(cls)
             _wrap_init(cls)
-        cls._rc_settings = _Settings(example, settings)  # type: ignore[attr-defined]
+        cls._rc_settings = _Converted(example, checked)  # type: ignore[attr-defined]
         return cls
 
     return decorate
@@ -161,16 +166,16 @@ def _wrap_init(cls: type[nn.Module]) -> None:
 
 def _plan(model: nn.Module) -> Any:
     """The plan for a new instance."""
-    settings: _Settings = type(model)._rc_settings  # type: ignore[attr-defined,assignment]
+    how: _Converted = type(model)._rc_settings  # type: ignore[attr-defined,assignment]
     if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
         raise ConversionError(
             f"a new {type(model).__name__} has no values yet: its parameters are on the meta device",
             why="what a model does is verified by running it",
             do="make it on a real device, or leave the class undecorated and call convert_model once it has values",
         )
-    given = settings.example
+    given = how.example
     example = given(model) if callable(given) and not isinstance(given, Tensor) else given
-    return plan_conversion(model, _tensors(example, _device(model)), **settings.keywords)
+    return planned(model, _tensors(example, _device(model)), how.settings)
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Whether a model is converted already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The plan of a conversion to tied weights: trace, solve, list what is tied, measure the law on a copy."""
 
 from __future__ import annotations
 
@@ -20,38 +20,65 @@ from ..infer.anchors import plan_calls
 from ..infer.first_failure import first_failure
 from ..infer.outputs import AUTO
 from ..infer.solver import Solution, Solver
-from ..infer.walk import STATISTICS, Inference
+from ..infer.walk import Inference
 from ..measure.lengths import CHECKED, accepts, main_length, resized
 from ..measure.probe import Probe
 from ..measure.report import candidate_actions
 from ..measure.verify import ROUNDED_CONSTANTS, Verification, moved, undecided, verify
-from ..rules.registry import op_name
+from ..rules.registry import facts_of
 from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
 from ..tie.ties import make_tie
-from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter
+from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter, looks_trained
+from .settings import Settings
 
 
-class TiedPlanner:
-    """Fills a plan."""
+def plan_tied(model: nn.Module, example: Example, settings: Settings) -> ConversionPlan:
+    """The plan of a conversion to tied weights.
 
-    def __init__(self, model: nn.Module, example: Example, plan: ConversionPlan, check: bool) -> None:
-        self.model, self.example, self.plan, self.check = model, example, plan, check
+    Args:
+        model: not touched.
+        example: what it is called with.
+        settings: how it is analysed and converted.
 
-    def run(self, inputs: Any, outputs: Any, layout: Any, symmetrise_buffers: bool, both_strands: bool) -> None:
-        self.specs, self.actions = input_actions(self.example, inputs, layout)
+    Returns: the plan, with the problems that stand in the way.
+    """
+    plan = ConversionPlan(type(model).__name__, init=settings.init, trained=looks_trained(model))
+    try:
+        _TiedPlanner(model, example, plan, settings).run()
+    except ConversionError as problem:
+        plan.problems.extend(problem.problems)
+    return plan
+
+
+class _TiedPlanner:
+    """Fills a plan, stage by stage.
+
+    Args:
+        model: not touched.
+        example: what it is called with.
+        plan: gets what is found.
+        settings: how the model is analysed and converted.
+    """
+
+    def __init__(self, model: nn.Module, example: Example, plan: ConversionPlan, settings: Settings) -> None:
+        self.model, self.example, self.plan, self.settings = model, example, plan, settings
+
+    def run(self) -> None:
+        """Read the inputs; trace and solve; describe; list what is tied; measure the law on a converted copy."""
+        self.specs, self.actions = input_actions(self.example, self.settings.inputs, self.settings.layout)
         self._describe_inputs()
-        if self._already_symmetric(outputs):
+        if self._already_symmetric(self.settings.outputs):
             return
         solver = Solver(
             self.model,
             self.example,
             self.specs,
             self.actions,
-            both_strands=both_strands,
-            symmetrise_buffers=symmetrise_buffers,
+            both_strands=self.settings.on_unsupported == "both_strands",
+            symmetrise_buffers=self.settings.symmetrise_buffers,
         )
-        self.wanted = output_specs(outputs, _structure(solver.traces[0]))
+        self.wanted = output_specs(self.settings.outputs, _structure(solver.traces[0]))
         found = solver.solve(self.wanted)
         self.found, self.traces = found, found.traces
         if found.untraced is not None:
@@ -164,7 +191,7 @@ class TiedPlanner:
         done: set[int] = set()  # a module may have several paths
         for t, env in zip(self.traces, inference.values, strict=True):
             for node in t.nodes:
-                if op_name(node.op) in STATISTICS and id(self._module(node)) not in done:
+                if facts_of(node.op).statistics and id(self._module(node)) not in done:
                     x = env[node.args[0].name]
                     if isinstance(x, Action) and not ax.is_trivial(x.axes[1]):
                         done.add(id(self._module(node)))
@@ -193,14 +220,14 @@ class TiedPlanner:
         given = [env.get(node.args[0].name) for env in self.found.inference.values]
         roles = [ax.role(t) for x in given if isinstance(x, Action) for t in x.axes]
         sampled = node.args[3] is not None or any(r is not None and r.name == "batch" for r in roles)
-        return op_name(node.op) == "batch_norm" and sampled
+        return facts_of(node.op).over_samples and sampled
 
     # --- the check ---
 
     def _verify(self, solution: Solution) -> None:
         converted = self.plan.install(fresh_copy(self.model))
         self.plan.moved = moved(self.model, converted, self.example, self.specs, self.actions)
-        if not self.check:
+        if not self.settings.verify:
             return
         found = self._measure(converted, self.example, self.actions, solution.inference)
         self.plan.verification = found

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Marking and naming calls that may read one edge of a length only, while a model is run or traced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-import torch._dynamo
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Running parts of a model in double precision."""
 
 from __future__ import annotations
 

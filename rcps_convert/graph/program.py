@@ -1,4 +1,4 @@
-"""TODO."""
+"""Reading an exported program: nested graphs inlined, module paths and source lines attached."""
 
 from __future__ import annotations
 
@@ -37,6 +37,15 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 def read_program(
     program: Any, model: nn.Module, example: Example, closed: Mapping[tuple[str, int], ModuleCall], recorder: Recorder
 ) -> Trace:
+    """The trace of an exported program.
+
+    Args:
+        program: made by ``torch.export``.
+        model: what was exported.
+        example: what it is called with.
+        closed: the calls of modules that were not looked into.
+        recorder: the calls that may read one edge only.
+    """
     sources = dict(_sources(program, model, example))
     flattened = _Flattened()
     outputs = flattened.run(program.graph_module, {name: Ref(name) for name in sources}, "")

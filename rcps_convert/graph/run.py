@@ -1,4 +1,4 @@
-"""TODO."""
+"""Running a trace on values for its sources."""
 
 from __future__ import annotations
 

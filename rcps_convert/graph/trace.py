@@ -1,4 +1,4 @@
-"""TODO."""
+"""A traced model: its operators, the sources of its inputs, and the calls that may read one edge of a length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Which nodes of a trace write into a tensor, and which results share a storage."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class AnchoredCall:
         function: its name.
         arithmetic: per length, how the operator's windows fit, in words.
         aligned: both edges are read alike at the example's length.
-        site: which channels take which edge_function.
+        site: which channels take which edge.
         notes: what the user should know of it.
     """
 
@@ -94,18 +94,19 @@ def _rows(trace: Trace, call: EdgeCall, site: CallAxes, anchors: dict[str, list[
 
 def _notes(trace: Trace, call: EdgeCall, site: CallAxes) -> Iterator[str]:
     place, apart = Where(call.where.path, call.where.source), call.edge_function.apart(call.settings, site)
+    name = call.edge_function.name
     source = trace.sources.get(call.given.name)
     channelwise = not call.edge_function.mixes
     if source is not None and source.kind == "input" and site.channel is not None and channelwise:
         yield (
-            f"{call.edge_function.name} at {place} splits the input: half of the bases (or tracks) is read from the left "
+            f"{name} at {place} splits the input: half of the bases (or tracks) is read from the left "
             "edge, their complements from the right; crop or pad behind the first convolution to keep them together"
         )
     if (source is None or source.kind == "input") and apart * 10 > max(
         call.settings["input"].shape[d] for d in site.reads
     ):
         yield (
-            f"the two readings of {call.edge_function.name} at {place} lie {apart} positions apart: what follows compares "
+            f"the two readings of {name} at {place} lie {apart} positions apart: what follows compares "
             "channels that saw different stretches of the sequence; crop both ends alike to keep them together"
         )
 

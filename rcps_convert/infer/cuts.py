@@ -18,7 +18,7 @@ from ..algebra.action import Action
 from ..algebra.axis import Axis
 from ..graph.closed_modules import ModuleCall
 from ..measure.study import Hints, Study, Undecided, roles, study
-from ..rules.registry import Const, refuse
+from ..rules.registry import Const, Facts, refuse
 from ..tie.passage import Passage
 
 PLAIN = (type(None), bool, int, float, complex, str)
@@ -163,7 +163,7 @@ class DeclaredLaw(Cut):
 
     def __call__(self, node: Any, operands: list[Operand], call: ModuleCall) -> tuple[Action, ...]:
         """The actions the function returns, in the place of the tensors the forward returns."""
-        constants, _ = getattr(self.function, "settings", (False, False))
+        constants = getattr(self.function, "facts", Facts()).constants
         given = [node.constant(x) if isinstance(x, Const) and not constants else x for x in operands]
         args, kwargs = call.given.filled(given)
         found = self.function(node, *args, **kwargs)

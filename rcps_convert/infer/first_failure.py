@@ -1,4 +1,4 @@
-"""TODO."""
+"""The first node of a trace at which a converted model breaks the law."""
 
 from __future__ import annotations
 

@@ -15,12 +15,8 @@ from torch.utils import _pytree as pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..graph.trace import Node, Ref, Trace
-from ..rules.pointwise import IDENTITY, LINEAR
-from ..rules.registry import is_pointwise, op_name
+from ..rules.pointwise import is_nonlinear
 from .walk import Inference
-
-NONLINEAR = {"glu", "softmax", "log_softmax", "prelu", "gelu", "softplus", "mish", "hardswish", "silu"}
-"""Nonlinear operators whatever torch tags them."""
 
 
 def find_readouts(trace: Trace, inference: Inference) -> tuple[list[str], list[Node]]:
@@ -38,7 +34,7 @@ def find_readouts(trace: Trace, inference: Inference) -> tuple[list[str], list[N
     for carriers in inference.forced:
         nodes = [n for n in trace.nodes if n.name in carriers]
         ends = [n for n in nodes if _loses_length(n, env)]
-        passes_nonlinearity = any(is_nonlinear(n) and _has_length(env.get(n.name)) for n in nodes)
+        passes_nonlinearity = any(_is_nonlinear(n) and _has_length(env.get(n.name)) for n in nodes)
         if not ends or not passes_nonlinearity:
             continue
         body = [n for n in nodes if _has_length(env.get(n.name))] + ends
@@ -50,14 +46,8 @@ def find_readouts(trace: Trace, inference: Inference) -> tuple[list[str], list[N
     return list(holders), list(unheld.values())
 
 
-def is_nonlinear(node: Node) -> bool:
-    """Whether an operator is nonlinear in its tensors."""
-    name = op_name(node.op).rstrip("_")
-    if name in NONLINEAR or name.startswith("max_pool"):
-        return True
-    tensors = sum(isinstance(a, Ref) for a in node.args)
-    affine = name in LINEAR or name in IDENTITY or name == "neg" or (name in ("mul", "div") and tensors < 2)
-    return is_pointwise(node.op) and not affine
+def _is_nonlinear(node: Node) -> bool:
+    return is_nonlinear(node.op, sum(isinstance(a, Ref) for a in node.args))
 
 
 def _has_length(value: Any) -> bool:

@@ -11,6 +11,7 @@ first node stands.
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,9 +27,9 @@ from ..graph.closed_modules import CLOSED
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import is_inplace, storage_roots
 from ..rules.pins import Pin
-from ..rules.registry import Const, op_name
+from ..rules.registry import Const, is_silent, op_name
 from . import constants
-from .stretch_law import StretchLaw
+from .stretch_law import StretchLaw, can_be_still
 
 LIMIT = 64
 """Nodes a stretch may hold: a stretch is a few lines of code, not half of a model."""
@@ -130,7 +131,7 @@ class Stretches:
         self.place = {n.name: i for i, n in enumerate(trace.nodes)}
         self.readers: dict[str, list[Node]] = {}
         for n in trace.nodes:
-            if not op_name(n.op).startswith(("_assert", "sym_")):
+            if not is_silent(n.op):
                 for ref in dict.fromkeys(n.refs()):
                     self.readers.setdefault(ref, []).append(n)
         self.outputs = {o.name for o in trace.outputs if isinstance(o, Ref)}
@@ -216,7 +217,7 @@ class Stretches:
         if any(r not in names and self.env.get(r) is None for r in refs):
             return False
         seeded = torch.Tag.nondeterministic_seeded in getattr(node.op, "tags", ())
-        if seeded and "dropout" not in op_name(node.op) and "attention" not in op_name(node.op):
+        if seeded and not can_be_still(node):
             return False
         return not is_inplace(node.op) or self.roots.get(node.name) in names
 
@@ -243,7 +244,7 @@ class Stretches:
         self.open.remove(stretch)
         for n in stretch.nodes:
             self.env[n.name] = made.get(n.name)
-        operators = tuple(op_name(n.op) for n in stretch.nodes if op_name(n.op) != "getitem")
+        operators = tuple(op_name(n.op) for n in stretch.nodes if n.op is not operator.getitem)
         self.tested.append(
             Tested(
                 stretch.nodes[0].where,

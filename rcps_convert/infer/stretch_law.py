@@ -368,13 +368,22 @@ def _numbers(value: Tensor) -> Tensor:
     return value if value.is_complex() else value.double()
 
 
+SWITCHES = {"train": False, "dropout_p": 0.0}
+"""Arguments that switch dropout on, by name, and their values without it."""
+
+
+def can_be_still(node: Node) -> bool:
+    """Whether the randomness of a node is dropout, which can be switched off."""
+    schema = getattr(node.op, "_schema", None)
+    return schema is not None and any(argument.name in SWITCHES for argument in schema.arguments)
+
+
 def _still(node: Node) -> tuple[Any, ...]:
     """A node's positional arguments, with dropout switched off."""
     args = list(node.args)
     schema = getattr(node.op, "_schema", None)
     for i, argument in enumerate(schema.arguments[: len(args)] if schema is not None else ()):
-        if argument.name == "train" or argument.name == "dropout_p":
-            args[i] = False if argument.name == "train" else 0.0
+        args[i] = SWITCHES.get(argument.name, args[i])
     return tuple(args)
 
 

@@ -28,8 +28,8 @@ from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import changed_parameters, is_inplace, written_refs
 from ..rules.node import RuleNode, Swap
 from ..rules.pins import Pin
-from ..rules.pointwise import pointwise
-from ..rules.registry import RULES, Anchor, Const, is_pointwise, op_name, require_no_ids
+from ..rules.pointwise import rule_of
+from ..rules.registry import Anchor, Const, Facts, facts_of, is_silent, op_name, require_fit
 from ..tie.passage import Passage
 from . import constants
 from .cuts import Asked, Cut
@@ -38,16 +38,8 @@ from .outputs import AUTO, pin_output
 from .stretch import Hint, Stretches, Tested, earlier
 from .weight_numbers import find_weight_numbers, free_apart
 
-SHAPE_ONLY = {
-    "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty",
-}  # fmt: skip
-"""Operators that use their operand's shape and dtype, not its values."""
-
 RESTARTS = 12
-"""How many places a stretch may be begun at before a refused node, per model."""
-
-STATISTICS = ("batch_norm", "instance_norm")
-"""Operators whose fourth and fifth operand are running statistics, not constants."""
+"""Maximum number of earlier start points tried per model."""
 
 
 @dataclass
@@ -265,16 +257,12 @@ class _Walk:
             elif node.op is operator.getitem:
                 whole = self.env.get(node.args[0].name)
                 self.env[node.name] = None if whole is None else whole[node.args[1]]
-            elif not op_name(node.op).startswith(("_assert", "sym_")):
+            elif not is_silent(node.op):
                 self.env[node.name] = self._node(node)
 
     def _sources(self, inputs: list[Action | None]) -> None:
         statistics = {
-            n.args[i].name
-            for n in self.trace.nodes
-            if op_name(n.op) in STATISTICS
-            for i in (3, 4)
-            if isinstance(n.args[i], Ref)
+            n.args[i].name for n in self.trace.nodes for i in facts_of(n.op).statistics if isinstance(n.args[i], Ref)
         }
         given = iter(inputs)
         for name, source in self.trace.sources.items():
@@ -313,7 +301,7 @@ class _Walk:
             return None
         if node.op is CLOSED:
             return self._apply(node)
-        if op_name(node.op) in SHAPE_ONLY:
+        if facts_of(node.op).shape_only:
             return self._fold(node, shape_only=True)
         random = torch.Tag.nondeterministic_seeded in getattr(node.op, "tags", ())
         if not random and not any(_is_symbolic(o) for o in operands):
@@ -334,7 +322,7 @@ class _Walk:
         args, kwargs = pytree.tree_map(fill, (node.args, node.kwargs))
         if shape_only and node.value.dtype != torch.float32 and "dtype" not in kwargs:
             kwargs = {**kwargs, "dtype": widened(node.value.dtype)}
-        blank = op_name(node.op) in ("empty", "empty_like", "new_empty")  # filled later, or never read
+        blank = facts_of(node.op).blank  # filled later, or never read
         try:
             with double_precision():
                 found = node.op(*args, **kwargs)
@@ -353,7 +341,7 @@ class _Walk:
         return RuleNode(node, self.result.pins).constant(value) if node.name in self.trace.written else value
 
     def _apply(self, node: Node) -> Any:
-        function: Any = self._cross if node.op is CLOSED else _lookup(node.op)
+        function: Any = self._cross if node.op is CLOSED else rule_of(node.op)
         if not all(isinstance(s, int) for v in pytree.tree_leaves(node.value) for s in getattr(v, "shape", ())):
             self.result.report(self._uncovered(node, "the size of its result depends on the values of a tensor"))
             return None
@@ -361,12 +349,11 @@ class _Walk:
             return self._refused(node, self._uncovered(node, "no rule says how reverse complement passes through it"))
         site, known = RuleNode(node, self.result.pins), len(self.result.pins)
         problem: ConversionError | None = None
-        wants_constants, takes_ids = getattr(function, "settings", (node.op is CLOSED,) * 2)
-        args, kwargs = self._operands(site, wants_constants)
+        facts: Facts = CROSSED if node.op is CLOSED else function.facts
+        args, kwargs = self._operands(site, facts.constants)
         try:
             with ax.attempt():
-                if not takes_ids:
-                    require_no_ids(pytree.tree_leaves((args, kwargs)), site)
+                require_fit(facts, pytree.tree_leaves((args, kwargs)), site)
                 value = function(site, *args, **kwargs)
                 if written_refs(node) and not is_inplace(node.op):
                     raise ValueError("it writes into another of its operands, such as out=")
@@ -446,11 +433,15 @@ class _Walk:
         )
 
 
+CROSSED = Facts(constants=True, ids=True, signs=True)
+"""What the passage of a module that is not looked into takes."""
+
+
 def _shapes_only(trace: Trace) -> set[str]:
     """Results of which only the shape is read."""
     outputs = {o.name for o in trace.outputs if isinstance(o, Ref)}
-    read = {r for n in trace.nodes if op_name(n.op) not in SHAPE_ONLY for r in n.refs()}
-    shaped = {r for n in trace.nodes if op_name(n.op) in SHAPE_ONLY for r in n.refs()}
+    read = {r for n in trace.nodes if not facts_of(n.op).shape_only for r in n.refs()}
+    shaped = {r for n in trace.nodes if facts_of(n.op).shape_only for r in n.refs()}
     return shaped - read - outputs - set(trace.sources) - {n.name for n in trace.nodes if is_inplace(n.op)}
 
 
@@ -479,19 +470,6 @@ def _unknown(value: Tensor) -> Action:
 
 def _is_symbolic(value: Any) -> bool:
     return any(isinstance(leaf, Action) for leaf in pytree.tree_leaves(value))
-
-
-def _lookup(op: Any) -> Any:
-    """An operator's rule; an in-place operator has that of its plain twin."""
-    if op in RULES:
-        return RULES[op]
-    name = op_name(op)
-    if is_inplace(op) and name.endswith("_"):
-        packet = getattr(getattr(torch.ops, op.namespace), name[:-1], None)
-        twin = getattr(packet, op._overloadname, None) or getattr(packet, "default", None)
-        if twin in RULES:
-            return RULES[twin]
-    return pointwise if is_pointwise(op) else None
 
 
 def _check_shape(node: Node, value: Any) -> None:
@@ -525,14 +503,15 @@ def _open_filters(trace: Trace, env: dict[str, Any]) -> list[tuple[Axis, frozens
     found = []
     for node in trace.nodes:
         y = env.get(node.name)
-        if not op_name(node.op).startswith("conv") or not isinstance(y, Action):
+        at, axis = facts_of(node.op).weight, facts_of(node.op).filters
+        if at is None or axis is None or not isinstance(y, Action):
             continue
-        weight = env[node.args[1].name]
+        weight = env[node.args[at].name]
         slides = isinstance(weight, Action) and any(ax.is_length(t) and t.size > 1 for t in weight.axes[2:])
-        mine = set(ax.free(weight.axes[0])) if slides else set()
+        mine = set(ax.free(weight.axes[axis])) if slides else set()
         if mine:
             names = (n.name for n in trace.nodes if _carries(env.get(n.name), mine))
-            found.append((weight.axes[0], frozenset(names)))
+            found.append((weight.axes[axis], frozenset(names)))
     return found
 
 

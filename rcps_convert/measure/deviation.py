@@ -1,4 +1,4 @@
-"""TODO."""
+"""How far two readings of an output are from the law."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Random inputs of the kind that a spec describes."""
 
 from __future__ import annotations
 

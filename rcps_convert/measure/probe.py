@@ -1,4 +1,4 @@
-"""TODO."""
+"""A private copy of a model that runs in double precision, without dropout, and leaves no trace."""
 
 from __future__ import annotations
 

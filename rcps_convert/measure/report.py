@@ -1,4 +1,4 @@
-"""TODO."""
+"""`check_equivariance`: how far any model is from equivariance, as it is."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from .common import advance, forbid_signs, per_axis, slide
 from .registry import aten, op_name, rule
 
 
-@rule(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
-@rule(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding)
+@rule(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, signs=True, weight=1, filters=0)
+@rule(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding, signs=True, weight=1, filters=0)
 def conv(
     node: Any,
     x: Action,
@@ -64,7 +64,7 @@ def _pads(padding: Any, w: Action, dilation: list[int], spatial: int) -> list[tu
     return [(p, p) for p in per_axis(padding, spatial)]
 
 
-@rule(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+@rule(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input, signs=True, weight=1)
 def conv_transpose(
     node: Any,
     x: Action,
@@ -132,7 +132,7 @@ def _extra(node: Any, extra: int) -> Refusal | None:
     )
 
 
-@rule(aten.im2col.default, constants=True)
+@rule(aten.im2col.default, constants=True, signs=True)
 def unfold(node: Any, x: Action, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Action:
     """Patches: x.C x window = y.C, the windows' grid is reversed as the lengths are."""
     grid, taps = [], []

@@ -11,7 +11,7 @@ from .common import broadcast, dim_of, forbid_signs, sum_of
 from .registry import aten, op_name, refuse, rule
 
 
-@rule(aten.linear.default)
+@rule(aten.linear.default, signs=True, weight=1)
 def linear(node: Any, x: Action, w: Action, b: Action | None = None) -> Action:
     """x.last = w.in; w.out = b = y.last."""
     ax.unify(x.axes[-1], w.axes[-1])
@@ -21,8 +21,8 @@ def linear(node: Any, x: Action, w: Action, b: Action | None = None) -> Action:
     return Action((*x.axes[:-1], *w.axes[:-1]))
 
 
-@rule(aten.matmul.default, aten.bmm.default, aten.mm.default, aten.mv.default, aten.dot.default)
-@rule(aten.vdot.default)
+@rule(aten.matmul.default, aten.bmm.default, aten.mm.default, aten.mv.default, aten.dot.default, signs=True)
+@rule(aten.vdot.default, signs=True)
 def matmul(node: Any, a: Action, b: Action) -> Action:
     """a.last = b.second to last; leading axes broadcast."""
     if len(b.axes) == 1:
@@ -42,7 +42,7 @@ def _both(node: Any, operands: list[Action]) -> Action:
     return broadcast(node, operands)
 
 
-@rule(aten.addmm.default, aten.addbmm.default, aten.baddbmm.default, aten.addmv.default)
+@rule(aten.addmm.default, aten.addbmm.default, aten.baddbmm.default, aten.addmv.default, signs=True)
 def add_matmul(node: Any, base: Action, a: Action, b: Action, beta: float = 1, alpha: float = 1) -> Action:
     """The sum of a tensor and a matrix product."""
     out = matmul(node, a, b)
@@ -52,20 +52,20 @@ def add_matmul(node: Any, base: Action, a: Action, b: Action, beta: float = 1, a
     return sum_of(node, [out, base])
 
 
-@rule(aten.outer.default, aten.ger.default)
+@rule(aten.outer.default, aten.ger.default, signs=True)
 def outer(node: Any, a: Action, b: Action) -> Action:
     """Nothing is contracted."""
     return Action((a.axes[0], b.axes[0]))
 
 
-@rule(aten.inner.default)
+@rule(aten.inner.default, signs=True)
 def inner(node: Any, a: Action, b: Action) -> Action:
     """a.last = b.last."""
     ax.unify(a.axes[-1], b.axes[-1])
     return Action((*a.axes[:-1], *b.axes[:-1]))
 
 
-@rule(aten.kron.default)
+@rule(aten.kron.default, signs=True)
 def kronecker(node: Any, a: Action, b: Action) -> Action:
     """Each axis is that of a x that of b; missing ones have one entry."""
     rank = len(node.shape)
@@ -73,7 +73,7 @@ def kronecker(node: Any, a: Action, b: Action) -> Action:
     return Action(tuple(ax.product(pair) for pair in zip(ours, theirs, strict=True)))
 
 
-@rule(aten.matrix_exp.default)
+@rule(aten.matrix_exp.default, signs=True)
 def matrix_exp(node: Any, x: Action) -> Action:
     """A series of powers: rows and columns agree."""
     ax.unify(x.axes[-2], x.axes[-1])
@@ -81,13 +81,13 @@ def matrix_exp(node: Any, x: Action) -> Action:
     return x
 
 
-@rule(aten.linalg_inv.default, aten.inverse.default)
+@rule(aten.linalg_inv.default, aten.inverse.default, signs=True)
 def inverse(node: Any, x: Action) -> Action:
     """Rows become columns."""
     return Action((*x.axes[:-2], x.axes[-1], x.axes[-2]))
 
 
-@rule(aten.tril.default, aten.triu.default)
+@rule(aten.tril.default, aten.triu.default, signs=True)
 def triangle(node: Any, x: Action, diagonal: int = 0) -> Action:
     """A triangle goes by the order of rows and columns: neither may be permuted."""
     if not all(ax.is_trivial(t) for t in x.axes[-2:]):
@@ -100,7 +100,7 @@ def triangle(node: Any, x: Action, diagonal: int = 0) -> Action:
     return x
 
 
-@rule(aten.linalg_vecdot.default)
+@rule(aten.linalg_vecdot.default, signs=True)
 def vecdot(node: Any, a: Action, b: Action, *, dim: int = -1) -> Action:
     """a and b agree; one axis is contracted."""
     whole = broadcast(node, [a, b])
@@ -110,7 +110,7 @@ def vecdot(node: Any, a: Action, b: Action, *, dim: int = -1) -> Action:
     return Action(rest)
 
 
-@rule(aten.tensordot.default)
+@rule(aten.tensordot.default, signs=True)
 def tensordot(node: Any, a: Action, b: Action, left: list[int], right: list[int]) -> Action:
     """Contracted axes agree; the others of a, then of b, pass through."""
     left, right = [dim_of(d, len(a.axes)) for d in left], [dim_of(d, len(b.axes)) for d in right]
@@ -120,7 +120,7 @@ def tensordot(node: Any, a: Action, b: Action, left: list[int], right: list[int]
     return Action((*kept, *(t for j, t in enumerate(b.axes) if j not in right)))
 
 
-@rule(aten.bilinear.default)
+@rule(aten.bilinear.default, signs=True)
 def bilinear(node: Any, x: Action, y: Action, w: Action, b: Action | None = None) -> Action:
     """x.last = w.second; y.last = w.third; w.out = b = result.last; leading axes agree."""
     ax.unify(x.axes[-1], w.axes[1])
@@ -131,7 +131,7 @@ def bilinear(node: Any, x: Action, y: Action, w: Action, b: Action | None = None
     return Action((*lead.axes, w.axes[0]))
 
 
-@rule(aten.scaled_dot_product_attention.default)
+@rule(aten.scaled_dot_product_attention.default, signs=True)
 def attention(
     node: Any,
     q: Action,
@@ -156,7 +156,7 @@ def attention(
     return matmul(node, scores, v)
 
 
-@rule(aten.einsum.default)
+@rule(aten.einsum.default, signs=True)
 def einsum(node: Any, equation: str, operands: list[Action], path: Any = None) -> Action:
     """Axes of one letter agree; letters of the result pass through."""
     inputs, _, output = equation.replace(" ", "").partition("->")

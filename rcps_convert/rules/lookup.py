@@ -8,10 +8,10 @@ import torch
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from .registry import Const, aten, require_unsigned, rule
+from .registry import Const, aten, declare, rule
 
 
-@rule(aten.embedding.default, constants=True, ids=True)
+@rule(aten.embedding.default, constants=True, ids=True, signs=True)
 def embedding(node: Any, weight: Any, ids: Any, *settings: Any) -> Action:
     """The rows of the table are permuted as the ids are; of ids in order, as their axis is."""
     if isinstance(weight, Const):
@@ -39,7 +39,7 @@ def _numbered(node: Any, weight: Action, ids: Const) -> Action:
     return Action((*lead, taken, weight.axes[1]))
 
 
-@rule(aten.one_hot.default, ids=True)
+@rule(aten.one_hot.default, ids=True, signs=True)
 def one_hot(node: Any, ids: Action, classes: int = -1) -> Action:
     """The new axis is permuted as the ids are."""
     size = node.shape[-1]
@@ -47,24 +47,34 @@ def one_hot(node: Any, ids: Action, classes: int = -1) -> Action:
 
 
 @rule(
-    aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+    signs=True,
 )
-@rule(aten.dropout_.default, aten.feature_dropout_.default, aten.alpha_dropout_.default)
+@rule(aten.dropout_.default, aten.feature_dropout_.default, aten.alpha_dropout_.default, signs=True)
 def dropout(node: Any, x: Action, p: float, train: bool) -> Action:
     """The mask is drawn anew for every entry: the law holds in distribution, exactly in eval mode."""
     return x
 
 
-@rule(aten.bernoulli.default, aten.poisson.default)
+@rule(aten.bernoulli.default, aten.poisson.default, because="a rate or a probability has no sign")
 def draw(node: Any, x: Action, *settings: Any) -> Action:
     """Drawn anew for every entry: the law holds in distribution."""
-    require_unsigned(x, node, because="a rate or a probability has no sign")
     return x
 
 
-@rule(aten.rand.default, aten.randn.default, aten.rand_like.default, aten.randn_like.default, aten.bernoulli.p)
-@rule(aten.bernoulli_.float, aten.uniform_.default, aten.normal_.default, aten.exponential_.default)
+@rule(
+    aten.rand.default, aten.randn.default, aten.rand_like.default, aten.randn_like.default, aten.bernoulli.p, signs=True
+)
+@rule(aten.bernoulli_.float, aten.uniform_.default, aten.normal_.default, aten.exponential_.default, signs=True)
 def noise(node: Any, *args: Any, **kwargs: Any) -> Action:
     """Independent noise is the same in distribution under any permutation."""
     axes = [ax.trivial(s) if s == 1 else ax.Var(s, unsigned=True) for s in node.shape]
     return Action(tuple(axes))
+
+
+declare(aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.new_ones, aten.new_full, shape_only=True)
+declare(aten.empty_like, aten.new_empty, shape_only=True, blank=True)
+declare(aten.empty, blank=True)

@@ -6,12 +6,12 @@ from typing import Any
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from .registry import aten, require_unsigned, rule
+from .registry import aten, rule
 
 BECAUSE = "the shift and the statistics are not odd"
 
 
-@rule(aten.batch_norm.default)
+@rule(aten.batch_norm.default, because=BECAUSE, statistics=(3, 4), over_samples=True)
 def batch_norm(
     node: Any,
     x: Action,
@@ -22,10 +22,10 @@ def batch_norm(
     *settings: Any,
 ) -> Action:
     """weight = bias = running mean = running variance = x.C; pooling over swapped channels is `norm`'s work."""
-    return _per_channel(node, x, x.axes[1], (weight, bias, mean, var))
+    return _per_channel(x, x.axes[1], (weight, bias, mean, var))
 
 
-@rule(aten.instance_norm.default)
+@rule(aten.instance_norm.default, because=BECAUSE, statistics=(3, 4))
 def instance_norm(
     node: Any,
     x: Action,
@@ -36,27 +36,26 @@ def instance_norm(
     *settings: Any,
 ) -> Action:
     """As batch norm, with statistics of each sample."""
-    return _per_channel(node, x, x.axes[1], (weight, bias, mean, var))
+    return _per_channel(x, x.axes[1], (weight, bias, mean, var))
 
 
-def _per_channel(node: Any, x: Action, channel: ax.Axis, vectors: tuple[Action | None, ...]) -> Action:
-    require_unsigned(x, node, because=BECAUSE)
+def _per_channel(x: Action, channel: ax.Axis, vectors: tuple[Action | None, ...]) -> Action:
     for vector in vectors:
         if vector is not None:
             ax.unify(vector.axes[0], channel)
     return x
 
 
-@rule(aten.group_norm.default)
+@rule(aten.group_norm.default, because=BECAUSE)
 def group_norm(
     node: Any, x: Action, groups: int, weight: Action | None = None, bias: Action | None = None, *settings: Any
 ) -> Action:
     """x.C = groups x members; weight = bias = x.C."""
     ax.factor(x.axes[1], groups, x.axes[1].size // groups)
-    return _per_channel(node, x, x.axes[1], (weight, bias))
+    return _per_channel(x, x.axes[1], (weight, bias))
 
 
-@rule(aten._weight_norm.default)
+@rule(aten._weight_norm.default, signs=True)
 def weight_norm(node: Any, v: Action, g: Action, dim: int = 0) -> Action:
     """g = v along one axis; the norm over the others does not see permutations."""
     for i, term in enumerate(g.axes):
@@ -65,12 +64,11 @@ def weight_norm(node: Any, v: Action, g: Action, dim: int = 0) -> Action:
     return v
 
 
-@rule(aten.layer_norm.default, aten.rms_norm.default)
+@rule(aten.layer_norm.default, aten.rms_norm.default, because=BECAUSE)
 def layer_norm(
     node: Any, x: Action, shape: list[int], weight: Action | None = None, bias: Any = None, *settings: Any
 ) -> Action:
     """weight = bias = the trailing axes that are normalised."""
-    require_unsigned(x, node, because=BECAUSE)
     for vector in (weight, bias):
         if isinstance(vector, Action):
             for a, b in zip(vector.axes, x.axes[-len(shape) :], strict=True):

@@ -18,7 +18,7 @@ MOST_REVERSED = 2048
 """Longest open axis, in entries, of which a reversal may wait for what the axis turns out to be."""
 
 
-@rule(aten.cat.default, aten.concat.default, aten.concatenate.default, constants=True, ids=True)
+@rule(aten.cat.default, aten.concat.default, aten.concatenate.default, constants=True, ids=True, signs=True)
 def cat(node: Any, tensors: list[Any], dim: int = 0) -> Action:
     """Other axes agree; the joined axis is the sum of its parts, each mapped to itself."""
     tensors = [t for t in tensors if not (isinstance(t, Const) and t.value.numel() == 0)]
@@ -30,7 +30,7 @@ def cat(node: Any, tensors: list[Any], dim: int = 0) -> Action:
     return Action(whole.with_axis(at, joined).axes, same_ids(tensors))
 
 
-@rule(aten.hstack.default, aten.vstack.default, aten.dstack.default, aten.column_stack.default, ids=True)
+@rule(aten.hstack.default, aten.vstack.default, aten.dstack.default, aten.column_stack.default, ids=True, signs=True)
 def stacks(node: Any, tensors: list[Action]) -> Action:
     """A concatenation along a fixed axis."""
     name, rank = op_name(node.op), len(tensors[0].axes)
@@ -58,7 +58,7 @@ def _uniform(value: Tensor, dim: int) -> bool:
     return bool((value == value.narrow(dim, 0, 1)).all())
 
 
-@rule(aten.stack.default, constants=True, ids=True)
+@rule(aten.stack.default, constants=True, ids=True, signs=True)
 def stack(node: Any, tensors: list[Any], dim: int = 0) -> Action:
     """The tensors agree; the new axis keeps each in its place."""
     whole = broadcast(node, [t if isinstance(t, Action) else node.constant(t) for t in tensors])
@@ -66,8 +66,8 @@ def stack(node: Any, tensors: list[Any], dim: int = 0) -> Action:
     return Action((*whole.axes[:at], ax.trivial(len(tensors)), *whole.axes[at:]), same_ids(tensors))
 
 
-@rule(aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default, ids=True)
-@rule(aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices, ids=True)
+@rule(aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default, ids=True, signs=True)
+@rule(aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices, ids=True, signs=True)
 def pieces(node: Any, x: Action, how: Any, dim: int = 0) -> tuple[Action, ...]:
     """Consecutive blocks, each mapped to itself."""
     sizes = [int(v.shape[dim]) for v in node.value]
@@ -100,15 +100,15 @@ def _both_directions(term: Axis) -> str:
     return "; of a recurrent layer read both directions, such as torch.cat([h_n[-2], h_n[-1]], 1)" if pairs else ""
 
 
-@rule(aten.hsplit.int, aten.hsplit.array, aten.vsplit.int, aten.vsplit.array, ids=True)
-@rule(aten.dsplit.int, aten.dsplit.array, ids=True)
+@rule(aten.hsplit.int, aten.hsplit.array, aten.vsplit.int, aten.vsplit.array, ids=True, signs=True)
+@rule(aten.dsplit.int, aten.dsplit.array, ids=True, signs=True)
 def named_pieces(node: Any, x: Action, how: Any) -> tuple[Action, ...]:
     """As `pieces`, along the axis in the operator's name."""
     dims = {"hsplit": min(1, len(x.axes) - 1), "vsplit": 0, "dsplit": 2}
     return pieces(node, x, how, dims[op_name(node.op)])
 
 
-@rule(aten.unbind.int, ids=True)
+@rule(aten.unbind.int, ids=True, signs=True)
 def unbind(node: Any, x: Action, dim: int = 0) -> tuple[Action, ...]:
     """Every entry apart, each mapped to itself."""
     at = dim_of(dim, len(x.axes))
@@ -117,7 +117,7 @@ def unbind(node: Any, x: Action, dim: int = 0) -> tuple[Action, ...]:
     return tuple(Action((*x.axes[:at], *x.axes[at + 1 :]), x.value) for _ in range(x.axes[at].size))
 
 
-@rule(aten.select.int, ids=True)
+@rule(aten.select.int, ids=True, signs=True)
 def select(node: Any, x: Action, dim: int, index: int) -> Action:
     """One entry, mapped to itself; of a length only the middle one is."""
     at = dim_of(dim, len(x.axes))
@@ -145,7 +145,7 @@ def _refuse_position(node: Any, term: Axis, index: int) -> None:
     )
 
 
-@rule(aten.slice.Tensor, ids=True)
+@rule(aten.slice.Tensor, ids=True, signs=True)
 def slice_(
     node: Any, x: Action, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Action:
@@ -188,7 +188,7 @@ def _crop(node: Any, term: Axis, taken: range, by_number: bool) -> Axis:
     return advance(node, term, step, len(taken), uneven)
 
 
-@rule(aten.unfold.default, ids=True)
+@rule(aten.unfold.default, ids=True, signs=True)
 def windows(node: Any, x: Action, dim: int, size: int, step: int) -> Action:
     """Windows of an axis: their places, and at the end the positions inside a window."""
     at = dim_of(dim, len(x.axes))
@@ -196,27 +196,29 @@ def windows(node: Any, x: Action, dim: int, size: int, step: int) -> Action:
     return Action((*x.with_axis(at, place).axes, inside), x.value)
 
 
-@rule(aten.narrow.default, ids=True)
+@rule(aten.narrow.default, ids=True, signs=True)
 def narrow(node: Any, x: Action, dim: int, start: int, size: int) -> Action:
     """A block mapped to itself."""
     start = start % x.axes[dim].size
     return slice_(node, x, dim, start, start + size)
 
 
-@rule(aten.constant_pad_nd.default, ids=True)
+@rule(aten.constant_pad_nd.default, ids=True, signs=True)
 def constant_pad(node: Any, x: Action, sizes: list[int], value: float = 0) -> Action:
     """As `pad`."""
     return pad(node, x, sizes, "constant", value)
 
 
-@rule(aten.reflection_pad1d.default, aten.reflection_pad2d.default, aten.reflection_pad3d.default, ids=True)
-@rule(aten.replication_pad1d.default, aten.replication_pad2d.default, aten.replication_pad3d.default, ids=True)
+@rule(aten.reflection_pad1d.default, aten.reflection_pad2d.default, aten.reflection_pad3d.default, ids=True, signs=True)
+@rule(
+    aten.replication_pad1d.default, aten.replication_pad2d.default, aten.replication_pad3d.default, ids=True, signs=True
+)
 def edge_pad(node: Any, x: Action, sizes: list[int]) -> Action:
     """As `pad`."""
     return pad(node, x, sizes, "edge")
 
 
-@rule(aten.pad.default, ids=True)
+@rule(aten.pad.default, ids=True, signs=True)
 def pad(node: Any, x: Action, sizes: list[int], mode: str = "constant", value: float | None = None) -> Action:
     """A length padded alike on both sides; elsewhere the new entries are fixed."""
     if mode == "constant" and value:
@@ -253,7 +255,7 @@ def _require_commuting(node: Any, term: Axis) -> None:
         ax.unify(axis, term)
 
 
-@rule(aten.flip.default, ids=True)
+@rule(aten.flip.default, ids=True, signs=True)
 def flip(node: Any, x: Action, dims: list[int]) -> Action:
     """A reversal commutes with a reversal; another permutation is conjugated; an open one must commute."""
     axes = list(x.axes)
@@ -266,13 +268,13 @@ def flip(node: Any, x: Action, dims: list[int]) -> Action:
     return Action(tuple(axes), x.value)
 
 
-@rule(aten.fliplr.default, aten.flipud.default, ids=True)
+@rule(aten.fliplr.default, aten.flipud.default, ids=True, signs=True)
 def flip_one(node: Any, x: Action) -> Action:
     """As `flip`, of the first or the second axis."""
     return flip(node, x, [1 if op_name(node.op) == "fliplr" else 0])
 
 
-@rule(aten.roll.default, ids=True)
+@rule(aten.roll.default, ids=True, signs=True)
 def roll(node: Any, x: Action, shifts: Any, dims: Any = ()) -> Action:
     """Entries move in a circle: a length does not commute with that, unless it moves by half."""
     axes = list(x.axes)
@@ -308,13 +310,13 @@ def _taken(term: Axis, table: Tensor) -> Axis:
     return ax.length(len(table), ax.Role("length", steps=None)) if keeps_role else moved
 
 
-@rule(aten.index_select.default, constants=True, ids=True)
+@rule(aten.index_select.default, constants=True, ids=True, signs=True)
 def index_select(node: Any, x: Action, dim: int, index: Any) -> Action:
     """Entries by constant position: each needs its partner."""
     return _indexed(node, x, dim_of(dim, len(x.axes)), index)
 
 
-@rule(aten.index.Tensor, constants=True, ids=True)
+@rule(aten.index.Tensor, constants=True, ids=True, signs=True)
 def index(node: Any, x: Any, where: list[Any]) -> Action:
     """As `index_select`, for one axis."""
     if not isinstance(x, Action):

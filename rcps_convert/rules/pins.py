@@ -1,4 +1,4 @@
-"""TODO."""
+"""Constants met by the inputs' side of a graph, with the open actions that their values limit later."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from .common import broadcast, same_ids, sum_of
-from .registry import Const, aten, op_name, require_unsigned, rule
+from .registry import RULES, Const, Facts, aten, facts_of, is_pointwise, op_name, plain_twin, require_unsigned, rule
 
 ODD = {
     "neg", "tanh", "sin", "asin", "sinh", "asinh", "atan", "atanh", "tan", "erf", "erfinv", "sign", "sgn",
@@ -39,14 +39,37 @@ def pointwise(node: Any, *args: Any, **kwargs: Any) -> Action:
     return broadcast(node, operands)
 
 
-@rule(aten.__and__.Tensor, aten.__and__.Scalar, aten.__or__.Tensor, aten.__or__.Scalar, aten.__xor__.Tensor)
-@rule(aten.__xor__.Scalar, aten.floor_divide.default, aten.floor_divide.Scalar)
+pointwise.facts = Facts(signs=True)  # type: ignore[attr-defined]
+
+
+def rule_of(op: Any) -> Any:
+    """An operator's rule: its own, that of its plain twin, or `pointwise` where torch tags it so; None without one."""
+    found = RULES.get(op) or RULES.get(plain_twin(op))
+    return found or (pointwise if is_pointwise(op) else None)
+
+
+def is_nonlinear(op: Any, tensors: int) -> bool:
+    """Whether an operator is nonlinear in its operands.
+
+    Args:
+        op: the operator.
+        tensors: number of its operands that are tensors.
+    """
+    if facts_of(op).nonlinear:
+        return True
+    name = op_name(op).rstrip("_")
+    affine = name in LINEAR or name in IDENTITY or name == "neg" or (name in ("mul", "div") and tensors < 2)
+    return is_pointwise(op) and not affine
+
+
+@rule(aten.__and__.Tensor, aten.__and__.Scalar, aten.__or__.Tensor, aten.__or__.Scalar, aten.__xor__.Tensor, signs=True)
+@rule(aten.__xor__.Scalar, aten.floor_divide.default, aten.floor_divide.Scalar, signs=True)
 def untagged(node: Any, *args: Any, **kwargs: Any) -> Action:
     """As `pointwise`, for operators torch does not tag so."""
     return pointwise(node, *args, **kwargs)
 
 
-@rule(aten.eq.Scalar, aten.ne.Scalar, ids=True)
+@rule(aten.eq.Scalar, aten.ne.Scalar, ids=True, signs=True)
 def compare(node: Any, x: Action, other: float) -> Action:
     """As `pointwise`; an id that reverse complement leaves as it is, such as padding, may be looked for."""
     if x.value is None:
@@ -55,7 +78,7 @@ def compare(node: Any, x: Action, other: float) -> Action:
     return Action(x.axes)
 
 
-@rule(aten.fill_.Scalar, aten.fill.Scalar, aten.zero_.default, aten.zero.default)
+@rule(aten.fill_.Scalar, aten.fill.Scalar, aten.zero_.default, aten.zero.default, signs=True)
 def fill(node: Any, x: Action, value: float = 0) -> Action:
     """One value in place of all: any action passes, signs only if it is 0."""
     if value:
@@ -63,21 +86,23 @@ def fill(node: Any, x: Action, value: float = 0) -> Action:
     return x
 
 
-@rule(aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, aten._to_copy.default, ids=True)
-@rule(aten.alias.default, aten.detach.default, aten.clone.default, aten.contiguous.default, ids=True)
-@rule(aten.lift_fresh_copy.default, aten.type_as.default, ids=True)
+@rule(aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, aten._to_copy.default, ids=True, signs=True)
+@rule(aten.alias.default, aten.detach.default, aten.clone.default, aten.contiguous.default, ids=True, signs=True)
+@rule(aten.lift_fresh_copy.default, aten.type_as.default, ids=True, signs=True)
 def identity(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     """The same values: any action passes."""
     return x
 
 
-@rule(aten.copy_.default, aten.copy.default)
+@rule(aten.copy_.default, aten.copy.default, signs=True)
 def copy_into(node: Any, target: Action, source: Action, non_blocking: bool = False) -> Action:
     """The values of the source, broadcast into the target."""
     return sum_of(node, [source, target])
 
 
-@rule(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.mul_.Tensor, aten.div_.Tensor)
+@rule(
+    aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.mul_.Tensor, aten.div_.Tensor, signs=True
+)
 def multiply(node: Any, a: Any, b: Any, **kwargs: Any) -> Action:
     """Axes agree where they broadcast; signs multiply."""
     operands = [x for x in (a, b) if isinstance(x, Action)]
@@ -119,45 +144,59 @@ def _product_shape(node: Any, large: Action, small: Action) -> Action:
     return Action(tuple(wide[i] if i in open_ones else t for i, t in enumerate(out.axes)))
 
 
-@rule(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar)
+@rule(
+    aten.where.self,
+    aten.where.ScalarOther,
+    aten.where.ScalarSelf,
+    aten.where.Scalar,
+    because="a choice between x and y is not odd in both",
+)
 def where(node: Any, *args: Any) -> Action:
     """A choice per entry; a mask that changes its sign has no meaning."""
     operands = [a for a in args if isinstance(a, Action)]
-    for x in operands:
-        require_unsigned(x, node, because="a choice between x and y is not odd in both")
     return broadcast(node, operands)
 
 
-@rule(aten.prelu.default)
+@rule(aten.prelu.default, nonlinear=True)
 def prelu(node: Any, x: Action, weight: Action) -> Action:
     """One slope for all, or one per channel: the slope axis is the channel axis."""
-    require_unsigned(x, node, because="prelu(-x) is not -prelu(x)")
     for slope in weight.axes:
         ax.unify(slope, x.axes[1] if slope.size > 1 else ax.trivial(1))
     return x
 
 
-@rule(aten.softplus.default, aten.rrelu.default, aten.gelu.default, aten.mish.default, aten.hardswish.default)
-@rule(aten.relu6.default, aten.selu.default, aten.celu.default, aten.log_sigmoid.default, aten.rrelu_.default)
-@rule(aten.selu_.default, aten.celu_.default, aten.relu6_.default, aten.threshold.default)
+@rule(
+    aten.softplus.default,
+    aten.rrelu.default,
+    aten.gelu.default,
+    aten.mish.default,
+    aten.hardswish.default,
+    nonlinear=True,
+)
+@rule(
+    aten.relu6.default,
+    aten.selu.default,
+    aten.celu.default,
+    aten.log_sigmoid.default,
+    aten.rrelu_.default,
+    nonlinear=True,
+)
+@rule(aten.selu_.default, aten.celu_.default, aten.relu6_.default, aten.threshold.default, nonlinear=True)
 def activation(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     """Pointwise and not odd, whether or not torch tags it."""
-    require_unsigned(x, node, because=f"{op_name(node.op)} is not odd")
     return x
 
 
-@rule(aten.glu.default)
+@rule(aten.glu.default, because="a gate is not odd", nonlinear=True)
 def glu(node: Any, x: Action, dim: int = -1) -> Action:
     """The two halves of an axis agree: one gates the other."""
-    require_unsigned(x, node, because="a gate is not odd")
     term = x.axes[dim]
     value, gate = ax.split(term, [term.size // 2] * 2)
     ax.unify(value, gate)
     return x.with_axis(dim, value)
 
 
-@rule(aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten._log_softmax.default)
+@rule(aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten._log_softmax.default, nonlinear=True)
 def softmax(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     """Normalising along an axis commutes with any permutation of it, not with signs."""
-    require_unsigned(x, node, because=f"{op_name(node.op)} is not odd")
     return x

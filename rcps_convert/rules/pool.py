@@ -11,20 +11,30 @@ from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
 from .common import advance, per_axis, slide
-from .registry import aten, op_name, require_unsigned, rule
+from .registry import aten, rule
 
 
-@rule(aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
+@rule(
+    aten.max_pool1d.default,
+    aten.max_pool2d.default,
+    aten.max_pool3d.default,
+    because="max(-x) is not -max(x)",
+    nonlinear=True,
+)
 def max_pool(
     node: Any, x: Action, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
 ) -> Action:
     """The largest of each window."""
-    require_unsigned(x, node, because="max(-x) is not -max(x)")
     return _pool(node, x, kernel, stride, padding, dilation)
 
 
-@rule(aten.max_pool1d_with_indices.default, aten.max_pool2d_with_indices.default)
-@rule(aten.max_pool3d_with_indices.default)
+@rule(
+    aten.max_pool1d_with_indices.default,
+    aten.max_pool2d_with_indices.default,
+    because="max(-x) is not -max(x)",
+    nonlinear=True,
+)
+@rule(aten.max_pool3d_with_indices.default, because="max(-x) is not -max(x)", nonlinear=True)
 def max_pool_with_indices(node: Any, x: Action, kernel: Any, *settings: Any) -> tuple[Action, Action]:
     """The largest of each window, and its place among all positions."""
     rank = len(kernel)
@@ -33,7 +43,7 @@ def max_pool_with_indices(node: Any, x: Action, kernel: Any, *settings: Any) -> 
     return values, Action(values.axes, ax.product(x.axes[-rank:]))
 
 
-@rule(aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default)
+@rule(aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default, signs=True)
 def avg_pool(
     node: Any, x: Action, kernel: Any, stride: Any = (), padding: Any = 0, *settings: Any, **more: Any
 ) -> Action:
@@ -60,23 +70,29 @@ def _pool_axis(node: Any, x: Axis, k: int, s: int, p: int, d: int, out: int) -> 
     return result
 
 
-@rule(aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default)
-@rule(aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default)
-def adaptive_pool(node: Any, x: Action, size: Any) -> Any:
+@rule(aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default, signs=True)
+def adaptive_avg_pool(node: Any, x: Action, size: Any) -> Action:
     """Window i spans floor(i L / out) to ceil((i + 1) L / out): its own mirror image for every L."""
-    is_max = "max" in op_name(node.op)
-    if is_max:
-        require_unsigned(x, node, because="max(-x) is not -max(x)")
     sizes = per_axis(size, 1)
     axes = list(x.axes)
     for i, out in enumerate(sizes):
         dim = i - len(sizes)
-        term = axes[dim]
-        if out == term.size:
-            continue
-        axes[dim] = _adapted(node, term, out)
-    result = Action(tuple(axes))
-    return (result, Action(result.axes, ax.product(x.axes[-len(sizes) :]))) if is_max else result
+        if out != axes[dim].size:
+            axes[dim] = _adapted(node, axes[dim], out)
+    return Action(tuple(axes))
+
+
+@rule(
+    aten.adaptive_max_pool1d.default,
+    aten.adaptive_max_pool2d.default,
+    aten.adaptive_max_pool3d.default,
+    because="max(-x) is not -max(x)",
+    nonlinear=True,
+)
+def adaptive_max_pool(node: Any, x: Action, size: Any) -> tuple[Action, Action]:
+    """The windows of `adaptive_avg_pool`; the places of the largest are ids among all positions."""
+    result = adaptive_avg_pool(node, x, size)
+    return result, Action(result.axes, ax.product(x.axes[-len(per_axis(size, 1)) :]))
 
 
 def _adapted(node: Any, term: Axis, out: int) -> Axis:
@@ -94,8 +110,13 @@ def _fixed(term: Axis, out: int) -> Axis:
     return ax.trivial(out)
 
 
-@rule(aten.upsample_nearest1d.vec, aten.upsample_nearest2d.vec, aten.upsample_nearest3d.vec)
-@rule(aten._upsample_nearest_exact1d.vec, aten._upsample_nearest_exact2d.vec, aten._upsample_nearest_exact3d.vec)
+@rule(aten.upsample_nearest1d.vec, aten.upsample_nearest2d.vec, aten.upsample_nearest3d.vec, signs=True)
+@rule(
+    aten._upsample_nearest_exact1d.vec,
+    aten._upsample_nearest_exact2d.vec,
+    aten._upsample_nearest_exact3d.vec,
+    signs=True,
+)
 def upsample_nearest(node: Any, x: Action, size: Any, scale: Any) -> Action:
     """Each position repeated a whole number of times."""
     rank = len(node.shape) - 2
@@ -119,8 +140,8 @@ def _exact(n: int, out: int, scale: float | None) -> bool:
     return scale is None or abs(n * scale - out) < 1e-9
 
 
-@rule(aten.upsample_linear1d.vec, aten.upsample_bilinear2d.vec, aten.upsample_trilinear3d.vec)
-@rule(aten.upsample_bicubic2d.vec, aten._upsample_bilinear2d_aa.vec, aten._upsample_bicubic2d_aa.vec)
+@rule(aten.upsample_linear1d.vec, aten.upsample_bilinear2d.vec, aten.upsample_trilinear3d.vec, signs=True)
+@rule(aten.upsample_bicubic2d.vec, aten._upsample_bilinear2d_aa.vec, aten._upsample_bicubic2d_aa.vec, signs=True)
 def upsample_linear(node: Any, x: Action, size: Any, align_corners: bool, scale: Any) -> Action:
     """Interpolation is its own mirror image, aligned at corners or not, when the scale is exact."""
     rank = len(node.shape) - 2

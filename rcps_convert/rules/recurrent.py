@@ -15,13 +15,13 @@ DIRECTIONS = ax.permutation([1, 0])
 """The axis of the two directions: what was read from the left is read from the right."""
 
 
-@rule(aten.lstm.input)
+@rule(aten.lstm.input, signs=True)
 def lstm(node: Any, x: Action, states: list[Action], weights: list[Action], *settings: Any) -> tuple[Action, ...]:
     """As `recurrence`, with a cell state beside the hidden state, and a projection of the latter (w_hr) or none."""
     return recurrence(node, x, states, weights, *settings)
 
 
-@rule(aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+@rule(aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input, signs=True)
 def gru(node: Any, x: Action, state: Action, weights: list[Action], *settings: Any) -> tuple[Action, ...]:
     """As `recurrence`."""
     return recurrence(node, x, [state], weights, *settings)

@@ -15,11 +15,35 @@ def _reduced(x: Action, dims: list[int], keepdim: bool) -> Action:
     return Action(tuple(axes))
 
 
-@rule(aten.sum.default, aten.mean.default, aten.amax.default, aten.amin.default, aten.prod.default)
-@rule(aten.sum.dim_IntList, aten.mean.dim, aten.logsumexp.default, aten.any.dim, aten.all.dim, aten.prod.dim_int)
-@rule(aten.linalg_vector_norm.default, aten.count_nonzero.default, aten.any.default, aten.all.default, aten.max.default)
-@rule(aten.min.default, aten.nansum.default, aten.nanmean.default, aten.median.default, aten.quantile.scalar)
-@rule(aten.norm.ScalarOpt_dim, aten.linalg_norm.default, aten.linalg_norm.ord_str, aten.any.dims, aten.all.dims)
+@rule(aten.sum.default, aten.mean.default, aten.amax.default, aten.amin.default, aten.prod.default, signs=True)
+@rule(
+    aten.sum.dim_IntList,
+    aten.mean.dim,
+    aten.logsumexp.default,
+    aten.any.dim,
+    aten.all.dim,
+    aten.prod.dim_int,
+    signs=True,
+)
+@rule(
+    aten.linalg_vector_norm.default,
+    aten.count_nonzero.default,
+    aten.any.default,
+    aten.all.default,
+    aten.max.default,
+    signs=True,
+)
+@rule(
+    aten.min.default, aten.nansum.default, aten.nanmean.default, aten.median.default, aten.quantile.scalar, signs=True
+)
+@rule(
+    aten.norm.ScalarOpt_dim,
+    aten.linalg_norm.default,
+    aten.linalg_norm.ord_str,
+    aten.any.dims,
+    aten.all.dims,
+    signs=True,
+)
 def reduction(node: Any, x: Action, *given: Any, **kwargs: Any) -> Action:
     """Symmetric in its operands along the reduced axes."""
     args = list(given)
@@ -39,27 +63,39 @@ def _unsigned_axes(node: Any, x: Action, dims: list[int]) -> None:
     require_unsigned(reduced, node, because="a sum over a signed axis is neither invariant nor odd")
 
 
-@rule(aten.var.dim, aten.std.dim, aten.var.correction, aten.std.correction, aten.var.default, aten.std.default)
+@rule(
+    aten.var.dim,
+    aten.std.dim,
+    aten.var.correction,
+    aten.std.correction,
+    aten.var.default,
+    aten.std.default,
+    because="a variance is even",
+)
 def variance(node: Any, x: Action, dims: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any) -> Action:
     """Variance and standard deviation: symmetric along the reduced axes."""
-    require_unsigned(x, node, because="a variance is even")
     dims = dims_of(dims if not isinstance(dims, bool) else None, len(x.axes))
     keepdim = keepdim or (len(args) > 1 and bool(args[1]))
     return _reduced(x, dims, keepdim)
 
 
-@rule(aten.var_mean.dim, aten.std_mean.dim, aten.var_mean.correction, aten.std_mean.correction)
-@rule(aten.var_mean.default, aten.std_mean.default)
+@rule(
+    aten.var_mean.dim,
+    aten.std_mean.dim,
+    aten.var_mean.correction,
+    aten.std_mean.correction,
+    because="a variance is even",
+)
+@rule(aten.var_mean.default, aten.std_mean.default, because="a variance is even")
 def variance_and_mean(node: Any, x: Action, *args: Any, **kwargs: Any) -> tuple[Action, Action]:
     """As `variance`, and the mean of the same axes."""
     result = variance(node, x, *args, **kwargs)
     return result, result
 
 
-@rule(aten.aminmax.default)
+@rule(aten.aminmax.default, because="an extreme is not odd")
 def both_extremes(node: Any, x: Action, *, dim: int | None = None, keepdim: bool = False) -> tuple[Action, Action]:
     """The smallest and the largest."""
-    require_unsigned(x, node, because="an extreme is not odd")
     result = _reduced(x, dims_of(dim, len(x.axes)), keepdim)
     return result, result
 
@@ -70,21 +106,20 @@ def ranked(node: Any, x: Action, k: int, dim: int = -1, keepdim: bool = False) -
     return extreme(node, x, dim, keepdim)
 
 
-@rule(aten.topk.default)
+@rule(aten.topk.default, because="an order is not odd")
 def top(node: Any, x: Action, k: int, dim: int = -1, *settings: Any) -> tuple[Action, Action]:
     """The largest by rank, whatever their order was; their places are ids that the axis permutes (ties aside)."""
-    require_unsigned(x, node, because="an order is not odd")
     values = x.with_axis(dim, ax.trivial(k))
     return values, Action(values.axes, value=x.axes[dim])
 
 
-@rule(aten.sort.default)
+@rule(aten.sort.default, because="an order is not odd")
 def order(node: Any, x: Action, dim: int = -1, descending: bool = False) -> tuple[Action, Action]:
     """As `top`, of all entries."""
     return top(node, x, x.axes[dim].size, dim)
 
 
-@rule(aten.sort.stable)
+@rule(aten.sort.stable, because="an order is not odd")
 def stable_order(node: Any, x: Action, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
     """As `order`."""
     return order(node, x, dim)
@@ -93,7 +128,6 @@ def stable_order(node: Any, x: Action, *, stable: bool | None = None, dim: int =
 @rule(aten.max.dim, aten.min.dim, aten.median.dim)
 def extreme(node: Any, x: Action, dim: int, keepdim: bool = False) -> tuple[Action, Action]:
     """The values lose the axis; the positions name entries of it."""
-    require_unsigned(x, node, because=f"{op_name(node.op)} is not odd")
     (at,) = dims_of(dim, len(x.axes))
     values = _reduced(x, [at], keepdim)
     return values, Action(values.axes, value=x.axes[at])
@@ -105,7 +139,7 @@ def arg_extreme(node: Any, x: Action, dim: int, keepdim: bool = False) -> Action
     return extreme(node, x, dim, keepdim)[1]
 
 
-@rule(aten.cosine_similarity.default)
+@rule(aten.cosine_similarity.default, signs=True)
 def similarity(node: Any, a: Action, b: Action, dim: int = 1, eps: float = 1e-8) -> Action:
     """A contraction along one axis, normalised."""
     whole = broadcast(node, [a, b])
@@ -114,7 +148,7 @@ def similarity(node: Any, a: Action, b: Action, dim: int = 1, eps: float = 1e-8)
     return result
 
 
-@rule(aten.pairwise_distance.default)
+@rule(aten.pairwise_distance.default, because="a distance has no sign")
 def distance(node: Any, a: Action, b: Action, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Action:
     """The norm of a difference, over the last axis."""
     whole = broadcast(node, [a, b])

@@ -16,6 +16,9 @@ from ..errors import BreaksSymmetryError, NoRuleError, Refusal
 Rule = Callable[..., Any]
 F = TypeVar("F", bound=Rule)
 
+OPERATOR_CLASSES = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)
+"""What torch's operators are instances of."""
+
 RULES: dict[Any, Rule] = {}
 """Rules by operator overload."""
 
@@ -74,51 +77,142 @@ class Const:
     buffer: str | None = None
 
 
-def rule(*ops: Any, constants: bool = False, ids: bool = False) -> Callable[[F], F]:
+@dataclass(frozen=True)
+class Facts:
+    """What is known of an operator beside its law.
+
+    Attributes:
+        constants: its rule takes operands of known value as `Const` rather than as their action.
+        ids: its rule knows what to do with ids (`Action.value`); otherwise operands that hold some are refused.
+        signs: its rule knows what to do with signed axes; otherwise operands that have some are refused.
+        because: why signed operands are refused, in words.
+        weight: position of the operand that is the weight of a layer.
+        filters: axis of that weight that counts filters.
+        statistics: positions of the operands that are running statistics, which act like the channels.
+        over_samples: its statistics are gathered over the samples of the batch.
+        nonlinear: it is nonlinear, though torch does not tag it as pointwise.
+        shape_only: it reads the shape and the dtype of its operand, and no values.
+        blank: its result has no values yet.
+    """
+
+    constants: bool = False
+    ids: bool = False
+    signs: bool = False
+    because: str = ""
+    weight: int | None = None
+    filters: int | None = None
+    statistics: tuple[int, ...] = ()
+    over_samples: bool = False
+    nonlinear: bool = False
+    shape_only: bool = False
+    blank: bool = False
+
+
+FACTS: dict[Any, Facts] = {}
+"""Facts by operator overload; an operator that is not in it has none."""
+
+
+def facts_of(op: Any) -> Facts:
+    """What is known of an operator; an in-place operator shares the facts of its plain twin."""
+    if op in FACTS:
+        return FACTS[op]
+    return FACTS.get(plain_twin(op), Facts())
+
+
+def declare(*ops: Any, **facts: Any) -> None:
+    """State facts about operators that need no rule.
+
+    Args:
+        ops: operator overloads, or packets, which stand for all their overloads.
+        facts: attributes of `Facts`.
+    """
+    FACTS.update(dict.fromkeys(_overloads(ops), Facts(**facts)))
+
+
+def rule(*ops: Any, replace: bool = False, **facts: Any) -> Callable[[F], F]:
     """Register the inference rule of one or more operators.
 
-    A rule is called like its operator, after a first argument `node` (see `trace.Node`: ``node.shape``
-    is the result's shape), with an `Action` in place of each tensor. It calls ``axis.unify`` on what
-    must agree and returns the action of the result (a tuple for several results). A disagreement it
-    does not catch is reported as `BreaksSymmetryError`; `refuse` states a better reason.
+    A rule is called like its operator, after a first argument `node` (a `RuleNode`: ``node.shape`` is the
+    result's shape), with an `Action` in place of each tensor. It calls ``axis.unify`` on what must agree
+    and returns the action of the result (a tuple for several results). A disagreement it does not catch
+    is reported as `BreaksSymmetryError`; `refuse` states a better reason.
 
     Args:
         ops: operator overloads (``torch.ops.aten.relu.default``) or packets, which stand for all
             their overloads; those that the running version of torch lacks are passed over (`aten`).
-        constants: hand over operands of known value as `Const` rather than as their action.
-        ids: the rule knows what to do with ids (`Action.value`), which other rules refuse as operands.
+        replace: take the place of a rule that is registered already. A function of the same qualified name, as
+            in a notebook cell that is run again, does so anyway.
+        facts: attributes of `Facts`: what the rule takes (``constants``, ``ids``, ``signs``), and what else is
+            known of the operator.
 
     Raises:
-        ValueError: an operator has a rule already, or the function is registered with other settings.
+        TypeError: something that is no operator, or a fact that does not exist.
+        ValueError: an operator has a rule already, or the function is registered with other facts.
 
     Example:
         >>> @rule(torch.ops.mylib.swish.default)          # doctest: +SKIP
         ... def swish(node, x):
-        ...     '''Pointwise and not odd.'''
-        ...     require_unsigned(x, node, because="swish(-x) is not -swish(x)")
+        ...     '''Pointwise and not odd: a signed x is refused, as `signs` is not set.'''
         ...     return x
     """
+    known = Facts(**facts)
+    strange = [op for op in ops if not isinstance(op, Missing) and not is_operator(op)]
+    if strange or not ops:
+        raise TypeError(
+            f"rule takes operators, such as torch.ops.mylib.swish.default, not {strange[0] if strange else 'nothing'!r}"
+        )
 
     def register(function: F) -> F:
         found = _overloads(ops)
         MISSING.extend(op.name for op in ops if isinstance(op, Missing))
-        taken = next((op for op in found if op in RULES), None)
+        taken = next((op for op in found if op in RULES and not (replace or _same(RULES[op], function))), None)
         if taken is not None:
-            raise ValueError(f"{taken} has a rule already: {RULES[taken].__name__}")
-        if getattr(function, "settings", (constants, ids)) != (constants, ids):
-            raise ValueError(f"{function.__name__} is registered twice, with other settings")
-        function.settings = (constants, ids)  # type: ignore[attr-defined]
+            raise ValueError(
+                f"{taken} has a rule already, {RULES[taken].__name__}: pass replace=True to take its place"
+            )
+        if getattr(function, "facts", known) != known:
+            raise ValueError(f"{function.__name__} is registered twice, with other facts")
+        function.facts = known  # type: ignore[attr-defined]
         RULES.update(dict.fromkeys(found, function))
+        FACTS.update(dict.fromkeys(found, known))
         return function
 
     return register
 
 
+def _same(old: Rule, new: Rule) -> bool:
+    """Whether a function is another definition of a registered one: a notebook cell that is run again."""
+    return old is not new and (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
+
+
 def _overloads(ops: Iterable[Any]) -> list[Any]:
     found: list[Any] = []
     for op in (op for op in ops if not isinstance(op, Missing)):
-        found += [getattr(op, name) for name in op.overloads()] if hasattr(op, "overloads") else [op]
+        if isinstance(op, (_Names, torch._ops.OpOverloadPacket)):
+            found += [getattr(op, name) for name in op.overloads()]
+        else:
+            found.append(getattr(op, "_opoverload", op))
     return found
+
+
+def is_operator(op: Any) -> bool:
+    """Whether something is an operator of torch, a packet of its overloads, or a custom operator's definition."""
+    return isinstance(op, (_Names, *OPERATOR_CLASSES)) or hasattr(op, "_opoverload")
+
+
+def plain_twin(op: Any) -> Any:
+    """The operator that computes what an in-place one writes; None for other operators, and where there is none."""
+    name = op_name(op)
+    schema = getattr(op, "_schema", None)
+    if schema is None or not name.endswith("_") or name.endswith("__"):
+        return None
+    packet = getattr(getattr(torch.ops, op.namespace), name[:-1], None)
+    return getattr(packet, op._overloadname, None) or getattr(packet, "default", None)
+
+
+def is_silent(op: Any) -> bool:
+    """Whether an operator makes no tensor: it checks something, or computes a size."""
+    return op_name(op).startswith(("_assert", "sym_"))
 
 
 @dataclass(frozen=True)
@@ -178,6 +272,20 @@ def require_unsigned(x: Action, node: Any, *, because: str) -> None:
             why=f"{because}; {fact}",
             do="use an odd function there (tanh, identity), or declare the output invariant",
         )
+
+
+def require_fit(facts: Facts, operands: Iterable[Any], node: Any) -> None:
+    """State that operands are such as a rule takes.
+
+    Raises:
+        Refusal: one holds ids or has a signed axis, and the rule does not know what becomes of these.
+    """
+    given = [x for x in operands if isinstance(x, Action)]
+    if not facts.ids:
+        require_no_ids(given, node)
+    for x in given if not facts.signs else ():
+        name = op_name(node.op)
+        require_unsigned(x, node, because=facts.because or f"{name}(-x) is not -{name}(x)")
 
 
 def require_no_ids(operands: Iterable[Any], node: Any) -> None:

@@ -49,14 +49,15 @@ def regroup(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
     aten.view_as.default,
     aten.reshape_as.default,
     ids=True,
+    signs=True,
 )
-@rule(aten.flatten.using_ints, aten.unflatten.int, aten.ravel.default, ids=True)
+@rule(aten.flatten.using_ints, aten.unflatten.int, aten.ravel.default, ids=True, signs=True)
 def view(node: Any, x: Action, *args: Any) -> Action:
     """The product of the axes, read as a product again."""
     return Action(regroup(x.axes, node.shape), x.value)
 
 
-@rule(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, ids=True)
+@rule(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, ids=True, signs=True)
 def squeeze(node: Any, x: Action, dims: Any = None) -> Action:
     """Axes of size 1 disappear; an open sign moves to a neighbour."""
     gone = [d for d in dims_of(dims, len(x.axes)) if x.axes[d].size == 1]
@@ -69,20 +70,20 @@ def squeeze(node: Any, x: Action, dims: Any = None) -> Action:
     return Action(tuple(kept), x.value)
 
 
-@rule(aten.unsqueeze.default, ids=True)
+@rule(aten.unsqueeze.default, ids=True, signs=True)
 def unsqueeze(node: Any, x: Action, dim: int) -> Action:
     """A new axis of size 1."""
     at = dim % (len(x.axes) + 1)
     return Action((*x.axes[:at], ax.trivial(1), *x.axes[at:]), x.value)
 
 
-@rule(aten.permute.default, ids=True)
+@rule(aten.permute.default, ids=True, signs=True)
 def permute(node: Any, x: Action, dims: list[int]) -> Action:
     """Axes change places."""
     return Action(tuple(x.axes[dim_of(d, len(x.axes))] for d in dims), x.value)
 
 
-@rule(aten.transpose.int, aten.swapaxes.default, aten.swapdims.default, ids=True)
+@rule(aten.transpose.int, aten.swapaxes.default, aten.swapdims.default, ids=True, signs=True)
 def transpose(node: Any, x: Action, a: int, b: int) -> Action:
     """Two axes change places."""
     axes = list(x.axes)
@@ -90,14 +91,16 @@ def transpose(node: Any, x: Action, a: int, b: int) -> Action:
     return Action(tuple(axes), x.value)
 
 
-@rule(aten.t.default, aten.numpy_T.default, aten.mT.default, aten.adjoint.default, aten.mH.default, ids=True)
-@rule(aten.matrix_H.default, ids=True)
+@rule(
+    aten.t.default, aten.numpy_T.default, aten.mT.default, aten.adjoint.default, aten.mH.default, ids=True, signs=True
+)
+@rule(aten.matrix_H.default, ids=True, signs=True)
 def matrix_transpose(node: Any, x: Action) -> Action:
     """The last two axes change places."""
     return Action((*x.axes[:-2], *reversed(x.axes[-2:])), x.value)
 
 
-@rule(aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist, ids=True)
+@rule(aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist, ids=True, signs=True)
 def movedim(node: Any, x: Action, source: Any, destination: Any) -> Action:
     """Axes move, the others keep their order."""
     rank = len(x.axes)
@@ -106,7 +109,7 @@ def movedim(node: Any, x: Action, source: Any, destination: Any) -> Action:
     return Action(tuple(x.axes[places[i] if i in places else next(others)] for i in range(rank)), x.value)
 
 
-@rule(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default, ids=True)
+@rule(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default, ids=True, signs=True)
 def expand(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     """Copies along an axis are the same under any permutation: the new axis is open."""
     axes = [ax.trivial(1)] * (len(node.shape) - len(x.axes)) + list(x.axes)
@@ -117,7 +120,7 @@ def expand(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     return Action(tuple(axes), x.value)
 
 
-@rule(aten.repeat.default, aten.tile.default, ids=True)
+@rule(aten.repeat.default, aten.tile.default, ids=True, signs=True)
 def repeat(node: Any, x: Action, times: list[int]) -> Action:
     """Copies one after the other: copies x axis, and the copies are open."""
     axes = [ax.trivial(1)] * (len(node.shape) - len(x.axes)) + list(x.axes)
@@ -125,7 +128,7 @@ def repeat(node: Any, x: Action, times: list[int]) -> Action:
     return Action(tuple(ax.product([_copies(n, t), t]) for n, t in zip(times, axes, strict=True)), x.value)
 
 
-@rule(aten.repeat_interleave.self_int, ids=True)
+@rule(aten.repeat_interleave.self_int, ids=True, signs=True)
 def repeat_interleave(node: Any, x: Action, times: int, dim: int | None = None, **kwargs: Any) -> Action:
     """Each entry repeated in place: axis x copies; the copies of a length are reversed with it."""
     if dim is None:
@@ -143,7 +146,7 @@ def _copies(times: int, of: Axis | None = None) -> Axis:
     return ax.trivial(1) if times == 1 else ax.Var(times, unsigned=True)
 
 
-@rule(aten.pixel_shuffle.default, aten.pixel_unshuffle.default, ids=True)
+@rule(aten.pixel_shuffle.default, aten.pixel_unshuffle.default, ids=True, signs=True)
 def pixel_shuffle(node: Any, x: Action, factor: int) -> Action:
     """Channels become finer positions along the last two axes, or the other way round."""
     *lead, channel, height, width = x.axes
@@ -154,7 +157,7 @@ def pixel_shuffle(node: Any, x: Action, factor: int) -> Action:
     return Action((*lead, ax.product([channel, rows, columns]), height, width), x.value)
 
 
-@rule(aten.channel_shuffle.default, ids=True)
+@rule(aten.channel_shuffle.default, ids=True, signs=True)
 def channel_shuffle(node: Any, x: Action, groups: int) -> Action:
     """Groups x members become members x groups."""
     outer, inner = ax.factor(x.axes[1], groups, x.axes[1].size // groups)

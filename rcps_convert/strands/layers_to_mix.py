@@ -17,7 +17,7 @@ from ..errors import NeedsChoiceError
 from ..graph.trace import Node, Ref
 from ..measure.follow import FOLLOWS, UNCLEAR, following
 from ..measure.probe import Probe
-from ..rules.registry import op_name
+from ..rules.registry import facts_of
 from .conjoined import Merge
 from .mixed import LAYERS, batch_axis, can_mix, mirrored_positions
 from .stacked_runs import StackedRuns
@@ -87,7 +87,7 @@ class _Reader:
         if len(actions) != len(calls):
             actions = self._measured(path, calls)
         if any(a is None for a in actions):
-            return "which axis of its input is the length could not be lines"
+            return "which axis of its input is the length could not be told"
         placed = [mirrored_positions(a) for a in actions if a is not None]
         if any(batch_axis(a) < 0 for a in placed):
             return "its input has no batch axis of its own"
@@ -183,9 +183,12 @@ def _flat(recorded: dict[str, list[Tensor]]) -> list[Tensor]:
 
 
 def _is_layer(node: Node, path: str) -> bool:
-    name = op_name(node.op)
-    kind = name.startswith("conv") or name == "linear"
-    return kind and node.where.path == path and bool(node.args) and isinstance(node.args[0], Ref)
+    return (
+        facts_of(node.op).weight is not None
+        and node.where.path == path
+        and bool(node.args)
+        and isinstance(node.args[0], Ref)
+    )
 
 
 def _layout(action: Action) -> list[Any]:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Back from both strands: `unwrap` a model, or bake a mixed one into a graph."""
 
 from __future__ import annotations
 

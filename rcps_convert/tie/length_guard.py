@@ -1,4 +1,4 @@
-"""TODO."""
+"""Refusing calls at lengths at which a converted model is not exact."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..algebra import axis as ax
 from ..algebra.axis import Axis
@@ -70,8 +71,7 @@ def needs_statistics(module: nn.Module) -> bool:
     """Whether a module's behaviour depends on statistics over the batch, now or kept."""
     if not isinstance(module, _NormBase):
         return False
-    is_instance = type(module).__name__.startswith(("Instance", "LazyInstance"))
-    return bool(module.track_running_stats) or not is_instance
+    return bool(module.track_running_stats) or not isinstance(module, _InstanceNorm)
 
 
 def folds(channel: Axis) -> bool:

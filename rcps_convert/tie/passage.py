@@ -1,4 +1,4 @@
-"""TODO."""
+"""How reverse complement passes a module that runs on both strands."""
 
 from __future__ import annotations
 

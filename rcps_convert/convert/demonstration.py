@@ -7,8 +7,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from .convert.bake import bake
-from .convert.convert import plan_conversion
+from .bake import bake
+from .convert import plan_conversion
 
 HBB_PROMOTER = (
     "CCTAAGCCAGTGCCAGAAGAGCCAAGGACAGGTACGGCTGTCATCACTTAGACCTCACCCTGTGGAGCCACACCCTAGGGTTGGCCAATCTACTCCCAGG"
