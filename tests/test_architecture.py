@@ -11,9 +11,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from rcps_convert._version import __version__
 
 import rcps_convert
-from rcps_convert._version import __version__
 
 if sys.version_info >= (3, 11):
     import tomllib

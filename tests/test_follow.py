@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.nesting import input_actions
 from rcps_convert.graph.export import trace
-from rcps_convert.infer.walk import infer
+from rcps_convert.infer.solve import infer
 from rcps_convert.measure.follow import FIXED, FOLLOWS, UNCLEAR, following
 from rcps_convert.measure.probe import Probe
 

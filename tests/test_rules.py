@@ -31,7 +31,9 @@ from rcps_convert.graph.export import trace
 from rcps_convert.graph.trace import Ref, Trace
 from rcps_convert.infer import constants
 from rcps_convert.infer.anchors import plan_calls
-from rcps_convert.infer.walk import Inference, _all_axes, _Walk
+from rcps_convert.infer.inference import Inference
+from rcps_convert.infer.solve import all_axes
+from rcps_convert.infer.walk import Walk
 from rcps_convert.rules.registry import MISSING, RULES, Const, Missing, aten, rule
 from rcps_convert.rules.shape import regroup
 
@@ -104,9 +106,9 @@ def solve(case: Sample, settle: Callable[[list[Axis]], None]) -> tuple[list[Acti
 def inferred(case: Sample | Refused, inputs: list[Action], settle: Callable[[list[Axis]], None]) -> Inference:
     """What inference finds for a sample whose operands have these actions."""
     result = Inference()
-    _Walk(traced(case), result).run(inputs)
+    Walk(traced(case), result).run(inputs)
     constants.pin(result.pins)
-    settle([*_all_axes(result), *(t for x in inputs for t in x.axes)])
+    settle([*all_axes(result), *(t for x in inputs for t in x.axes)])
     result.problems += [constants.refusal(*found) for found in constants.broken(result.pins)]
     result.problems += result.mirrors.problems
     return result

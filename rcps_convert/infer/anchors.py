@@ -15,7 +15,7 @@ from ..errors import Where
 from ..geometry import CallAxes, Entry, Table
 from ..graph.trace import EdgeCall, Trace
 from ..rules.registry import Const
-from .walk import Inference
+from .inference import Inference
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..graph.trace import Node, Ref, Trace
 from ..rules.pointwise import is_nonlinear
-from .walk import Inference
+from .inference import Inference
 
 
 def find_readouts(trace: Trace, inference: Inference) -> tuple[list[str], list[Node]]:

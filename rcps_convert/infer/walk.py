@@ -1,15 +1,9 @@
-"""Solve for the action of every tensor of a traced model.
-
-Inputs have known actions, parameters and hidden tensors have unknown ones; rules relate them, and
-`axis.unify` solves. What stays open becomes regular. All problems are collected.
-"""
+"""One pass over one trace: each node meets its rule, constants are evaluated, refusals open stretches."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,189 +13,24 @@ from torch.utils import _pytree as pytree
 from .. import rules as _rules  # noqa: F401 - registers the rules
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from ..algebra.axis import Axis, Mismatch
-from ..algebra.specs import Spec
+from ..algebra.axis import Mismatch
 from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal, Where
 from ..graph.closed_modules import CLOSED
 from ..graph.precision import double_precision, widened
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import changed_parameters, is_inplace, written_refs
 from ..rules.node import RuleNode, Swap
-from ..rules.pins import Pin
 from ..rules.pointwise import rule_of
 from ..rules.registry import Anchor, Const, Facts, facts_of, is_silent, op_name, require_fit
-from ..tie.passage import Passage
 from . import constants
 from .cuts import Asked, Cut
-from .mirrors import MirroredPairs, pair_parameters
-from .outputs import AUTO, pin_output
-from .stretch import Hint, Stretches, Tested, earlier
-from .weight_numbers import find_weight_numbers, free_apart
-
-RESTARTS = 12
-"""Maximum number of earlier start points tried per model."""
+from .inference import Inference
+from .mirrors import pair_parameters
+from .stretch import Hint, Stretches
+from .weight_numbers import find_weight_numbers
 
 
-@dataclass
-class Inference:
-    """The solution for one model, over one or more traces that share its parameters.
-
-    Attributes:
-        parameters: action per parameter name.
-        statistics: action per buffer that holds running statistics.
-        values: per trace, the action of every result: `Action`, `Const`, nested, or None where unknown.
-        outputs: per output leaf, its action; None for a leaf that is no tensor of the inputs.
-        problems: everything that stands in the way.
-        averaged: buffers to replace by their mean with their mirror image, with their actions.
-        passages: for each module that runs on both strands, how reverse complement passes it.
-        wanted: parameters inside modules the trace does not look into that a rule asked for.
-        pins: constants that met computed values.
-        mirrors: parameters that are the mirror images of others.
-        broken: those that are not invariant under the action found for them.
-        anchors: per trace, the lengths of which a result reads one edge only, by the result's name.
-        guarded: lengths read by operators that cannot be re-anchored; they must stay aligned.
-        forced: for each convolution whose filters an output's action made fixed channels, the results
-            (of the first trace) that carry these channels.
-        tested: stretches of the graph whose action was established by testing, per trace.
-        refused: per trace, the nodes that their rules refused, in graph order.
-        lost: a stretch that was asked for was not closed.
-        rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
-    """
-
-    parameters: dict[str, Action] = field(default_factory=dict)
-    statistics: dict[str, Action] = field(default_factory=dict)
-    values: list[dict[str, Any]] = field(default_factory=list)
-    outputs: list[Action | None] = field(default_factory=list)
-    problems: list[ConversionError] = field(default_factory=list)
-    averaged: dict[str, Action] = field(default_factory=dict)
-    passages: dict[str, Passage] = field(default_factory=dict)
-    wanted: set[str] = field(default_factory=set)
-    pins: list[Pin] = field(default_factory=list)
-    mirrors: MirroredPairs = field(default_factory=MirroredPairs)
-    broken: list[Pin] = field(default_factory=list)
-    forced: list[frozenset[str]] = field(default_factory=list)
-    tested: list[list[Tested]] = field(default_factory=list)
-    refused: list[list[Node]] = field(default_factory=list)
-    lost: bool = False
-    rounded: bool = False
-    anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
-    guarded: list[Anchor] = field(default_factory=list)
-
-    def report(self, problem: ConversionError) -> None:
-        """Collect a problem, once per place."""
-        known = {(p.what, p.where and (p.where.path, p.where.source)) for p in self.problems}
-        if (problem.what, problem.where and (problem.where.path, problem.where.source)) not in known:
-            self.problems.append(problem)
-
-    def average_buffers(self) -> None:
-        """Average with its mirror image each buffer that is refused otherwise, or that rounding made uneven."""
-        refused = {p.const.buffer: p.action.walk() for p in self.broken if p.const.buffer}
-        words = {constants.refusal(p, p.action.walk()).what for p in self.broken if p.const.buffer}
-        self.problems = [p for p in self.problems if p.what not in words]
-        self.broken = [p for p in self.broken if not p.const.buffer]
-        uneven = {p.const.buffer: p.action.walk() for p in self.pins if p.const.buffer and constants.is_rounded(p)}
-        self.averaged = {str(name): action for name, action in {**uneven, **refused}.items()}
-
-
-def infer(
-    traces: list[Trace],
-    inputs: list[Action | None],
-    outputs: list[Spec | str],
-    *,
-    cuts: Mapping[str, Cut] | None = None,
-    symmetrise_buffers: bool = False,
-    lengths: Iterable[tuple[str, int]] = (),
-) -> Inference:
-    """The actions of a model's parameters, results and outputs.
-
-    Args:
-        traces: of one model, sharing its parameters.
-        inputs: action of each input leaf, None for leaves that are no tensors.
-        outputs: spec of each output leaf, or ``"auto"``.
-        cuts: how reverse complement passes through the modules the traces do not look into, by path.
-        symmetrise_buffers: a buffer that is not invariant is to be averaged instead of refused.
-        lengths: axes of parameters, as (name, dimension), that are longer than the length they meet.
-    """
-    longer = tuple(lengths)
-    settings = (traces, inputs, outputs, cuts or {}, longer, dict[Any, int | None]())
-    hints: tuple[Hint, ...] = ()
-    result = _solve(*settings, hints)
-    for _ in range(RESTARTS):
-        found = next(
-            ((r, h) for h in _hints(traces, result) if _helps(r := _solve(*settings, (*hints, h)), result)), None
-        )
-        if found is None:
-            break
-        result, hints = found[0], (*hints, found[1])
-    if symmetrise_buffers:
-        result.average_buffers()
-    result.rounded = _is_rounded(result)
-    return result
-
-
-def _is_rounded(result: Inference) -> bool:
-    """Whether a constant, or a stretch with one, keeps the law only to the rounding of float32."""
-    kept = (p for p in result.pins if p.const.buffer not in result.averaged)
-    return any(t.rounded for walk in result.tested for t in walk) or any(map(constants.is_rounded, kept))
-
-
-def _solve(
-    traces: list[Trace],
-    inputs: list[Action | None],
-    outputs: list[Spec | str],
-    cuts: Mapping[str, Cut],
-    lengths: Iterable[tuple[str, int]],
-    memory: dict[Any, int | None],
-    hints: tuple[Hint, ...],
-) -> Inference:
-    result = Inference()
-    for name, dim in lengths:
-        result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
-    walks = [_Walk(trace, result, hints, memory, cuts) for trace in traces]
-    for walk in walks:
-        walk.run(inputs)
-    unasked = {name: action for name, action in result.parameters.items() if name not in result.wanted}
-    free_apart([(w.trace, w.weight_numbers) for w in walks], unasked)
-    for problem in result.mirrors.problems:
-        result.report(problem)
-    for pin in result.pins:
-        with suppress(Mismatch), ax.attempt():
-            constants.complete(pin)
-    filters = _open_filters(traces[0], result.values[0])
-    _pin_outputs(traces, result, outputs)
-    result.forced = [carriers for term, carriers in filters if ax.is_trivial(term)]
-    constants.pin(result.pins)
-    ax.settle_partnered(_shown_axes(traces, result))
-    ax.settle(_all_axes(result))
-    for broken, action in constants.broken(result.pins):
-        result.report(constants.refusal(broken, action))
-        result.broken.append(broken)
-    return result
-
-
-def _hints(traces: list[Trace], result: Inference) -> Iterator[Hint]:
-    """Where stretches could begin so that the first problem of a solution goes away."""
-    walks = [*zip(traces, result.values, result.refused, strict=True)]
-    places = {p.where.node for p in result.broken}
-    for trace, env, refused in walks:
-        if refused:
-            yield from earlier(trace, env, refused[:1])
-            return
-    for trace, env, _ in walks:
-        nodes = [n for n in trace.nodes if n.name in places]
-        for group in [nodes, *([n] for n in nodes)][: 1 if len(nodes) == 1 else None]:
-            yield from earlier(trace, env, group)
-        if nodes:
-            return
-
-
-def _helps(new: Inference, old: Inference) -> bool:
-    """Whether a solution with another hint is nearer to one without problems."""
-    first = old.problems[0]
-    return not new.lost and (first.what, first.where) not in {(p.what, p.where) for p in new.problems}
-
-
-class _Walk:
+class Walk:
     """One pass over one trace."""
 
     def __init__(
@@ -253,7 +82,7 @@ class _Walk:
             if self.stretches is not None and self.stretches.takes(node):
                 continue
             if node.name in self.shapes_only and isinstance(node.value, Tensor):
-                self.env[node.name] = _unknown(node.value)
+                self.env[node.name] = unknown_action(node.value)
             elif node.op is operator.getitem:
                 whole = self.env.get(node.args[0].name)
                 self.env[node.name] = None if whole is None else whole[node.args[1]]
@@ -270,9 +99,9 @@ class _Walk:
                 action = next(given)
                 self.env[name] = source.value if action is None else action
             elif source.kind == "parameter":
-                self.env[name] = self.result.parameters.setdefault(source.target, _unknown(source.value))
+                self.env[name] = self.result.parameters.setdefault(source.target, unknown_action(source.value))
             elif name in statistics:
-                self.env[name] = self.result.statistics.setdefault(source.target, _unknown(source.value))
+                self.env[name] = self.result.statistics.setdefault(source.target, unknown_action(source.value))
             elif name in self.trace.written:
                 self.env[name] = None
                 if name not in self.weight_numbers:
@@ -458,13 +287,8 @@ def _constant(value: Tensor, blank: bool) -> Const:
     return Const(torch.zeros_like(value) if blank else value)
 
 
-def _longer(trace: Trace, name: str, dim: int, known: Action | None) -> Action:
-    """The unknown action of a parameter one axis of which holds more positions than are used."""
-    action = known or _unknown(next(s.value for s in trace.sources.values() if s.target == name))
-    return action.with_axis(dim, ax.length(action.shape[dim], ax.Role("length", steps=None)))
-
-
-def _unknown(value: Tensor) -> Action:
+def unknown_action(value: Tensor) -> Action:
+    """The action of a tensor of which nothing is known yet: every axis is open."""
     return Action(tuple(ax.Var(s) for s in value.shape))
 
 
@@ -496,67 +320,3 @@ def _disagreement(node: Node, fact: Mismatch, got: str | None) -> ConversionErro
 
 
 # --- what the outputs and the constants demand --------------------------------------------------
-
-
-def _open_filters(trace: Trace, env: dict[str, Any]) -> list[tuple[Axis, frozenset[str]]]:
-    """The open filter axes of convolutions along a length, with the results that carry them."""
-    found = []
-    for node in trace.nodes:
-        y = env.get(node.name)
-        at, axis = facts_of(node.op).weight, facts_of(node.op).filters
-        if at is None or axis is None or not isinstance(y, Action):
-            continue
-        weight = env[node.args[at].name]
-        slides = isinstance(weight, Action) and any(ax.is_length(t) and t.size > 1 for t in weight.axes[2:])
-        mine = set(ax.free(weight.axes[axis])) if slides else set()
-        if mine:
-            names = (n.name for n in trace.nodes if _carries(env.get(n.name), mine))
-            found.append((weight.axes[axis], frozenset(names)))
-    return found
-
-
-def _carries(value: Any, variables: set[ax.Var]) -> bool:
-    actions = (a for a in pytree.tree_leaves(value) if isinstance(a, Action))
-    return any(variables & set(ax.free(t)) for a in actions for t in a.axes)
-
-
-def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]) -> None:
-    for trace, env in zip(traces, result.values, strict=True):
-        if len(trace.outputs) != len(specs):  # a train-mode forward with other outputs
-            specs = [AUTO] * len(trace.outputs)
-        actions: list[Action | None] = []
-        for i, (leaf, spec) in enumerate(zip(trace.outputs, specs, strict=True)):
-            value = env.get(leaf.name) if isinstance(leaf, Ref) else leaf
-            if isinstance(value, Const):
-                value = Action(tuple(ax.trivial(s) for s in value.value.shape))
-            actions.append(value if isinstance(value, Action) else None)
-            if isinstance(value, Action):
-                where = next((n.where for n in trace.nodes if isinstance(leaf, Ref) and n.name == leaf.name), None)
-                name = f"output {i}" if len(specs) > 1 else "the output"
-                problem = pin_output(value, spec, where or Where(), name)
-                if problem is not None:
-                    result.report(problem)
-        result.outputs = result.outputs or actions
-
-
-def _all_axes(result: Inference) -> Iterable[Axis]:
-    groups = [result.parameters, *result.values, result.statistics]
-    for group in groups:
-        for action in pytree.tree_leaves(list(group.values())):
-            if isinstance(action, Action):
-                yield from action.axes
-    for pin in result.pins:
-        yield from pin.action.axes
-
-
-def _shown_axes(traces: list[Trace], result: Inference) -> Iterable[Axis]:
-    """The axes of what is used by itself: parameters without a partner, and results that something reads."""
-    for name, action in result.parameters.items():
-        if result.mirrors.partner(name) is None:
-            yield from action.axes
-    for trace, env in zip(traces, result.values, strict=True):
-        read = {r for n in trace.nodes if n.op is not operator.getitem for r in n.refs()}
-        read |= {leaf.name for leaf in trace.outputs if isinstance(leaf, Ref)}
-        for name in read - trace.sources.keys():
-            if isinstance(env.get(name), Action):
-                yield from env[name].axes

@@ -21,8 +21,9 @@ from ..algebra.specs import Invariant, Spec
 from ..errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, Where, first_line
 from ..graph.export import trace
 from ..graph.trace import Trace
+from ..infer.inference import Inference
 from ..infer.outputs import AUTO
-from ..infer.walk import Inference, infer
+from ..infer.solve import infer
 from ..measure.follow import FIXED, FOLLOWS, UNCLEAR, following
 from ..measure.probe import Probe
 from .mixed import mirrored_positions

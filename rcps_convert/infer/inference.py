@@ -1,0 +1,77 @@
+"""What inference found for one model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..algebra.action import Action
+from ..errors import ConversionError
+from ..graph.trace import Node
+from ..rules.pins import Pin
+from ..rules.registry import Anchor
+from ..tie.passage import Passage
+from . import constants
+from .mirrors import MirroredPairs
+from .stretch import Tested
+
+
+@dataclass
+class Inference:
+    """The solution for one model, over one or more traces that share its parameters.
+
+    Attributes:
+        parameters: action per parameter name.
+        statistics: action per buffer that holds running statistics.
+        values: per trace, the action of every result: `Action`, `Const`, nested, or None where unknown.
+        outputs: per output leaf, its action; None for a leaf that is no tensor of the inputs.
+        problems: everything that stands in the way.
+        averaged: buffers to replace by their mean with their mirror image, with their actions.
+        passages: for each module that runs on both strands, how reverse complement passes it.
+        wanted: parameters inside modules the trace does not look into that a rule asked for.
+        pins: constants that met computed values.
+        mirrors: parameters that are the mirror images of others.
+        broken: those that are not invariant under the action found for them.
+        anchors: per trace, the lengths of which a result reads one edge only, by the result's name.
+        guarded: lengths read by operators that cannot be re-anchored; they must stay aligned.
+        forced: for each convolution whose filters an output's action made fixed channels, the results
+            (of the first trace) that carry these channels.
+        tested: stretches of the graph whose action was established by testing, per trace.
+        refused: per trace, the nodes that their rules refused, in graph order.
+        lost: a stretch that was asked for was not closed.
+        rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
+    """
+
+    parameters: dict[str, Action] = field(default_factory=dict)
+    statistics: dict[str, Action] = field(default_factory=dict)
+    values: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[Action | None] = field(default_factory=list)
+    problems: list[ConversionError] = field(default_factory=list)
+    averaged: dict[str, Action] = field(default_factory=dict)
+    passages: dict[str, Passage] = field(default_factory=dict)
+    wanted: set[str] = field(default_factory=set)
+    pins: list[Pin] = field(default_factory=list)
+    mirrors: MirroredPairs = field(default_factory=MirroredPairs)
+    broken: list[Pin] = field(default_factory=list)
+    forced: list[frozenset[str]] = field(default_factory=list)
+    tested: list[list[Tested]] = field(default_factory=list)
+    refused: list[list[Node]] = field(default_factory=list)
+    lost: bool = False
+    rounded: bool = False
+    anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
+    guarded: list[Anchor] = field(default_factory=list)
+
+    def report(self, problem: ConversionError) -> None:
+        """Collect a problem, once per place."""
+        known = {(p.what, p.where and (p.where.path, p.where.source)) for p in self.problems}
+        if (problem.what, problem.where and (problem.where.path, problem.where.source)) not in known:
+            self.problems.append(problem)
+
+    def average_buffers(self) -> None:
+        """Average with its mirror image each buffer that is refused otherwise, or that rounding made uneven."""
+        refused = {p.const.buffer: p.action.walk() for p in self.broken if p.const.buffer}
+        words = {constants.refusal(p, p.action.walk()).what for p in self.broken if p.const.buffer}
+        self.problems = [p for p in self.problems if p.what not in words]
+        self.broken = [p for p in self.broken if not p.const.buffer]
+        uneven = {p.const.buffer: p.action.walk() for p in self.pins if p.const.buffer and constants.is_rounded(p)}
+        self.averaged = {str(name): action for name, action in {**uneven, **refused}.items()}

@@ -1,0 +1,201 @@
+"""Solve for the action of every tensor of a traced model.
+
+Inputs have known actions, parameters and hidden tensors have unknown ones; rules relate them (`walk`), and
+`axis.unify` solves. What stays open becomes regular. All problems are collected.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from torch.utils import _pytree as pytree
+
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.axis import Axis, Mismatch
+from ..algebra.specs import Spec
+from ..errors import Where
+from ..graph.trace import Ref, Trace
+from ..rules.registry import Const, facts_of
+from . import constants
+from .cuts import Cut
+from .inference import Inference
+from .outputs import AUTO, pin_output
+from .stretch import Hint, earlier
+from .walk import Walk, unknown_action
+from .weight_numbers import free_apart
+
+RESTARTS = 12
+"""Maximum number of earlier start points tried per model."""
+
+
+def infer(
+    traces: list[Trace],
+    inputs: list[Action | None],
+    outputs: list[Spec | str],
+    *,
+    cuts: Mapping[str, Cut] | None = None,
+    symmetrise_buffers: bool = False,
+    lengths: Iterable[tuple[str, int]] = (),
+) -> Inference:
+    """The actions of a model's parameters, results and outputs.
+
+    Args:
+        traces: of one model, sharing its parameters.
+        inputs: action of each input leaf, None for leaves that are no tensors.
+        outputs: spec of each output leaf, or ``"auto"``.
+        cuts: how reverse complement passes through the modules the traces do not look into, by path.
+        symmetrise_buffers: a buffer that is not invariant is to be averaged instead of refused.
+        lengths: axes of parameters, as (name, dimension), that are longer than the length they meet.
+    """
+    longer = tuple(lengths)
+    settings = (traces, inputs, outputs, cuts or {}, longer, dict[Any, int | None]())
+    hints: tuple[Hint, ...] = ()
+    result = _solve(*settings, hints)
+    for _ in range(RESTARTS):
+        found = next(
+            ((r, h) for h in _hints(traces, result) if _helps(r := _solve(*settings, (*hints, h)), result)), None
+        )
+        if found is None:
+            break
+        result, hints = found[0], (*hints, found[1])
+    if symmetrise_buffers:
+        result.average_buffers()
+    result.rounded = _is_rounded(result)
+    return result
+
+
+def _is_rounded(result: Inference) -> bool:
+    """Whether a constant, or a stretch with one, keeps the law only to the rounding of float32."""
+    kept = (p for p in result.pins if p.const.buffer not in result.averaged)
+    return any(t.rounded for walk in result.tested for t in walk) or any(map(constants.is_rounded, kept))
+
+
+def _solve(
+    traces: list[Trace],
+    inputs: list[Action | None],
+    outputs: list[Spec | str],
+    cuts: Mapping[str, Cut],
+    lengths: Iterable[tuple[str, int]],
+    memory: dict[Any, int | None],
+    hints: tuple[Hint, ...],
+) -> Inference:
+    result = Inference()
+    for name, dim in lengths:
+        result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
+    walks = [Walk(trace, result, hints, memory, cuts) for trace in traces]
+    for walk in walks:
+        walk.run(inputs)
+    unasked = {name: action for name, action in result.parameters.items() if name not in result.wanted}
+    free_apart([(w.trace, w.weight_numbers) for w in walks], unasked)
+    for problem in result.mirrors.problems:
+        result.report(problem)
+    for pin in result.pins:
+        with suppress(Mismatch), ax.attempt():
+            constants.complete(pin)
+    filters = _open_filters(traces[0], result.values[0])
+    _pin_outputs(traces, result, outputs)
+    result.forced = [carriers for term, carriers in filters if ax.is_trivial(term)]
+    constants.pin(result.pins)
+    ax.settle_partnered(_shown_axes(traces, result))
+    ax.settle(all_axes(result))
+    for broken, action in constants.broken(result.pins):
+        result.report(constants.refusal(broken, action))
+        result.broken.append(broken)
+    return result
+
+
+def _hints(traces: list[Trace], result: Inference) -> Iterator[Hint]:
+    """Where stretches could begin so that the first problem of a solution goes away."""
+    walks = [*zip(traces, result.values, result.refused, strict=True)]
+    places = {p.where.node for p in result.broken}
+    for trace, env, refused in walks:
+        if refused:
+            yield from earlier(trace, env, refused[:1])
+            return
+    for trace, env, _ in walks:
+        nodes = [n for n in trace.nodes if n.name in places]
+        for group in [nodes, *([n] for n in nodes)][: 1 if len(nodes) == 1 else None]:
+            yield from earlier(trace, env, group)
+        if nodes:
+            return
+
+
+def _helps(new: Inference, old: Inference) -> bool:
+    """Whether a solution with another hint is nearer to one without problems."""
+    first = old.problems[0]
+    return not new.lost and (first.what, first.where) not in {(p.what, p.where) for p in new.problems}
+
+
+def _longer(trace: Trace, name: str, dim: int, known: Action | None) -> Action:
+    """The unknown action of a parameter one axis of which holds more positions than are used."""
+    action = known or unknown_action(next(s.value for s in trace.sources.values() if s.target == name))
+    return action.with_axis(dim, ax.length(action.shape[dim], ax.Role("length", steps=None)))
+
+
+def _open_filters(trace: Trace, env: dict[str, Any]) -> list[tuple[Axis, frozenset[str]]]:
+    """The open filter axes of convolutions along a length, with the results that carry them."""
+    found = []
+    for node in trace.nodes:
+        y = env.get(node.name)
+        at, axis = facts_of(node.op).weight, facts_of(node.op).filters
+        if at is None or axis is None or not isinstance(y, Action):
+            continue
+        weight = env[node.args[at].name]
+        slides = isinstance(weight, Action) and any(ax.is_length(t) and t.size > 1 for t in weight.axes[2:])
+        mine = set(ax.free(weight.axes[axis])) if slides else set()
+        if mine:
+            names = (n.name for n in trace.nodes if _carries(env.get(n.name), mine))
+            found.append((weight.axes[axis], frozenset(names)))
+    return found
+
+
+def _carries(value: Any, variables: set[ax.Var]) -> bool:
+    actions = (a for a in pytree.tree_leaves(value) if isinstance(a, Action))
+    return any(variables & set(ax.free(t)) for a in actions for t in a.axes)
+
+
+def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]) -> None:
+    for trace, env in zip(traces, result.values, strict=True):
+        if len(trace.outputs) != len(specs):  # a train-mode forward with other outputs
+            specs = [AUTO] * len(trace.outputs)
+        actions: list[Action | None] = []
+        for i, (leaf, spec) in enumerate(zip(trace.outputs, specs, strict=True)):
+            value = env.get(leaf.name) if isinstance(leaf, Ref) else leaf
+            if isinstance(value, Const):
+                value = Action(tuple(ax.trivial(s) for s in value.value.shape))
+            actions.append(value if isinstance(value, Action) else None)
+            if isinstance(value, Action):
+                where = next((n.where for n in trace.nodes if isinstance(leaf, Ref) and n.name == leaf.name), None)
+                name = f"output {i}" if len(specs) > 1 else "the output"
+                problem = pin_output(value, spec, where or Where(), name)
+                if problem is not None:
+                    result.report(problem)
+        result.outputs = result.outputs or actions
+
+
+def all_axes(result: Inference) -> Iterable[Axis]:
+    """Every axis of a solution: of parameters, results, statistics and constants."""
+    groups = [result.parameters, *result.values, result.statistics]
+    for group in groups:
+        for action in pytree.tree_leaves(list(group.values())):
+            if isinstance(action, Action):
+                yield from action.axes
+    for pin in result.pins:
+        yield from pin.action.axes
+
+
+def _shown_axes(traces: list[Trace], result: Inference) -> Iterable[Axis]:
+    """The axes of what is used by itself: parameters without a partner, and results that something reads."""
+    for name, action in result.parameters.items():
+        if result.mirrors.partner(name) is None:
+            yield from action.axes
+    for trace, env in zip(traces, result.values, strict=True):
+        read = {r for n in trace.nodes if n.op is not operator.getitem for r in n.refs()}
+        read |= {leaf.name for leaf in trace.outputs if isinstance(leaf, Ref)}
+        for name in read - trace.sources.keys():
+            if isinstance(env.get(name), Action):
+                yield from env[name].axes
