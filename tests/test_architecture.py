@@ -1,19 +1,21 @@
 """What holds for the project as a whole: import direction, sizes, versions, the top level, the README."""
 
 import ast
+import graphlib
 import importlib.metadata
+import importlib.util
 import re
 import subprocess
 import sys
-import types
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from rcps_convert._version import __version__
+import torch
 
 import rcps_convert
+from rcps_convert import __version__
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,60 +25,17 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rcps_convert"
 
-LAYERS = (
-    "_version",
-    "errors",
-    "axis",
-    "action",
-    "modules",
-    "specs",
-    "augment",
-    "layers",
-    "geometry",
-    "hooks",
-    "opaque",
-    "study",
-    "mapped",
-    "lengths",
-    "trace",
-    "scalars",
-    "registry",
-    "rules",
-    "constants",
-    "mirror",
-    "cuts",
-    "site",
-    "outputs",
-    "law",
-    "stretch",
-    "infer",
-    "anchors",
-    "readout",
-    "tie",
-    "norm",
-    "boundary",
-    "conjoined",
-    "mixed",
-    "verify",
-    "regions",
-    "bake",
-    "plan",
-    "follow",
-    "stacking",
-    "crossing",
-    "strands",
-    "convert",
-    "decorators",
-    "demo",
-    "__main__",
-)
-"""The package's modules; each may import from those before it."""
+ORDER = ("errors", "_torch", "algebra", "geometry", "graph", "tie", "measure", "rules", "infer", "strands", "convert")
+"""The folders of the package and the two modules below them; each may import from those before it."""
 
-FOLDERS = {"axis": ("terms", "solve"), "geometry": ("readings", "functions", "table", "frames")}
-"""Modules of a layer that is a folder; each may import from those before it."""
+ENDS = {"layers": {"algebra"}, "__main__": {"", "convert"}, "testing": {"", "measure", "errors", "convert"}}
+"""Modules that nothing in the package imports, and what they may import."""
 
-RULES_MAY_IMPORT = {"errors", "axis", "action", "registry", "rules.common"}
-"""What a module of rules may import: a rule knows the algebra, not the graph."""
+RULES_MAY_IMPORT = ("errors", "_torch", "algebra", "rules.common", "rules.registry")
+"""What a family of rules may import: a rule knows the algebra, not the graph."""
+
+MOST_ENTRIES = 14
+"""Entries of the package's top level that a reader may meet; ``py.typed`` is no code."""
 
 TOP_LEVEL = {"pyproject.toml", "rcps_convert", "tests", "docs", "README.md", "LICENSE", "CHANGELOG.md"}
 
@@ -121,91 +80,153 @@ def own_imports(tree: ast.AST, package: tuple[str, ...], modules: set[str]) -> I
 
 def direction_fault(module: str, imported: str) -> str | None:
     """Why a module may not import another, or None where it may."""
-    layer, below = module.partition(".")[0], imported.partition(".")[0]
-    if not module or module == imported:
-        return None
-    if layer not in LAYERS:
-        return f"{module} is in no layer: add it to LAYERS, where it belongs"
+    ours, theirs = module.partition(".")[0], imported.partition(".")[0]
+    if not module or ours == theirs:
+        return None  # the package gathers its public names; files of one folder are looked at together
+    if ours in ENDS:
+        return None if theirs in ENDS[ours] else f"{module} imports {imported}"
+    if ours not in ORDER:
+        return f"{module} is in no folder of ORDER"
     if not imported:
         return f"{module} imports the package: import the module that has the name"
-    if below not in LAYERS:
-        return f"{module} imports {imported}, which is in no layer"
-    if layer == below == module:
-        return None  # a folder gathers its modules
-    if layer == below and layer in FOLDERS:
-        first, then = (name.partition(".")[2] for name in (imported, module))
-        order = FOLDERS[layer]
-        return None if order.index(first) < order.index(then) else f"{module} imports {imported}"
-    if layer == "rules":
-        return None if imported in RULES_MAY_IMPORT else f"{module} imports {imported}, rules may not"
-    if LAYERS.index(below) >= LAYERS.index(layer):
-        return f"{module} imports {imported}, which is a later layer"
+    if theirs not in ORDER:
+        return f"{module} imports {imported}, which is in no folder of ORDER"
+    if ORDER.index(theirs) >= ORDER.index(ours):
+        return f"{module} imports {imported}, whose folder comes later"
     return None
 
 
-def direction_faults(path: Path) -> list[str]:
-    """Every import of a file that goes the wrong way."""
-    module = module_name(path)
+def imports_of(path: Path) -> list[str]:
+    """Modules of the package that a file imports, as dotted names inside it."""
     package = tuple(path.relative_to(PACKAGE).parent.parts)
-    if module and module.partition(".")[0] not in LAYERS:
-        return [f"{module} is in no layer: add it to LAYERS, where it belongs"]
-    imported = own_imports(ast.parse(path.read_text()), package, {module_name(p) for p in FILES} - {""})
-    return [fault for name in imported if (fault := direction_fault(module, name))]
+    return list(own_imports(ast.parse(path.read_text()), package, {module_name(p) for p in FILES} - {""}))
 
 
 @EVERY_FILE
 def test_imports_go_one_way(path: Path) -> None:
-    assert direction_faults(path) == []
+    module = module_name(path)
+    assert [fault for name in imports_of(path) if (fault := direction_fault(module, name))] == []
+
+
+@pytest.mark.parametrize("folder", [f for f in ORDER if (PACKAGE / f).is_dir()])
+def test_the_files_of_a_folder_import_one_way(folder: str) -> None:
+    files = [p for p in FILES if p.parent == PACKAGE / folder and p.name != "__init__.py"]
+    graph = {module_name(p): {i for i in imports_of(p) if i.startswith(f"{folder}.")} for p in files}
+    assert list(graphlib.TopologicalSorter(graph).static_order())  # a cycle raises, and names itself
+
+
+FAMILIES = [p for p in FILES if p.parent.name == "rules" and p.stem not in ("__init__", "registry", "node", "pins")]
+
+
+@pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.stem)
+def test_a_family_of_rules_knows_the_algebra_only(path: Path) -> None:
+    assert [i for i in imports_of(path) if not i.startswith(RULES_MAY_IMPORT)] == []
+
+
+def test_measuring_shares_only_the_algebra_with_inference() -> None:
+    found = {i for p in FILES if p.parent.name == "measure" for i in imports_of(p)}
+    assert [i for i in found if i.startswith(("infer", "rules"))] == []
 
 
 @pytest.mark.parametrize(
     ("module", "source", "imported"),
     [
-        ("axis", "from . import action as a", ["action"]),
-        ("axis", "from .errors import ConversionError", ["errors"]),
-        ("axis", "from . import convert_model", [""]),
-        ("axis", "import rcps_convert.plan", ["plan"]),
-        ("axis", "def f():\n    from rcps_convert.trace import trace", ["trace"]),
-        ("axis", "import torch\nfrom torch import nn", []),
-        ("rules.conv", "from ..trace import Node", ["trace"]),
-        ("rules.conv", "from .common import slide", ["rules.common"]),
+        ("algebra", "from . import action as a", ["algebra.action"]),
+        ("algebra", "from ..errors import ConversionError", ["errors"]),
+        ("algebra", "from .. import convert_model", [""]),
+        ("algebra", "import rcps_convert.convert.plan", ["convert.plan"]),
+        ("algebra", "def f():\n    from rcps_convert.graph.trace import Trace", ["graph.trace"]),
+        ("algebra", "import torch\nfrom torch import nn", []),
         ("rules", "from . import conv, linear", ["rules.conv", "rules.linear"]),
     ],
 )
 def test_imports_are_found(module: str, source: str, imported: list[str]) -> None:
-    package = ("rules",) if module.startswith("rules") else ()
-    modules = {"rules.conv", "rules.linear", "rules.common", *LAYERS}
-    assert list(own_imports(ast.parse(source), package, modules)) == imported
+    modules = {module_name(p) for p in FILES} - {""}
+    assert list(own_imports(ast.parse(source), (module,), modules)) == imported
 
 
 @pytest.mark.parametrize(
     ("module", "imported", "allowed"),
     [
-        ("", "convert", True),
-        ("tie", "axis", True),
-        ("axis", "tie", False),
-        ("tie", "", False),
-        ("tie", "novelty", False),
-        ("novelty", "axis", False),
-        ("infer", "rules.pointwise", True),
-        ("rules.conv", "rules.common", True),
-        ("rules.conv", "rules.pool", False),
-        ("rules.conv", "trace", False),
-        ("registry", "rules.conv", False),
-        ("rules", "rules.conv", True),
-        ("axis", "axis.solve", True),
-        ("axis.solve", "axis.terms", True),
-        ("axis.terms", "axis.solve", False),
+        ("", "convert.convert", True),
+        ("tie.ties", "algebra.axis", True),
+        ("algebra.axis", "tie.ties", False),
+        ("tie.ties", "", False),
+        ("tie.ties", "novelty", False),
+        ("novelty", "algebra.axis", False),
+        ("infer.walk", "rules.pointwise", True),
+        ("measure.verify", "infer.walk", False),
+        ("measure.verify", "rules.conv", False),
+        ("rules.registry", "infer.walk", False),
+        ("layers", "algebra.specs", True),
+        ("layers", "convert.convert", False),
+        ("convert.convert", "layers", False),
     ],
 )
 def test_a_wrong_direction_is_a_fault(module: str, imported: str, allowed: bool) -> None:
     assert (direction_fault(module, imported) is None) == allowed
 
 
+# --- the house --------------------------------------------------------------------------------------
+
+
+def test_the_listing_is_short() -> None:
+    entries = [p.name for p in PACKAGE.iterdir() if p.name not in ("__pycache__", "py.typed")]
+    assert len(entries) <= MOST_ENTRIES, sorted(entries)
+
+
+@pytest.mark.parametrize("folder", [f for f in ORDER if (PACKAGE / f).is_dir()])
+def test_a_folder_says_its_job_in_one_sentence(folder: str) -> None:
+    said = (ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text())) or "").partition("\n\n")[0]
+    assert re.fullmatch(r"[A-Z][^.]*(?:``[^`]*``[^.]*)*\.", said), said
+
+
+def test_how_it_works_lists_every_file() -> None:
+    spec = importlib.util.spec_from_file_location("package_listing", ROOT / "docs" / "package_listing.py")
+    assert spec is not None
+    assert spec.loader is not None
+    listing = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(listing)
+    text = (ROOT / "docs" / "how-it-works.md").read_text()
+    assert listing.page(text) == text, "run python docs/package_listing.py"
+    assert listing.ORDER == tuple(folder for folder in ORDER if (PACKAGE / folder).is_dir())
+
+
+ORDINARY_WORDS = {
+    "mean", "sum", "max", "input", "to", "all", "any", "size", "stack", "view", "where", "index", "copy", "fill", "add",
+    "alias", "sort", "detach", "range", "select", "split", "numel", "dim", "dropout", "outer", "inner", "special", "data",
+    "len", "trace", "out", "mode", "complex", "real", "set", "resize", "unique", "norm", "dist", "round", "list", "output",
+    "eye", "pin", "not", "cat", "dot", "var", "std", "item", "sign", "full", "zero", "one", "layout", "scalar", "slice", "rand",
+    "div", "mul", "sub", "neg", "abs", "is_pinned", "name", "device", "dense", "sparse", "values", "crop", "dict", "tuple",
+    "linear", "signbit", "repeat", "roll", "flip", "gather", "take", "put", "cross", "str", "int", "Int", "Float", "Bool",
+    "keys", "format", "join", "stride", "empty", "replace", "lower", "upper", "strip", "startswith", "append", "reverse", "insert", "pop",
+}  # fmt: skip
+"""Names of operators that are words of other things too."""
+
+
+def test_no_operator_is_named_outside_of_the_rules() -> None:
+    """What is known of an operator is declared where its rule is; the functions of geometry are not operators."""
+    operators = {name for name in dir(torch.ops.aten) if not name.startswith("_")} - ORDINARY_WORDS
+    operators |= {f"{name}_" for name in operators}
+    found = []
+    for path in FILES:
+        if path.parent.name in ("rules", "geometry"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in operators:
+                found.append(f"{module_name(path)}:{node.lineno}: {node.value}")
+    assert found == []
+
+
+# --- dependencies -----------------------------------------------------------------------------------
+
+
 @EVERY_FILE
 def test_only_runtime_dependencies_are_imported(path: Path) -> None:
     heads: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             heads |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -252,10 +273,9 @@ def project() -> dict:
 def test_versions_agree() -> None:
     settings = project()
     assert "version" in settings["project"]["dynamic"]
-    assert ROOT / settings["tool"]["hatch"]["version"]["path"] == PACKAGE / "_version.py"
+    assert ROOT / settings["tool"]["hatch"]["version"]["path"] == PACKAGE / "__init__.py"
     released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert released[0] == __version__
-    assert rcps_convert.__version__ == __version__
 
 
 def test_the_installed_version_agrees() -> None:
@@ -277,10 +297,10 @@ def test_the_package_says_it_is_typed() -> None:
 
 def test_public_names_exist_and_are_documented() -> None:
     page = (ROOT / "docs" / "api.md").read_text()
-    documented = set(re.findall(r"^::: rcps_convert\.(?!layers\.)(?:\w+\.)?(\w+)$", page, re.MULTILINE))
-    held = vars(rcps_convert).items()
-    public = {name for name, value in held if not name.startswith("_") and not isinstance(value, types.ModuleType)}
+    documented = set(re.findall(r"^::: rcps_convert\.(?!layers\.)(?:\w+\.)*(\w+)$", page, re.MULTILINE))
+    public = set(rcps_convert.__all__) - {"layers"}
     assert documented == public
+    assert sorted([*rcps_convert.__all__, "__version__"]) == sorted(dir(rcps_convert))
     layers = vars(rcps_convert.layers).items()
     kinds = {
         name for name, value in layers if getattr(value, "__module__", "") == "rcps_convert.layers" and name[0] != "_"

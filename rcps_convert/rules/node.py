@@ -61,7 +61,7 @@ class RuleNode:
         self.pins.append(Pin(const, action, self.node.where))
         return Action(action.axes)
 
-    def mirror(self, image: Action, original: Action) -> None:
+    def swap(self, image: Action, original: Action) -> None:
         """State that two operands change places under reverse complement, each acted on as its axes say.
 
         Neither has to be invariant under its action: the one is the other, acted on.

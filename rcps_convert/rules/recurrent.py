@@ -60,7 +60,7 @@ def recurrence(
         for one, other, axes in zip(forward, reverse, _weight_axes(forward, given, hidden, seen, biases), strict=True):
             _agree(one, axes)
             _agree(other, axes)
-            node.mirror(other, one)
+            node.swap(other, one)
         given = ax.product([DIRECTIONS, seen])
     y = x.with_axis(2, given)
     return (y, *(Action((first, x.axes[batch], last)) for last in (seen, hidden)[: len(states)]))
