@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
-from rcps_convert.infer.walk import _lookup
-from rcps_convert.rules.registry import RULES
+from rcps_convert.rules.pointwise import rule_of
+from rcps_convert.rules.registry import RULES, Facts
 
 Rule = Callable[..., Any]
 
@@ -65,7 +65,7 @@ def forgetful(rule: Rule, forgotten: list[bool]) -> Rule:
 @contextmanager
 def replaced(rule: Rule, mutant: Rule) -> Iterator[None]:
     """The registry with a mutant in place of a rule."""
-    mutant.settings = getattr(rule, "settings", (False, False))  # type: ignore[attr-defined]
+    mutant.facts = getattr(rule, "facts", Facts())  # type: ignore[attr-defined]
     ops = [op for op, r in RULES.items() if r is rule]
     RULES.update(dict.fromkeys(ops, mutant))
     try:
@@ -76,7 +76,7 @@ def replaced(rule: Rule, mutant: Rule) -> Iterator[None]:
 
 def survives(rule: Rule, mutant: Rule) -> bool:
     """Whether every sample of a rule passes the test of its law with the mutant."""
-    samples = [s for s in EXACT if _lookup(s.op) is rule]
+    samples = [s for s in EXACT if rule_of(s.op) is rule]
     with replaced(rule, mutant):
         for sample in samples:
             try:
@@ -87,7 +87,7 @@ def survives(rule: Rule, mutant: Rule) -> bool:
 
 
 OURS = [r for op, r in RULES.items() if op.namespace == "aten"]
-TESTED = [r for r in dict.fromkeys(OURS) if any(_lookup(s.op) is r for s in EXACT)]
+TESTED = [r for r in dict.fromkeys(OURS) if any(rule_of(s.op) is r for s in EXACT)]
 
 
 @pytest.mark.parametrize("rule", TESTED, ids=lambda r: r.__name__)
