@@ -26,7 +26,8 @@ This page is generated from the registry of rules by `python docs/supported_oper
 A model converts if each operator in its graph has a rule, and if the rule finds its law kept. Modules do not matter:
 `nn.Linear`, `nn.MultiheadAttention` or a class of yours are what they compute. The tables list operators as
 `torch.export` names them, with the law that their rule states. In the laws, `x`, `w`, `b` and `y` are input, weight,
-bias and result; `.C` is the channel axis and `.L` the length.
+bias and result; `.C` is the channel axis and `.L` the length. What an operator does not take, axes that change their
+sign or ids that are permuted, is refused.
 
 An in-place operator (`relu_`) follows the rule of its plain twin. An operator without a rule is refused, never guessed:
 write [a rule](adding-a-rule.md), declare the module with [`rc_leaf`](custom.md#declare-a-module-rc_leaf), or convert
@@ -45,6 +46,11 @@ by the others. In torch 2.13 these are:
 def law(function: Any) -> str:
     """What a rule states: the first line of its docstring."""
     return (inspect.getdoc(function) or "").splitlines()[0].replace("|", "\\|")
+
+
+def taken(function: Any) -> str:
+    """What a rule takes beside plain actions: signed axes, ids."""
+    return ", ".join(word for word in ("signs", "ids") if getattr(function.facts, word))
 
 
 def families() -> dict[str, dict[Any, set[str]]]:
@@ -82,8 +88,10 @@ def page() -> str:
     parts = [HEAD]
     for module, held in families().items():
         title = (inspect.getdoc(sys.modules[module]) or "").splitlines()[0].rstrip(".")
-        rows = [f"| {', '.join(f'`{n}`' for n in sorted(ops))} | {law(f)} |" for f, ops in held.items()]
-        parts.append("\n".join([f"## {title}", "", "| Operators | Law |", "|---|---|", *rows, ""]))
+        rows = [
+            f"| {', '.join(f'`{n}`' for n in sorted(ops))} | {law(f)} | {taken(f)} |" for f, ops in held.items()
+        ]
+        parts.append("\n".join([f"## {title}", "", "| Operators | Law | Takes |", "|---|---|---|", *rows, ""]))
     parts.append(POINTWISE + ", ".join(f"`{n}`" for n in pointwise()) + ".\n")
     return "\n".join(parts)
 
