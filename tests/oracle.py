@@ -379,10 +379,9 @@ def drawn(
     if not isinstance(like, Tensor) or spec is None:
         return like
     if isinstance(spec, Plain):
-        shape = list(like.shape)
-        if shape and shape[0] == samples and batch is not None:
-            shape[0] = batch
-        return torch.rand(shape, generator=g, dtype=torch.float64) if like.is_floating_point() else like
+        if like.dim() and like.shape[0] == samples and batch is not None:
+            like = like[torch.arange(batch) % samples]
+        return torch.rand(like.shape, generator=g, dtype=torch.float64) if like.is_floating_point() else like
     letters = spec.letters(like).split()
     length = round(like.shape[letters.index("l")] * stretch) if "l" in letters else 1
     count = (batch or like.shape[letters.index("n")]) if "n" in letters else 1
@@ -613,7 +612,12 @@ def _is_long(value: Any, spec: Any) -> bool:
 
 
 def randomised(
-    model: nn.Module, example: Any = None, inputs: Any = "ACGT", layout: Any = "auto", seed: int = 0
+    model: nn.Module,
+    example: Any = None,
+    inputs: Any = "ACGT",
+    layout: Any = "auto",
+    batch: int | None = 5,
+    seed: int = 0,
 ) -> nn.Module:
     """A float64 copy whose stored parameters are moved, and whose running statistics have seen random inputs.
 
@@ -638,7 +642,7 @@ def randomised(
         ):
             warnings.simplefilter("ignore")
             for i in range(2):
-                x = examples(example, inputs, layout, seed=100 + i)
+                x = examples(example, inputs, layout, batch=batch, seed=100 + i)
                 args, kwargs = ((), x) if isinstance(x, Mapping) else (x if isinstance(x, tuple) else (x,), {})
                 with _Exactly(True):
                     model.train()(*args, **kwargs)
@@ -677,7 +681,7 @@ def assert_law(
     Raises:
         AssertionError: the law is broken, nothing could be compared, or no output depends on the sequence.
     """
-    model = randomised(model, example, inputs, layout) if randomise else copy.deepcopy(model).double()
+    model = randomised(model, example, inputs, layout, batch) if randomise else copy.deepcopy(model).double()
     model = model.to(dtype)
     found: dict[str, Errors] = {}
     varied = False

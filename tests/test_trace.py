@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
+from oracle import Ids, assert_law
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rcps_convert import Tokens, check_equivariance, convert_model, plan_conversion
+from rcps_convert import Tokens, convert_model, plan_conversion
 from rcps_convert.registry import op_name
 from rcps_convert.trace import interpret, trace
 
@@ -112,7 +113,7 @@ def test_converts_exactly(model: type[Base]) -> None:
     assert plan.verification is not None
     assert plan.verification.error < TOLERANCE
     assert any(r.stored != r.shape for r in plan.parameters)
-    assert check_equivariance(plan.apply(model()), DNA, tolerance=TOLERANCE)
+    assert_law(plan.apply(model()), DNA, outputs="invariant", tolerance=TOLERANCE)
 
 
 @pytest.mark.parametrize("model", [Nested, Written, Masked, Grouped])
@@ -186,6 +187,6 @@ VOCABULARIES = {"letters": "ACGTN", "special": ["[PAD]", "A", "C", "G", "T"], "t
 def test_token_models_convert(vocabulary: object, hot: bool) -> None:
     tokens = Tokens(vocabulary)  # type: ignore[arg-type]
     model = convert_model(Embedded(hot, len(tokens.vocab)), IDS, inputs=tokens)
-    assert check_equivariance(model, IDS, inputs=tokens, tolerance=TOLERANCE)
+    assert_law(model, IDS, inputs=Ids(vocabulary), outputs="invariant", tolerance=TOLERANCE)
     table = tokens.values()
     assert table.size == len(tokens.vocab)
