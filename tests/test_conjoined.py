@@ -228,7 +228,7 @@ class Untraceable(Head):
 
 
 def test_outputs_of_untraceable_models_are_measured() -> None:
-    with pytest.raises(TraceError):
+    with pytest.raises(TraceError, match=r"torch\.export cannot trace the model"):
         convert_model(Untraceable("profile"), DNA)
     plan = plan_conversion(Untraceable("profile"), DNA, strategy="conjoined")
     assert plan.outputs == ["0: unstranded profile (auto), shape (2, 30, 6), (batch of 2, 30 reversed, 6 fixed)"]

@@ -284,7 +284,7 @@ def test_untraceable_models_mix_where_the_length_can_be_measured() -> None:
             return self.out(torch.tanh(self.flat(h.flatten(1)))).tanh()
 
     model = Branching()
-    with pytest.raises(TraceError):
+    with pytest.raises(TraceError, match=r"torch\.export cannot trace the model"):
         convert_model(model, DNA)
     plan = plan_conversion(model, DNA, strategy="mixed", outputs="invariant")
     assert not plan.problems
