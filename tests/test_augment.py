@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_refused() -> None:
         ReverseComplementAugment(targets="+-")(sequence(4), torch.rand(5, 2))
     with pytest.raises(NeedsChoiceError, match="have no batch of 4 in front"):
         ReverseComplementAugment()(sequence(4)[0])
-    with pytest.raises(NeedsChoiceError):
+    with pytest.raises(NeedsChoiceError, match=r"shape \(4, 4, 4\) can be read as"):
         ReverseComplementAugment()(sequence(4, 4))
     with pytest.raises(TypeError, match="one target"):
         ReverseComplementAugment()(sequence(4), 1, 2)

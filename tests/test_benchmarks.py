@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from inprocess import run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 CTCF = ROOT.parent / "shared" / "data" / "ctcf_101bp.tsv.gz"
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    """A script of docs/benchmarks, as the main program of this process."""
+    return run_script(ROOT / "docs" / "benchmarks" / script, *arguments)
+
+
+def run_apart(script: str, *arguments: object) -> subprocess.CompletedProcess:
     """A script of docs/benchmarks in an interpreter of its own, with this checkout's package."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -22,7 +28,7 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
 
 
-def figures(script: str, folder: Path, *arguments: object) -> tuple[dict[str, Any], str]:
+def figures(script: str, folder: Path, *arguments: object, run: Any = run) -> tuple[dict[str, Any], str]:
     """What a script wrote to --json, and what it printed."""
     done = run(script, *arguments, "--json", folder / "figures.json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -58,7 +64,7 @@ def test_a_trained_network_keeps_its_readings_at_conversion(tmp_path: Path) -> N
 def test_drop_in_layers_and_the_conjoined_network_compute_the_same(tmp_path: Path) -> None:
     pytest.importorskip("rcps")
     sizes = ("--channels", 8, "--length", 100, "--batch", 4, "--rounds", 2)
-    found, printed = figures("rcps_layers.py", tmp_path, *sizes)
+    found, printed = figures("rcps_layers.py", tmp_path, *sizes, run=run_apart)  # it measures memory
     assert found["8"]["difference"] < 1e-5
     assert list(found["8"]["times"]) == ["drop-in layers", "conjoined"]
     assert all(math.isfinite(m) for m in found["8"]["memory"].values())
@@ -70,6 +76,12 @@ def test_a_missing_data_file_is_named(script: str, tmp_path: Path) -> None:
     done = run(script, "--data", tmp_path / "none.tsv.gz")
     assert done.returncode == 2
     assert "none.tsv.gz" in done.stderr
+
+
+def test_a_script_says_what_it_takes_in_an_interpreter_of_its_own() -> None:
+    done = run_apart("train_ctcf.py", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--epochs" in done.stdout
 
 
 def test_the_cost_of_a_conversion_is_measured(tmp_path: Path) -> None:

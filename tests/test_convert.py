@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from lawful import assert_exact
 from models import FAMILIES, BassetLike, ConvThenPool, Family, Siamese, SpliceAILike, StrandBias, Twice
+from oracle import assert_law
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -42,10 +44,7 @@ def made(family: Family) -> nn.Module:
 
 def checked(model: nn.Module, family: Family) -> None:
     """As it is, in eval mode."""
-    how = {"outputs": "auto", **family.how}
-    report = check_equivariance(model, family.example, **how, tolerance=TOLERANCE)
-    assert report.dtype == torch.float64
-    assert report, str(report)
+    assert_law(model, family.example, **family.how, tolerance=TOLERANCE, randomise=False, modes=("eval",))
 
 
 def train_step(model: nn.Module, family: Family, optimizer: torch.optim.Optimizer) -> None:
@@ -69,7 +68,7 @@ def test_plain_model_is_not_equivariant_and_converted_is(family: Family) -> None
     assert plan.verification is not None
     assert plan.verification.modes == "train and eval mode"
     assert plan.verification.error < TOLERANCE
-    checked(plan.apply(model), family)
+    assert_exact(plan.apply(model), family.example, **family.how, tolerance=TOLERANCE)
 
 
 @each_family
@@ -236,7 +235,7 @@ def test_readout_without_a_submodule_is_tied_with_a_warning() -> None:
 
     with pytest.warns(UserWarning, match="no submodule holds it alone"):
         converted = convert_model(Bare(), torch.zeros(2, 4, 30))
-    assert check_equivariance(converted, torch.zeros(2, 4, 30))
+    assert_law(converted, torch.zeros(2, 4, 30), outputs="invariant")
 
 
 def test_symmetric_model_needs_nothing() -> None:

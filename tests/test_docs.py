@@ -1,6 +1,7 @@
 """The code in README.md, in docs/ and in docstrings runs and prints what it says.
 
-All ```python blocks of a page run in order, in one namespace, in a fresh interpreter and an empty folder.
+All ```python blocks of a page run in order, in one namespace and an empty folder. A page that registers an operator
+or a rule, or that changes a setting of the process, runs in a fresh interpreter.
 What stands around a block says what is expected:
 
 - ``<!-- not run -->`` before it: it is skipped.
@@ -27,6 +28,7 @@ import sys
 import textwrap
 import traceback
 import types
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*(?P<language>\w*)")
 COMMENT = re.compile(r"^\s*<!--\s*(?:(?P<skip>not run)|raises:\s*(?P<raises>\w+))\s*-->\s*$")
 NEEDS = re.compile(r"^<!-- needs: (\w+) -->$", re.MULTILINE)
+LASTING = re.compile(r"^\s*@?(?:rule\(|torch\.library\.|torch\.set_)", re.MULTILINE)
+"""What a page does to the whole process."""
+
 TINY = r"[-+]?\d(?:\.\d+)?e-(?:0[7-9]|[1-9]\d+)(?!\d)"
 TINY_OR_ZERO = rf"(?:{TINY}|[-+]?0(?:\.0*)?(?:e[-+]?0+)?(?![\d.e]))"
 
@@ -193,13 +198,31 @@ def execute(page: Path, folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
 
 
+@pytest.fixture
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to run pages in; modules, warnings and random numbers are afterwards as they were."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "example", types.ModuleType("example"))
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        torch.seed()
+        warnings.resetwarnings()
+        yield tmp_path
+    assert torch.get_default_dtype() == dtype, "a page that changes the process needs one of its own"
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
-    for module in NEEDS.findall(page.read_text(encoding="utf-8")):
+def test_the_code_of_a_page_runs(page: Path, apart: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = page.read_text(encoding="utf-8")
+    for module in NEEDS.findall(text):
         pytest.importorskip(module)
-    done = execute(page, tmp_path)
-    if done.returncode:
-        pytest.fail(f"{done.stdout}\n{done.stderr}", pytrace=False)
+    if LASTING.search(text):
+        done = execute(page, apart)
+        status, printed = done.returncode, f"{done.stdout}\n{done.stderr}"
+    else:
+        status, printed = run_page(page), capsys.readouterr().out
+    if status:
+        pytest.fail(printed, pytrace=False)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "rcps_convert").rglob("*.py")), ids=lambda path: path.stem)
@@ -340,12 +363,20 @@ def test_an_open_fence_is_an_error() -> None:
         ("<!-- not run -->", "", "name 'undefined' is not defined"),
     ],
 )
-def test_a_page_is_run(tmp_path: Path, old: str, new: str, fault: str | None) -> None:
-    page = tmp_path / "page.md"
+def test_a_page_is_run(apart: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, fault: str | None) -> None:
+    page = apart / "page.md"
     page.write_text(PAGE.replace(old, new) if old else PAGE)
+    status, printed = run_page(page), capsys.readouterr().out
+    assert (status == 0) == (fault is None), printed
+    assert (fault or "") in printed
+
+
+def test_a_page_is_run_in_an_interpreter_of_its_own(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.replace("<!-- not run -->", ""))
     done = execute(page, tmp_path)
-    assert (done.returncode == 0) == (fault is None), done.stdout + done.stderr
-    assert (fault or "") in done.stdout
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "name 'undefined' is not defined" in done.stdout
 
 
 if __name__ == "__main__":

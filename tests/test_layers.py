@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import assert_law
 from torch import Tensor, nn
 
 from rcps_convert import check_equivariance, convert_model, layers, reverse_complement
@@ -223,6 +224,7 @@ def test_aligned_output_is_a_profile_to_the_checker() -> None:
     model = network(layers, kernel=4)
     model[-1] = layers.RCPSOutput(align=True)
     assert check_equivariance(model, torch.zeros(2, 4, 30), outputs="...", tolerance=1e-10)
+    assert_law(model, torch.zeros(2, 4, 30), outputs="...", tolerance=1e-10)
     model[-1] = layers.RCPSOutput()
     assert not check_equivariance(model, torch.zeros(2, 4, 30), outputs="...")
 

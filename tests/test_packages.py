@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from lawful import assert_exact
 from torch import nn
 
-from rcps_convert import ConversionPlan, bake, check_equivariance, plan_conversion
+from rcps_convert import ConversionPlan, plan_conversion
 
 TOLERANCE = 1e-10
 
@@ -26,10 +27,7 @@ def exact(model: nn.Module, example: Any, **how: Any) -> ConversionPlan:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         converted = plan.apply(model)
-    for m in (converted, bake(converted)):
-        report = check_equivariance(m, example, tolerance=TOLERANCE, **how)
-        assert report, str(report)
-        assert report.dtype == torch.float64
+    assert_exact(converted, example, tolerance=TOLERANCE, **how)
     return plan
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
+from oracle import Ids, assert_law
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rcps_convert import Tokens, check_equivariance, convert_model, plan_conversion
-from rcps_convert.graph.export import trace
-from rcps_convert.graph.run import interpret
-from rcps_convert.rules.registry import op_name
+from rcps_convert import Tokens, convert_model, plan_conversion
+from rcps_convert.registry import op_name
+from rcps_convert.trace import interpret, trace
 
 TOLERANCE = 1e-10
 DNA, IDS = torch.zeros(2, 4, 40), torch.zeros(2, 40, dtype=torch.long)
@@ -113,7 +113,7 @@ def test_converts_exactly(model: type[Base]) -> None:
     assert plan.verification is not None
     assert plan.verification.error < TOLERANCE
     assert any(r.stored != r.shape for r in plan.parameters)
-    assert check_equivariance(plan.apply(model()), DNA, tolerance=TOLERANCE)
+    assert_law(plan.apply(model()), DNA, outputs="invariant", tolerance=TOLERANCE)
 
 
 @pytest.mark.parametrize("model", [Nested, Written, Masked, Grouped])
@@ -187,6 +187,6 @@ VOCABULARIES = {"letters": "ACGTN", "special": ["[PAD]", "A", "C", "G", "T"], "t
 def test_token_models_convert(vocabulary: object, hot: bool) -> None:
     tokens = Tokens(vocabulary)  # type: ignore[arg-type]
     model = convert_model(Embedded(hot, len(tokens.vocab)), IDS, inputs=tokens)
-    assert check_equivariance(model, IDS, inputs=tokens, tolerance=TOLERANCE)
+    assert_law(model, IDS, inputs=Ids(vocabulary), outputs="invariant", tolerance=TOLERANCE)
     table = tokens.values()
     assert table.size == len(tokens.vocab)
