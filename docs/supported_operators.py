@@ -88,9 +88,7 @@ def page() -> str:
     parts = [HEAD]
     for module, held in families().items():
         title = (inspect.getdoc(sys.modules[module]) or "").splitlines()[0].rstrip(".")
-        rows = [
-            f"| {', '.join(f'`{n}`' for n in sorted(ops))} | {law(f)} | {taken(f)} |" for f, ops in held.items()
-        ]
+        rows = [f"| {', '.join(f'`{n}`' for n in sorted(ops))} | {law(f)} | {taken(f)} |" for f, ops in held.items()]
         parts.append("\n".join([f"## {title}", "", "| Operators | Law | Takes |", "|---|---|---|", *rows, ""]))
     parts.append(POINTWISE + ", ".join(f"`{n}`" for n in pointwise()) + ".\n")
     return "\n".join(parts)

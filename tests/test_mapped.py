@@ -8,8 +8,9 @@ from oracle import assert_law
 from torch import Tensor, nn
 
 from rcps_convert import plan_conversion
-from rcps_convert.mapped import Mapped
-from rcps_convert.trace import interpret, trace
+from rcps_convert.graph.export import trace
+from rcps_convert.graph.run import interpret
+from rcps_convert.graph.vmap import VmapCall
 
 
 class Vmapped(nn.Module):

@@ -9,12 +9,12 @@ import torch
 from oracle import assert_law
 from torch import Tensor, nn
 
-from rcps_convert import axis as ax
 from rcps_convert import bake, convert_model, plan_conversion
-from rcps_convert.action import Action
-from rcps_convert.hooks import hook_of
-from rcps_convert.norm import Fold, Pool, fold, folds, pool, unfold
-from rcps_convert.tie import attach, make_tie
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
+from rcps_convert.tie.hooks import hook_of
+from rcps_convert.tie.norms import FoldedNorm, PooledNorm, fold, folds, pool, unfold
+from rcps_convert.tie.ties import attach, make_tie
 
 CHANNELS = {"halves": ax.regular(8), "odd": ax.regular(7), "two blocks": ax.total([ax.regular(4), ax.regular(2)])}
 LAYERS = {
@@ -125,7 +125,7 @@ def test_norm_over_flattened_channels_and_positions(norm: nn.Module) -> None:
     assert not plan.problems
     assert [n.folds for n in plan.norms] == [False]
     converted = plan.apply(Flat(norm))
-    assert isinstance(hook_of(converted.norm), Pool)
+    assert isinstance(hook_of(converted.norm), PooledNorm)
     assert_law(converted, torch.zeros(3, 4, 20), outputs="invariant", tolerance=1e-10)
 
 
@@ -152,5 +152,5 @@ def test_sync_batch_norm_runs_the_same_way() -> None:
     )
     synced = nn.SyncBatchNorm.convert_sync_batchnorm(model).eval()
     converted = convert_model(synced, torch.zeros(3, 4, 20), verify=False)
-    assert isinstance(hook_of(converted[1]), Fold)
+    assert isinstance(hook_of(converted[1]), FoldedNorm)
     assert_law(converted, torch.zeros(3, 4, 20), outputs="invariant", tolerance=1e-10, modes=("eval",))

@@ -10,12 +10,13 @@ from oracle import assert_law
 from torch import Tensor, nn
 
 from rcps_convert import BreaksSymmetryError, ConversionError, NoRuleError, plan_conversion
-from rcps_convert import axis as ax
-from rcps_convert.action import Action
-from rcps_convert.law import Law
-from rcps_convert.modules import fresh_copy
-from rcps_convert.registry import Const
-from rcps_convert.trace import Source, trace
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
+from rcps_convert.graph.export import trace
+from rcps_convert.graph.sandbox import fresh_copy
+from rcps_convert.graph.trace import Source
+from rcps_convert.infer.stretch_law import StretchLaw
+from rcps_convert.rules.registry import Const
 
 TOLERANCE = 1e-10
 EXAMPLE = torch.zeros(2, 4, 24)

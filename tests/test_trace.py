@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rcps_convert import Tokens, convert_model, plan_conversion
-from rcps_convert.registry import op_name
-from rcps_convert.trace import interpret, trace
+from rcps_convert.graph.export import trace
+from rcps_convert.graph.run import interpret
+from rcps_convert.rules.registry import op_name
 
 TOLERANCE = 1e-10
 DNA, IDS = torch.zeros(2, 4, 40), torch.zeros(2, 40, dtype=torch.long)
