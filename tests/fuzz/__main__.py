@@ -22,11 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="JSON lines; a second run does what the file lacks")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--minimise", type=float, default=60, help="seconds spent on making one failure small")
+    parser.add_argument("--skip", default="", help="a pattern: models whose source has it are left out")
     parser.add_argument("--replay", help="a seed, or the program of a line as JSON: print it and judge it")
     asked = parser.parse_args(arguments)
     if asked.replay:
         return replay(asked.replay)
-    lines = run(asked.seed, asked.models, asked.minutes, asked.out, asked.jobs, asked.minimise)
+    lines = run(asked.seed, asked.models, asked.minutes, asked.out, asked.jobs, asked.minimise, asked.skip)
     print("\n\n" + table(lines))
     return int(any(line["outcome"] in ("wrong", "foreign", "fuzzer") for line in lines))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,15 +19,24 @@ from .trial import Result, as_line, judge
 Line = dict[str, Any]
 
 
-def one(seed: int, minimising: float) -> Line:
-    """Judge the model of a seed; a failure is made small."""
+ENOUGH = 3
+"""Failures of one kind that are made small in a run."""
+
+
+def one(seed: int, minimising: float, seen: Counter[tuple[str, str]] | None = None, skip: str = "") -> Line:
+    """Judge the model of a seed; a failure is made small, unless enough of its kind were seen."""
+    seen = Counter() if seen is None else seen
     try:
         program = draw(seed)
+        if skip and re.search(skip, render(program).source):
+            return {"seed": seed, "outcome": "skipped"}
         result = judge(program)
     except Exception as error:
         return {"seed": seed, "outcome": "fuzzer", "reason": f"{type(error).__name__}: {error}"[:200]}
     text = ""
-    if minimising and (result.outcome in ("wrong", "foreign") or result.unreasonable):
+    failed = result.outcome in ("wrong", "foreign") or result.unreasonable
+    seen[result.kind] += failed
+    if minimising and failed and seen[result.kind] <= ENOUGH:
         program = minimise(program, lambda p: _kind(p), minimising)
         smallest = judge(program)
         text = snippet(render(program), program.seed, smallest.reason, smallest.says)
@@ -54,16 +64,17 @@ def finished(path: Path | None) -> list[Line]:
     return lines
 
 
-def _work(seeds: list[int], minimising: float, stop: float, lines: Any) -> None:
+def _work(seeds: list[int], minimising: float, stop: float, skip: str, lines: Any) -> None:
     torch.set_num_threads(1)
+    seen: Counter[tuple[str, str]] = Counter()
     for seed in seeds:
         if time.time() > stop:
             break
-        lines.put(one(seed, minimising))
+        lines.put(one(seed, minimising, seen, skip))
     lines.put(None)
 
 
-def run(first: int, models: int, minutes: float, out: Path | None = None, jobs: int = 1, minimising: float = 60.0) -> list[Line]:
+def run(first: int, models: int, minutes: float, out: Path | None = None, jobs: int = 1, minimising: float = 60.0, skip: str = "") -> list[Line]:
     """Judge the models of so many seeds from the first, those that the file lacks.
 
     Args:
@@ -73,6 +84,7 @@ def run(first: int, models: int, minutes: float, out: Path | None = None, jobs: 
         out: JSON lines, appended to.
         jobs: processes.
         minimising: seconds spent on making one failure small; 0 for not at all.
+        skip: a pattern; models whose source it is found in are left out, such as those of faults that are known.
     """
     wanted = set(range(first, first + models))
     lines = [line for line in finished(out) if line["seed"] in wanted]
@@ -80,19 +92,20 @@ def run(first: int, models: int, minutes: float, out: Path | None = None, jobs: 
     stop, start = time.time() + 60 * minutes, time.time()
     if jobs <= 1:
         torch.set_num_threads(1)
+        seen: Counter[tuple[str, str]] = Counter()
         for i, seed in enumerate(left):
             if time.time() > stop:
                 break
-            _keep(one(seed, minimising), lines, out)
+            _keep(one(seed, minimising, seen, skip), lines, out)
             _progress(i + 1, len(left), start, lines)
         return lines
-    return _parallel(left, minimising, stop, jobs, lines, out)
+    return _parallel(left, minimising, stop, jobs, skip, lines, out)
 
 
-def _parallel(left: list[int], minimising: float, stop: float, jobs: int, lines: list[Line], out: Path | None) -> list[Line]:
+def _parallel(left: list[int], minimising: float, stop: float, jobs: int, skip: str, lines: list[Line], out: Path | None) -> list[Line]:
     context = multiprocessing.get_context("spawn")
     queue, start, done = context.Queue(), time.time(), 0
-    workers = [context.Process(target=_work, args=(left[i::jobs], minimising, stop, queue), daemon=True) for i in range(jobs)]
+    workers = [context.Process(target=_work, args=(left[i::jobs], minimising, stop, skip, queue), daemon=True) for i in range(jobs)]
     for w in workers:
         w.start()
     running = jobs

@@ -18,14 +18,14 @@ def minimise(program: Program, judged: Judged, seconds: float = 60.0) -> Program
     Args:
         program: one that fails.
         judged: outcome and reason of a program.
-        seconds: time after which the smallest program so far is returned.
+        seconds: of computing, after which the smallest program so far is returned.
     """
-    wanted, stop = judged(program), time.monotonic() + seconds
+    wanted, stop = judged(program), time.process_time() + seconds
     changed = True
     while changed:
         changed = False
         for smaller in _smaller(program):
-            if time.monotonic() > stop:
+            if time.process_time() > stop:
                 return program
             if _same(smaller, program) or judged(smaller) != wanted:
                 continue
