@@ -27,27 +27,26 @@ def minimise(program: Program, judged: Judged, seconds: float = 60.0) -> Program
         for smaller in _smaller(program):
             if time.process_time() > stop:
                 return program
-            if _same(smaller, program) or judged(smaller) != wanted:
+            alike = _alike(smaller, program)
+            if (alike and _length(smaller) >= _length(program)) or (not alike and judged(smaller) != wanted):
                 continue
             program, changed = smaller, True
             break
     return program
 
 
-def _same(a: Program, b: Program) -> bool:
-    """Whether two programs render alike: then nothing is gained, unless the first is shorter."""
-    if _length(a) < _length(b):
-        return False
+def _alike(a: Program, b: Program) -> bool:
+    """Whether two programs render alike: then they need not be judged apart."""
     try:
         left, right = render(a), render(b)
     except Exception:
-        return True
+        return False
     return (left.source, left.ask, left.length) == (right.source, right.ask, right.length)
 
 
 def _length(p: Program) -> tuple[int, int]:
     drawn = [p.start, p.read, *p.steps, *p.tail, *p.heads]
-    return len(p.steps) + len(p.tail) + len(p.heads), sum(v != 0 for _, values in drawn for v in values)
+    return len(p.steps) + len(p.tail) + len(p.heads), sum(v != 0 for _, values in [*drawn, ['', p.ask]] for v in values)
 
 
 def _smaller(p: Program) -> Iterator[Program]:
