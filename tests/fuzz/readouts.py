@@ -16,7 +16,7 @@ def mean_read(s: Scene) -> str:
 @kind(READ, 40)
 def reduce_read(s: Scene) -> str:
     x = s.x
-    return s.let(s.dice.pick(f"{x}.amax(-1)", f"{x}.sum(2)", f"{x}.max(-1).values", f"{x}.logsumexp(-1)", f"F.adaptive_max_pool1d({x}, 1).squeeze(-1)", f"torch.cat([{x}.mean(-1), {x}.amax(-1)], 1)", f"{x}.median(-1).values", f"{x}.std(-1)", f"{x}.var(-1)", f"{x}.norm(dim=-1)", f"{x}.prod(-1)", f"{x}.topk(2, -1).values.mean(-1)", f"{x}.sort(-1).values[..., -1]", f"{x}.quantile(.5, dim=-1)", f"F.avg_pool1d({x}, {x}.shape[-1]).squeeze(-1)", f"{x}.mean(-1) + {x}.amin(-1)", f"({x} * {x}.softmax(-1)).sum(-1)", f"torch.einsum('bcl->bc', {x})", f"F.max_pool1d({x}, {x}.size(-1)).flatten(1)", f"{x}.amax((-1,)).relu()", f"{x}.count_nonzero(-1).to({x}.dtype)", f"({x} > 0).any(-1).to({x}.dtype)"))
+    return s.let(s.dice.pick(f"{x}.amax(-1)", f"{x}.sum(2)", f"{x}.max(-1).values", f"{x}.logsumexp(-1)", f"F.adaptive_max_pool1d({x}, 1).squeeze(-1)", f"torch.cat([{x}.mean(-1), {x}.amax(-1)], 1)", f"{x}.median(-1).values", f"{x}.std(-1)", f"{x}.var(-1)", f"{x}.norm(dim=-1)", f"{x}.prod(-1)", f"{x}.topk(2, -1).values.mean(-1)", f"{x}.sort(-1).values[..., -1]", f"{x}.quantile(.5, dim=-1)", f"F.avg_pool1d({x}, {x}.shape[-1]).squeeze(-1)", f"{x}.mean(-1) + {x}.amin(-1)", f"({x} * {x}.softmax(-1)).sum(-1)", f"torch.einsum('bcl->bc', {x})", f"F.max_pool1d({x}, {x}.size(-1)).flatten(1)", f"{x}.amax((-1,)).relu()", f"({x} > .1).sum(-1).to({x}.dtype)", f"({x} > 0).any(-1).to({x}.dtype)"))
 
 
 @kind(READ, 25)
@@ -47,7 +47,7 @@ def state_read(s: Scene) -> str:
     return s.let(text)
 
 
-@kind(READ, 8)
+@kind(READ, 4)
 def position_read(s: Scene) -> str:
     x, n = s.x, s.n
     text, fate = s.dice.pick((f"{x}[:, :, {n // 2}]", "yes" if n % 2 else "never"), (f"{x}[:, :, -1]", "never"), (f"{x}[:, :, 0]", "never"), (f"{x}[..., 0] + {x}[..., -1]", "maybe"), (f"{x}.argmax(-1).to({x}.dtype)", "never"), (f"{x}[:, :, {x}.shape[-1] // 2]", "yes" if n % 2 else "never"))
@@ -142,7 +142,7 @@ def counts_head(s: Scene) -> tuple[str, Slot]:
 def antisymmetric_head(s: Scene) -> tuple[str, Slot]:
     """A score that changes its sign."""
     h = s.let(f"{s.layer(f'nn.Linear({s.c}, {s.dice.pick(1, 2)}, bias={s.dice.pick(False, True)})')}({s.x})")
-    text = s.dice.pick(h, f"{h}.tanh()", f"{h} ** 3", f"{h} * 2", f"{h}.sigmoid()", f"{h}.squeeze(-1)")
+    text = s.dice.pick(h, f"{h}.tanh()", f"{h} * 2", f"{h} / 2", f"{h}.sigmoid()", f"{h}.squeeze(-1)")
     s.never(text) if "sigmoid" in text else None
     return s.let(text), _slot('"antisymmetric"', SIGN, "antisymmetric")
 
