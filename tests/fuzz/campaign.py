@@ -28,7 +28,7 @@ def one(seed: int, minimising: float, seen: Counter[tuple[str, str]] | None = No
     seen = Counter() if seen is None else seen
     try:
         program = draw(seed)
-        if skip and re.search(skip, render(program).source):
+        if skip and re.search(skip, snippet(render(program), seed, "", "")):
             return {"seed": seed, "outcome": "skipped"}
         result = judge(program)
     except Exception as error:
@@ -84,7 +84,7 @@ def run(first: int, models: int, minutes: float, out: Path | None = None, jobs: 
         out: JSON lines, appended to.
         jobs: processes.
         minimising: seconds spent on making one failure small; 0 for not at all.
-        skip: a pattern; models whose source it is found in are left out, such as those of faults that are known.
+        skip: a pattern; models whose snippet it is found in are left out, such as those of faults that are known.
     """
     wanted = set(range(first, first + models))
     lines = [line for line in finished(out) if line["seed"] in wanted]

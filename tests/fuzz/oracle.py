@@ -245,6 +245,7 @@ class Judge:
     def depends(self, length: int) -> list[bool]:
         """Whether each output changes with the sequence."""
         found = [False] * len(self.case.outputs)
+        least = 1e-7 if self.dtype == torch.float64 else 1e-4
         for way in ("random", "soft"):
             x = self.inputs(4, length, way)
             others = self.inputs(4, length, way)
@@ -252,7 +253,7 @@ class Judge:
             for i, (a, b) in enumerate(zip(self.run(x), self.run(y), strict=True)):
                 if a.shape == b.shape:
                     gap, size = (numbers(a) - numbers(b)).abs().nan_to_num(0, 0, 0), numbers(a).abs().nan_to_num(0, 0, 0)
-                    found[i] |= bool((gap > 1e-7 * size.clamp(min=1e-12)).any())
+                    found[i] |= bool((gap > least * size.clamp(min=1e-12)).any())
         return found
 
 

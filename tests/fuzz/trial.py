@@ -8,7 +8,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -242,6 +242,7 @@ def _check(case: Case, plain: nn.Module, converted: nn.Module, said: str, seed: 
         _trained(case, model, seed)
         if "mixed" not in case.ask.get("strategy", ""):
             _baked(case, plain, model, seed, alone, result)
+        _transformed(case, plain, model, seed)
 
 
 def _float32(case: Case, plain: nn.Module, model: nn.Module, seed: int) -> None:
@@ -339,6 +340,62 @@ def _spellings(case: Case, model: nn.Module, seed: int) -> None:
     with ours("keywords"):
         for order in (list(range(len(names))), list(range(len(names)))[::-1]):
             judge.same("keywords", x, by_name(order))
+
+
+def _stacked(model: nn.Module, x: list[Tensor]) -> list[Tensor]:
+    """Outputs of two batches under `vmap`, those of the second."""
+    pairs = [torch.stack([t, t]) for t in x]
+    return [t[1] for t in torch.func.vmap(lambda *given: tuple(opened(model(*given))))(*pairs)]
+
+
+def _called(model: nn.Module, x: list[Tensor]) -> list[Tensor]:
+    """Outputs with the parameters given from outside."""
+    given = {k: v.clone() for k, v in [*model.named_parameters(), *model.named_buffers()]}
+    return list(opened(torch.func.functional_call(model, given, tuple(x))))
+
+
+def _slopes(model: nn.Module, x: list[Tensor], transformed: bool) -> Tensor:
+    """Gradient of the outputs' sum of squares with respect to the first input."""
+
+    def loss(first: Tensor) -> Tensor:
+        outputs = [t for t in opened(model(first, *x[1:])) if t.is_floating_point()]
+        return sum(t.nan_to_num().square().mean() for t in outputs)  # type: ignore[return-value]
+
+    if transformed:
+        return torch.func.grad(loss)(x[0])
+    first = x[0].clone().requires_grad_()
+    return torch.autograd.grad(loss(first), first)[0]
+
+
+def _transformed(case: Case, plain: nn.Module, model: nn.Module, seed: int) -> None:
+    """Under transforms of functions, at the example's length and at another: as in eager mode, where that holds for the plain model."""
+    plain, model = plain.eval(), model.eval()
+    judge = Judge(case, model, seed + 6)
+    for length in (case.length, case.length + 1):
+        x = judge.inputs(2, length)
+        for name, way in (("vmap", _stacked), ("functional_call", _called)):
+            if _agrees(lambda w=way, x=x: Judge(case, plain).same("", x, lambda *given: w(plain, list(given)))):
+                with suppress(ConversionError), ours(name):
+                    judge.run(x)
+                    judge.same(name, x, lambda *given, w=way: w(model, list(given)))
+        if x[0].is_floating_point() and _agrees(lambda x=x: _same_slopes(plain, x)):
+            with suppress(ConversionError), ours("func.grad"):
+                _same_slopes(model, x)
+
+
+def _same_slopes(model: nn.Module, x: list[Tensor]) -> None:
+    a, b = _slopes(model, x, False).nan_to_num(0, 0, 0), _slopes(model, x, True).nan_to_num(0, 0, 0)
+    if (a - b).abs().max() > 1e-6 * a.abs().max():
+        raise Wrong("func.grad", f"the gradient differs by {(a - b).abs().max():.2g} of {a.abs().max():.2g}")
+
+
+def _agrees(check: Callable[[], None]) -> bool:
+    """Whether the plain model passes."""
+    try:
+        check()
+    except Exception:
+        return False
+    return True
 
 
 def _trained(case: Case, model: nn.Module, seed: int) -> None:
