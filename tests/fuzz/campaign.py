@@ -74,7 +74,15 @@ def _work(seeds: list[int], minimising: float, stop: float, skip: str, lines: An
     lines.put(None)
 
 
-def run(first: int, models: int, minutes: float, out: Path | None = None, jobs: int = 1, minimising: float = 60.0, skip: str = "") -> list[Line]:
+def run(
+    first: int,
+    models: int,
+    minutes: float,
+    out: Path | None = None,
+    jobs: int = 1,
+    minimising: float = 60.0,
+    skip: str = "",
+) -> list[Line]:
     """Judge the models of so many seeds from the first, those that the file lacks.
 
     Args:
@@ -102,10 +110,15 @@ def run(first: int, models: int, minutes: float, out: Path | None = None, jobs: 
     return _parallel(left, minimising, stop, jobs, skip, lines, out)
 
 
-def _parallel(left: list[int], minimising: float, stop: float, jobs: int, skip: str, lines: list[Line], out: Path | None) -> list[Line]:
+def _parallel(
+    left: list[int], minimising: float, stop: float, jobs: int, skip: str, lines: list[Line], out: Path | None
+) -> list[Line]:
     context = multiprocessing.get_context("spawn")
     queue, start, done = context.Queue(), time.time(), 0
-    workers = [context.Process(target=_work, args=(left[i::jobs], minimising, stop, skip, queue), daemon=True) for i in range(jobs)]
+    workers = [
+        context.Process(target=_work, args=(left[i::jobs], minimising, stop, skip, queue), daemon=True)
+        for i in range(jobs)
+    ]
     for w in workers:
         w.start()
     running = jobs
@@ -153,8 +166,16 @@ def table(lines: list[Line]) -> str:
     rows.append(f"| refused without a reason that the documentation gives | {odd} | {100 * odd / total:.1f} % |")
     rows += ["", "| Outcome | Reason | Models |", "|---|---|---|"]
     reasons = Counter((line["outcome"], line.get("reason", "")) for line in lines if line["outcome"] != "converted")
-    rows += [f"| {outcome} | {reason.replace('|', '/')} | {count} |" for (outcome, reason), count in reasons.most_common()]
+    rows += [
+        f"| {outcome} | {reason.replace('|', '/')} | {count} |" for (outcome, reason), count in reasons.most_common()
+    ]
     seconds = sum(line.get("seconds", 0) for line in lines) / total
-    asked, refused = sum(line.get("lengths", 0) for line in lines), sum(line.get("refused_lengths", 0) for line in lines)
-    rows += ["", f"{len(lines)} models, {seconds:.2f} s each; {asked} calls at other lengths, {refused} of them refused."]
+    asked, refused = (
+        sum(line.get("lengths", 0) for line in lines),
+        sum(line.get("refused_lengths", 0) for line in lines),
+    )
+    rows += [
+        "",
+        f"{len(lines)} models, {seconds:.2f} s each; {asked} calls at other lengths, {refused} of them refused.",
+    ]
     return "\n".join(rows)

@@ -275,7 +275,9 @@ def _named(scene: Scene, made: Any) -> str:
 
 
 def _fits(value: Any, dims: int, length: bool) -> bool:
-    return isinstance(value, Tensor) and value.dim() == dims and value.shape[0] == 2 and 0 < value.numel() <= MOST_ENTRIES
+    return (
+        isinstance(value, Tensor) and value.dim() == dims and value.shape[0] == 2 and 0 < value.numel() <= MOST_ENTRIES
+    )
 
 
 def render(program: Program) -> Case:
@@ -327,9 +329,7 @@ def _finish(scene: Scene, program: Program) -> Case:
     dice = Dice(program.ask)
     packed, text = pack(scene, dice, outputs)
     ask = _ask(scene, dice, packed)
-    return Case(
-        scene.source(text), scene.inputs, scene.outputs, scene.length, ask, scene.fate, scene.reasons, packed
-    )
+    return Case(scene.source(text), scene.inputs, scene.outputs, scene.length, ask, scene.fate, scene.reasons, packed)
 
 
 def pack(scene: Scene, dice: Dice, outputs: list[str]) -> tuple[str, str]:
@@ -370,10 +370,22 @@ def _ask(scene: Scene, dice: Dice, packed: str) -> dict[str, str]:
     if any(w != '"auto"' for w in wanted):
         ask["outputs"] = _laid_out(packed, wanted)
     for key, value in dice.pick(
-        {}, {}, {}, {}, {}, {}, {}, {"init": '"project"'}, {"on_unsupported": '"both_strands"'},
-        {"on_unsupported": '"both_strands"'}, {"on_unsupported": '"both_strands"'}, {"strategy": '"conjoined"'},
-        {"strategy": '"mixed"'}, {"in_place": "True"}, {"symmetrise_buffers": "True"},
-    ).items():  # fmt: skip
+        {},
+        {},
+        {},
+        {},
+        {},
+        {},
+        {},
+        {"init": '"project"'},
+        {"on_unsupported": '"both_strands"'},
+        {"on_unsupported": '"both_strands"'},
+        {"on_unsupported": '"both_strands"'},
+        {"strategy": '"conjoined"'},
+        {"strategy": '"mixed"'},
+        {"in_place": "True"},
+        {"symmetrise_buffers": "True"},
+    ).items():
         ask[key] = value
     return ask
 

@@ -46,7 +46,7 @@ def _alike(a: Program, b: Program) -> bool:
 
 def _length(p: Program) -> tuple[int, int]:
     drawn = [p.start, p.read, *p.steps, *p.tail, *p.heads]
-    return len(p.steps) + len(p.tail) + len(p.heads), sum(v != 0 for _, values in [*drawn, ['', p.ask]] for v in values)
+    return len(p.steps) + len(p.tail) + len(p.heads), sum(v != 0 for _, values in [*drawn, ["", p.ask]] for v in values)
 
 
 def _smaller(p: Program) -> Iterator[Program]:
@@ -94,7 +94,10 @@ def _with(p: Program, name: str, value: object) -> Program:
 def snippet(case: Case, seed: int, reason: str, says: str) -> str:
     """Text that rebuilds the model and converts it; it ends in the deviation where one call shows it."""
     shapes = [tuple(case.length if s == "L" else 2 if s == "N" else s for s in i.shape) for i in case.inputs]
-    made = [f"torch.zeros{s}" if i.kind not in ("ids", "class") else f"torch.zeros({s}, dtype=torch.long)" for s, i in zip(shapes, case.inputs, strict=True)]
+    made = [
+        f"torch.zeros{s}" if i.kind not in ("ids", "class") else f"torch.zeros({s}, dtype=torch.long)"
+        for s, i in zip(shapes, case.inputs, strict=True)
+    ]
     example = made[0] if len(made) == 1 else f"({', '.join(made)})"
     asked = "".join(f", {k}={v}" for k, v in case.ask.items())
     laws = [f"# under reverse complement {i.name} -> {i.law}" for i in case.inputs]

@@ -27,7 +27,7 @@ DRAWS = ("random", "padded", "repeats", "homopolymer", "soft", "blank")
 
 
 @dataclasses.dataclass
-class Wrong(Exception):
+class Wrong(Exception):  # noqa: N818 - a finding, not an error of the program
     """A check that failed.
 
     Attributes:
@@ -199,7 +199,9 @@ class Judge:
             if (size := excess(got, wanted, MARGIN * noise, self.dtype)) > 1:
                 gap = (numbers(got) - numbers(wanted)).abs().nan_to_num().max()
                 says = f"output {slot.name} ({slot.kind}) differs by {gap:.2g} of {numbers(wanted).abs().max():.2g}"
-                raise Wrong(check, f"{says}, {size:.1g} times what is allowed; {way} input, batch {batch}, length {length}")
+                raise Wrong(
+                    check, f"{says}, {size:.1g} times what is allowed; {way} input, batch {batch}, length {length}"
+                )
 
     def noise(self, x: Sequence[Tensor], rc: Sequence[Tensor], mask: Tensor | None, i: int) -> Tensor:
         """What rounding can do to each entry of an output."""
@@ -238,7 +240,10 @@ class Judge:
         """
         ours, theirs = self.run(x), self.run(x, other)
         for i, (slot, a, b) in enumerate(zip(self.case.outputs, ours, theirs, strict=True)):
-            if excess(b, a, 0.0, self.dtype) > 1 and excess(b, a, MARGIN * self.same_way(x, True, None, i), self.dtype) > 1:
+            if (
+                excess(b, a, 0.0, self.dtype) > 1
+                and excess(b, a, MARGIN * self.same_way(x, True, None, i), self.dtype) > 1
+            ):
                 gap = (numbers(a) - numbers(b)).abs().nan_to_num().max()
                 raise Wrong(check, f"output {slot.name} differs by {gap:.2g} of {numbers(a).abs().max():.2g}")
 
@@ -252,7 +257,10 @@ class Judge:
             y = [o if s.kind in ("onehot", "ids") else a for s, a, o in zip(self.case.inputs, x, others, strict=True)]
             for i, (a, b) in enumerate(zip(self.run(x), self.run(y), strict=True)):
                 if a.shape == b.shape:
-                    gap, size = (numbers(a) - numbers(b)).abs().nan_to_num(0, 0, 0), numbers(a).abs().nan_to_num(0, 0, 0)
+                    gap, size = (
+                        (numbers(a) - numbers(b)).abs().nan_to_num(0, 0, 0),
+                        numbers(a).abs().nan_to_num(0, 0, 0),
+                    )
                     found[i] |= bool((gap > least * size.clamp(min=1e-12)).any())
         return found
 

@@ -89,7 +89,9 @@ def tokens(s: Scene) -> str:
     if s.dice.chance(20):
         hot = s.let(f"F.one_hot(x, {len(table)}).to(torch.get_default_dtype()).mT")
         return s.let(f"{s.layer(f'nn.Conv1d({len(table)}, {c}, 3, padding=1)')}({hot})")
-    pad = s.dice.pick("", f", padding_idx={len(table) - 1}") if "PAD" not in vocab else s.dice.pick("", ", padding_idx=0")
+    pad = (
+        s.dice.pick("", f", padding_idx={len(table) - 1}") if "PAD" not in vocab else s.dice.pick("", ", padding_idx=0")
+    )
     h = s.let(f"{s.layer(f'nn.Embedding({len(table)}, {c}{pad})')}(x).mT")
     if s.dice.chance(20):
         h = s.let(f"{h} * (x != {0 if 'PAD' in vocab else len(table) - 1}).unsqueeze(1)")

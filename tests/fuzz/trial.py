@@ -80,7 +80,7 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, old)
 
 
-class Foreign(Exception):
+class Foreign(Exception):  # noqa: N818 - a finding, not an error of the program
     """An exception that is no refusal.
 
     Args:
@@ -93,7 +93,9 @@ class Foreign(Exception):
         place = f" in {frames[-1].name}" if frames else ""
         self.reason = f"{step}: {type(error).__name__}{place}"
         lines = str(error).strip().splitlines() or [""]
-        self.says = lines[0][:200] + (f" ({frames[-1].filename.split('rcps_convert/')[-1]}:{frames[-1].lineno})" if frames else "")
+        self.says = lines[0][:200] + (
+            f" ({frames[-1].filename.split('rcps_convert/')[-1]}:{frames[-1].lineno})" if frames else ""
+        )
         super().__init__(self.reason)
 
 
@@ -175,7 +177,9 @@ def convert(case: Case, plain: nn.Module) -> tuple[nn.Module, str]:
 
 def _untouched(model: nn.Module, before: dict[str, Tensor], state: Any) -> None:
     after = model.state_dict()
-    if set(after) != set(before) or any(not torch.equal(v.nan_to_num(), after[k].nan_to_num()) for k, v in before.items()):
+    if set(after) != set(before) or any(
+        not torch.equal(v.nan_to_num(), after[k].nan_to_num()) for k, v in before.items()
+    ):
         raise Wrong("touched", "the plain model's state changed")
     if not torch.equal(state[0], torch.get_rng_state()):
         raise Wrong("touched", "the random state changed")
@@ -190,7 +194,9 @@ def randomise(model: nn.Module, seed: int, scale: float = 0.3) -> nn.Module:
         for p in model.parameters():
             if p.is_floating_point():
                 spread = float(p.double().std()) if p.numel() > 1 else 1.0
-                p.add_(torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype) * (scale * spread + 0.05))
+                p.add_(
+                    torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype) * (scale * spread + 0.05)
+                )
     return model
 
 
@@ -281,7 +287,10 @@ def _statistics(case: Case, model: nn.Module, judge: Judge) -> None:
         for b, old in zip(model.buffers(), kept, strict=True):
             b.data.copy_(old)
     for slot, a, b in zip(case.outputs, *results, strict=True):
-        gap, size = (numbers(a) - numbers(b)).abs().nan_to_num(0, 0, 0).max(), numbers(a).abs().nan_to_num(0, 0, 0).max()
+        gap, size = (
+            (numbers(a) - numbers(b)).abs().nan_to_num(0, 0, 0).max(),
+            numbers(a).abs().nan_to_num(0, 0, 0).max(),
+        )
         if slot.kind not in ("discrete",) and gap > 1e-6 * size:
             raise Wrong("statistics", f"output {slot.name} depends on the strand trained on: {gap:.2g} of {size:.2g}")
     with torch.no_grad():
@@ -296,14 +305,20 @@ def _lost(case: Case, plain: nn.Module, model: nn.Module, said: str) -> None:
         after = Judge(case, model.eval(), 5).depends(case.length)
     if any(b and not a for b, a in zip(before, after, strict=True)):
         again = Judge(case, randomise(deepcopy(model), 11, 1.0), 6).depends(case.length)
-        lost = [s.name + f" ({s.kind})" for s, b, a, c in zip(case.outputs, before, after, again, strict=True) if b and not a and not c]
+        lost = [
+            s.name + f" ({s.kind})"
+            for s, b, a, c in zip(case.outputs, before, after, again, strict=True)
+            if b and not a and not c
+        ]
         if lost and "depend" not in said and "constant" not in said:
             raise Wrong("lost", f"no longer depends on the sequence, nothing said: {', '.join(lost)}")
 
 
 def other_lengths(n: int) -> list[int]:
     """Lengths around that of the example, halves, doubles and multiples."""
-    return [m for m in (n + 1, n + 2, n + 3, n - 1, n - 2, n // 2, 2 * n, 2 * n + 1, n + 4, n + 8, n - 4, 3 * n) if m > 0]
+    return [
+        m for m in (n + 1, n + 2, n + 3, n - 1, n - 2, n // 2, 2 * n, 2 * n + 1, n + 4, n + 8, n - 4, 3 * n) if m > 0
+    ]
 
 
 def _shapes(case: Case, plain: nn.Module, model: nn.Module, seed: int, result: Result) -> None:
@@ -368,7 +383,7 @@ def _slopes(model: nn.Module, x: list[Tensor], transformed: bool) -> Tensor:
 
 
 def _transformed(case: Case, plain: nn.Module, model: nn.Module, seed: int) -> None:
-    """Under transforms of functions, at the example's length and at another: as in eager mode, where that holds for the plain model."""
+    """Transforms of functions change nothing, at two lengths, where they change nothing for the plain model."""
     plain, model = plain.eval(), model.eval()
     judge = Judge(case, model, seed + 6)
     for length in (case.length, case.length + 1):
@@ -408,7 +423,9 @@ def _trained(case: Case, model: nn.Module, seed: int) -> None:
     for _ in range(2):
         with ours("training"):
             outputs = [numbers(t) for t in opened(model.train()(*judge.inputs(3, case.length)))]
-            loss = sum((t / t.detach().abs().nan_to_num().max().clamp(min=1)).nan_to_num().square().mean() for t in outputs)
+            loss = sum(
+                (t / t.detach().abs().nan_to_num().max().clamp(min=1)).nan_to_num().square().mean() for t in outputs
+            )
             optimiser.zero_grad()
             if isinstance(loss, Tensor) and loss.requires_grad:
                 loss.backward()
