@@ -304,11 +304,11 @@ def _lost(case: Case, plain: nn.Module, model: nn.Module, said: str) -> None:
     with ours("call"):
         after = Judge(case, model.eval(), 5).depends(case.length)
     if any(b and not a for b, a in zip(before, after, strict=True)):
-        again = Judge(case, randomise(deepcopy(model), 11, 1.0), 6).depends(case.length)
+        again = [Judge(case, randomise(deepcopy(model), k, 1.0), k).depends(case.length) for k in range(11, 15)]
         lost = [
-            s.name + f" ({s.kind})"
-            for s, b, a, c in zip(case.outputs, before, after, again, strict=True)
-            if b and not a and not c
+            f"{slot.name} ({slot.kind})"
+            for i, slot in enumerate(case.outputs)
+            if before[i] and not after[i] and not any(found[i] for found in again)
         ]
         if lost and "depend" not in said and "constant" not in said:
             raise Wrong("lost", f"no longer depends on the sequence, nothing said: {', '.join(lost)}")
