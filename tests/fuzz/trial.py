@@ -57,7 +57,9 @@ class Result:
     @property
     def unreasonable(self) -> bool:
         """A refusal that the documentation gives no reason for."""
-        return self.outcome == "refused" and (self.fate == "yes" or self.reason.startswith("VerificationError"))
+        if self.outcome != "refused" or self.fate == "never":
+            return False
+        return self.fate == "yes" or self.reason.startswith("VerificationError")
 
 
 class Slow(BaseException):
@@ -304,7 +306,7 @@ def _lost(case: Case, plain: nn.Module, model: nn.Module, said: str) -> None:
     with ours("call"):
         after = Judge(case, model.eval(), 5).depends(case.length)
     if any(b and not a for b, a in zip(before, after, strict=True)):
-        again = [Judge(case, randomise(deepcopy(model), k, 1.0), k).depends(case.length) for k in range(11, 15)]
+        again = [Judge(case, randomise(deepcopy(model), k, 3.0), k).depends(case.length) for k in range(11, 15)]
         lost = [
             f"{slot.name} ({slot.kind})"
             for i, slot in enumerate(case.outputs)
