@@ -481,13 +481,13 @@ def _lookup(op: Any) -> Any:
     """An operator's rule; an in-place operator has that of its plain twin."""
     if op in RULES:
         return RULES[op]
-    name = op_name(op)
+    name, twin = op_name(op), None
     if is_inplace(op) and name.endswith("_"):
         packet = getattr(getattr(torch.ops, op.namespace), name[:-1], None)
         twin = getattr(packet, op._overloadname, None) or getattr(packet, "default", None)
         if twin in RULES:
             return RULES[twin]
-    return pointwise if is_pointwise(op) else None
+    return pointwise if is_pointwise(op) or is_pointwise(twin) else None
 
 
 def _check_shape(node: Node, value: Any) -> None:

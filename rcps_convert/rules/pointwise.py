@@ -139,7 +139,7 @@ def prelu(node: Any, x: Action, weight: Action) -> Action:
 
 @rule(aten.softplus.default, aten.rrelu.default, aten.gelu.default, aten.mish.default, aten.hardswish.default)
 @rule(aten.relu6.default, aten.selu.default, aten.celu.default, aten.log_sigmoid.default, aten.rrelu_.default)
-@rule(aten.selu_.default, aten.celu_.default, aten.relu6_.default, aten.threshold.default)
+@rule(aten.selu_.default, aten.celu_.default, aten.relu6_.default, aten.threshold.default, aten.leaky_relu.default)
 def activation(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     """Pointwise and not odd, whether or not torch tags it."""
     require_unsigned(x, node, because=f"{op_name(node.op)} is not odd")
