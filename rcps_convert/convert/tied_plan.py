@@ -19,9 +19,8 @@ from ..graph.trace import Ref, Trace
 from ..infer.anchors import plan_calls
 from ..infer.first_failure import first_failure
 from ..infer.inference import Inference
+from ..infer.leaving_out import Solution, Solver
 from ..infer.outputs import AUTO
-from ..infer.leaving_out import Solution
-from ..infer.leaving_out import Solver
 from ..measure.lengths import CHECKED, accepts, main_length, resized
 from ..measure.probe import Probe
 from ..measure.report import candidate_actions

@@ -97,7 +97,8 @@ class EdgeFunction:
 
     def bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Settings:
         """The arguments of a call by name, the tensor that is read as ``"input"``."""
-        found = {**self.defaults, **dict(zip(self.names, args, strict=False)), **kwargs}
+        placed = {name: args[i] for i, name in enumerate(self.names[: len(args)])}  # torch.compile fails on uneven zips
+        found = {**self.defaults, **placed, **kwargs}
         return {("input" if n == self.names[0] else n): v for n, v in found.items()}
 
     def call(self, s: Settings, **changed: Any) -> Any:

@@ -15,29 +15,16 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..algebra.specs import Spec
-from ..errors import BreaksSymmetryError
-from ..errors import ConversionError
-from ..errors import NoRuleError
-from ..errors import TraceError
-from ..errors import Where
-from ..graph.closed_modules import ModuleCall
-from ..graph.closed_modules import outermost
-from ..graph.closed_modules import recording
+from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, TraceError, Where
+from ..graph.closed_modules import ModuleCall, outermost, recording
 from ..graph.export import trace
-from ..graph.trace import Node
-from ..graph.trace import Ref
-from ..graph.trace import Trace
+from ..graph.trace import Node, Ref, Trace
 from ..measure.lengths import other_ways
 from ..measure.probe import Probe
 from ..measure.study import branches
-from ..tie.symmetriser import symmetrised
-from ..tie.symmetriser import unsymmetrised
+from ..tie.symmetriser import symmetrised, unsymmetrised
 from .anchors import cut_to_length
-from .cuts import Cut
-from .cuts import Declaration
-from .cuts import Symmetrised
-from .cuts import declarations_of
-from .cuts import declared
+from .cuts import Cut, Declaration, Symmetrised, declarations_of, declared
 from .inference import Inference
 from .readouts import find_readouts
 from .solve import infer

@@ -44,8 +44,9 @@ pointwise.facts = Facts(signs=True)  # type: ignore[attr-defined]
 
 def rule_of(op: Any) -> Any:
     """An operator's rule: its own, that of its plain twin, or `pointwise` where torch tags it so; None without one."""
-    found = RULES.get(op) or RULES.get(plain_twin(op))
-    return found or (pointwise if is_pointwise(op) else None)
+    twin = plain_twin(op)
+    found = RULES.get(op) or RULES.get(twin)
+    return found or (pointwise if is_pointwise(op) or is_pointwise(twin) else None)
 
 
 def is_nonlinear(op: Any, tensors: int) -> bool:
@@ -182,6 +183,7 @@ def prelu(node: Any, x: Action, weight: Action) -> Action:
     nonlinear=True,
 )
 @rule(aten.selu_.default, aten.celu_.default, aten.relu6_.default, aten.threshold.default, nonlinear=True)
+@rule(aten.leaky_relu.default, nonlinear=True)
 def activation(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     """Pointwise and not odd, whether or not torch tags it."""
     return x
