@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,18 +19,19 @@ from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
 from ..infer.anchors import plan_calls
 from ..infer.first_failure import first_failure
-from ..infer.outputs import AUTO
+from ..infer.outputs import AUTO, auto_words
 from ..infer.solver import Solution, Solver
 from ..infer.walk import STATISTICS, Inference
 from ..measure.lengths import CHECKED, accepts, main_length, resized
 from ..measure.probe import Probe
-from ..measure.report import candidate_actions
-from ..measure.verify import ROUNDED_CONSTANTS, Verification, moved, undecided, verify
+from ..measure.opened import opened
+from ..measure.report import allowed_actions
+from ..measure.verify import ROUNDED_CONSTANTS, Change, Verification, undecided, verify
 from ..rules.registry import op_name
 from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
 from ..tie.ties import make_tie
-from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter
+from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter, lost_notes
 
 
 class TiedPlanner:
@@ -68,10 +70,9 @@ class TiedPlanner:
         """Whether the model obeys the law with any weights."""
         try:
             probe = Probe(self.model, self.example, self.specs, self.actions)
-            wanted = output_specs(outputs, probe.outputs(probe.inputs(0)))
-            found = verify(
-                self.model, self.example, self.specs, self.actions, lambda i, s: candidate_actions(wanted[i], s)
-            )
+            wanted = output_specs(outputs, opened(probe.outputs(probe.inputs(0))))
+            allowed = partial(allowed_actions, wanted, None)
+            found = verify(self.model, self.example, self.specs, self.actions, allowed, diagnose=False)
         except ConversionError:
             raise
         except Exception:  # the model does not run as given; tracing reports why
@@ -93,8 +94,7 @@ class TiedPlanner:
         for name, action, spec in zip(names, inference.outputs, self.wanted, strict=True):
             if action is None:
                 continue
-            profile = any(ax.is_length(t) for t in action.axes)
-            taken = ("unstranded profile" if profile else "invariant") + " (auto)" if spec == AUTO else str(spec)
+            taken = auto_words(action) if spec == AUTO else str(spec)
             self.plan.outputs.append(f"{name}: {taken}, shape {action.shape}, {action.walk()}")
 
     # --- rows ---
@@ -199,7 +199,8 @@ class TiedPlanner:
 
     def _verify(self, solution: Solution) -> None:
         converted = self.plan.install(fresh_copy(self.model))
-        self.plan.moved = moved(self.model, converted, self.example, self.specs, self.actions)
+        change = Change(self.model, converted, self.example, self.specs, self.actions)
+        self.plan.moved = change.moved()
         if not self.check:
             return
         found = self._measure(converted, self.example, self.actions, solution.inference)
@@ -207,6 +208,8 @@ class TiedPlanner:
         if not found.passed:
             self.plan.problems.append(self._failed(converted, solution, found))
         else:
+            names = structure_names(_structure(self.traces[0]))
+            self.plan.notes += lost_notes(change, names, solution.inference.outputs)
             self._verify_lengths(converted, solution.inference)
 
     def _measure(
@@ -215,10 +218,11 @@ class TiedPlanner:
         example: Example,
         actions: list[Action | None],
         inference: Inference,
-        draws: int = 3,
+        draws: int = 2,
     ) -> Verification:
-        """The check of the law; a model with rounded constants obeys it only to their rounding."""
-        found = verify(converted, example, self.specs, actions, inference.outputs, draws)
+        """The check of the law, as the user's specs state it; rounded constants obey it only to their rounding."""
+        allowed = partial(allowed_actions, self.wanted, inference.outputs)
+        found = verify(converted, example, self.specs, actions, allowed, draws)
         if inference.rounded:
             found = replace(found, tolerance=max(found.tolerance, ROUNDED_CONSTANTS))
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -23,6 +24,8 @@ from .probe import Probe
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest relative deviation taken for rounding, by the precision the model could run in."""
+
+AUTO = "auto"
 
 CAP = {torch.float64: 1e-6, torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.3}
 """Largest deviation taken for rounding of a model whose outputs rounding is seen to move as far."""
@@ -124,15 +127,50 @@ def _run(law: Law) -> None:
             law.measure(seed, KINDS[:1] * len(kinds))
 
 
-def candidate_actions(spec: Spec | str, shape: tuple[int, ...]) -> list[Action]:
+def allowed_actions(
+    specs: Sequence[Spec | str], printed: Sequence[Action | None] | None, index: int, shape: tuple[int, ...]
+) -> list[Action]:
+    """The actions an output may be held to: every reading of its spec; of `"auto"` the one that was printed.
+
+    Args:
+        specs: of all outputs.
+        printed: what the outputs were said to be, in another size perhaps; None if nothing was said.
+        index, shape: of the output.
+    """
+    spec = specs[index] if index < len(specs) else AUTO
+    found = candidate_actions(spec, shape)
+    said = printed[index] if printed is not None and index < len(printed) else None
+    if isinstance(spec, Spec) or said is None or len(said.axes) != len(shape):
+        return found
+    batched = candidate_actions(spec, shape, next((i for i, t in enumerate(said.axes) if _is_batch(t)), 0))
+    return [a for a in batched if all(map(_alike, a.axes, said.axes))]
+
+
+def _is_batch(term: ax.Axis) -> bool:
+    role = ax.role(term)
+    return role is not None and role.name == "batch"
+
+
+def _alike(a: ax.Axis, b: ax.Axis) -> bool:
+    """Whether two axes are both lengths of more than one entry, or neither is."""
+    return a.size == 1 or b.size == 1 or ax.is_length(a) == ax.is_length(b)
+
+
+def candidate_actions(spec: Spec | str, shape: tuple[int, ...], batch: int = 0) -> list[Action]:
     """The actions an output may be held to when nothing is known but its shape and spec.
 
     Invariant, a profile reversed along one axis, or a contact map reversed along two of equal length.
+
+    Args:
+        spec: of the output, or ``"auto"``.
+        shape: of the output.
+        batch: the axis that holds samples.
     """
     if isinstance(spec, Spec):
         return spec.actions(shape)
-    fixed = Action(tuple(ax.batch(s) if i == 0 else ax.trivial(s) for i, s in enumerate(shape)))
-    flips = [fixed.with_axis(i, ax.length(s)) for i, s in enumerate(shape) if i and s > 1]
-    pairs = [(i, j) for i, j in combinations(range(1, len(shape)), 2) if shape[i] == shape[j] > 1]
+    fixed = Action(tuple(ax.batch(s) if i == batch else ax.trivial(s) for i, s in enumerate(shape)))
+    others = [i for i, s in enumerate(shape) if i != batch and s > 1]
+    flips = [fixed.with_axis(i, ax.length(shape[i])) for i in others]
+    pairs = [(i, j) for i, j in combinations(others, 2) if shape[i] == shape[j]]
     maps = [fixed.with_axis(i, ax.length(shape[i])).with_axis(j, ax.length(shape[j])) for i, j in pairs]
     return [fixed, *flips, *maps]
