@@ -17,8 +17,9 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..errors import BreaksSymmetryError, ConversionError, VerificationError
 from ..graph.sandbox import fresh_copy, undisturbed_rng
+from ..measure.change import Change
 from ..measure.report import allowed_actions
-from ..measure.verify import Change, Verification, undecided, verify
+from ..measure.verify import Verification, undecided, verify
 from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, positional_names
 from ..strands.layers_to_mix import Filter, layers_to_mix
 from ..strands.mixed import mix

@@ -18,7 +18,8 @@ from ..geometry import Table, anchor, unanchor
 from ..graph.sandbox import fresh_copy, own_classes, owner
 from ..infer.anchors import AnchoredCall
 from ..infer.stretch import Tested
-from ..measure.verify import Change, Verification
+from ..measure.change import Change
+from ..measure.verify import Verification
 from ..tie.length_guard import LengthRule, guard
 from ..tie.norms import fold, pool
 from ..tie.passage import Passage
@@ -372,7 +373,11 @@ def lost_notes(change: Change, names: Sequence[str], outputs: Sequence[Action | 
     """What the user should know of outputs that say less than before, whatever the weights."""
     notes = []
     for i, had, has in change.lost(outputs):
-        what = f"has {has} independent values where the plain model has {had}" if has else "no longer depends on the sequence"
+        what = (
+            f"has {has} independent values where the plain model has {had}"
+            if has
+            else "no longer depends on the sequence"
+        )
         notes.append(
             f"output {names[i]} {what}, whatever the weights: what the outputs are said to be leaves its features no "
             "more; say otherwise what this output or those beside it are, or widen the layer that it reads"

@@ -22,11 +22,12 @@ from ..infer.first_failure import first_failure
 from ..infer.outputs import AUTO, auto_words
 from ..infer.solver import Solution, Solver
 from ..infer.walk import STATISTICS, Inference
+from ..measure.change import Change
 from ..measure.lengths import CHECKED, accepts, main_length, resized
-from ..measure.probe import Probe
 from ..measure.opened import opened
+from ..measure.probe import Probe
 from ..measure.report import allowed_actions
-from ..measure.verify import ROUNDED_CONSTANTS, Change, Verification, undecided, verify
+from ..measure.verify import ROUNDED_CONSTANTS, Verification, undecided, verify
 from ..rules.registry import op_name
 from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics

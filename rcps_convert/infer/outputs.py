@@ -97,7 +97,7 @@ def _demand_tracks(x: Action, spec: Spec, name: str) -> None:
             NeedsChoiceError,
             f"{name} cannot be {spec}",
             why="ids are whole numbers, which no layer with weights returns",
-            do="return one score per base, and state the alphabet: outputs=\"ACGT\"",
+            do='return one score per base, and state the alphabet: outputs="ACGT"',
         )
     layout = getattr(spec, "layout", AUTO)
     letters = tuple(layout.split()) if layout != AUTO else _letters(x, spec, channel.size, name)

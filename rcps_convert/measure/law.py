@@ -168,7 +168,7 @@ class Law:
 
     def _allowed(self, index: int, shape: tuple[int, ...]) -> list[Action | None]:
         given = self.outputs
-        allowed = [*given(index, shape)] if callable(given) else [given[index]]
+        allowed: list[Action | None] = [*given(index, shape)] if callable(given) else [given[index]]
         known = self.actions.setdefault(index, allowed)
         return allowed if len(allowed) == len(known) else known
 

@@ -210,7 +210,7 @@ class Probe:
             noise = normal(value) * 0.3  # type: ignore[arg-type]
             if isinstance(hook, PooledNorm):
                 noise = (noise + noise[hook.table.to(noise.device)]) / 2
-            value.copy_(value * noise.exp() if positive else value + noise)  # type: ignore[operator,union-attr]
+            value.copy_(value * noise.exp() if positive else value + noise)  # type: ignore[operator]
 
 
 def own_dtype(model: nn.Module) -> torch.dtype:
