@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..errors import BreaksSymmetryError, ConversionError, VerificationError
 from ..graph.sandbox import fresh_copy
-from ..measure.verify import Verification, moved, undecided, verify
+from ..measure.change import Change
+from ..measure.report import allowed_actions
+from ..measure.verify import Verification, undecided, verify
 from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, positional_names
 from ..strands.layers_to_mix import layers_to_mix
 from ..strands.mixed import mix
 from ..strands.stacked_runs import StackedRuns, skeleton
-from .plan import ConversionPlan, looks_trained
+from .plan import ConversionPlan, looks_trained, lost_notes
 from .settings import Settings
 
 
@@ -185,20 +186,24 @@ def _check(plan: BothStrandsPlan, runs: StackedRuns, wanted: bool) -> None:
     """Convert a copy, measure how far its outputs moved, and the law if wanted."""
     s = runs
     converted = plan.install(fresh_copy(s.model))
-    plan.moved = moved(s.model, converted, s.example, s.specs, s.actions)
+    change = Change(s.model, converted, s.example, s.specs, s.actions)
+    plan.moved = change.moved()
     if not wanted:
         return
     assert plan.reading is not None
-    held = [_unbatched(v) if a is None else a for a, v in zip(s.outputs, s.values, strict=True)]
-    found = verify(converted, s.example, s.specs, s.actions, held, training=not plan.reading.post_hoc)
+
+    def allowed(i: int, shape: tuple[int, ...]) -> list[Action]:
+        """As the specs state it; an output that belongs to no sample must not change."""
+        if s.outputs[i] is None:
+            return [Action(tuple(map(ax.trivial, shape)))]
+        return allowed_actions(s.wanted, s.outputs, i, shape)
+
+    found = verify(converted, s.example, s.specs, s.actions, allowed, training=not plan.reading.post_hoc)
     plan.verification = found
     if not found.passed:
         plan.problems.append(_failed(found))
-
-
-def _unbatched(value: Any) -> Action | None:
-    """The action of an output that belongs to no sample: it must not change."""
-    return Action(tuple(map(ax.trivial, value.shape))) if isinstance(value, Tensor) else None
+    else:
+        plan.notes += lost_notes(change, s.names, s.outputs)
 
 
 def _failed(found: Verification) -> ConversionError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,16 +21,18 @@ from ..infer.anchors import plan_calls
 from ..infer.first_failure import first_failure
 from ..infer.inference import Inference
 from ..infer.leaving_out import Solution, Solver
-from ..infer.outputs import AUTO
+from ..infer.outputs import AUTO, auto_words
+from ..measure.change import Change
 from ..measure.lengths import CHECKED, accepts, main_length, resized
+from ..measure.opened import opened
 from ..measure.probe import Probe
-from ..measure.report import candidate_actions
-from ..measure.verify import ROUNDED_CONSTANTS, Verification, moved, undecided, verify
+from ..measure.report import allowed_actions
+from ..measure.verify import ROUNDED_CONSTANTS, Verification, undecided, verify
 from ..rules.registry import facts_of
 from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
 from ..tie.ties import make_tie
-from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter, looks_trained
+from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter, looks_trained, lost_notes
 from .settings import Settings
 
 
@@ -95,10 +98,9 @@ class _TiedPlanner:
         """Whether the model obeys the law with any weights."""
         try:
             probe = Probe(self.model, self.example, self.specs, self.actions)
-            wanted = output_specs(outputs, probe.outputs(probe.inputs(0)))
-            found = verify(
-                self.model, self.example, self.specs, self.actions, lambda i, s: candidate_actions(wanted[i], s)
-            )
+            wanted = output_specs(outputs, opened(probe.outputs(probe.inputs(0))))
+            allowed = partial(allowed_actions, wanted, None)
+            found = verify(self.model, self.example, self.specs, self.actions, allowed, diagnose=False)
         except ConversionError:
             raise
         except Exception:  # the model does not run as given; tracing reports why
@@ -120,8 +122,7 @@ class _TiedPlanner:
         for name, action, spec in zip(names, inference.outputs, self.wanted, strict=True):
             if action is None:
                 continue
-            profile = any(ax.is_length(t) for t in action.axes)
-            taken = ("unstranded profile" if profile else "invariant") + " (auto)" if spec == AUTO else str(spec)
+            taken = auto_words(action) if spec == AUTO else str(spec)
             self.plan.outputs.append(f"{name}: {taken}, shape {action.shape}, {action.walk()}")
 
     # --- rows ---
@@ -226,7 +227,8 @@ class _TiedPlanner:
 
     def _verify(self, solution: Solution) -> None:
         converted = self.plan.install(fresh_copy(self.model))
-        self.plan.moved = moved(self.model, converted, self.example, self.specs, self.actions)
+        change = Change(self.model, converted, self.example, self.specs, self.actions)
+        self.plan.moved = change.moved()
         if not self.settings.verify:
             return
         found = self._measure(converted, self.example, self.actions, solution.inference)
@@ -234,6 +236,8 @@ class _TiedPlanner:
         if not found.passed:
             self.plan.problems.append(self._failed(converted, solution, found))
         else:
+            names = structure_names(_structure(self.traces[0]))
+            self.plan.notes += lost_notes(change, names, solution.inference.outputs)
             self._verify_lengths(converted, solution.inference)
 
     def _measure(
@@ -242,10 +246,11 @@ class _TiedPlanner:
         example: Example,
         actions: list[Action | None],
         inference: Inference,
-        draws: int = 3,
+        draws: int = 2,
     ) -> Verification:
-        """The check of the law; a model with rounded constants obeys it only to their rounding."""
-        found = verify(converted, example, self.specs, actions, inference.outputs, draws)
+        """The check of the law, as the user's specs state it; rounded constants obey it only to their rounding."""
+        allowed = partial(allowed_actions, self.wanted, inference.outputs)
+        found = verify(converted, example, self.specs, actions, allowed, draws)
         if inference.rounded:
             found = replace(found, tolerance=max(found.tolerance, ROUNDED_CONSTANTS))
         return found

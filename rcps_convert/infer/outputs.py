@@ -47,11 +47,15 @@ def _other_words(spec: Spec | str) -> str:
 
 def _demand(x: Action, spec: Spec | str, name: str) -> None:
     """Unify an output's action with its spec."""
+    if x.value is not None:
+        ax.trivialise(x.value)
+        if not ax.is_trivial(x.value):
+            places = "positions" if ax.is_length(x.value) else "places"
+            raise Mismatch(f"its numbers are {places} along an axis that is permuted: {ax.describe(x.value)}")
     if isinstance(spec, str):
         for term in x.axes:
             ax.trivialise(term)
-            if not _only_lengths(term):
-                raise Mismatch(f"its axis of {term.size} is permuted: {ax.describe(term)}")
+            require_plain(term)
     elif isinstance(spec, (Invariant, Antisymmetric)):
         lengths = [i for i, t in enumerate(x.axes) if ax.is_length(t) and t.size > 1]
         if lengths:
@@ -62,41 +66,89 @@ def _demand(x: Action, spec: Spec | str, name: str) -> None:
         _demand_tracks(x, spec, name)
 
 
-def _only_lengths(term: Axis) -> bool:
-    term = ax.walk(term)
-    factors = term.factors if isinstance(term, ax.Prod) else (term,)
-    return all(ax.is_trivial(f) or ax.is_length(f) for f in factors)
+def require_plain(term: Axis) -> None:
+    """Refuse an axis that `"auto"` has no words for: it is permuted, and no length.
+
+    Raises:
+        Mismatch: the axis is permuted otherwise than a length is.
+    """
+    if ax.is_trivial(term) or ax.is_length(term):
+        return
+    factors = [f for f in (ax.walk(term), *ax.children(ax.walk(term))) if ax.is_length(f) and f.size > 1]
+    if factors and isinstance(ax.walk(term), ax.Prod):
+        raise Mismatch(
+            f"its axis of {term.size} holds positions and something else ({ax.describe(term)}), so it is neither "
+            "invariant nor a length: give the positions an axis of their own, as in (N, C, L)"
+        )
+    raise Mismatch(f"its axis of {term.size} is permuted: {ax.describe(term)}")
+
+
+def auto_words(action: Action) -> str:
+    """What `"auto"` takes an output for."""
+    profile = any(ax.is_length(t) for t in action.axes)
+    return ("unstranded profile" if profile else "invariant") + " (auto)"
 
 
 def _demand_tracks(x: Action, spec: Spec, name: str) -> None:
+    """Unify an output's action with tracks or one-hot bases, read as the spec reads shapes."""
     channel = spec.channel()
-    assert channel is not None
+    if channel is None:
+        raise Refusal(
+            NeedsChoiceError,
+            f"{name} cannot be {spec}",
+            why="ids are whole numbers, which no layer with weights returns",
+            do='return one score per base, and state the alphabet: outputs="ACGT"',
+        )
     layout = getattr(spec, "layout", AUTO)
-    if layout != AUTO:
-        letters = layout.split()
-    else:
-        letters = [r.name[0] if (r := ax.role(t)) and t.size > 1 else "?" for t in x.axes]
-        letters = ["l" if c == "l" else "n" if c == "b" else c for c in letters]
-        fits = [i for i, c in enumerate(letters) if c == "?" and x.axes[i].size == channel.size]
-        if not fits and channel.size == 1:  # one track without an axis of its own, such as (N, L)
-            fits = [len(letters)]
-            letters.append("c")
-        if len(fits) != 1:
-            found = "several axes have" if fits else "no axis has"
-            raise Refusal(
-                NeedsChoiceError,
-                f"{name}: {found} {channel.size} entries for {spec}",
-                why=f"its shape is {x.shape}",
-                do='name the axes: outputs=Tracks("+-", layout="n l c")',
-            )
-        letters[fits[0]] = "c"
-    letters = letters[: len(x.axes)] if layout == AUTO else letters
+    letters = tuple(layout.split()) if layout != AUTO else _letters(x, spec, channel.size, name)
     if len(letters) != len(x.axes):
         raise Mismatch(f"layout {layout!r} has {len(letters)} axes, the output {len(x.axes)}")
     for term, letter in zip(x.axes, letters, strict=True):
-        if letter == "l" and not ax.lengthen(term):
-            raise Mismatch(f"its axis of {term.size} is no length")
         if letter == "l":
+            _lengthen(term)
             ax.forbid_sign(term)
         else:
             ax.unify(term, channel if letter == "c" else ax.trivial(term.size))
+
+
+def _letters(x: Action, spec: Spec, channels: int, name: str) -> tuple[str, ...]:
+    """The one reading of the output's shape that agrees with what is known of its axes."""
+    fits = [r for r in spec.readings(x.shape) if all(map(_agrees, x.axes, r))]
+    sure = [r for r in fits if all(c != "l" or t.size == 1 or ax.is_length(t) for t, c in zip(x.axes, r, strict=True))]
+    if len(fits) != 1 and len(sure) == 1:
+        fits = sure
+    if len(fits) == 1:
+        return fits[0]
+    named = [i for i, t in enumerate(x.axes) if t.size == channels and ax.role(t) is None]
+    if fits or len(named) > 1:
+        raise Refusal(
+            NeedsChoiceError,
+            f"{name}: several axes have {channels} entries for {spec}",
+            why=f"its shape is {x.shape}",
+            do='name the axes: outputs=Tracks("+-", layout="n l c")',
+        )
+    if not named:
+        raise Refusal(
+            NeedsChoiceError,
+            f"{name}: no axis has {channels} entries for {spec}",
+            why=f"its shape is {x.shape}",
+            do='name the axes: outputs=Tracks("+-", layout="n l c")',
+        )
+    raise Mismatch(f"its axes must be read as {spec.forms()}")
+
+
+def _agrees(term: Axis, letter: str) -> bool:
+    """Whether an axis may have a letter, by its role; an axis of one entry may have any."""
+    role = ax.role(term)
+    if role is None or (term.size == 1 and role.name != "batch"):
+        return letter != "n" or ax.is_trivial(term) or bool(ax.free(term))
+    return letter == role.name[0].replace("b", "n")
+
+
+def _lengthen(term: Axis) -> None:
+    """Make an axis a length: an open one, such as positions that a dense layer writes, becomes reversed."""
+    if term.size == 1 or ax.lengthen(term):
+        return
+    if not ax.free(term):
+        raise Mismatch(f"its axis of {term.size} is no length")
+    ax.unify(term, ax.length(term.size, ax.Role("length", steps=None)))

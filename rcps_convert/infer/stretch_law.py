@@ -21,6 +21,7 @@ from ..algebra.action import Action, act
 from ..algebra.axis import Axis
 from ..graph.precision import WIDER, double_precision, widened
 from ..graph.trace import Node, Ref
+from ..measure.deviation import deviation
 from ..rules.registry import Const
 
 DRAWS = 6
@@ -126,7 +127,7 @@ class StretchLaw:
                     fits[node.name] = list(itertools.islice(self._fitting(y, r, values), ALTERNATIVES))
                 else:
                     fits[node.name] = [
-                        a for a in known if _deviation(r, y, _concrete_action(a, values)) <= self.tolerance
+                        a for a in known if deviation(r, y, _concrete_action(a, values)) <= self.tolerance
                     ]
                 if not fits[node.name]:
                     return None
@@ -135,7 +136,7 @@ class StretchLaw:
     def _worst(self, found: dict[str, Action], *, signed: bool) -> float:
         """The largest deviation from a law, over all draws."""
         return max(
-            _deviation(mirrored[name], plain[name], _concrete_action(action, values))
+            deviation(mirrored[name], plain[name], _concrete_action(action, values))
             for values, plain, mirrored in self._pairs(signed=signed)
             for name, action in found.items()
         )
@@ -207,7 +208,7 @@ class StretchLaw:
             per_axis.append(fits if derived is None else [derived])
         for chosen in itertools.islice(itertools.product(*per_axis), JOINT):
             for action in (Action(chosen), _negated(Action(chosen))):
-                if action and _deviation(r, y, _concrete_action(action, values)) <= self.tolerance:
+                if action and deviation(r, y, _concrete_action(action, values)) <= self.tolerance:
                     yield action
 
     def _candidates(self, dim: int, size: int, values: Assignment) -> Iterator[tuple[Axis, Tensor]]:
@@ -388,17 +389,6 @@ def _still(node: Node) -> tuple[Any, ...]:
 
 
 # --- comparing ----------------------------------------------------------------------------------
-
-
-def _deviation(r: Tensor, y: Tensor, action: Action) -> float:
-    """The largest deviation relative to an entry and the middle one: a mask of -1e9 hides no other entry."""
-    if not y.numel():
-        return 0.0
-    expected = act(action, y)
-    size = torch.maximum(r.abs(), expected.abs())
-    nonzero = size[size > 0]
-    middle = nonzero.median() if nonzero.numel() else size.new_ones(())
-    return float(((r - expected).abs() / (size + middle)).max())
 
 
 def _marks(y: Tensor, dim: int) -> Tensor:

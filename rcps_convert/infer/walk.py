@@ -26,6 +26,7 @@ from . import constants
 from .cuts import Asked, Cut
 from .inference import Inference
 from .mirrors import pair_parameters
+from .own_precision import OwnPrecision
 from .stretch import Hint, Stretches
 from .weight_numbers import find_weight_numbers
 
@@ -43,6 +44,7 @@ class Walk:
     ) -> None:
         self.trace, self.result, self.cuts = trace, result, cuts or {}
         self.env: dict[str, Any] = {}
+        self.own = OwnPrecision(trace)
         self.swaps: list[Swap] = []
         self.refused: list[Node] = []
         self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory)
@@ -155,6 +157,7 @@ class Walk:
         try:
             with double_precision():
                 found = node.op(*args, **kwargs)
+            found = found if shape_only else self.own.settle(node, self.env, found)
             value = pytree.tree_map(lambda v: _constant(v, blank) if isinstance(v, Tensor) else v, found)
         except Exception as fact:
             self.result.report(self._uncovered(node, f"evaluating it failed: {fact}"))

@@ -1,9 +1,9 @@
-"""A private copy of a model that runs in double precision, without dropout, and leaves no trace."""
+"""A private copy of a model, with random inputs for it, on which the law is measured."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -15,12 +15,13 @@ from torch.utils import _pytree as pytree
 
 from ..algebra.action import Action, act
 from ..algebra.arguments import Example, leaves, with_leaves
-from ..algebra.specs import Spec
+from ..algebra.specs import Invariant, Spec
+from ..errors import ConversionError
 from ..graph.precision import double_precision, widened
 from ..graph.sandbox import call, fresh_copy, mode
 from ..tie.hooks import hook_of
 from ..tie.norms import PooledNorm
-from .inputs import random_like
+from .inputs import batch_dim, of_kinds, random_like
 
 DROPOUTS = (
     torch.nn.functional.dropout,
@@ -43,6 +44,10 @@ WITHIN = {
 """Functions with a dropout inside, and the position of its probability among their arguments."""
 
 
+ULPS = 4
+"""Size of a nudge of the parameters, in units of their last place."""
+
+
 class Probe:
     """A private copy of a model, in the best precision it runs in, with random inputs for it.
 
@@ -53,17 +58,53 @@ class Probe:
         model: copied, never touched.
         example: what it is called with.
         specs, actions: per input leaf; None for leaves that are no tensors.
+        own: run in the precision that the model and the example have.
+
+    Attributes:
+        dtype: the precision the model runs in.
+        own: the precision of the model as it was given.
+        batch: samples of the example; None where its inputs have no batch axis, or different ones.
+
+    Raises:
+        ConversionError: the example holds no samples or no positions.
     """
 
     def __init__(
-        self, model: nn.Module, example: Example, specs: list[Spec | None], actions: list[Action | None]
+        self,
+        model: nn.Module,
+        example: Example,
+        specs: list[Spec | None],
+        actions: list[Action | None],
+        *,
+        own: bool = False,
     ) -> None:
         self.example, self.specs, self.actions = example, specs, actions
+        self.batch = self._batch()
+        self.own, self.as_given = own_dtype(model), own
+        if own:
+            self.model, self.dtype = fresh_copy(model), self.own
+            return
         self.model, self.dtype = fresh_copy(model).double(), torch.float64
         try:
             self.outputs(self.inputs(0))
         except (RuntimeError, TypeError, ValueError):
             self.model, self.dtype = fresh_copy(model).float(), torch.float32
+
+    def _batch(self) -> int | None:
+        """Samples of the inputs that are sequences, where they agree."""
+        sizes = set()
+        for leaf, spec, action in zip(leaves(self.example), self.specs, self.actions, strict=False):
+            if action is None or isinstance(spec, Invariant):
+                continue
+            if not leaf.numel():
+                raise ConversionError(
+                    f"the example has an input without entries, of shape {tuple(leaf.shape)}",
+                    why="nothing can be measured on it",
+                    do="give an example with two samples, such as torch.zeros(2, 4, 1000)",
+                )
+            dim = batch_dim(action)
+            sizes.add(None if dim is None else leaf.shape[dim])
+        return sizes.pop() if len(sizes) == 1 else None
 
     def inputs(self, seed: int) -> list[Any]:
         """Random input leaves."""
@@ -77,14 +118,50 @@ class Probe:
             drawn.append(x.to(self.dtype) if x.is_floating_point() else x)
         return drawn
 
+    def drawn(self, seed: int, kinds: Sequence[str]) -> list[Any]:
+        """Random input leaves, one sample of each kind; their batch is as large as there are kinds.
+
+        Args:
+            seed: of the random numbers.
+            kinds: of the samples; see `inputs.KINDS`.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        found = []
+        for leaf, spec, action in zip(leaves(self.example), self.specs, self.actions, strict=True):
+            if spec is None or action is None:
+                found.append(leaf)
+                continue
+            example = self._resized(leaf, spec, action, len(kinds))
+            dtype = leaf.dtype if self.as_given else self.dtype
+            found.append(of_kinds(spec, action, example, generator, kinds, dtype))
+        return found
+
+    def _resized(self, leaf: Tensor, spec: Spec, action: Action, samples: int) -> Tensor:
+        """A leaf with another number of samples; a side input that has no entry per sample stays."""
+        dim = batch_dim(action)
+        if dim is None or self.batch is None or leaf.dim() == 0 or leaf.shape[dim] != self.batch:
+            return leaf
+        return leaf.index_select(dim, torch.arange(samples, device=leaf.device) % self.batch)
+
+    def some_mirrored(self, drawn: list[Any]) -> list[Any]:
+        """Input leaves with every other sample mirrored, the second first."""
+        found = []
+        for x, y, action in zip(drawn, self.mirrored(drawn), self.actions, strict=True):
+            dim = None if action is None else batch_dim(action)
+            if dim is not None:
+                odd = (torch.arange(x.shape[dim], device=x.device) % 2).bool()
+                x = torch.where(odd.view(-1, *[1] * (x.dim() - dim - 1)), y, x)
+            found.append(x)
+        return found
+
     def mirrored(self, drawn: list[Any]) -> list[Any]:
         """The reverse complement of input leaves."""
         return [x if a is None else act(a, x) for x, a in zip(drawn, self.actions, strict=True)]
 
-    def outputs(self, drawn: list[Any], training: bool = False) -> Any:
-        """The model's outputs, without dropout, other randomness fixed."""
-        torch.manual_seed(0)
-        wide = _in_double() if self.dtype == torch.float64 else nullcontext()
+    def outputs(self, drawn: list[Any], training: bool = False, rng: int = 0) -> Any:
+        """The model's outputs, without dropout, other randomness fixed by the seed `rng`."""
+        torch.manual_seed(rng)
+        wide = nullcontext() if self.as_given or self.dtype != torch.float64 else _in_double()
         with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
             with _without_dropout(), _statistics_kept(self.model), wide:
@@ -111,13 +188,35 @@ class Probe:
                 if isinstance(module, _NormBase) and module.running_mean is not None and module.running_var is not None:
                     self._perturb_statistics(module, normal)
 
+    @contextmanager
+    def nudged(self, seed: int) -> Iterator[None]:
+        """Every parameter changed in its last places: how far outputs move then is how far rounding moves them."""
+        generator = torch.Generator().manual_seed(seed)
+        kept = [(p, p.detach().clone()) for p in self.model.parameters() if p.is_floating_point()]
+        try:
+            with torch.no_grad():
+                for p, before in kept:
+                    noise = torch.rand(p.shape, generator=generator, dtype=torch.float64) * 2 - 1
+                    p.copy_(before.double() * (1 + noise.to(p.device) * ULPS * torch.finfo(p.dtype).eps))
+            yield
+        finally:
+            with torch.no_grad():
+                for p, before in kept:
+                    p.copy_(before)
+
     def _perturb_statistics(self, module: nn.Module, normal: Callable[[Tensor], Tensor]) -> None:
         hook, stats = hook_of(module), (module.running_mean, module.running_var)
         for value, positive in zip(stats, (False, True), strict=True):
             noise = normal(value) * 0.3  # type: ignore[arg-type]
             if isinstance(hook, PooledNorm):
                 noise = (noise + noise[hook.table.to(noise.device)]) / 2
-            value.copy_(value * noise.exp() if positive else value + noise)  # type: ignore[operator,union-attr]
+            value.copy_(value * noise.exp() if positive else value + noise)  # type: ignore[operator]
+
+
+def own_dtype(model: nn.Module) -> torch.dtype:
+    """The precision of a model's parameters and buffers; float32 where it has none."""
+    held = [t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
+    return held[0] if held else torch.float32
 
 
 @contextmanager

@@ -1,26 +1,34 @@
-"""`check_equivariance`: how far any model is from equivariance, as it is."""
+"""Measuring how far any model is from equivariance, as it is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..algebra.nesting import input_actions, output_specs
 from ..algebra.specs import Spec
+from ..errors import ConversionError
 from ..graph.sandbox import undisturbed_rng
-from .deviation import deviation
+from .inputs import KINDS
+from .law import Law
+from .opened import opened
 from .probe import Probe
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest relative deviation taken for rounding, by the precision the model could run in."""
+
+AUTO = "auto"
+
+CAP = {torch.float64: 1e-6, torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.3}
+"""Largest deviation taken for rounding of a model whose outputs rounding is seen to move as far."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,8 @@ class EquivarianceReport:
     """How far a model is from equivariance.
 
     Attributes:
-        errors: per output leaf, the largest ``|f(rc x) - rho f(x)|`` over ``max |f(x)|``.
+        errors: per output leaf, the largest deviation of an entry of ``f(rc x)`` from ``rho f(x)``, relative to the
+            entry and the middle one (see `deviation.compare`).
         actions: per output leaf, the action it was held to, in words.
         tolerance: the largest deviation taken for rounding.
         dtype: the precision the model ran in.
@@ -93,40 +102,75 @@ def check_equivariance(
     specs, actions = input_actions(example, inputs, layout)
     with undisturbed_rng():
         probe = Probe(model, example, specs, actions)
-        pairs = [probe.readings(seed) for seed in range(3)]
-        wanted = output_specs(outputs, pairs[0][0])
-        found = _held_to([_tensors(a) for a, _ in pairs], [_tensors(b) for _, b in pairs], wanted)
-    limit = TOLERANCE[probe.dtype] if tolerance is None else tolerance
+        wanted = output_specs(outputs, opened(probe.outputs(probe.inputs(0))))
+        law = Law(probe, lambda i, shape: candidate_actions(wanted[i], shape) or [wanted[i].action(shape)])  # type: ignore[union-attr]
+        _run(law)
+        limit = TOLERANCE[probe.dtype] if tolerance is None else tolerance
+        if tolerance is None and limit < law.error() <= CAP[probe.dtype]:
+            limit = max(limit, min(CAP[probe.dtype], law.rounding(0, law.own_kinds(0), training=False)))
+    found = [law.best(i) for i in sorted(law.actions)]
     return EquivarianceReport(tuple(e for e, _ in found), tuple(str(a) for _, a in found), limit, probe.dtype)
 
 
-def _tensors(output: Any) -> list[Any]:
-    return pytree.tree_leaves(output)
+def _run(law: Law) -> None:
+    """Measure in eval mode: random bases in the example's batch, then every kind of input in one batch."""
+    forward = law.measure(0, law.own_kinds(0, KINDS[:1]))
+    law.require_measured()
+    law.find_batches(forward)
+    rest = [law.all_kinds()] if law.batches is not None else [law.own_kinds(i) for i in range(len(KINDS))]
+    for seed, kinds in enumerate(rest, 1):
+        try:
+            law.measure(seed, kinds)
+        except ConversionError:
+            raise
+        except Exception:  # a model may refuse what is no one-hot DNA
+            law.measure(seed, KINDS[:1] * len(kinds))
 
 
-def _held_to(forward: list[list[Any]], reverse: list[list[Any]], specs: list[Spec | str]) -> list[tuple[float, Action]]:
-    """Per output leaf, the error and the action it was held to."""
-    found = []
-    for i, spec in enumerate(specs):
-        ys = [draw[i] for draw in forward]
-        if not isinstance(ys[0], Tensor):
-            continue
-        shape = tuple(ys[0].shape)
-        candidates = candidate_actions(spec, shape) or [spec.action(shape)]  # type: ignore[union-attr]
-        scored = [(max(deviation(r[i], y, a) for r, y in zip(reverse, ys, strict=True)), a) for a in candidates]
-        found.append(min(scored, key=lambda s: s[0]))
-    return found
+def allowed_actions(
+    specs: Sequence[Spec | str], printed: Sequence[Action | None] | None, index: int, shape: tuple[int, ...]
+) -> list[Action]:
+    """The actions an output may be held to: every reading of its spec; of `"auto"` the one that was printed.
+
+    Args:
+        specs: of all outputs.
+        printed: what the outputs were said to be, in another size perhaps; None if nothing was said.
+        index, shape: of the output.
+    """
+    spec = specs[index] if index < len(specs) else AUTO
+    found = candidate_actions(spec, shape)
+    said = printed[index] if printed is not None and index < len(printed) else None
+    if isinstance(spec, Spec) or said is None or len(said.axes) != len(shape):
+        return found
+    batched = candidate_actions(spec, shape, next((i for i, t in enumerate(said.axes) if _is_batch(t)), 0))
+    return [a for a in batched if all(map(_alike, a.axes, said.axes))]
 
 
-def candidate_actions(spec: Spec | str, shape: tuple[int, ...]) -> list[Action]:
+def _is_batch(term: ax.Axis) -> bool:
+    role = ax.role(term)
+    return role is not None and role.name == "batch"
+
+
+def _alike(a: ax.Axis, b: ax.Axis) -> bool:
+    """Whether two axes are both lengths of more than one entry, or neither is."""
+    return a.size == 1 or b.size == 1 or ax.is_length(a) == ax.is_length(b)
+
+
+def candidate_actions(spec: Spec | str, shape: tuple[int, ...], batch: int = 0) -> list[Action]:
     """The actions an output may be held to when nothing is known but its shape and spec.
 
     Invariant, a profile reversed along one axis, or a contact map reversed along two of equal length.
+
+    Args:
+        spec: of the output, or ``"auto"``.
+        shape: of the output.
+        batch: the axis that holds samples.
     """
     if isinstance(spec, Spec):
         return spec.actions(shape)
-    fixed = Action(tuple(ax.batch(s) if i == 0 else ax.trivial(s) for i, s in enumerate(shape)))
-    flips = [fixed.with_axis(i, ax.length(s)) for i, s in enumerate(shape) if i and s > 1]
-    pairs = [(i, j) for i, j in combinations(range(1, len(shape)), 2) if shape[i] == shape[j] > 1]
+    fixed = Action(tuple(ax.batch(s) if i == batch else ax.trivial(s) for i, s in enumerate(shape)))
+    others = [i for i, s in enumerate(shape) if i != batch and s > 1]
+    flips = [fixed.with_axis(i, ax.length(shape[i])) for i in others]
+    pairs = [(i, j) for i, j in combinations(others, 2) if shape[i] == shape[j]]
     maps = [fixed.with_axis(i, ax.length(shape[i])).with_axis(j, ax.length(shape[j])) for i, j in pairs]
     return [fixed, *flips, *maps]

@@ -5,30 +5,23 @@ Shares only the action algebra with inference, never the rules, or it would repe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..algebra.specs import Spec
-from ..errors import ConversionError, VerificationError
+from ..errors import ConversionError, VerificationError, first_line
 from ..graph.sandbox import undisturbed_rng
-from .deviation import deviation
+from .inputs import KINDS
+from .law import Allowed, Law
 from .probe import Probe
-from .report import TOLERANCE, _tensors
+from .report import CAP, TOLERANCE
 
 ROUNDED_CONSTANTS = 1e-6
 """The same in float64 for a model with constants that float32 rounded, which obeys the law only to their rounding."""
-
-VARIED = 1e-12
-"""Relative change of the outputs between two inputs above which they depend on the sequence."""
-
-
-# --- verifying a conversion ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -41,6 +34,9 @@ class Verification:
         dtype: the precision the check ran in.
         varied: whether the outputs depended on the sequence at all.
         modes: the modes that were run, in words.
+        cause: what the deviation is due to, where running the model tells: ``"noise"``, ``"state"``,
+            ``"precision"``, ``"samples"``, ``"dtype"``, or the kinds of input it shows on; None if nothing tells.
+        own: the check in the model's own precision, in words.
     """
 
     error: float
@@ -48,21 +44,27 @@ class Verification:
     dtype: torch.dtype
     varied: bool
     modes: str = "train and eval mode"
+    cause: str | None = None
+    own: str | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the law held, on outputs that depend on the input."""
-        return self.error <= self.tolerance and self.varied
+        return self.error <= self.tolerance and self.varied and self.cause is None
 
     def __str__(self) -> str:
         name = str(self.dtype).removeprefix("torch.")
-        return (
+        text = (
             f"error {self.error:.1e} in {name} on randomised parameters, {self.modes} (tolerance {self.tolerance:.0e})"
         )
+        return f"{text}; {self.own}" if self.own else text
 
 
 def undecided(found: Verification) -> VerificationError | None:
-    """Why a check says nothing about the law; None where it does."""
+    """Why a check says nothing about the law, or what it says of its failure; None where it says nothing more."""
+    if found.cause is not None:
+        what, why, do = _CAUSES.get(found.cause, _TIES)
+        return VerificationError(what.format(found.cause), got=str(found), why=why, do=do)
     if found.error == float("inf"):
         return VerificationError(
             "the model gives infinite or undefined outputs, so nothing could be verified",
@@ -79,16 +81,58 @@ def undecided(found: Verification) -> VerificationError | None:
     return None
 
 
+_CAUSES = {
+    "noise": (
+        "the model draws random numbers in eval mode, so nothing could be verified",
+        "two runs on the same input differ when the random seed does",
+        "draw them in train mode only (if self.training:), or take them as an input; with verify=False the model is "
+        "converted unchecked",
+    ),
+    "state": (
+        "the model computes something else at every call, so nothing could be verified",
+        "two runs on the same input differ: something that is no buffer was changed by the first",
+        "keep no state between calls in eval mode, or hold it in a registered buffer; with verify=False the model is "
+        "converted unchecked",
+    ),
+    "precision": (
+        "the conversion cannot be verified at this precision",
+        "rounding alone moves the outputs as far as they are from the law: changing the weights in their last places "
+        "does so too",
+        "look for differences of nearly equal numbers, comparisons of numbers that are zero but for rounding, or very "
+        "deep stacks without residuals; with verify=False the model is converted unchecked",
+    ),
+    "samples": (
+        "samples of one batch influence each other",
+        "mirroring some samples of a batch changed the results of the others, or changed their own in another way "
+        "than mirroring all of them",
+        "check for a recurrence or attention over the batch axis, such as a forgotten batch_first=True",
+    ),
+    "dtype": (
+        "the converted model is not equivariant in its own precision, though it is in float64",
+        "a number that forward computes and rounds (floor, a comparison, an index) comes out otherwise in float32",
+        "compute it with whole numbers, or in float64",
+    ),
+}
+_TIES = (
+    "the converted model is not equivariant on some input: {}",
+    "it is on random bases; here numbers tie, and which of equal numbers is taken (by argmax, the indices of a max "
+    "pool or of a maximum, a sort) goes by their place and is not mirrored",
+    'use values in place of their positions (amax, softmax weights), or strategy="conjoined"; where no input is like '
+    "this, verify=False converts unchecked",
+)
+
+
 def verify(
     model: nn.Module,
     example: Example,
     specs: list[Spec | None],
     actions: list[Action | None],
-    outputs: Callable[[int, tuple[int, ...]], list[Action]] | list[Action | None],
-    draws: int = 3,
+    outputs: Allowed,
+    draws: int = 2,
     training: bool = True,
+    diagnose: bool = True,
 ) -> Verification:
-    """Check the law on a perturbed copy, in train and eval mode.
+    """Check the law on a perturbed copy, in train and eval mode, and in the model's own precision.
 
     Args:
         model: a converted model; not touched.
@@ -96,94 +140,158 @@ def verify(
         specs, actions: per input leaf.
         outputs: per output leaf its action, or a function from its index and shape to the actions
             it may have.
-        draws: random parameter sets, each with a random input.
+        draws: random parameter sets, each with random inputs; one alone is met by the example's batch only.
         training: the law holds in train mode too.
+        diagnose: find out what a deviation is due to; if not, what exceeds the stated tolerance has failed.
+
+    Raises:
+        ConversionError: the model returns nothing that could be measured.
     """
-    check = _Check(outputs)
-    trained: Exception | None = None
     with undisturbed_rng():
-        probe = Probe(model, example, specs, actions)
-        for seed in range(4 * draws):
-            if seed >= draws and check.variation > VARIED:
-                break  # further draws are only for networks whose activations happened to be dead
-            probe.perturb(seed)
-            check.add(probe, seed, training=False)
-            try:
-                if training:
-                    check.add(probe, seed, training=True)
-            except ConversionError:
-                raise
-            except (RuntimeError, ValueError) as reason:  # such as batch norm of a single value
-                trained = reason
-    modes = "train and eval mode" if training else "eval mode"
-    if trained is not None:
-        modes = f"eval mode only (train mode: {str(trained).splitlines()[0]})"
-    return Verification(check.error(), TOLERANCE[probe.dtype], probe.dtype, check.variation > VARIED, modes)
+        check = _Check(Law(Probe(model, example, specs, actions), outputs), training, draws)
+        check.run(diagnose)
+        found = check.found()
+        if not found.passed or draws == 1 or check.law.probe.own == check.law.probe.dtype:
+            return found
+        return _in_own_dtype(found, Probe(model, example, specs, actions, own=True), outputs)
 
 
 class _Check:
-    """Collects errors over draws and modes: per output leaf, the best of the actions it may have."""
+    """Runs the draws of a verification."""
 
-    def __init__(self, outputs: Callable[[int, tuple[int, ...]], list[Action]] | list[Action | None]) -> None:
-        self.outputs, self.variation = outputs, 0.0
-        self.errors: dict[tuple[int, int], float] = {}
+    def __init__(self, law: Law, training: bool, draws: int) -> None:
+        self.law, self.probe, self.training, self.draws = law, law.probe, training, draws
+        self.limit = TOLERANCE[self.probe.dtype]
+        self.modes = "train and eval mode" if training else "eval mode"
+        self.cause: str | None = None
+        self.last: tuple[int, list[str]] = (0, [])
 
-    def add(self, probe: Probe, seed: int, *, training: bool) -> None:
-        """One random input in one mode."""
-        forward, reverse = (_tensors(o) for o in probe.readings(seed, training))
-        other = _tensors(probe.outputs(probe.inputs(seed + 1000), training))
-        for i, (y, r, o) in enumerate(zip(forward, reverse, other, strict=True)):
-            if not isinstance(y, Tensor):
-                continue
-            self.variation = max(self.variation, relative_change(y, o))
-            allowed = self.outputs(i, tuple(y.shape)) if callable(self.outputs) else [self.outputs[i]]
-            if not allowed:
-                self.errors[i, 0] = float("inf")
-            for k, action in enumerate(allowed):
-                self.errors[i, k] = max(self.errors.get((i, k), 0.0), deviation(r, y, action))
+    def found(self) -> Verification:
+        """The result."""
+        error, dtype = self.law.error(), self.probe.dtype
+        return Verification(error, self.limit, dtype, self.law.depends(), self.modes, self.cause)
 
-    def error(self) -> float:
-        """The largest error over outputs."""
-        leaves_ = {i for i, _ in self.errors}
-        return max((min(e for (j, _), e in self.errors.items() if j == i) for i in leaves_), default=0.0)
+    def run(self, diagnose: bool) -> None:
+        """Measure until the law fails or the draws are used up; more are made while nothing depends on the sequence."""
+        turns = self.draws if self.draws == 1 else max(self.draws, -(-len(KINDS) // (self.probe.batch or 1)))
+        for seed in range(4 * turns):
+            seen = self.law.batches is not None and seed >= self.draws
+            if (seed >= turns or seen) and self.law.depends():
+                break
+            self.probe.perturb(seed)
+            self._draw(seed)
+            if self.law.error() > self.limit and not (diagnose and self._explained()):
+                break
+        self.law.require_measured()
+
+    def _draw(self, seed: int) -> None:
+        """One set of parameters: the example's batch, then one with all kinds of samples, then train mode."""
+        kinds = self._measure(seed, self.law.own_kinds(seed))
+        if self.law.error() > self.limit:
+            return
+        if self.draws > 1 and seed == 0 and self.law.batches is not None:
+            kinds = self._measure(seed, self.law.all_kinds())
+        try:
+            if self.training and self.law.error() <= self.limit:
+                self.law.measure(seed, kinds, training=True)
+        except ConversionError:
+            raise
+        except (RuntimeError, ValueError) as reason:  # such as batch norm of a single value
+            self._eval_only(f"train mode: {str(reason).splitlines()[0]}")
+
+    def _measure(self, seed: int, kinds: list[str]) -> list[str]:
+        """Measure in eval mode; where the model refuses such input, on random bases. Returns the kinds."""
+        try:
+            forward = self.law.measure(seed, kinds)
+        except ConversionError:
+            raise
+        except Exception:  # a model may refuse what is no one-hot DNA
+            if set(kinds) == {KINDS[0]}:
+                raise
+            kinds = [KINDS[0]] * len(kinds)
+            forward = self.law.measure(seed, kinds)
+        self.last = (seed, kinds)
+        self.law.vary(forward, seed, kinds)
+        if self.draws > 1 and len(kinds) == (self.probe.batch or 1) and self.law.error() <= self.limit:
+            self.law.find_batches(forward)
+        return kinds
+
+    def _eval_only(self, why: str) -> None:
+        self.modes = f"eval mode only ({why})"
+        self.training = False
+        self.law.forget_training()
+
+    # --- what a deviation is due to ---
+
+    def _explained(self) -> bool:
+        """Whether a deviation is rounding, or noise of train mode; notes the cause of any other, as far as it shows."""
+        seed, kinds = self.last
+        in_eval = self.law.error([False]) > self.limit
+        found = self.law.unsteady(seed, kinds, training=not in_eval)
+        if found is not None and not in_eval:
+            self._eval_only("train mode draws random numbers" if found == "noise" else "train mode keeps state")
+            return True
+        self.cause = found or self._cause(seed, kinds, in_eval)
+        return self.cause is None and self.law.error() <= self.limit
+
+    def _cause(self, seed: int, kinds: list[str], in_eval: bool) -> str | None:
+        """Rounding, which raises the limit, or what else a deviation is due to; None if nothing tells.
+
+        On random bases rounding is told from a fault by a run with nudged weights. Where the law holds on those and
+        fails on others by more than rounding does there, numbers tie.
+        """
+        plain = Law(self.probe, self.law.outputs)
+        plain.measure(seed, bases := self.law.own_kinds(0, KINDS[:1]), training=not in_eval)
+        if plain.error() > self.limit:
+            return self._rounding(plain.error(), seed, bases, in_eval)
+        error = self.law.error()
+        if self._rounding(error, seed, kinds, in_eval) is None and error <= self.limit:
+            return None
+        failed = [kind for kind in dict.fromkeys(kinds) if self._fails_on(seed, kind, in_eval)]
+        if failed:
+            return ", ".join(_WORDS[k] for k in failed)
+        return "samples" if in_eval else None
+
+    def _rounding(self, error: float, seed: int, kinds: list[str], in_eval: bool) -> str | None:
+        """Raise the limit to what rounding does to this model, up to a cap; ``"precision"`` beyond it."""
+        moved, cap = self.law.rounding(seed, kinds, training=not in_eval), CAP[self.probe.dtype]
+        if error > moved:
+            return None
+        if error > cap:
+            return "precision"
+        self.limit = max(self.limit, min(moved, cap))
+        return None
+
+    def _fails_on(self, seed: int, kind: str, in_eval: bool) -> bool:
+        law = Law(self.probe, self.law.outputs)
+        law.measure(seed, self.law.own_kinds(0, [kind]), training=not in_eval)
+        return law.error() > self.limit
 
 
-def relative_change(a: Tensor, b: Tensor) -> float:
-    """How far two outputs differ, relative to their size."""
-    if a.shape != b.shape or not a.numel():
-        return 1.0
-    scale = float(a.abs().double().max())
-    return float((a.double() - b.double()).abs().max()) / scale if scale else 0.0
+_WORDS = {
+    "random": "random bases",
+    "padded": "all-zero columns (N)",
+    "run": "runs of one base",
+    "repeat": "tandem repeats",
+    "soft": "probabilities of bases",
+    "masked": "stretches scaled down or set to zero",
+}
 
 
-def moved(
-    before: nn.Module, after: nn.Module, example: Example, specs: list[Spec | None], actions: list[Action | None]
-) -> float:
-    """How far conversion moved the outputs, relative to their size, in eval mode.
-
-    Args:
-        before, after: the model and its converted form; not touched.
-        example, specs, actions: as in `verify`.
-    """
-    with undisturbed_rng():
-        probes = [Probe(m, example, specs, actions) for m in (before, after)]
-        pairs = []
-        for seed in range(8):
-            drawn = probes[0].inputs(seed)
-            old, new = (_tensors(p.outputs([_as(p, x) for x in drawn])) for p in probes)
-            pairs.append((old, new))
-    by_output = [_together(readings) for readings in zip(*([*zip(o, n, strict=True)] for o, n in pairs), strict=True)]
-    return max((relative_change(a, b) for a, b in by_output if a.numel()), default=0.0)
-
-
-def _together(readings: Sequence[tuple[Any, Any]]) -> tuple[Tensor, Tensor]:
-    """One output over several inputs, before and after, end to end."""
-    kept = [(a, b) for a, b in readings if isinstance(a, Tensor)]
-    if not kept:
-        return torch.zeros(0), torch.zeros(0)
-    old, new = zip(*kept, strict=True)
-    return torch.cat([a.double().flatten() for a in old]), torch.cat([b.double().flatten() for b in new])
-
-
-def _as(probe: Probe, x: Any) -> Any:
-    return x.to(probe.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
+def _in_own_dtype(found: Verification, probe: Probe, outputs: Allowed) -> Verification:
+    """The check once more in the precision the model has; a deviation that rounding does not explain fails it."""
+    name, limit = str(probe.own).removeprefix("torch."), TOLERANCE[probe.own]
+    law = Law(probe, outputs)
+    try:
+        probe.perturb(0)
+        kinds = law.own_kinds(0)
+        law.measure(0, kinds)
+        error = law.error()
+        moved = law.rounding(0, kinds, training=False) if error > limit else 0.0
+    except Exception as reason:  # what the model raises in float32 the user has seen
+        return replace(found, own=f"not checked in {name} ({first_line(reason)})")
+    if error <= limit:
+        return replace(found, own=f"{error:.1e} in {name}")
+    if error <= moved:
+        return replace(found, own=f"{error:.1e} in {name}, as rounding moves it")
+    return replace(found, error=error, tolerance=limit, dtype=probe.own, cause="dtype")

@@ -22,7 +22,7 @@ from ..errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoR
 from ..graph.export import trace
 from ..graph.trace import Trace
 from ..infer.inference import Inference
-from ..infer.outputs import AUTO
+from ..infer.outputs import AUTO, auto_words
 from ..infer.solve import infer
 from ..measure.follow import FIXED, FOLLOWS, UNCLEAR, following
 from ..measure.probe import Probe
@@ -44,6 +44,7 @@ class StackedRuns:
         probe: a copy of the model, with other weights.
         names: of the output leaves.
         values: output leaves for one random input.
+        wanted: the specs of the output leaves.
         outputs: the actions of those that have an entry per sample; None for the others.
 
     Raises:
@@ -107,7 +108,8 @@ class StackedRuns:
             self._same_in_training(one)
         self.probe.perturb(0)
         self.values = pytree.tree_leaves(one)
-        self.outputs = self._output_actions(output_specs(outputs, one))
+        self.wanted = output_specs(outputs, one)
+        self.outputs = self._output_actions(self.wanted)
 
     def _stacked_run(self) -> Any:
         try:
@@ -142,8 +144,7 @@ class StackedRuns:
                 continue
             shape, name = tuple(value.shape), self.names[i]
             action = self._auto(i, value) if isinstance(spec, str) else _placed(spec, shape, name)
-            profile = any(ax.is_length(t) for t in action.axes)
-            taken = str(spec) if spec != AUTO else ("unstranded profile" if profile else "invariant") + " (auto)"
+            taken = str(spec) if spec != AUTO else auto_words(action)
             self.lines[1].append(f"{name}: {taken}, shape {shape}, {action.walk()}")
             found.append(action)
         return found
@@ -272,9 +273,7 @@ def _placed(spec: Spec, shape: tuple[int, ...], name: str) -> Action:
 
 def _unstranded(action: Action, name: str) -> Action:
     """A traced output as `"auto"` reads it: lengths reversed, everything else fixed."""
-    unclear = [
-        d for d, t in enumerate(action.axes) if not ax.is_trivial(t) and ax.same(_lengths(t), ax.trivial(t.size))
-    ]
+    unclear = [d for d, t in enumerate(action.axes) if not (ax.is_trivial(t) or ax.is_length(t))]
     if unclear:
         raise NeedsChoiceError(
             f"output {name} has an axis {unclear[0]} that reverse complement permutes: {action}",

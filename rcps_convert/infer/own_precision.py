@@ -1,0 +1,67 @@
+"""Constants in the precision the model computes them in: where float64 rounds to another number, that one counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..graph.trace import Node, Ref, Trace
+from ..rules.registry import Const
+
+ROUNDING = 1e-4
+"""Relative difference between precisions that is rounding; a step taken the other way is larger."""
+
+
+class OwnPrecision:
+    """Evaluates the nodes that depend on no input as the model does, beside their values in float64.
+
+    Args:
+        trace: where the nodes are from; it knows the precision of every result.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.dtypes = {n.name: n.value.dtype for n in trace.nodes if isinstance(n.value, Tensor)}
+        self.values: dict[str, Any] = {}
+
+    def settle(self, node: Node, env: dict[str, Any], wide: Any) -> Any:
+        """The value of a node: as computed in float64, or as the model computes it where that is another number.
+
+        Args:
+            node: its operands are known.
+            env: the value of each result so far.
+            wide: the value in float64.
+        """
+
+        def fill(leaf: Any) -> Any:
+            value = env[leaf.name] if isinstance(leaf, Ref) else leaf
+            return self._operand(leaf.name, value.value) if isinstance(value, Const) else value
+
+        try:
+            args, kwargs = pytree.tree_map(fill, (node.args, node.kwargs))
+            own = self.values[node.name] = node.op(*args, **kwargs)
+        except Exception:  # what half precision lacks on this machine is taken from float64
+            return wide
+        tensors = isinstance(own, Tensor) and isinstance(wide, Tensor)
+        return own.to(wide.dtype) if tensors and not _same(own, wide) else wide
+
+    def _operand(self, name: str, wide: Tensor) -> Tensor:
+        """A constant in the model's precision; its own memory, as forward may write into it."""
+        if name not in self.values:
+            self.values[name] = wide.detach().to(self.dtypes.get(name, wide.dtype), copy=True)
+        found: Tensor = self.values[name]
+        return found
+
+
+def _same(own: Tensor, wide: Tensor) -> bool:
+    """Whether two values differ by rounding at most; undefined and infinite entries must be the same."""
+    if own.shape != wide.shape:
+        return True  # nothing to choose between: the operator's rule reports what is wrong
+    if not (wide.is_floating_point() or wide.is_complex()):
+        return torch.equal(own, wide.to(own.dtype))
+    near = wide.abs()[wide.isfinite()]
+    scale = float(near.max()) if near.numel() else 0.0
+    rounding = ROUNDING if torch.finfo(own.dtype).bits >= 32 else 100 * ROUNDING
+    return torch.allclose(own.to(wide.dtype), wide, rtol=rounding, atol=rounding * scale, equal_nan=True)

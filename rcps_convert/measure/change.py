@@ -1,0 +1,131 @@
+"""What a conversion does to a model's outputs: how far they move, and which of them say less than before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.arguments import Example
+from ..algebra.specs import Spec
+from ..graph.sandbox import undisturbed_rng
+from .inputs import KINDS
+from .law import relative_change
+from .opened import output_leaves
+from .probe import Probe
+
+SURE, FAINT = 1e-4, 1e-9
+"""Relative size of a direction in which outputs vary that counts before conversion, and after it."""
+
+COLUMNS, ROWS = 64, 512
+"""Channels and repetitions that are looked at."""
+
+
+class Change:
+    """What conversion does to a model's outputs.
+
+    Args:
+        before, after: the model and its converted form; not touched.
+        example, specs, actions: as in `verify`.
+    """
+
+    def __init__(
+        self,
+        before: nn.Module,
+        after: nn.Module,
+        example: Example,
+        specs: list[Spec | None],
+        actions: list[Action | None],
+    ) -> None:
+        with undisturbed_rng():
+            self.probes = [Probe(m, example, specs, actions) for m in (before, after)]
+
+    def moved(self) -> float:
+        """How far the outputs move, relative to their size, in eval mode."""
+        with undisturbed_rng():
+            readings = self._readings()
+        return max(
+            (relative_change(a, b) for a, b in zip(*map(_ends, readings), strict=True) if a.numel()), default=0.0
+        )
+
+    def lost(self, outputs: Sequence[Action | None]) -> list[tuple[int, int, int]]:
+        """The outputs that say less than before, whatever the weights: index, and independent values before and after.
+
+        An output that no longer depends on the sequence has none.
+
+        Args:
+            outputs: what each output is; samples and positions count as repetitions.
+        """
+        with undisturbed_rng():
+            for probe in self.probes:
+                probe.perturb(0)
+            before, after = self._readings()
+        found = []
+        for i, (old, new, action) in enumerate(
+            zip(zip(*before, strict=True), zip(*after, strict=True), outputs, strict=False)
+        ):
+            if action is None or not all(_continuous(y) for y in (*old, *new)):
+                continue
+            had = _rank([_rows(y, action) for y in old], SURE)
+            has = _rank([_rows(y, action) for y in new], FAINT)
+            if has < had:
+                found.append((i, had, has))
+        return found
+
+    def _readings(self) -> list[list[list[Any]]]:
+        """Per model and batch of random bases the output leaves: a few samples, in two batches or more."""
+        batch = self.probes[0].batch
+        try:
+            if batch is None:
+                raise ValueError("no batch axis")
+            return self._read([8, 8])
+        except Exception:  # a model may refuse another number of samples
+            return self._read([batch or 1] * max(2, -(-16 // (batch or 1)) // 2))
+
+    def _read(self, sizes: list[int]) -> list[list[list[Any]]]:
+        drawn = [self.probes[0].drawn(seed, KINDS[:1] * size) for seed, size in enumerate(sizes)]
+        return [[output_leaves(p.outputs([_as(p, x) for x in given])) for given in drawn] for p in self.probes]
+
+
+def _continuous(y: Any) -> bool:
+    """Whether an output holds numbers that may vary a little: classes say nothing of how many values there are."""
+    return isinstance(y, Tensor) and bool(y.numel()) and (y.is_floating_point() or y.is_complex())
+
+
+def _ends(readings: list[list[Any]]) -> list[Tensor]:
+    """Each output over several batches, end to end."""
+    leaves = zip(*readings, strict=True)
+    kept = [[y for y in ys if isinstance(y, Tensor)] for ys in leaves]
+    return [torch.cat([y.flatten() for y in ys]) if ys else torch.zeros(0) for ys in kept]
+
+
+def _rows(y: Tensor, action: Action) -> Tensor:
+    """An output as repetitions x channels: samples and positions are repetitions."""
+    if y.dim() != len(action.axes):
+        return y.reshape(len(y) if y.dim() else 1, -1)
+    repeated = [d for d, t in enumerate(action.axes) if ax.role(t) is not None]
+    rest = [d for d in range(y.dim()) if d not in repeated]
+    return y.permute(*repeated, *rest).reshape(-1, max(1, y.numel() // max(1, _size(y, repeated))))
+
+
+def _size(y: Tensor, dims: Sequence[int]) -> int:
+    return int(torch.Size(y.shape[d] for d in dims).numel())
+
+
+def _rank(parts: list[Tensor], threshold: float) -> int:
+    """The number of directions in which rows vary, of the first channels."""
+    rows = torch.cat(parts)[:, :COLUMNS]
+    rows = rows[:: max(1, len(rows) // ROWS)]
+    rows = (rows if rows.is_complex() else rows.double())[rows.isfinite().all(1)]
+    if len(rows) < 2:
+        return 0
+    sizes = torch.linalg.svdvals(rows - rows.mean(0))
+    return int((sizes > threshold * max(float(sizes[0]), float(rows.abs().max()) * 1e-3)).sum())
+
+
+def _as(probe: Probe, x: Any) -> Any:
+    return x.to(probe.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x

@@ -1,0 +1,229 @@
+"""The law measured on one copy of a model: per output, how far ``f(rc x)`` is from ``rho f(x)``.
+
+Samples of one batch are of different kinds, and every other sample is mirrored alone too: the results of the others
+must stay what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..algebra.action import Action, act
+from ..errors import ConversionError
+from .deviation import INFINITE, compare
+from .inputs import KINDS
+from .opened import output_leaves
+from .probe import Probe
+
+Allowed = Callable[[int, tuple[int, ...]], list[Action]] | Sequence[Action | None]
+"""Per output leaf its action, or a function from its index and shape to the actions it may have."""
+
+VARIED = 1e-12
+"""Relative change of the outputs between two inputs above which they depend on the sequence."""
+
+WIDE = 2**18
+"""Entries of a sample's inputs up to which a batch holds a sample of every kind."""
+
+NUDGES = 3
+"""Runs with parameters changed in their last places."""
+
+MARGIN = 32.0
+"""How many times further than such a nudge moves an output rounding may carry it from the law."""
+
+
+class Law:
+    """Collects errors over inputs and modes: per output leaf, for each of the actions it may have.
+
+    Args:
+        probe: a copy of the model.
+        outputs: the actions an output may have.
+
+    Attributes:
+        entries: per output leaf, how many numbers were compared.
+        variation: per output leaf, its largest relative change between two sequences.
+        blended: per output leaf, how far mirroring a sample moved the results of others.
+        batches: per output leaf with samples its batch axis; None until they are found.
+    """
+
+    def __init__(self, probe: Probe, outputs: Allowed) -> None:
+        self.probe, self.outputs = probe, outputs
+        self.entries: dict[int, int] = {}
+        self.variation: dict[int, float] = {}
+        self.blended: dict[int, float] = {}
+        self.batches: dict[int, int] | None = None
+        self.actions: dict[int, list[Action | None]] = {}
+        self.errors: dict[tuple[int, int, bool], float] = {}
+
+    # --- results ---
+
+    def error(self, modes: Sequence[bool] = (False, True)) -> float:
+        """The largest error over outputs, in eval (False) and train mode (True); infinite where none could be had."""
+        return max((self.best(i, modes)[0] for i in self.actions), default=0.0)
+
+    def best(self, index: int, modes: Sequence[bool] = (False, True)) -> tuple[float, Action | None]:
+        """The error of an output and the action, of those it may have, with which it is smallest."""
+        actions = self.actions[index]
+        if not self.entries.get(index) or not actions:
+            return INFINITE, next(iter(actions), None)
+        scored = [(max(self.errors.get((index, k, m), 0.0) for m in modes), k) for k in range(len(actions))]
+        error, k = min(scored)
+        return max(error, self.blended.get(index, 0.0)), actions[k]
+
+    def depends(self) -> bool:
+        """Whether an output depends on the sequence."""
+        return any(v > VARIED for v in self.variation.values())
+
+    def require_measured(self) -> None:
+        """Refuse to judge a model without outputs.
+
+        Raises:
+            ConversionError: no output holds a number.
+        """
+        if not self.actions:
+            raise ConversionError(
+                "the model returns no numbers, so nothing could be measured",
+                why="every output is None, empty, or no tensor",
+                do="return tensors, and give an example of two samples, such as torch.zeros(2, 4, 1000)",
+            )
+
+    def forget_training(self) -> None:
+        """Drop what was measured in train mode."""
+        self.errors = {key: e for key, e in self.errors.items() if not key[2]}
+
+    # --- batches ---
+
+    def own_kinds(self, turn: int, only: Sequence[str] = KINDS) -> list[str]:
+        """Kinds for a batch of the example's size; over several turns every kind is met."""
+        count = self.probe.batch or 1
+        return [only[(turn * count + i) % len(only)] for i in range(count)]
+
+    def find_batches(self, forward: list[Any]) -> None:
+        """Find the batch axis of each output: the one that grows when the batch does.
+
+        Args:
+            forward: the outputs for the example's batch.
+        """
+        own = self.probe.batch
+        if own is None or self.batches is not None:
+            return
+        try:
+            drawn = self.probe.drawn(0, KINDS[:1] * (own + 1))
+            large = output_leaves(self.probe.outputs(drawn))
+        except Exception:  # a model may raise anything on a batch it was not made for
+            return
+        grown = [_grown(a, b, own) for a, b in zip(forward, large, strict=False)]
+        if len(forward) == len(large) and -1 not in grown:
+            self.batches = {i: d for i, d in enumerate(grown) if d is not None}
+
+    def all_kinds(self) -> list[str]:
+        """Kinds for a batch in which all are met, or two samples of large inputs."""
+        own = self.probe.batch or 1
+        per_sample = sum(x.numel() // own for x in self.probe.inputs(0) if isinstance(x, Tensor))
+        count = max(own, len(KINDS) if per_sample <= WIDE else 2)
+        return [KINDS[i % len(KINDS)] for i in range(count)]
+
+    # --- measuring ---
+
+    def measure(self, seed: int, kinds: Sequence[str], *, training: bool = False) -> list[Any]:
+        """One batch and its mirror image in one mode; where batches are known also with every other sample mirrored.
+
+        Returns: the outputs. In train mode a batch on which some are not finite is drawn anew, as random bases: a
+        batch norm would spread them over all samples.
+        """
+        probe = self.probe
+        drawn = probe.drawn(seed, kinds)
+        forward = output_leaves(probe.outputs(drawn, training))
+        if training and set(kinds) != {KINDS[0]} and not all(map(_finite, forward)):
+            return self.measure(seed, KINDS[:1] * len(kinds), training=True)
+        reverse = output_leaves(probe.outputs(probe.mirrored(drawn), training))
+        if len(forward) != len(reverse):
+            raise ValueError("the number of outputs depends on the values of the input")
+        for i, (y, r) in enumerate(zip(forward, reverse, strict=True)):
+            if isinstance(y, Tensor) and y.numel():
+                self._compare(i, y, r, training)
+        if self.batches and len(kinds) > 1 and not training:
+            mixed = output_leaves(probe.outputs(probe.some_mirrored(drawn)))
+            for i, dim in self.batches.items():
+                self._blend(i, dim, forward[i], reverse[i], mixed[i])
+        return forward
+
+    def vary(self, forward: list[Any], seed: int, kinds: Sequence[str]) -> None:
+        """Note how far outputs change between two sequences, of those that did not change yet."""
+        still = [i for i, y in enumerate(forward) if isinstance(y, Tensor) and self.variation.get(i, 0.0) <= VARIED]
+        if not still:
+            return
+        other = output_leaves(self.probe.outputs(self.probe.drawn(seed + 1000, kinds)))
+        for i in still:
+            self.variation[i] = max(self.variation.get(i, 0.0), relative_change(forward[i], other[i]))
+
+    def _compare(self, index: int, y: Tensor, r: Tensor, training: bool) -> None:
+        for k, action in enumerate(self._allowed(index, tuple(y.shape))):
+            found = compare(r, y if action is None else act(action, y))
+            self.errors[index, k, training] = max(self.errors.get((index, k, training), 0.0), found.error)
+            self.entries[index] = max(self.entries.get(index, 0), found.entries)
+
+    def _allowed(self, index: int, shape: tuple[int, ...]) -> list[Action | None]:
+        given = self.outputs
+        allowed: list[Action | None] = [*given(index, shape)] if callable(given) else [given[index]]
+        known = self.actions.setdefault(index, allowed)
+        return allowed if len(allowed) == len(known) else known
+
+    def _blend(self, index: int, dim: int, y: Tensor, r: Tensor, mixed: Tensor) -> None:
+        """Compare with mirroring each sample for itself: odd samples as in `r`, even ones as in `y`."""
+        odd = (torch.arange(y.shape[dim], device=y.device) % 2).bool().view(-1, *[1] * (y.dim() - dim - 1))
+        found = compare(mixed, torch.where(odd, r, y))
+        self.blended[index] = max(self.blended.get(index, 0.0), found.error)
+
+    # --- rounding, randomness ---
+
+    def rounding(self, seed: int, kinds: Sequence[str], *, training: bool) -> float:
+        """How far rounding alone may carry an output from the law, from runs with nudged parameters."""
+        drawn = self.probe.drawn(seed, kinds)
+        before = output_leaves(self.probe.outputs(drawn, training))
+        worst = 0.0
+        for i in range(NUDGES):
+            with self.probe.nudged(seed + i):
+                after = output_leaves(self.probe.outputs(drawn, training))
+            worst = max(worst, difference(before, after))
+        return MARGIN * worst
+
+    def unsteady(self, seed: int, kinds: Sequence[str], *, training: bool) -> str | None:
+        """Whether two runs on one input differ: ``"state"``, ``"noise"`` (with another seed), or None."""
+        drawn = self.probe.drawn(seed, kinds)
+        first, again, other = (output_leaves(self.probe.outputs(drawn, training, rng)) for rng in (0, 0, 1))
+        if difference(first, again) > VARIED:
+            return "state"
+        return "noise" if difference(first, other) > VARIED else None
+
+
+def _finite(y: Any) -> bool:
+    return not isinstance(y, Tensor) or bool(y.isfinite().all())
+
+
+def _grown(a: Any, b: Any, own: int) -> int | None:
+    """The axis of an output that holds the samples; None if it has none, -1 if they are folded into another."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape == b.shape:
+        return None
+    dims = [d for d in range(a.dim()) if a.shape[d] != b.shape[d]] if a.dim() == b.dim() else []
+    return dims[0] if len(dims) == 1 and (a.shape[dims[0]], b.shape[dims[0]]) == (own, own + 1) else -1
+
+
+def difference(a: list[Any], b: list[Any]) -> float:
+    """The largest deviation between two readings of all outputs."""
+    if len(a) != len(b):
+        return INFINITE
+    return max((compare(x, y).error for x, y in zip(a, b, strict=True) if isinstance(x, Tensor)), default=0.0)
+
+
+def relative_change(a: Tensor, b: Tensor) -> float:
+    """How far two outputs differ, relative to their size."""
+    if a.shape != b.shape or not a.numel():
+        return 1.0
+    x, y = (t.to(torch.complex128 if t.is_complex() else torch.float64) for t in (a, b))
+    finite = x.isfinite() & y.isfinite()
+    scale = float(x[finite].abs().max()) if bool(finite.any()) else 0.0
+    return float((x - y)[finite].abs().max()) / scale if scale else 0.0
