@@ -7,6 +7,7 @@ An `Action` is one axis term per dimension. `OneHot`, `Tracks`, `Tokens`, `Invar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -41,6 +42,13 @@ class Action:
         axes = list(self.axes)
         axes[dim] = term
         return Action(tuple(axes), self.value)
+
+    def resized(self, shape: Sequence[int]) -> Action | None:
+        """The action on the same tensor at other lengths or batch sizes; None where more than these differ."""
+        if len(shape) != len(self.axes):
+            return None
+        terms = [ax.resized(t, int(s)) for t, s in zip(self.axes, shape, strict=True)]
+        return None if None in terms else Action(tuple(t for t in terms if t is not None), self.value)
 
     def is_trivial(self) -> bool:
         """Whether the action is known and does nothing."""

@@ -13,7 +13,6 @@ from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers
 from ..strands.unwrapped import bake_graph
 from ..tie.hooks import hook_of, uninstall
-from ..tie.length_guard import unguard
 from ..tie.norms import FoldedNorm, PooledNorm, unfold
 from ..tie.ties import mirrored, remove, ties
 
@@ -43,7 +42,6 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
         return bake_graph(model, reading, in_place)
     target = model if in_place else fresh_copy(model)
     own_classes(target)
-    unguard(target)
     with torch.no_grad():
         for module, leaf, _, _ in ties(target):
             remove(module, leaf)

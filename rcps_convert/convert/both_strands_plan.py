@@ -16,9 +16,9 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..errors import BreaksSymmetryError, ConversionError, VerificationError
-from ..graph.sandbox import fresh_copy, undisturbed_rng
+from ..graph.sandbox import fresh_copy, positional_names, undisturbed_rng
 from ..measure.verify import Verification, moved, undecided, verify
-from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, positional_names
+from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin
 from ..strands.layers_to_mix import Filter, layers_to_mix
 from ..strands.mixed import mix
 from ..strands.stacked_runs import StackedRuns, skeleton

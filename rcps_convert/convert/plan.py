@@ -18,7 +18,7 @@ from ..graph.sandbox import fresh_copy, own_classes, owner
 from ..infer.anchors import AnchoredCall
 from ..infer.stretch import Tested
 from ..measure.verify import Verification
-from ..tie.length_guard import LengthRule, guard
+from ..tie.length_guard import LengthRule, guard, unguard
 from ..tie.norms import fold, pool
 from ..tie.passage import Passage
 from ..tie.symmetriser import symmetrise
@@ -139,7 +139,8 @@ class ConversionPlan:
         declared: submodules that act as `rc_leaf` says.
         tested: stretches of the graph whose action was established by testing.
         lengths: at which lengths of each input nothing needs re-anchoring, where that is not all.
-        guards: lengths that stay refused, as an operator that cannot be re-anchored leaves a remainder.
+        guards: lengths at which a call is refused, with the reason: an operator that cannot be re-anchored leaves a
+            remainder there, or the law does not hold there, or was not seen to.
         calls: calls that are re-anchored, at this or at other lengths.
         tables: per module path, what is known of its calls.
         averaged: buffers to replace by the mean with their mirror image.
@@ -210,6 +211,7 @@ class ConversionPlan:
         """Attach ties, shared statistics and symmetrisers to a model, in place, unchecked."""
         own_classes(target)
         unanchor(target)
+        unguard(target)
         for norm in self.norms:
             module = target.get_submodule(norm.path)
             if norm.folds:
@@ -238,12 +240,15 @@ class ConversionPlan:
     def valid_lengths(self, low: int, high: int) -> list[int]:
         """Input lengths at which every pool, stride and crop reads both edges alike: nothing is re-anchored.
 
+        Lengths that the converted model refuses are not among them.
+
         Args:
             low, high: range of lengths in bp, both included.
 
         Returns: the lengths, in order. Whether the model's forward accepts them is another matter.
         """
-        return [n for n in range(low, high + 1) if all(r.holds(n) for r in self.lengths)]
+        admitted = [n for n in range(low, high + 1) if all(r.ends_well(n) for r in self.guards)]
+        return [n for n in admitted if all(r.holds(n) for r in self.lengths)]
 
     def _average(self, target: nn.Module, name: str, action: Action) -> None:
         module, leaf = owner(target, name)
@@ -301,8 +306,10 @@ class ConversionPlan:
             lines += ["", *self._body()]
         if self.verification is not None:
             lines.append(f"verified: {self.verification}")
-        if self.checked and self.calls:
-            lines.append(f"verified at lengths {', '.join(map(str, sorted(self.checked)))} too")
+        if self.checked:
+            lines.append(
+                f"verified at lengths {', '.join(map(str, sorted(self.checked)))} too; what holds at others is inferred"
+            )
         return "\n".join(lines)
 
     def _title(self) -> str:
@@ -326,9 +333,7 @@ class ConversionPlan:
         lines += [f"tested {t}" for t in self.tested]
         lines += [f"buffer {name}: averaged with its mirror image, {action}" for name, action in self.averaged.items()]
         lines += [str(call) for call in self.calls]
-        for rule in self.guards:
-            near = ", ".join(str(n) for n in sorted({*rule.nearest(rule.start), rule.start}))
-            lines.append(f"exact at lengths that divide, such as {near}; a call at another length is refused")
+        lines += dict.fromkeys(map(_guard_line, self.guards))
         lines += [f"unused, left alone: {', '.join(self.unused)}"] if self.unused else []
         if not self.symmetrisers:
             lines.append("input and output symmetrisation: in the weights; no layer is added before or after the model")
@@ -351,6 +356,13 @@ class ConversionPlan:
         columns = "".join(f"<th>{c}</th>" for c in ("parameter", "shape", "under reverse complement", "stored"))
         rest = tail.partition("\n\n")[2]
         return f"<pre>{html.escape(head)}</pre><table><tr>{columns}</tr>{rows}</table><pre>{html.escape(rest)}</pre>"
+
+
+def _guard_line(rule: LengthRule) -> str:
+    if rule.fixed:
+        return f"exact at length {rule.start} only ({rule.argument}): a call at another length is refused, as {rule.why}"
+    near = ", ".join(str(n) for n in sorted({*rule.nearest(rule.start), rule.start}))
+    return f"exact at lengths that divide, such as {near} ({rule.argument}); a call at another length is refused"
 
 
 def refuse_converted(model: nn.Module) -> None:

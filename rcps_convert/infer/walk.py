@@ -59,6 +59,7 @@ class Inference:
         statistics: action per buffer that holds running statistics.
         values: per trace, the action of every result: `Action`, `Const`, nested, or None where unknown.
         outputs: per output leaf, its action; None for a leaf that is no tensor of the inputs.
+        made: the same per trace: a train-mode forward may return more.
         problems: everything that stands in the way.
         averaged: buffers to replace by their mean with their mirror image, with their actions.
         passages: for each module that runs on both strands, how reverse complement passes it.
@@ -80,6 +81,7 @@ class Inference:
     statistics: dict[str, Action] = field(default_factory=dict)
     values: list[dict[str, Any]] = field(default_factory=list)
     outputs: list[Action | None] = field(default_factory=list)
+    made: list[list[Action | None]] = field(default_factory=list)
     problems: list[ConversionError] = field(default_factory=list)
     averaged: dict[str, Action] = field(default_factory=dict)
     passages: dict[str, Passage] = field(default_factory=dict)
@@ -280,7 +282,8 @@ class _Walk:
         for name, source in self.trace.sources.items():
             if source.kind == "input":
                 action = next(given)
-                self.env[name] = source.value if action is None else action
+                at_its_lengths = None if action is None else action.resized(source.value.shape)
+                self.env[name] = source.value if action is None else at_its_lengths or action
             elif source.kind == "parameter":
                 self.env[name] = self.result.parameters.setdefault(source.target, _unknown(source.value))
             elif name in statistics:
@@ -543,21 +546,39 @@ def _carries(value: Any, variables: set[ax.Var]) -> bool:
 
 def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]) -> None:
     for trace, env in zip(traces, result.values, strict=True):
-        if len(trace.outputs) != len(specs):  # a train-mode forward with other outputs
-            specs = [AUTO] * len(trace.outputs)
+        mine = _specs_of(trace, traces[0], specs)
         actions: list[Action | None] = []
-        for i, (leaf, spec) in enumerate(zip(trace.outputs, specs, strict=True)):
+        for i, (leaf, spec) in enumerate(zip(trace.outputs, mine, strict=True)):
             value = env.get(leaf.name) if isinstance(leaf, Ref) else leaf
             if isinstance(value, Const):
                 value = Action(tuple(ax.trivial(s) for s in value.value.shape))
             actions.append(value if isinstance(value, Action) else None)
             if isinstance(value, Action):
                 where = next((n.where for n in trace.nodes if isinstance(leaf, Ref) and n.name == leaf.name), None)
-                name = f"output {i}" if len(specs) > 1 else "the output"
+                name = f"output {i}" if len(mine) > 1 else "the output"
                 problem = pin_output(value, spec, where or Where(), name)
                 if problem is not None:
                     result.report(problem)
-        result.outputs = result.outputs or actions
+        result.made.append(actions)
+    result.outputs = result.made[0]
+
+
+def _specs_of(trace: Trace, first: Trace, specs: list[Spec | str]) -> list[Spec | str]:
+    """The spec of each output of a trace: that of the first trace's output in the same place, else ``"auto"``.
+
+    A train-mode forward may return more: an output that is alone elsewhere is then the first one.
+    """
+    if trace.out_spec == first.out_spec:
+        return specs
+    known = dict(zip(_output_places(first), specs, strict=True))
+    if len(specs) == 1:
+        return [specs[0], *[AUTO] * (len(trace.outputs) - 1)]
+    return [known.get(place, AUTO) for place in _output_places(trace)]
+
+
+def _output_places(trace: Trace) -> list[str]:
+    whole = pytree.tree_unflatten([*range(len(trace.outputs))], trace.out_spec)
+    return [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(whole)[0]]
 
 
 def _all_axes(result: Inference) -> Iterable[Axis]:

@@ -28,6 +28,10 @@ VARIED = 1e-12
 """Relative change of the outputs between two inputs above which they depend on the sequence."""
 
 
+Allowed = Callable[[int, tuple[int, ...]], list[Action]] | list[Action | None]
+"""Per output leaf its action, or a function from its index and shape to the actions it may have."""
+
+
 # --- verifying a conversion ---------------------------------------------------------------------
 
 
@@ -84,9 +88,10 @@ def verify(
     example: Example,
     specs: list[Spec | None],
     actions: list[Action | None],
-    outputs: Callable[[int, tuple[int, ...]], list[Action]] | list[Action | None],
+    outputs: Allowed,
     draws: int = 3,
     training: bool = True,
+    trained: Allowed | None = None,
 ) -> Verification:
     """Check the law on a perturbed copy, in train and eval mode.
 
@@ -98,9 +103,10 @@ def verify(
             it may have.
         draws: random parameter sets, each with a random input.
         training: the law holds in train mode too.
+        trained: as `outputs`, for a train-mode forward that returns others.
     """
-    check = _Check(outputs)
-    trained: Exception | None = None
+    check = _Check(outputs, outputs if trained is None else trained)
+    untrained: Exception | None = None
     with undisturbed_rng():
         probe = Probe(model, example, specs, actions)
         for seed in range(4 * draws):
@@ -114,19 +120,19 @@ def verify(
             except ConversionError:
                 raise
             except (RuntimeError, ValueError) as reason:  # such as batch norm of a single value
-                trained = reason
+                untrained = reason
     modes = "train and eval mode" if training else "eval mode"
-    if trained is not None:
-        modes = f"eval mode only (train mode: {str(trained).splitlines()[0]})"
+    if untrained is not None:
+        modes = f"eval mode only (train mode: {str(untrained).splitlines()[0]})"
     return Verification(check.error(), TOLERANCE[probe.dtype], probe.dtype, check.variation > VARIED, modes)
 
 
 class _Check:
     """Collects errors over draws and modes: per output leaf, the best of the actions it may have."""
 
-    def __init__(self, outputs: Callable[[int, tuple[int, ...]], list[Action]] | list[Action | None]) -> None:
-        self.outputs, self.variation = outputs, 0.0
-        self.errors: dict[tuple[int, int], float] = {}
+    def __init__(self, outputs: Allowed, trained: Allowed) -> None:
+        self.outputs, self.trained, self.variation = outputs, trained, 0.0
+        self.errors: dict[tuple[bool, int, int], float] = {}
 
     def add(self, probe: Probe, seed: int, *, training: bool) -> None:
         """One random input in one mode."""
@@ -136,16 +142,19 @@ class _Check:
             if not isinstance(y, Tensor):
                 continue
             self.variation = max(self.variation, relative_change(y, o))
-            allowed = self.outputs(i, tuple(y.shape)) if callable(self.outputs) else [self.outputs[i]]
+            held = self.trained if training else self.outputs
+            allowed = held(i, tuple(y.shape)) if callable(held) else [held[i]]
+            other = training and self.trained is not self.outputs
             if not allowed:
-                self.errors[i, 0] = float("inf")
+                self.errors[other, i, 0] = float("inf")
             for k, action in enumerate(allowed):
-                self.errors[i, k] = max(self.errors.get((i, k), 0.0), deviation(r, y, action))
+                self.errors[other, i, k] = max(self.errors.get((other, i, k), 0.0), deviation(r, y, action))
 
     def error(self) -> float:
         """The largest error over outputs."""
-        leaves_ = {i for i, _ in self.errors}
-        return max((min(e for (j, _), e in self.errors.items() if j == i) for i in leaves_), default=0.0)
+        leaves_ = {(other, i) for other, i, _ in self.errors}
+        best = (min(e for (*j, _), e in self.errors.items() if tuple(j) == i) for i in leaves_)
+        return max(best, default=0.0)
 
 
 def relative_change(a: Tensor, b: Tensor) -> float:
