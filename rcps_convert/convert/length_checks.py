@@ -150,12 +150,11 @@ class LengthChecks:
         self.variants = Variants(self.model, self.example, self.actions)
         if longest is not None:
             self._widen(longest)
-        chosen = self._chosen(longest or 0)
-        if self.variants.batched:
-            self._check_samples(chosen)
         refused = False
-        for variant in chosen if self.problem is None else []:
-            held = self._held(variant)
+        for number, variant in enumerate(self._chosen(longest or 0)):
+            held = self._held(self._with_other_samples(variant) if number == 0 else variant)
+            if self.fixed is not None and number == 0 and self._is_by_samples(variant):
+                return
             if self.fixed is not None:
                 self.checked, self.failed = [], True
                 self.notes.append(
@@ -168,22 +167,32 @@ class LengthChecks:
                 self.checked.append(variant.length)
         if longest is not None and not self.checked and not refused:
             self.fixed = "forward was seen to run at no other length at which the law could be checked"
+            self._is_by_samples(None)
 
-    def _check_samples(self, chosen: list[Variant]) -> None:
-        """The law with one sample, or with several if the example has one; at the first length, which is short."""
-        samples = self.variants.other_samples
-        other = next((v for v in self.variants.at(chosen[0].length, samples) if chosen), None) if chosen else None
-        if other is not None and self._held(other):
-            return
-        self.fixed, self.notes = None, []
-        self._held(self.variants.with_samples(samples))
-        if self.fixed is not None:
-            self.problem = BreaksSymmetryError(
-                f"the law fails with {samples} sample{'s' * (samples > 1)}: {self.fixed}",
-                why="forward takes another way there, or one sample's result depends on the others",
-                do="write forward so that it does the same for any number of samples",
-            )
+    def _with_other_samples(self, variant: Variant) -> Variant:
+        """The first check is one with another number of samples too, which costs nothing more."""
+        if not self.variants.batched:
+            return variant
+        same = self.variants.at(variant.length, self.variants.other_samples)
+        return next((v for v in same if v.words == variant.words), variant)
+
+    def _is_by_samples(self, variant: Variant | None) -> bool:
+        """Whether the law fails with another number of samples, and not at another length."""
+        reason, notes = self.fixed, [*self.notes]
         self.fixed = None
+        if variant is not None:
+            self._held(variant)
+        if self.fixed is None and self.variants.batched:
+            samples = self.variants.other_samples
+            self._held(self.variants.with_samples(samples))
+            if self.fixed is not None:
+                self.problem = BreaksSymmetryError(
+                    f"the law fails with {samples} sample{'s' * (samples > 1)}: {self.fixed}",
+                    why="forward takes another way there, or one sample's result depends on the others",
+                    do="write forward so that it does the same for any number of samples",
+                )
+        self.fixed, self.notes = (None, notes) if self.problem is not None else (reason, notes)
+        return self.problem is not None
 
     def _held(self, variant: Variant) -> bool | None:
         """Whether the law was seen to hold; None where the model refuses the length."""

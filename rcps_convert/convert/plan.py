@@ -14,7 +14,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..errors import ConversionError, gather
 from ..geometry import Table, anchor, unanchor
-from ..graph.sandbox import fresh_copy, own_classes, owner
+from ..graph.sandbox import aliases, fresh_copy, own_classes, owner
 from ..infer.anchors import AnchoredCall
 from ..infer.stretch import Tested
 from ..measure.verify import Verification
@@ -23,6 +23,7 @@ from ..tie.norms import fold, pool
 from ..tie.passage import Passage
 from ..tie.symmetriser import symmetrise
 from ..tie.ties import attach, attach_mirror, make_tie
+from ..tie.untied import allow_calls, leave_untied
 from .state import is_converted
 
 
@@ -144,7 +145,8 @@ class ConversionPlan:
         calls: calls that are re-anchored, at this or at other lengths.
         tables: per module path, what is known of its calls.
         averaged: buffers to replace by the mean with their mirror image.
-        unused: parameters no forward uses; left alone.
+        unused: parameters no trace reads; they are not tied, and a call that reads one is refused.
+        called: paths of the modules that some trace calls.
         init: ``"keep"`` or ``"project"``.
         symmetric: the model is equivariant as it is; nothing needs tying.
         trained: the model shows signs of training.
@@ -169,6 +171,7 @@ class ConversionPlan:
     tables: dict[str, Table] = field(default_factory=dict)
     averaged: dict[str, Action] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
+    called: frozenset[str] = frozenset()
     init: str = "keep"
     symmetric: bool = False
     trained: bool = False
@@ -212,6 +215,7 @@ class ConversionPlan:
         own_classes(target)
         unanchor(target)
         unguard(target)
+        allow_calls(target)
         for norm in self.norms:
             module = target.get_submodule(norm.path)
             if norm.folds:
@@ -222,6 +226,9 @@ class ConversionPlan:
             self._tie(target, row)
         for name, action in self.averaged.items():
             self._average(target, name, action)
+        names = aliases(target)
+        for name in self.unused:
+            leave_untied(target, names[name], self.called)
         for s in self.symmetrisers:
             symmetrise(target.get_submodule(s.path), s.passage)
         if self.guards:
@@ -270,6 +277,10 @@ class ConversionPlan:
 
     def _warnings(self) -> list[str]:
         found = list(self.notes)
+        if self.unused:
+            found.append(
+                f"no trace of the model reads {', '.join(self.unused)}: not tied, and a call that reads one is refused"
+            )
         if self.trained and (self.moved is None or self.moved > 1e-6):
             by = "" if self.moved is None else f" (outputs move by {self.moved:.2g} x their largest value)"
             found.append(
@@ -334,7 +345,8 @@ class ConversionPlan:
         lines += [f"buffer {name}: averaged with its mirror image, {action}" for name, action in self.averaged.items()]
         lines += [str(call) for call in self.calls]
         lines += dict.fromkeys(map(_guard_line, self.guards))
-        lines += [f"unused, left alone: {', '.join(self.unused)}"] if self.unused else []
+        unread = f"unused, not tied: {', '.join(self.unused)}; a call that reads one is refused"
+        lines += [unread] if self.unused else []
         if not self.symmetrisers:
             lines.append("input and output symmetrisation: in the weights; no layer is added before or after the model")
         share = 100 * self.after / max(1, self.before)

@@ -20,8 +20,8 @@ from ..infer.anchors import plan_calls
 from ..infer.first_failure import first_failure
 from ..infer.outputs import AUTO
 from ..infer.solver import Solution, Solver
-from ..infer.walk import STATISTICS, Inference
-from ..measure.lengths import Variants
+from ..infer.walk import STATISTICS, Inference, changed_in_forward
+from ..measure.lengths import Variants, changed_in_place
 from ..measure.probe import Probe
 from ..measure.report import candidate_actions
 from ..measure.verify import ROUNDED_CONSTANTS, Verification, moved, undecided, verify
@@ -60,6 +60,8 @@ class TiedPlanner:
         self._describe_outputs(found.inference)
         self.plan.problems += found.inference.problems
         self.plan.notes += [_unheld_note(n.where) for n in found.unheld]
+        if not self.plan.problems:
+            self.plan.problems += map(changed_in_forward, changed_in_place(self.model, self.example))
         if not self.plan.problems:
             self._fill(found)
         if not self.plan.problems:
@@ -127,6 +129,7 @@ class TiedPlanner:
         self.plan.lengths = self._rules(needing_alignment(self.chains))
         self.plan.guards = self._rules(guarded_chains(inference.guarded, self.actions))
         used = self._used() | inference.wanted
+        self.plan.called = frozenset(path for t in self.traces for n in t.nodes for path, _ in n.scope)
         untied = dict.fromkeys(found.cuts, 0)
         shared = {f"{n.path}.{leaf}".lstrip(".") for n in self.plan.norms if n.folds for leaf in ("weight", "bias")}
         for name, group in aliases(self.model).items():

@@ -19,7 +19,7 @@ from ..tie.length_guard import unguard
 NEAR = (-1, 1, 2, 3, 4, 8, 16, 32, 64)
 """Changes of the length, in positions, at which a forward may pad or crop what it does not at the example's."""
 
-FAR = (-8, -16, -32, -64, -128, 128, -256, 256, -512, 512, -1024, 1024)
+FAR = (-64, -8, -512, 128, 512)
 """Changes that are tried where forward takes none of `NEAR` on one side: forwards that take multiples only."""
 
 SAMPLES = 2
@@ -177,9 +177,10 @@ class Variants:
             found.gradients = mine is not None and way_of(self.model, self.example, gradients=True) not in (None, mine)
         for variant in [self.with_samples(self.other_samples)] if self.batched else []:
             ways.setdefault(self.way(variant.example), variant)
+        samples = None if len(ways) > 2 else 1  # where one sample goes the same way, it is the cheaper one to try
         for length in self._tried(found):
-            for variant in self.at(length):
-                way = self.way(variant.example)
+            for variant, tried in zip(self.at(length), self.at(length, samples), strict=True):
+                way = self.way(tried.example)
                 ways.setdefault(way, variant)
                 if way is not None:
                     found.accepted.append(variant)

@@ -327,7 +327,7 @@ def attach(model: nn.Module, names: Sequence[str], tie: RCTie, init: str) -> Non
         if init == "project":
             parameter.copy_(tie.project(parameter))
         parameter.grad = None
-    _register(model, names, tie.to(parameter.device))
+    register(model, names, tie.to(parameter.device))
 
 
 def attach_mirror(model: nn.Module, names: Sequence[str], action: Action, original: str, init: str) -> None:
@@ -347,10 +347,11 @@ def attach_mirror(model: nn.Module, names: Sequence[str], action: Action, origin
         if init == "project":
             tie.original.copy_(tie.image(tie.project(parameter)))
         parameter.grad = None
-    _register(model, names, tie)
+    register(model, names, tie)
 
 
-def _register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
+def register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
+    """Attach a tie to a parameter, in all of its places."""
     for name in names:
         module, leaf = owner(model, name)
         order = next((c.plain_order for _, c in _chains(module)), list(module._parameters))
