@@ -7,10 +7,12 @@ An `Action` is one axis term per dimension. `OneHot`, `Tracks`, `Tokens`, `Invar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..errors import ConversionError
 from . import axis as ax
 from .axis import Axis
 
@@ -41,6 +43,13 @@ class Action:
         axes = list(self.axes)
         axes[dim] = term
         return Action(tuple(axes), self.value)
+
+    def resized(self, shape: Sequence[int]) -> Action | None:
+        """The action on the same tensor at other lengths or batch sizes; None where more than these differ."""
+        if len(shape) != len(self.axes):
+            return None
+        terms = [ax.resized(t, int(s)) for t, s in zip(self.axes, shape, strict=True)]
+        return None if None in terms else Action(tuple(t for t in terms if t is not None), self.value)
 
     def is_trivial(self) -> bool:
         """Whether the action is known and does nothing."""
@@ -79,10 +88,10 @@ class ActionMap:
     def __call__(self, x: Tensor) -> Tensor:
         """The tensor under reverse complement; see `act`."""
         if x.dim() != len(self.sizes):
-            raise ValueError(f"an action on {len(self.sizes)} axes met a tensor of shape {tuple(x.shape)}")
+            raise _other_tensor(x, self.sizes, f"{x.dim()} axes instead of {len(self.sizes)}")
         for dim in self.fixed:
             if x.shape[dim] != self.sizes[dim]:
-                raise ValueError(f"axis {dim} has {x.shape[dim]} entries, its action {self.sizes[dim]}")
+                raise _other_tensor(x, self.sizes, f"{x.shape[dim]} entries on axis {dim} instead of {self.sizes[dim]}")
         for dim, table, sign in self.tables:
             x = x.index_select(dim, table.to(x.device))
             if sign is not None:
@@ -91,6 +100,15 @@ class ActionMap:
         if self.values is not None:
             x = self.values.to(x.device)[x.long()].to(x.dtype)
         return x
+
+
+def _other_tensor(x: Tensor, sizes: tuple[int, ...], difference: str) -> ConversionError:
+    return ConversionError(
+        f"a tensor of shape {tuple(x.shape)} has {difference}",
+        got=f"shape {tuple(x.shape)}; known for {sizes}",
+        why="how reverse complement permutes these entries is known for one shape only",
+        do="call the model with inputs of the lengths and channels of the example it was converted with",
+    )
 
 
 def act(action: Action, x: Tensor) -> Tensor:
@@ -104,7 +122,8 @@ def act(action: Action, x: Tensor) -> Tensor:
     Returns: a tensor of the shape of x.
 
     Raises:
-        ValueError: an axis has another size than its action, or is not known yet.
+        ConversionError: an axis has another size than its action.
+        ValueError: an axis is not known yet.
     """
     return ActionMap(action)(x)
 

@@ -37,6 +37,7 @@ from .terms import permutation as permutation
 from .terms import product as product
 from .terms import regular as regular
 from .terms import replaced as replaced
+from .terms import resized as resized
 from .terms import role as role
 from .terms import same as same
 from .terms import signs as signs

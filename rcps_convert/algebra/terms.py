@@ -37,6 +37,8 @@ class Step:
 
     A misaligned step reads one edge and not the other. A step that names positions by number is
     aligned at one length, `only`; one that treats the edges differently (a one-sided pad) at none.
+    With `ceil`, the padding on the left of a pool with ``ceil_mode``, a remainder makes one more window,
+    unless that would start beyond the positions.
     """
 
     mul: int
@@ -44,6 +46,7 @@ class Step:
     div: int = 1
     only: int | None = None
     lopsided: bool = False
+    ceil: int | None = None
 
     @property
     def always(self) -> bool:
@@ -52,7 +55,11 @@ class Step:
 
     def out(self, length: int) -> int:
         """Length in positions after the operator."""
-        return (self.mul * length + self.add) // self.div
+        whole = self.mul * length + self.add
+        if self.ceil is None:
+            return whole // self.div
+        windows = -(-whole // self.div)
+        return windows - ((windows - 1) * self.div >= self.mul * length + self.ceil)
 
     def remainder(self, length: int) -> str:
         """The arithmetic in words: ``993 = 4*248 + 1``."""
@@ -247,6 +254,24 @@ def walk(term: Axis) -> Axis:
     if isinstance(term, Sum):
         return total(walk(p) for p in term.parts)
     return term
+
+
+def resized(term: Axis, size: int) -> Axis | None:
+    """The axis at another size, if only a length, a batch or a fixed block in it has another one; else None."""
+    term = walk(term)
+    if term.size == size:
+        return term
+    if isinstance(term, Leaf) and (term.role is not None or _is_identity(term)):
+        return Leaf(size, term.perm, role=term.role)
+    if not isinstance(term, Prod):
+        return None
+    places = [i for i, f in enumerate(term.factors) if role(f) is not None]
+    rest = math.prod(f.size for f in term.factors if role(f) is None)
+    if len(places) != 1 or size % rest:
+        return None
+    factors = list(term.factors)
+    factors[places[0]] = resized(factors[places[0]], size // rest) or factors[places[0]]
+    return product(factors)
 
 
 def replaced(term: Axis, known: Callable[[Var], Axis]) -> Axis:

@@ -13,9 +13,9 @@ from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers
 from ..strands.unwrapped import bake_graph
 from ..tie.hooks import hook_of, uninstall
-from ..tie.length_guard import unguard
 from ..tie.norms import FoldedNorm, PooledNorm, unfold
 from ..tie.ties import mirrored, remove, ties
+from ..tie.untied import refuse_calls, untied
 
 
 def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
@@ -43,10 +43,11 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
         return bake_graph(model, reading, in_place)
     target = model if in_place else fresh_copy(model)
     own_classes(target)
-    unguard(target)
     with torch.no_grad():
+        idle = untied(target)
         for module, leaf, _, _ in ties(target):
             remove(module, leaf)
+        refuse_calls(idle)
     for module in target.modules():
         hook = hook_of(module)
         if isinstance(hook, FoldedNorm):

@@ -15,11 +15,11 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..errors import BreaksSymmetryError, ConversionError, VerificationError
-from ..graph.sandbox import fresh_copy
+from ..graph.sandbox import fresh_copy, positional_names
 from ..measure.change import Change
 from ..measure.report import allowed_actions
 from ..measure.verify import Verification, undecided, verify
-from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, positional_names
+from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin
 from ..strands.layers_to_mix import layers_to_mix
 from ..strands.mixed import mix
 from ..strands.stacked_runs import StackedRuns, skeleton

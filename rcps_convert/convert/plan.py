@@ -15,16 +15,17 @@ from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..errors import ConversionError, gather
 from ..geometry import Table, anchor, unanchor
-from ..graph.sandbox import fresh_copy, own_classes, owner
+from ..graph.sandbox import aliases, fresh_copy, own_classes, owner
 from ..infer.anchors import AnchoredCall
 from ..infer.stretch import Tested
 from ..measure.change import Change
 from ..measure.verify import Verification
-from ..tie.length_guard import LengthRule, guard
+from ..tie.length_guard import LengthRule, guard, unguard
 from ..tie.norms import fold, pool
 from ..tie.passage import Passage
 from ..tie.symmetriser import symmetrise
 from ..tie.ties import attach, attach_mirror, make_tie
+from ..tie.untied import allow_calls, leave_untied
 from .state import is_converted
 
 
@@ -141,11 +142,13 @@ class ConversionPlan:
         declared: submodules that act as `rc_leaf` says.
         tested: stretches of the graph whose action was established by testing.
         lengths: at which lengths of each input nothing needs re-anchoring, where that is not all.
-        guards: lengths that stay refused, as an operator that cannot be re-anchored leaves a remainder.
+        guards: lengths at which a call is refused, with the reason: an operator that cannot be re-anchored leaves a
+            remainder there, or the law does not hold there, or was not seen to.
         calls: calls that are re-anchored, at this or at other lengths.
         tables: per module path, what is known of its calls.
         averaged: buffers to replace by the mean with their mirror image.
-        unused: parameters no forward uses; left alone.
+        unused: parameters no trace reads; they are not tied, and a call that reads one is refused.
+        called: paths of the modules that some trace calls.
         init: ``"keep"`` or ``"project"``.
         symmetric: the model is equivariant as it is; nothing needs tying.
         trained: the model shows signs of training.
@@ -170,6 +173,7 @@ class ConversionPlan:
     tables: dict[str, Table] = field(default_factory=dict)
     averaged: dict[str, Action] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
+    called: frozenset[str] = frozenset()
     init: str = "keep"
     symmetric: bool = False
     trained: bool = False
@@ -212,6 +216,8 @@ class ConversionPlan:
         """Attach ties, shared statistics and symmetrisers to a model, in place, unchecked."""
         own_classes(target)
         unanchor(target)
+        unguard(target)
+        allow_calls(target)
         for norm in self.norms:
             module = target.get_submodule(norm.path)
             if norm.folds:
@@ -222,6 +228,9 @@ class ConversionPlan:
             self._tie(target, row)
         for name, action in self.averaged.items():
             self._average(target, name, action)
+        names = aliases(target)
+        for name in self.unused:
+            leave_untied(target, names[name], self.called)
         for s in self.symmetrisers:
             symmetrise(target.get_submodule(s.path), s.passage)
         if self.guards:
@@ -240,12 +249,15 @@ class ConversionPlan:
     def valid_lengths(self, low: int, high: int) -> list[int]:
         """Input lengths at which every pool, stride and crop reads both edges alike: nothing is re-anchored.
 
+        Lengths that the converted model refuses are not among them.
+
         Args:
             low, high: range of lengths in bp, both included.
 
         Returns: the lengths, in order. Whether the model's forward accepts them is another matter.
         """
-        return [n for n in range(low, high + 1) if all(r.holds(n) for r in self.lengths)]
+        admitted = [n for n in range(low, high + 1) if all(r.ends_well(n) for r in self.guards)]
+        return [n for n in admitted if all(r.holds(n) for r in self.lengths)]
 
     def _average(self, target: nn.Module, name: str, action: Action) -> None:
         module, leaf = owner(target, name)
@@ -267,6 +279,10 @@ class ConversionPlan:
 
     def _warnings(self) -> list[str]:
         found = list(self.notes)
+        if self.unused:
+            found.append(
+                f"no trace of the model reads {', '.join(self.unused)}: not tied, and a call that reads one is refused"
+            )
         if self.trained and (self.moved is None or self.moved > 1e-6):
             by = "" if self.moved is None else f" (outputs move by {self.moved:.2g} x their largest value)"
             found.append(
@@ -303,8 +319,10 @@ class ConversionPlan:
             lines += ["", *self._body()]
         if self.verification is not None:
             lines.append(f"verified: {self.verification}")
-        if self.checked and self.calls:
-            lines.append(f"verified at lengths {', '.join(map(str, sorted(self.checked)))} too")
+        if self.checked:
+            lines.append(
+                f"verified at lengths {', '.join(map(str, sorted(self.checked)))} too; what holds at others is inferred"
+            )
         return "\n".join(lines)
 
     def _title(self) -> str:
@@ -328,10 +346,9 @@ class ConversionPlan:
         lines += [f"tested {t}" for t in self.tested]
         lines += [f"buffer {name}: averaged with its mirror image, {action}" for name, action in self.averaged.items()]
         lines += [str(call) for call in self.calls]
-        for rule in self.guards:
-            near = ", ".join(str(n) for n in sorted({*rule.nearest(rule.start), rule.start}))
-            lines.append(f"exact at lengths that divide, such as {near}; a call at another length is refused")
-        lines += [f"unused, left alone: {', '.join(self.unused)}"] if self.unused else []
+        lines += dict.fromkeys(map(_guard_line, self.guards))
+        unread = f"unused, not tied: {', '.join(self.unused)}; a call that reads one is refused"
+        lines += [unread] if self.unused else []
         if not self.symmetrisers:
             lines.append("input and output symmetrisation: in the weights; no layer is added before or after the model")
         share = 100 * self.after / max(1, self.before)
@@ -353,6 +370,15 @@ class ConversionPlan:
         columns = "".join(f"<th>{c}</th>" for c in ("parameter", "shape", "under reverse complement", "stored"))
         rest = tail.partition("\n\n")[2]
         return f"<pre>{html.escape(head)}</pre><table><tr>{columns}</tr>{rows}</table><pre>{html.escape(rest)}</pre>"
+
+
+def _guard_line(rule: LengthRule) -> str:
+    if rule.fixed:
+        return (
+            f"exact at length {rule.start} only ({rule.argument}): a call at another length is refused, as {rule.why}"
+        )
+    near = ", ".join(str(n) for n in sorted({*rule.nearest(rule.start), rule.start}))
+    return f"exact at lengths that divide, such as {near} ({rule.argument}); a call at another length is refused"
 
 
 def refuse_converted(model: nn.Module) -> None:

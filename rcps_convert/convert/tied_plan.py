@@ -22,8 +22,9 @@ from ..infer.first_failure import first_failure
 from ..infer.inference import Inference
 from ..infer.leaving_out import Solution, Solver
 from ..infer.outputs import AUTO, auto_words
+from ..infer.walk import changed_in_forward
 from ..measure.change import Change
-from ..measure.lengths import CHECKED, accepts, main_length, resized
+from ..measure.lengths import Variants, changed_in_place
 from ..measure.opened import opened
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
@@ -32,6 +33,7 @@ from ..rules.registry import facts_of
 from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
 from ..tie.ties import make_tie
+from .length_checks import Chains, LengthChecks, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter, looks_trained, lost_notes
 from .settings import Settings
 
@@ -90,6 +92,8 @@ class _TiedPlanner:
         self.plan.problems += found.inference.problems
         self.plan.notes += [_unheld_note(n.where) for n in found.unheld]
         if not self.plan.problems:
+            self.plan.problems += map(changed_in_forward, changed_in_place(self.model, self.example))
+        if not self.plan.problems:
             self._fill(found)
         if not self.plan.problems:
             self._verify(found)
@@ -105,9 +109,22 @@ class _TiedPlanner:
             raise
         except Exception:  # the model does not run as given; tracing reports why
             return False
-        if found.passed:
-            self.plan.symmetric, self.plan.verification = True, found
-        return found.passed
+        if not found.passed or not self._symmetric_elsewhere(wanted):
+            return False
+        self.plan.symmetric, self.plan.verification = True, found
+        return True
+
+    def _symmetric_elsewhere(self, wanted: list[Any]) -> bool:
+        """Whether a model that obeys the law with any weights does so at the other lengths it takes."""
+        survey = Variants(self.model, self.example, self.actions).survey()
+        checks = LengthChecks(self.model, self.example, self.actions, survey, {}, [])
+
+        def measure(example: Example, actions: list[Action | None], outputs: Any) -> Verification:
+            return verify(self.model, example, self.specs, actions, partial(allowed_actions, wanted, None), 1)
+
+        checks.run(measure, [])
+        self.plan.checked = sorted(set(checks.checked))
+        return checks.problem is None and not checks.failed
 
     # --- words ---
 
@@ -137,8 +154,11 @@ class _TiedPlanner:
         self.plan.tables, self.plan.calls = plan_calls(self.traces, inference, tuple(found.cuts), bool(found.lost))
         self.plan.notes += dict.fromkeys(_lost_note(problem) for problem in found.lost)
         self.plan.notes += dict.fromkeys(note for call in self.plan.calls for note in call.notes)
-        self.plan.lengths, self.plan.guards = self._lengths(inference), self._guards(inference)
+        self.chains = chains_of(inference)
+        self.plan.lengths = self._rules(needing_alignment(self.chains))
+        self.plan.guards = self._rules(guarded_chains(inference.guarded, self.actions))
         used = self._used() | inference.wanted
+        self.plan.called = frozenset(path for t in self.traces for n in t.nodes for path, _ in n.scope)
         untied = dict.fromkeys(found.cuts, 0)
         shared = {f"{n.path}.{leaf}".lstrip(".") for n in self.plan.norms if n.folds for leaf in ("weight", "bias")}
         for name, group in aliases(self.model).items():
@@ -158,35 +178,6 @@ class _TiedPlanner:
     def _used(self) -> set[str]:
         """Parameters that some node reads."""
         return {t.sources[r].target for t in self.traces for n in t.nodes for r in n.refs() if r in t.sources}
-
-    def _lengths(self, inference: Inference) -> list[LengthRule]:
-        """The inputs whose lengths some operator does not take as they come."""
-        chains: dict[int, set[tuple[ax.Step, ...]]] = {}
-        for env in inference.values:
-            for action in pytree.tree_leaves(list(env.values())):
-                for term in action.axes if isinstance(action, Action) else ():
-                    role = ax.role(term)
-                    if role is not None and role.steps and not all(s.always for s in role.steps):
-                        chains.setdefault(role.start, set()).add(role.steps)
-        return self._rules(chains)
-
-    def _guards(self, inference: Inference) -> list[LengthRule]:
-        """The inputs whose lengths an operator needs that cannot be re-anchored."""
-        chains: dict[int, set[tuple[ax.Step, ...]]] = {}
-        longest = main_length(self.actions) or 0
-        for anchor in inference.guarded:
-            start, steps = anchor.history or (longest, (ax.Step(1, 0, only=longest),))
-            chains.setdefault(start, set()).add(steps)
-        return self._rules(chains)
-
-    def _rules(self, chains: dict[int, set[tuple[ax.Step, ...]]]) -> list[LengthRule]:
-        found = []
-        for leaf, action in enumerate(self.actions):
-            for dim, term in enumerate(action.axes if action is not None else ()):
-                mine = chains.get(term.size) if ax.is_length(term) else None
-                if mine:
-                    found.append(LengthRule(leaf, dim, term.size, tuple(_longest(mine))))
-        return found
 
     def _fill_norms(self, inference: Inference) -> None:
         done: set[int] = set()  # a module may have several paths
@@ -231,58 +222,62 @@ class _TiedPlanner:
         self.plan.moved = change.moved()
         if not self.settings.verify:
             return
-        found = self._measure(converted, self.example, self.actions, solution.inference)
+        found = self._measure(converted, self.example, self.actions, solution)
         self.plan.verification = found
         if not found.passed:
             self.plan.problems.append(self._failed(converted, solution, found))
         else:
             names = structure_names(_structure(self.traces[0]))
             self.plan.notes += lost_notes(change, names, solution.inference.outputs)
-            self._verify_lengths(converted, solution.inference)
+            self._verify_lengths(converted, solution)
 
     def _measure(
         self,
         converted: nn.Module,
         example: Example,
         actions: list[Action | None],
-        inference: Inference,
+        solution: Solution,
         draws: int = 2,
+        outputs: Any = None,
     ) -> Verification:
         """The check of the law, as the user's specs state it; rounded constants obey it only to their rounding."""
-        allowed = partial(allowed_actions, self.wanted, inference.outputs)
-        found = verify(converted, example, self.specs, actions, allowed, draws)
-        if inference.rounded:
+        spec_allows = partial(allowed_actions, self.wanted, solution.inference.outputs)
+
+        def allowed(index: int, shape: tuple[int, ...]) -> list[Action]:
+            if outputs is not None:
+                outputs(index, shape)  # raises where the output grows in a way that is not known
+            return spec_allows(index, shape)
+
+        found = verify(converted, example, self.specs, actions, allowed, draws, trained=_trained(solution, outputs))
+        if solution.inference.rounded:
             found = replace(found, tolerance=max(found.tolerance, ROUNDED_CONSTANTS))
         return found
 
-    def _verify_lengths(self, converted: nn.Module, inference: Inference) -> None:
+    def _verify_lengths(self, converted: nn.Module, solution: Solution) -> None:
         """The check at a few other lengths, of those the model takes; where it fails they are refused when called."""
-        plain, length = fresh_copy(self.model), main_length(self.actions) or 0
-        for change in CHECKED if self.plan.tables else CHECKED[:1]:
-            example, actions = resized(self.example, self.actions, change)
-            if not accepts(plain, example):
-                continue
-            try:
-                found = self._measure(converted, example, actions, inference, draws=1)
-            except ConversionError as refused:
-                self.plan.notes.append(f"refused at length {length + change}: {refused.what}")
-                continue
-            except ValueError:  # an output that is no length but grows with it cannot be compared
-                continue
-            if found.error > found.tolerance:
-                self._fix_length(f"at {length + change} the law fails by {found.error:.1e}")
-                return
-            self.plan.checked.append(length + change)
-
-    def _fix_length(self, reason: str) -> None:
-        """Refuse calls at other lengths than the example's."""
-        length = main_length(self.actions) or 0
-        self.plan.guards = self._rules({length: {(ax.Step(1, 0, only=length),)}})
-        self.plan.checked = []
-        self.plan.notes.append(
-            f"exact at length {length} only: {reason}, as something in forward was fixed to the length of the example; "
-            "calls at other lengths are refused"
+        checks = LengthChecks(
+            self.model,
+            self.example,
+            self.actions,
+            solution.survey,
+            self.chains,
+            self.plan.lengths if self.plan.calls else [],
         )
+
+        def measure(example: Example, actions: list[Action | None], outputs: Any) -> Verification:
+            return self._measure(converted, example, actions, solution, draws=1, outputs=outputs)
+
+        checks.run(measure, solution.inference.outputs)
+        self.plan.checked = sorted(set(checks.checked))
+        self.plan.notes += checks.notes
+        if checks.problem is not None:
+            self.plan.problems.append(checks.problem)
+        if checks.fixed is not None:
+            sizes = {n for a in self.actions if a is not None for t in a.axes if ax.is_length(t) for n in (t.size,)}
+            self.plan.guards = self._rules({n: {(ax.Step(1, 0, only=n),)} for n in sizes}, checks.fixed)
+
+    def _rules(self, chains: Chains, why: str = "") -> list[LengthRule]:
+        return length_rules(self.model, self.example, self.actions, chains, why)
 
     def _failed(self, converted: nn.Module, solution: Solution, found: Verification) -> ConversionError:
         nothing = undecided(found)
@@ -316,9 +311,15 @@ class _TiedPlanner:
         return found[0] if found else None
 
 
-def _longest(chains: set[tuple[ax.Step, ...]]) -> list[tuple[ax.Step, ...]]:
-    """Chains that are not the beginning of another."""
-    return [c for c in chains if not any(o != c and o[: len(c)] == c for o in chains)]
+def _trained(solution: Solution, outputs: Any) -> Any:
+    """What the outputs may be in train mode, where forward returns others than in eval mode."""
+    first, *others = solution.traces
+    if solution.untraced is not None or not others or others[0].out_spec == first.out_spec:
+        return None
+    made = solution.inference.made[1]
+    if outputs is None:
+        return made
+    return lambda i, shape: [None if (action := made[i]) is None else action.walk().resized(shape)]
 
 
 def _row(names: tuple[str, ...], action: Action, shared: bool) -> TiedParameter:

@@ -14,3 +14,5 @@ from .readings import choose as choose
 from .recorder import MARK as MARK
 from .recorder import CallNames as CallNames
 from .recorder import Recorder as Recorder
+from .replicas import follow_replicas as follow_replicas
+from .replicas import unfollow_replicas as unfollow_replicas

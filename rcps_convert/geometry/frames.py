@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
-from ..errors import BreaksSymmetryError, Where
+from ..errors import BreaksSymmetryError, ConversionError, Where
 from .readings import CallAxes
+from .replicas import follow_replicas, rebound, unfollow_replicas
 from .table import EDGE_FUNCTIONS
 
 unseen = torch._C.DisableTorchFunction
@@ -131,11 +132,18 @@ def _mean_of(sites: Iterable[CallAxes | None]) -> CallAxes | None:
 
 
 class Frame(TorchFunctionMode):
-    """One run of a module's forward."""
+    """One run of a module's forward.
+
+    Args:
+        table: the module's calls.
+
+    Attributes:
+        level: of the transforms (``torch.func.vmap``, ``grad``) that run around the outermost converted module.
+    """
 
     def __init__(self, table: Table) -> None:
         super().__init__()
-        self.table = table
+        self.table, self.level = table, _level_outside()
         self.seen: list[str] = []
         self.placed = False
 
@@ -148,7 +156,12 @@ class Frame(TorchFunctionMode):
         with unseen():  # the modules around this one do not see its calls
             settings = edge_function.bind(args, kwargs)
             x = settings["input"]
-            if self.table.free or not isinstance(x, Tensor) or is_in_transform() or edge_function.indifferent(settings):
+            if (
+                self.table.free
+                or not isinstance(x, Tensor)
+                or is_in_transform(self.level)
+                or edge_function.indifferent(settings)
+            ):
                 return func(*args, **kwargs)
             site, placed = self.table.find(self.seen, edge_function.name, x.shape)
             self.seen.append(edge_function.name)
@@ -181,7 +194,7 @@ class Anchored:
 
     def __init__(self, module: nn.Module, table: Table) -> None:
         self.module, self.table = module, table
-        self.before = module.__dict__.get("forward")
+        self.before: Any = module.__dict__.get("forward")
         _show_pads_to_compiler()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -190,6 +203,8 @@ class Anchored:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward, its calls caught."""
+        if not torch.compiler.is_compiling() and torch.jit.is_tracing():  # type: ignore[attr-defined]
+            raise _refuse_recording()
         frame = Frame(self.table)
         with frame:
             out = self._own(*args, **kwargs)
@@ -200,6 +215,12 @@ class Anchored:
         if self.before is not None:
             return self.before(*args, **kwargs)
         return type(self.module).forward(self.module, *args, **kwargs)
+
+    def bound_to(self, replica: nn.Module) -> Anchored:
+        """The same for a replica of the module."""
+        twin = Anchored(replica, self.table)
+        twin.before = None if self.before is None else rebound(self.before, self.module, replica)
+        return twin
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -215,6 +236,14 @@ class Anchored:
     @property
     def __name__(self) -> str:
         return "forward"
+
+
+def _refuse_recording() -> ConversionError:
+    return ConversionError(
+        "torch.jit.trace of a model some of whose calls are re-anchored",
+        why="which edge a window is read from depends on the length, and jit.trace records it for one length",
+        do="use torch.export or torch.compile, which keep both readings",
+    )
 
 
 @cache
@@ -234,6 +263,7 @@ def anchor(model: nn.Module, tables: Mapping[str, Table]) -> None:
         found[module] = table if known is None else Table(path, known.runs + table.runs, known.free or table.free)
     for module, table in found.items():
         module.forward = Anchored(module, table)  # type: ignore[method-assign]
+        follow_replicas(module)
 
 
 def unanchor(model: nn.Module) -> None:
@@ -242,10 +272,27 @@ def unanchor(model: nn.Module) -> None:
         own = module.__dict__.get("forward")
         if isinstance(own, Anchored):
             del module.__dict__["forward"]
+            unfollow_replicas(module)
             if own.before is not None:
                 module.forward = own.before
 
 
-def is_in_transform() -> bool:
-    """Whether ``torch.vmap`` runs: inference takes the whole of it as one operator, whose law was tested as it is."""
-    return not torch.compiler.is_dynamo_compiling() and torch._C._functorch.maybe_current_level() is not None
+def is_in_transform(outside: int | None = None) -> bool:
+    """Whether a transform such as ``torch.vmap`` runs that was entered inside of forward.
+
+    Inference takes the whole of it as one operator, whose law was tested as it is. One that runs around the model
+    changes nothing about its calls.
+
+    Args:
+        outside: level of the transforms around the model.
+    """
+    return not torch.compiler.is_dynamo_compiling() and torch._C._functorch.maybe_current_level() != outside
+
+
+def _level_outside() -> int | None:
+    """The level of the transforms around the outermost converted module that is being run."""
+    if torch.compiler.is_dynamo_compiling():
+        return None
+    frames = (m for m in _get_current_function_mode_stack() if isinstance(m, Frame))
+    outermost = next(frames, None)
+    return torch._C._functorch.maybe_current_level() if outermost is None else outermost.level

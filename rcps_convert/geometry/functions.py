@@ -344,9 +344,11 @@ class Indexing(EdgeFunction):
     def _lengths(self, s: Settings, site: CallAxes) -> list[tuple[int, int]]:
         return [(place, dim) for place, dim in self._entries(s) if dim in site.reads]
 
-    def by_list(self, s: Settings) -> bool:
-        """Whether some index is a list or a tensor."""
-        return not all(_is_plain(i) or isinstance(i, int) for i in _as_tuple(s["index"]))
+    def listed(self, s: Settings) -> tuple[int, ...]:
+        """Axes indexed by a list or a tensor; one of truth values takes several."""
+        index = _as_tuple(s["index"])
+        lists = [(i, dim) for place, dim in self._entries(s) if not isinstance(i := index[place], (slice, int))]
+        return tuple(dim + k for i, dim in lists for k in range(_takes(i)))
 
     def concerns(self, s: Settings, site: CallAxes) -> bool:
         """Leaving out positions of a length."""
@@ -450,9 +452,9 @@ class Cutting(EdgeFunction):
 class Taking(Cutting):
     """``select`` and ``index_select``: single positions."""
 
-    def by_list(self, s: Settings) -> bool:
-        """Positions in a tensor."""
-        return isinstance(s["index"], Tensor)
+    def listed(self, s: Settings) -> tuple[int, ...]:
+        """The axis, if a tensor says which entries are taken."""
+        return (s["dim"] % s["input"].dim(),) if isinstance(s["index"], Tensor) else ()
 
     def _whole(self, s: Settings, dim: int) -> bool:
         index = s["index"]

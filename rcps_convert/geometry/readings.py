@@ -110,9 +110,9 @@ class EdgeFunction:
         """Whether the call reads both edges of every axis alike, at every length."""
         return False
 
-    def by_list(self, s: Settings) -> bool:
-        """Whether positions are taken by a list, whose symmetry is known for the traced length only."""
-        return False
+    def listed(self, s: Settings) -> tuple[int, ...]:
+        """Axes whose entries are taken by a list; one of positions is symmetric at the traced length only."""
+        return ()
 
     def concerns(self, s: Settings, site: CallAxes) -> bool:
         """Whether the call may read the edges of these lengths differently, at this or another length."""

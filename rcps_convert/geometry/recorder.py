@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -48,22 +49,31 @@ class Recorder(TorchFunctionMode):
 
 
 class CallNames(TorchFunctionMode):
-    """Notes which functions of the table are called.
+    """Notes which functions of the table are called, and which parameters any function is given.
 
     Attributes:
         names: of the functions, in order.
+        parameters: ids of the parameters.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
+        self.parameters: set[int] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run a call and note its name."""
+        """Run a call and note its name and parameters."""
+        for given in (*args, *(kwargs or {}).values()):
+            self.parameters.update(id(p) for p in _listed(given) if isinstance(p, nn.Parameter))
         edge_function = EDGE_FUNCTIONS.get(func)
         if edge_function is not None and not edge_function.indifferent(edge_function.bind(args, kwargs or {})):
             self.names.append(edge_function.name)
         return func(*args, **(kwargs or {}))
+
+
+def _listed(given: Any) -> Iterable[Any]:
+    """An argument, or those in a list, as recurrent layers give their weights."""
+    return given if isinstance(given, (list, tuple)) else (given,)
 
 
 def _is_recomputed(frame: FrameType | None) -> bool:

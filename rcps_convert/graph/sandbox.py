@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import logging
 import warnings
@@ -92,6 +93,15 @@ def call(model: nn.Module, example: Example) -> Any:
     """``model(...)`` on an example."""
     args, kwargs = call_arguments(example)
     return model(*args, **kwargs)
+
+
+def positional_names(model: nn.Module) -> list[str]:
+    """Names of the parameters of a model's forward that can be given by position."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # a forward without a signature is called by position
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 @contextmanager

@@ -121,8 +121,8 @@ def entry_of(call: EdgeCall, env: dict[str, Any]) -> Entry:
     given = given.walk()
     reads = tuple(d for d, t in enumerate(given.axes) if ax.is_length(t))
     ids = given.value is not None and not ax.is_trivial(given.value)
-    listed = call.edge_function.by_list(call.settings)
-    shape = tuple(None if _varies(t) and not (listed and d in reads) else t.size for d, t in enumerate(given.axes))
+    listed = {d for d in call.edge_function.listed(call.settings) if d in reads}
+    shape = tuple(None if _varies(t) and d not in listed else t.size for d, t in enumerate(given.axes))
     fixed = tuple(d for d, t in enumerate(given.axes) if shape[d] is not None and ax.is_trivial(t))
     if not isinstance(made, Action):
         return Entry(name, shape, CallAxes(reads, (), ids=ids), fixed)

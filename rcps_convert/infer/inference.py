@@ -25,6 +25,7 @@ class Inference:
         statistics: action per buffer that holds running statistics.
         values: per trace, the action of every result: `Action`, `Const`, nested, or None where unknown.
         outputs: per output leaf, its action; None for a leaf that is no tensor of the inputs.
+        made: the same per trace: a train-mode forward may return more.
         problems: everything that stands in the way.
         averaged: buffers to replace by their mean with their mirror image, with their actions.
         passages: for each module that runs on both strands, how reverse complement passes it.
@@ -46,6 +47,7 @@ class Inference:
     statistics: dict[str, Action] = field(default_factory=dict)
     values: list[dict[str, Any]] = field(default_factory=list)
     outputs: list[Action | None] = field(default_factory=list)
+    made: list[list[Action | None]] = field(default_factory=list)
     problems: list[ConversionError] = field(default_factory=list)
     averaged: dict[str, Action] = field(default_factory=dict)
     passages: dict[str, Passage] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from ..algebra import axis as ax
@@ -19,7 +20,7 @@ from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, TraceErr
 from ..graph.closed_modules import ModuleCall, outermost, recording
 from ..graph.export import trace
 from ..graph.trace import Node, Ref, Trace
-from ..measure.lengths import other_ways
+from ..measure.lengths import Survey, Variants
 from ..measure.probe import Probe
 from ..measure.study import branches
 from ..tie.symmetriser import symmetrised, unsymmetrised
@@ -41,6 +42,7 @@ class Solution:
         unheld: for each read-out that no submodule holds, where the length is lost.
         untraced: why the train-mode forward could not be traced, if so.
         lost: why there is no solution for some ways that the forward takes at other lengths.
+        survey: at which other lengths the forward runs.
     """
 
     inference: Inference
@@ -49,6 +51,7 @@ class Solution:
     unheld: list[Node] = field(default_factory=list)
     untraced: str | None = None
     lost: list[ConversionError] = field(default_factory=list)
+    survey: Survey = field(default_factory=Survey)
 
 
 class Solver:
@@ -85,7 +88,7 @@ class Solver:
         self.cuts: dict[str, Cut] = {}
         self.untraced: str | None = None
         self.traces: list[Trace] = []
-        self.ways: list[Example] | None = None  # the example at lengths at which forward takes another way
+        self.survey: Survey | None = None  # where forward takes another way
         self.lost: list[ConversionError] = []
         self.trace()
 
@@ -123,7 +126,9 @@ class Solver:
                 self._leave_out(path, None, found)
             opened = self._open(found.problems[0], found) if found.problems else bool(new)
             if not opened:
-                return Solution(found, self.traces, self.cuts, unheld, self.untraced, self.lost)
+                return Solution(
+                    found, self.traces, self.cuts, unheld, self.untraced, self.lost, self.survey or Survey()
+                )
             self.trace()
 
     def _infer(self, wanted: Sequence[Spec | str]) -> Inference:
@@ -157,21 +162,28 @@ class Solver:
 
         A way for which there is none is left out: the model is refused when it takes it.
         """
-        if self.ways is None:
-            self.ways = other_ways(self.model, self.example, self.actions)
+        if self.survey is None:
+            self.survey = Variants(self.model, self.example, self.actions).survey()
         self.lost = []
-        for other in self.ways:
-            try:
-                self.traces.append(trace(self.model, other, cuts=self.cuts))
-            except TraceError as problem:
-                self.lost.append(problem)
-                continue
-            again = self._infer(wanted)
-            if again.problems:
-                self.traces.pop()
-                self.lost.append(again.problems[0])
-            else:
-                found = again
+        for way in self.survey.ways:
+            found = self._with(way.example, found, wanted)
+        if self.survey.gradients:
+            with torch.no_grad():
+                found = self._with(self.example, found, wanted)
+        return found
+
+    def _with(self, example: Example, found: Inference, wanted: Sequence[Spec | str]) -> Inference:
+        """A solution that holds for the forward on another example too, where there is one."""
+        try:
+            self.traces.append(trace(self.model, example, cuts=self.cuts))
+        except TraceError as problem:
+            self.lost.append(problem)
+            return found
+        again = self._infer(wanted)
+        if not again.problems:
+            return again
+        self.traces.pop()
+        self.lost.append(again.problems[0])
         return found
 
     # --- leaving out ---

@@ -160,21 +160,39 @@ def _carries(value: Any, variables: set[ax.Var]) -> bool:
 
 def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]) -> None:
     for trace, env in zip(traces, result.values, strict=True):
-        if len(trace.outputs) != len(specs):  # a train-mode forward with other outputs
-            specs = [AUTO] * len(trace.outputs)
+        mine = _specs_of(trace, traces[0], specs)
         actions: list[Action | None] = []
-        for i, (leaf, spec) in enumerate(zip(trace.outputs, specs, strict=True)):
+        for i, (leaf, spec) in enumerate(zip(trace.outputs, mine, strict=True)):
             value = env.get(leaf.name) if isinstance(leaf, Ref) else leaf
             if isinstance(value, Const):
                 value = Action(tuple(ax.trivial(s) for s in value.value.shape))
             actions.append(value if isinstance(value, Action) else None)
             if isinstance(value, Action):
                 where = next((n.where for n in trace.nodes if isinstance(leaf, Ref) and n.name == leaf.name), None)
-                name = f"output {i}" if len(specs) > 1 else "the output"
+                name = f"output {i}" if len(mine) > 1 else "the output"
                 problem = pin_output(value, spec, where or Where(), name)
                 if problem is not None:
                     result.report(problem)
-        result.outputs = result.outputs or actions
+        result.made.append(actions)
+    result.outputs = result.made[0]
+
+
+def _specs_of(trace: Trace, first: Trace, specs: list[Spec | str]) -> list[Spec | str]:
+    """The spec of each output of a trace: that of the first trace's output in the same place, else ``"auto"``.
+
+    A train-mode forward may return more: an output that is alone elsewhere is then the first one.
+    """
+    if trace.out_spec == first.out_spec:
+        return specs
+    known = dict(zip(_output_places(first), specs, strict=True))
+    if len(specs) == 1:
+        return [specs[0], *[AUTO] * (len(trace.outputs) - 1)]
+    return [known.get(place, AUTO) for place in _output_places(trace)]
+
+
+def _output_places(trace: Trace) -> list[str]:
+    whole = pytree.tree_unflatten([*range(len(trace.outputs))], trace.out_spec)
+    return [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(whole)[0]]
 
 
 def all_axes(result: Inference) -> Iterable[Axis]:

@@ -69,7 +69,7 @@ class Walk:
         self._order_problems(before)
         pair_parameters(self.trace, self.env, self.weight_numbers, self.swaps, self.result.mirrors)
         for node, parameter in changed_parameters(self.trace):
-            self.result.report(_changed(node, parameter))
+            self.result.report(changed_in_forward(parameter, op_name(node.op), node.where))
 
     def _order_problems(self, before: int) -> None:
         """Put the problems of this walk in graph order: those of stretches were found late."""
@@ -99,7 +99,8 @@ class Walk:
         for name, source in self.trace.sources.items():
             if source.kind == "input":
                 action = next(given)
-                self.env[name] = source.value if action is None else action
+                at_its_lengths = None if action is None else action.resized(source.value.shape)
+                self.env[name] = source.value if action is None else at_its_lengths or action
             elif source.kind == "parameter":
                 self.env[name] = self.result.parameters.setdefault(source.target, unknown_action(source.value))
             elif name in statistics:
@@ -277,10 +278,17 @@ def _shapes_only(trace: Trace) -> set[str]:
     return shaped - read - outputs - set(trace.sources) - {n.name for n in trace.nodes if is_inplace(n.op)}
 
 
-def _changed(node: Node, parameter: str) -> ConversionError:
+def changed_in_forward(parameter: str, by: str = "", where: Where | None = None) -> ConversionError:
+    """The refusal of a forward that writes into a parameter.
+
+    Args:
+        parameter: its name.
+        by: the operator that does it, where that is known.
+        where: its place, where that is known.
+    """
     return NoRuleError(
-        f"{op_name(node.op)} changes the parameter {parameter} in forward",
-        where=node.where,
+        f"{by or 'something'} changes the parameter {parameter} in forward",
+        where=where or Where(parameter.rpartition(".")[0]),
         why="a tied parameter is computed whenever it is read, so what is written into it would be lost",
         do="change it between training steps, or compute a changed one and use that (w.clamp(-1, 1))",
     )

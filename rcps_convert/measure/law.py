@@ -41,6 +41,7 @@ class Law:
     Args:
         probe: a copy of the model.
         outputs: the actions an output may have.
+        trained: the same for a train-mode forward that returns others; None where it returns the same.
 
     Attributes:
         entries: per output leaf, how many numbers were compared.
@@ -49,8 +50,8 @@ class Law:
         batches: per output leaf with samples its batch axis; None until they are found.
     """
 
-    def __init__(self, probe: Probe, outputs: Allowed) -> None:
-        self.probe, self.outputs = probe, outputs
+    def __init__(self, probe: Probe, outputs: Allowed, trained: Allowed | None = None) -> None:
+        self.probe, self.outputs, self.trained = probe, outputs, trained
         self.entries: dict[int, int] = {}
         self.variation: dict[int, float] = {}
         self.blended: dict[int, float] = {}
@@ -161,15 +162,16 @@ class Law:
             self.variation[i] = max(self.variation.get(i, 0.0), relative_change(forward[i], other[i]))
 
     def _compare(self, index: int, y: Tensor, r: Tensor, training: bool) -> None:
-        for k, action in enumerate(self._allowed(index, tuple(y.shape))):
+        given = self.trained if training and self.trained is not None else self.outputs
+        place = index if given is self.outputs else -1 - index  # outputs of train mode alone are counted apart
+        for k, action in enumerate(self._allowed(given, index, place, tuple(y.shape))):
             found = compare(r, y if action is None else act(action, y))
-            self.errors[index, k, training] = max(self.errors.get((index, k, training), 0.0), found.error)
-            self.entries[index] = max(self.entries.get(index, 0), found.entries)
+            self.errors[place, k, training] = max(self.errors.get((place, k, training), 0.0), found.error)
+            self.entries[place] = max(self.entries.get(place, 0), found.entries)
 
-    def _allowed(self, index: int, shape: tuple[int, ...]) -> list[Action | None]:
-        given = self.outputs
+    def _allowed(self, given: Allowed, index: int, place: int, shape: tuple[int, ...]) -> list[Action | None]:
         allowed: list[Action | None] = [*given(index, shape)] if callable(given) else [given[index]]
-        known = self.actions.setdefault(index, allowed)
+        known = self.actions.setdefault(place, allowed)
         return allowed if len(allowed) == len(known) else known
 
     def _blend(self, index: int, dim: int, y: Tensor, r: Tensor, mixed: Tensor) -> None:

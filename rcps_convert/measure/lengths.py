@@ -1,8 +1,10 @@
-"""The example of a model at other lengths, and at which of them its forward takes another way."""
+"""The example of a model at other lengths and with other numbers of samples, and which way its forward takes there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +13,57 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves, with_leaves
 from ..geometry import CallNames, unanchor
-from ..graph.sandbox import call, fresh_copy, mode, undisturbed_rng
+from ..graph.sandbox import call, fresh_copy, mode, quiet, undisturbed_rng
+from ..tie.length_guard import unguard
 
-BRANCHES = (-1, 1, 2, 3, 4, 8, 16, 32, 64)
+NEAR = (-1, 1, 2, 3, 4, 8, 16, 32, 64)
 """Changes of the length, in positions, at which a forward may pad or crop what it does not at the example's."""
 
-CHECKED = (1, 2, 3, -1)
-"""Changes of the length, in positions, at which a conversion is verified too."""
+FAR = (-64, -8, -512, 128, 512)
+"""Changes that are tried where forward takes none of `NEAR` on one side: forwards that take multiples only."""
+
+SAMPLES = 2
+"""Largest number of samples with which other lengths are tried."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The example at other lengths, or with another number of samples.
+
+    Attributes:
+        example: what to call the model with.
+        actions: per input leaf.
+        length: the first length that differs from the example's, in positions; the longest where none does.
+        words: what differs.
+    """
+
+    example: Example
+    actions: tuple[Action | None, ...]
+    length: int
+    words: str
+
+
+Way = tuple[tuple[str, ...], frozenset[int]]
+"""What tells one way through a forward from another: the edge functions it calls, and the parameters it reads."""
+
+
+@dataclass
+class Survey:
+    """What running the plain model beside its example showed.
+
+    Attributes:
+        accepted: variants that forward takes, those at other lengths only.
+        ways: one variant for each way that forward takes beside that of the example.
+        gradients: forward takes another way while gradients are recorded.
+    """
+
+    accepted: list[Variant] = field(default_factory=list)
+    ways: list[Variant] = field(default_factory=list)
+    gradients: bool = False
+
+    def at(self, length: int) -> list[Variant]:
+        """The accepted variants of a length."""
+        return [v for v in self.accepted if v.length == length]
 
 
 def main_length(actions: Sequence[Action | None]) -> int | None:
@@ -25,47 +71,186 @@ def main_length(actions: Sequence[Action | None]) -> int | None:
     return max((t.size for a in actions if a is not None for t in a.axes if ax.is_length(t)), default=None)
 
 
-def resized(example: Example, actions: Sequence[Action | None], change: int) -> tuple[Example, list[Action | None]]:
-    """An example with every length changed by some positions, and its inputs' actions."""
+def resized(
+    example: Example, actions: Sequence[Action | None], sizes: Sequence[dict[int, int]], samples: int | None = None
+) -> tuple[Example, tuple[Action | None, ...]]:
+    """An example with other lengths and numbers of samples, and its inputs' actions.
+
+    Args:
+        example, actions: as given.
+        sizes: per input leaf, its new lengths by the old ones.
+        samples: on every batch axis; None to keep them.
+    """
     values: list[object] = []
     moved: list[Action | None] = []
-    for leaf, action in zip(leaves(example), actions, strict=True):
+    for leaf, action, size in zip(leaves(example), actions, sizes, strict=True):
         if action is None or not isinstance(leaf, Tensor):
             values.append(leaf)
             moved.append(action)
             continue
-        axes = tuple(ax.length(t.size + change) if ax.is_length(t) else t for t in action.axes)
-        new = Action(axes, action.value)
+        new = action.resized([_size(t, size, samples) for t in action.axes])
+        assert new is not None
         values.append(leaf.new_zeros(new.shape) if new.shape != action.shape else leaf)
         moved.append(new)
-    return with_leaves(example, values), moved
+    return with_leaves(example, values), tuple(moved)
 
 
-def accepts(model: nn.Module, example: Example) -> bool:
-    """Whether a model's eval-mode forward runs on an example."""
-    return calls_of(model, example) is not None
+def _size(term: ax.Axis, lengths: dict[int, int], samples: int | None) -> int:
+    if ax.is_length(term):
+        return lengths.get(term.size, term.size)
+    role = ax.role(term)
+    return samples if samples is not None and role is not None and role.name == "batch" else term.size
 
 
-def calls_of(model: nn.Module, example: Example) -> tuple[str, ...] | None:
-    """The functions a model's eval-mode forward calls that may read one edge of a length only; None if it fails."""
+# --- variants -------------------------------------------------------------------------------------
+
+
+class Variants:
+    """Makes variants of an example, and tries them on the plain model.
+
+    Args:
+        model: copied, never touched.
+        example: what it is called with.
+        actions: per input leaf.
+    """
+
+    def __init__(self, model: nn.Module, example: Example, actions: Sequence[Action | None]) -> None:
+        self.model, self.example, self.actions = fresh_copy(model), example, tuple(actions)
+        unanchor(self.model)
+        unguard(self.model)
+        self.lengths = [[t.size for t in a.axes if ax.is_length(t)] if a is not None else [] for a in actions]
+        self.longest = main_length(actions) or 0
+        batches = (r.name == "batch" for a in actions if a is not None for t in a.axes if (r := ax.role(t)))
+        self.batched = any(batches)
+        self.samples = _samples(self.actions)
+
+    def at(self, length: int, samples: int | None = None) -> Iterator[Variant]:
+        """The example at another length of its longest input: the others by as much, in proportion, or unchanged.
+
+        Args:
+            length: in positions.
+            samples: on the batch axes; by default those of the example, but few.
+        """
+        change = length - self.longest
+        several = len({n for sizes in self.lengths for n in sizes}) > 1
+        by_as_much = [{n: n + change for n in sizes} for sizes in self.lengths]
+        in_proportion = [{n: n * length // self.longest for n in sizes} for sizes in self.lengths]
+        exact = all(n * length % self.longest == 0 for sizes in self.lengths for n in sizes)
+        for sizes in [by_as_much, *([in_proportion] if several and exact else [])]:
+            if all(n > 0 for size in sizes for n in size.values()):
+                yield self._variant(sizes, samples)
+        if sum(map(bool, self.lengths)) > 1:
+            for alone in range(len(self.lengths)):
+                sizes = [size if i == alone else {} for i, size in enumerate(by_as_much)]
+                if sizes[alone] and all(n > 0 for n in sizes[alone].values()):
+                    yield self._variant(sizes, samples)
+
+    def _variant(self, sizes: list[dict[int, int]], samples: int | None) -> Variant:
+        few = (samples or min(self.samples, SAMPLES)) if self.batched else None
+        example, actions = resized(self.example, self.actions, sizes, few)
+        new = [size.get(n, n) for size, mine in zip(sizes, self.lengths, strict=True) for n in mine]
+        old = [n for mine in self.lengths for n in mine]
+        changed = [n for n, o in zip(new, old, strict=True) if n != o]
+        words = "length" if len({*new}) == 1 else "lengths"
+        return Variant(example, actions, max(changed), f"{words} {', '.join(map(str, dict.fromkeys(new)))}")
+
+    @property
+    def other_samples(self) -> int:
+        """A number of samples that differs from the example's in kind: one, or not one."""
+        return 1 if self.samples != 1 else SAMPLES
+
+    def with_samples(self, samples: int) -> Variant:
+        """The example with another number of samples."""
+        example, actions = resized(self.example, self.actions, [{} for _ in self.actions], samples)
+        return Variant(example, actions, self.longest, f"{samples} sample" + "s" * (samples > 1))
+
+    def way(self, example: Example) -> Way | None:
+        """The way that eval-mode forward takes on an example; None if it fails."""
+        return way_of(self.model, example)
+
+    def survey(self) -> Survey:
+        """At which lengths forward runs, and where it takes another way than on the example."""
+        found = Survey()
+        mine = self.way(self.example)
+        ways: dict[Way | None, Variant | None] = {mine: None, None: None}
+        with torch.enable_grad():
+            found.gradients = mine is not None and way_of(self.model, self.example, gradients=True) not in (None, mine)
+        for variant in [self.with_samples(self.other_samples)] if self.batched else []:
+            ways.setdefault(self.way(variant.example), variant)
+        samples = None if len(ways) > 2 else 1  # where one sample goes the same way, it is the cheaper one to try
+        for length in self._tried(found):
+            for variant, tried in zip(self.at(length), self.at(length, samples), strict=True):
+                way = self.way(tried.example)
+                ways.setdefault(way, variant)
+                if way is not None:
+                    found.accepted.append(variant)
+        found.ways = [v for v in ways.values() if v is not None]
+        return found
+
+    def _tried(self, found: Survey) -> Iterator[int]:
+        """Lengths to try, in order: near ones, half, twice; then those further off, where no near one was taken."""
+        n = self.longest
+        if not n:
+            return
+        lengths = dict.fromkeys([*(n + c for c in NEAR), n // 2, n // 2 + 1, 2 * n])
+        yield from (m for m in lengths if m > 0)
+        for side in (-1, 1):
+            for change in FAR:
+                taken = any((v.length - n) * side > 0 for v in found.accepted)
+                if change * side > 0 and not taken and n + change > 0 and n + change not in lengths:
+                    yield n + change
+
+
+def _samples(actions: Sequence[Action | None]) -> int:
+    sizes = [t.size for a in actions if a is not None for t in a.axes if (r := ax.role(t)) and r.name == "batch"]
+    return max(sizes, default=1)
+
+
+def way_of(model: nn.Module, example: Example, *, gradients: bool = False) -> Way | None:
+    """The way that a model's eval-mode forward takes on an example; None if it fails.
+
+    Args:
+        model: the plain model.
+        example: what to call it with.
+        gradients: record gradients.
+    """
     try:
-        with undisturbed_rng(), torch.no_grad(), mode(model, False), CallNames() as seen:
+        with undisturbed_rng(), quiet(), torch.set_grad_enabled(gradients), mode(model, False), CallNames() as seen:
             call(model, example)
     except Exception:  # the model's own errors: this length is none of its own
         return None
-    return tuple(seen.names)
+    return tuple(seen.names), frozenset(seen.parameters)
 
 
-def other_ways(model: nn.Module, example: Example, actions: Sequence[Action | None]) -> list[Example]:
-    """An example for each way the forward takes at other lengths, beside that of the given one."""
+def changed_in_place(model: nn.Module, example: Example) -> list[str]:
+    """The parameters that a forward changes, in train or eval mode, by name.
+
+    Args:
+        model: copied, never touched. Weights are drawn large, so that norms and bounds that are kept are exceeded.
+        example: what it is called with.
+    """
     twin = fresh_copy(model)
     unanchor(twin)
-    found = {calls_of(twin, example): example}
-    length = main_length(actions)
-    if length is None:
-        return []
-    for change in BRANCHES:
-        if length + change > 0:
-            other, _ = resized(example, actions, change)
-            found.setdefault(calls_of(twin, other), other)
-    return [other for calls, other in found.items() if calls is not None and other is not example]
+    unguard(twin)
+    with torch.no_grad(), undisturbed_rng():
+        torch.manual_seed(0)
+        for p in twin.parameters():
+            if p.is_floating_point() and p.numel():
+                p.copy_(torch.randn(p.shape) * 100)
+        before = {name: p.detach().clone() for name, p in twin.named_parameters()}
+        for training in (True, False):
+            run_quietly(twin, example, training)
+        return [n for n, p in twin.named_parameters() if not _same(p, before[n])]
+
+
+def run_quietly(model: nn.Module, example: Example, training: bool) -> None:
+    """Call a model; its own errors do not matter here."""
+    try:
+        with quiet(), mode(model, training):
+            call(model, example)
+    except Exception:  # such as a batch norm of a single value
+        return
+
+
+def _same(a: Any, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)

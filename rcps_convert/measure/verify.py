@@ -131,6 +131,7 @@ def verify(
     draws: int = 2,
     training: bool = True,
     diagnose: bool = True,
+    trained: Allowed | None = None,
 ) -> Verification:
     """Check the law on a perturbed copy, in train and eval mode, and in the model's own precision.
 
@@ -143,12 +144,13 @@ def verify(
         draws: random parameter sets, each with random inputs; one alone is met by the example's batch only.
         training: the law holds in train mode too.
         diagnose: find out what a deviation is due to; if not, what exceeds the stated tolerance has failed.
+        trained: as `outputs`, for a train-mode forward that returns others.
 
     Raises:
         ConversionError: the model returns nothing that could be measured.
     """
     with undisturbed_rng():
-        check = _Check(Law(Probe(model, example, specs, actions), outputs), training, draws)
+        check = _Check(Law(Probe(model, example, specs, actions), outputs, trained), training, draws)
         check.run(diagnose)
         found = check.found()
         if not found.passed or draws == 1 or check.law.probe.own == check.law.probe.dtype:

@@ -107,7 +107,15 @@ def _most_known(terms: Sequence[Axis]) -> Axis:
 
 
 def slide(
-    node: Any, x: Axis, *, kernel: int, stride: int = 1, dilation: int = 1, pad: tuple[int, int] = (0, 0), out: int
+    node: Any,
+    x: Axis,
+    *,
+    kernel: int,
+    stride: int = 1,
+    dilation: int = 1,
+    pad: tuple[int, int] = (0, 0),
+    out: int,
+    ceil: bool = False,
 ) -> tuple[Axis, Axis]:
     """A window that slides along an axis: the action of the result's axis and of the kernel's.
 
@@ -117,6 +125,7 @@ def slide(
         kernel, stride, dilation: of the window, in positions.
         pad: positions added left and right.
         out: number of windows.
+        ceil: a remainder makes one more window, as a pool's ``ceil_mode`` does.
 
     Raises:
         Refusal: the axis is no length.
@@ -129,7 +138,8 @@ def slide(
     if ax.lengthen(x):
         even = f"; a kernel of {kernel} cannot be centred" if kernel % 2 == 0 else ""
         uneven = padded(node, pad, even, "use an odd kernel, or pad both sides alike: no input length avoids this")
-        step = Step(1, sum(pad) - extent + stride, stride, lopsided=uneven is not None)
+        more = pad[0] if ceil else None
+        step = Step(1, sum(pad) - extent + stride, stride, lopsided=uneven is not None, ceil=more)
         return advance(node, x, step, out, uneven), ax.length(kernel)
     try:
         with ax.attempt():

@@ -25,7 +25,7 @@ def max_pool(
     node: Any, x: Action, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
 ) -> Action:
     """The largest of each window."""
-    return _pool(node, x, kernel, stride, padding, dilation)
+    return _pool(node, x, kernel, stride, padding, dilation, ceil_mode)
 
 
 @rule(
@@ -45,27 +45,34 @@ def max_pool_with_indices(node: Any, x: Action, kernel: Any, *settings: Any) -> 
 
 @rule(aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default, signs=True)
 def avg_pool(
-    node: Any, x: Action, kernel: Any, stride: Any = (), padding: Any = 0, *settings: Any, **more: Any
+    node: Any,
+    x: Action,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    *settings: Any,
+    **more: Any,
 ) -> Action:
     """The mean of each window: linear, so signs pass."""
-    return _pool(node, x, kernel, stride, padding, 1)
+    return _pool(node, x, kernel, stride, padding, 1, ceil_mode)
 
 
-def _pool(node: Any, x: Action, kernel: Any, stride: Any, padding: Any, dilation: Any) -> Action:
+def _pool(node: Any, x: Action, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool) -> Action:
     rank = len(kernel) if isinstance(kernel, (list, tuple)) else 1
     kernels = per_axis(kernel, rank)
     strides = per_axis(stride, rank) if stride else kernels
     pads, dilations = per_axis(padding, rank), per_axis(dilation, rank)
     settings = zip(x.axes[-rank:], kernels, strides, pads, dilations, node.shape[-rank:], strict=True)
-    return Action((*x.axes[:-rank], *(_pool_axis(node, *s) for s in settings)))
+    return Action((*x.axes[:-rank], *(_pool_axis(node, *s, ceil=ceil) for s in settings)))
 
 
-def _pool_axis(node: Any, x: Axis, k: int, s: int, p: int, d: int, out: int) -> Axis:
+def _pool_axis(node: Any, x: Axis, k: int, s: int, p: int, d: int, out: int, *, ceil: bool) -> Axis:
     tiles = s == k and p == 0 and d == 1 and k * out == x.size
     if tiles and not ax.is_length(x):
         result, window = ax.factor(x, out, k)
     else:
-        result, window = slide(node, x, kernel=k, stride=s, dilation=d, pad=(p, p), out=out)
+        result, window = slide(node, x, kernel=k, stride=s, dilation=d, pad=(p, p), out=out, ceil=ceil)
     ax.forbid_sign(window)
     return result
 

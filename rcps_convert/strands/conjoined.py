@@ -7,7 +7,6 @@ the user's module: class, forward and state_dict keys stay.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..algebra.action import Action, ActionMap
-from ..algebra.arguments import Example, call_arguments
+from ..algebra.arguments import Example, argument_names, call_arguments
 from ..errors import ConversionError
+from ..graph.sandbox import positional_names
 from ..tie.hooks import detach, show_to_compiler
 
 Merge = str | Callable[[Tensor, Tensor], Tensor]
@@ -151,11 +151,6 @@ class Conjoined:
         return one
 
 
-def argument_names(names: Sequence[str], count: int) -> list[str]:
-    """The names of that many positional arguments; those that a forward gathers go by number."""
-    return [names[i] if i < len(names) else str(i) for i in range(count)]
-
-
 def _is_tensor(x: Any) -> bool:
     return isinstance(x, Tensor)
 
@@ -219,15 +214,6 @@ def part(model: nn.Module) -> None:
 
 
 # --- from a call --------------------------------------------------------------------------------
-
-
-def positional_names(model: nn.Module) -> list[str]:
-    """Names of the parameters of a model's forward that can be given by position."""
-    try:
-        parameters = inspect.signature(model.forward).parameters.values()
-    except (TypeError, ValueError):  # a forward without a signature is called by position
-        return []
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def by_argument(

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..geometry import unseen
+from ..geometry import follow_replicas, unfollow_replicas, unseen
 
 
 class StrandHook:
@@ -75,6 +75,7 @@ def show_to_compiler(module: nn.Module) -> None:
     """
     if "forward" not in module.__dict__:
         module.forward = module.forward
+        follow_replicas(module)
 
 
 def hide_from_compiler(module: nn.Module) -> None:
@@ -82,6 +83,7 @@ def hide_from_compiler(module: nn.Module) -> None:
     own = module.__dict__.get("forward")
     if inspect.ismethod(own) and own.__self__ is module and own.__func__ is type(module).forward:
         del module.__dict__["forward"]
+        unfollow_replicas(module)
 
 
 def hook_of(module: nn.Module) -> StrandHook | None:

@@ -1,4 +1,4 @@
-"""Refusing calls at lengths at which a converted model is not exact."""
+"""Lengths at which a converted model is not exact, or was not shown to be, are refused when it is called."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..algebra.axis import Step, follows, nearest
 from ..errors import BreaksSymmetryError
+from ..graph.sandbox import positional_names
 from .hooks import drop
+
+REMAINDER = "at this length an operator that cannot be re-anchored leaves a remainder at the right edge"
+"""Why a length is refused at which a window does not reach both edges alike."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +23,20 @@ class LengthRule:
     """At which lengths of one input operators read both edges alike.
 
     Attributes:
-        leaf: index of the input among the leaves of the call.
+        argument: name of the argument that holds the input; its number where it has no name.
+        place: index of the input among the leaves of that argument.
         dim: its length axis.
         start: the length it was converted at, in positions.
         chains: for each way the length takes through the model, what each operator does to it.
+        why: why a length is refused.
     """
 
-    leaf: int
+    argument: str
+    place: int
     dim: int
     start: int
     chains: tuple[tuple[Step, ...], ...]
+    why: str = REMAINDER
 
     def holds(self, length: int) -> bool:
         """Whether every operator reads both edges of this length alike."""
@@ -36,14 +44,37 @@ class LengthRule:
 
     def ends_well(self, length: int) -> bool:
         """Whether the last operator of each chain does; those before it may be re-anchored."""
-        return all(steps[-1].aligned(_through(steps[:-1], length)) for steps in self.chains)
+        return all(steps[-1].aligned(through(steps[:-1], length)) for steps in self.chains)
 
     def nearest(self, length: int) -> list[int]:
         """The nearest lengths below and above at which the last operators read both edges alike."""
         return nearest(length, self.ends_well)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the length it was converted at is the only one."""
+        return all(steps[-1].only == through(steps[:-1], self.start) for steps in self.chains)
 
-def _through(steps: Sequence[Step], length: int) -> int:
+    def found_in(self, names: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """The length of the input in a call; that of the conversion where the call has no such input."""
+        if self.argument in kwargs:
+            value = kwargs[self.argument]
+        else:
+            index = names.index(self.argument) if self.argument in names else _number(self.argument)
+            value = args[index] if index is not None and index < len(args) else None
+        if isinstance(value, Tensor):
+            leaf: Any = value if self.place == 0 else None
+        else:
+            leaf = dict(enumerate(pytree.tree_leaves(value))).get(self.place)
+        known = isinstance(leaf, Tensor) and self.dim < leaf.dim()
+        return int(leaf.shape[self.dim]) if known else self.start
+
+
+def _number(argument: str) -> int | None:
+    return int(argument) if argument.isdigit() else None
+
+
+def through(steps: Sequence[Step], length: int) -> int:
     """A length after several operators."""
     for step in steps:
         length = step.out(length)
@@ -51,39 +82,46 @@ def _through(steps: Sequence[Step], length: int) -> int:
 
 
 class LengthGuard:
-    """The forward pre-hook of a converted model with windows that cannot be re-anchored.
-
-    That is an operator with a rule of the user's own: at a length it does not fit, the model would not
-    be equivariant, and nothing would show it.
+    """The forward pre-hook of a converted model that is exact at some lengths only.
 
     Args:
-        rules: for each input with a length.
+        rules: for each input with such a length.
+        names: of the parameters of forward that can be given by position.
     """
 
-    def __init__(self, rules: Sequence[LengthRule]) -> None:
-        self.rules = tuple(rules)
+    def __init__(self, rules: Sequence[LengthRule], names: Sequence[str] = ()) -> None:
+        self.rules, self.names = tuple(rules), tuple(names)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse a length at which the model is not exact.
 
         Raises:
-            BreaksSymmetryError: a window would leave a remainder at this length.
+            BreaksSymmetryError: the model is not exact at this length, or was not shown to be.
         """
-        values = pytree.tree_leaves((args, kwargs))
         for rule in self.rules:
-            length = values[rule.leaf].shape[rule.dim] if rule.leaf < len(values) else rule.start
-            if not rule.ends_well(int(length)):
-                near = " and ".join(str(n) for n in rule.nearest(int(length)))
-                raise BreaksSymmetryError(
-                    f"an input of {int(length)} positions, in a model converted at {rule.start}",
-                    why="at this length an operator that cannot be re-anchored leaves a remainder at the right edge",
-                    do=f"pad or crop the input: the nearest lengths that work are {near}; or bake the model first",
-                )
+            length = rule.found_in(self.names, args, kwargs)
+            if not rule.ends_well(length):
+                raise _refused(rule, length)
+
+
+def _refused(rule: LengthRule, length: int) -> BreaksSymmetryError:
+    if rule.fixed:
+        do = f"pad or crop the input to {rule.start} positions, or convert the model with an example of this length"
+    else:
+        near = " and ".join(str(n) for n in rule.nearest(length)) or str(rule.start)
+        do = f"pad or crop the input: the nearest lengths that work are {near}"
+    return BreaksSymmetryError(
+        f"an input of {length} positions, in a model converted at {rule.start}",
+        got=f"argument {rule.argument}, axis {rule.dim}",
+        why=rule.why,
+        do=do,
+    )
 
 
 def guard(model: nn.Module, rules: Sequence[LengthRule]) -> None:
-    """Attach a `LengthGuard` to a model, in place."""
-    model.register_forward_pre_hook(LengthGuard(rules), with_kwargs=True)
+    """Attach a `LengthGuard` to a model, in place of one it may have."""
+    unguard(model)
+    model.register_forward_pre_hook(LengthGuard(rules, positional_names(model)), with_kwargs=True, prepend=True)
 
 
 def unguard(model: nn.Module) -> None:

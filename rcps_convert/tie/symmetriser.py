@@ -55,7 +55,10 @@ class BothStrands(StrandHook):
                 again, names = given.filled(self._mirrored(module, given))
             halves = [*zip(bundle.tensors, Bundle.of(module.forward(*again, **names)).tensors, strict=True)]
         with unseen():
-            return bundle.filled([(a + back(b)) / 2 for back, (a, b) in zip(self.made, halves, strict=True)])
+            try:
+                return bundle.filled([(a + back(b)) / 2 for back, (a, b) in zip(self.made, halves, strict=True)])
+            except ConversionError as fact:
+                raise _at_other_shape(module, fact) from fact
 
     def _mirrored(self, module: nn.Module, given: Bundle) -> list[Tensor]:
         """The tensors a module is given, as the other strand has them."""
@@ -66,7 +69,20 @@ class BothStrands(StrandHook):
                 why="how reverse complement acts on each of them was found at conversion",
                 do="convert with an example that calls it the way it is used",
             )
-        return [x if other is None else other(x) for other, x in zip(self.given, given.tensors, strict=True)]
+        try:
+            return [x if other is None else other(x) for other, x in zip(self.given, given.tensors, strict=True)]
+        except ConversionError as fact:
+            raise _at_other_shape(module, fact) from fact
+
+
+def _at_other_shape(module: nn.Module, fact: ConversionError) -> ConversionError:
+    """What a call at a shape that was not converted for is told."""
+    return ConversionError(
+        f"a {type(module).__name__} that runs on both strands was called at other lengths than at conversion",
+        got=f"{fact.what}",
+        why=fact.why,
+        do="call the model at the length of its example, or convert it with an example of this length",
+    )
 
 
 def symmetrise(module: nn.Module, passage: Passage) -> None:

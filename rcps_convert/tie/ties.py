@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
+from ..errors import ConversionError
 from ..geometry import unseen
 from ..graph.sandbox import keep_copyable, owner
 
@@ -275,7 +276,17 @@ class MirrorTie(RCTie):
         return full if self.sign is None else full * self.sign.to(full.dtype)
 
     def expand(self, stored: Tensor) -> Tensor:
-        """The mirror image of the other parameter; the empty sum keeps autograd aware of this one."""
+        """The mirror image of the other parameter; the empty sum keeps autograd aware of this one.
+
+        Raises:
+            ConversionError: in a replica of ``nn.DataParallel``, which holds no link to the other parameter's replica.
+        """
+        if self.__dict__.get("_is_replica"):
+            raise ConversionError(
+                "nn.DataParallel of a model in which one parameter is the mirror image of another",
+                why="a replica of the one has no link to the replica of the other",
+                do="use DistributedDataParallel",
+            )
         return self.image(self.original) + stored.sum()
 
     def reduce(self, full: Tensor) -> Tensor:
@@ -327,7 +338,7 @@ def attach(model: nn.Module, names: Sequence[str], tie: RCTie, init: str) -> Non
         if init == "project":
             parameter.copy_(tie.project(parameter))
         parameter.grad = None
-    _register(model, names, tie.to(parameter.device))
+    register(model, names, tie.to(parameter.device))
 
 
 def attach_mirror(model: nn.Module, names: Sequence[str], action: Action, original: str, init: str) -> None:
@@ -347,10 +358,11 @@ def attach_mirror(model: nn.Module, names: Sequence[str], action: Action, origin
         if init == "project":
             tie.original.copy_(tie.image(tie.project(parameter)))
         parameter.grad = None
-    _register(model, names, tie)
+    register(model, names, tie)
 
 
-def _register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
+def register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
+    """Attach a tie to a parameter, in all of its places."""
     for name in names:
         module, leaf = owner(model, name)
         order = next((c.plain_order for _, c in _chains(module)), list(module._parameters))

@@ -1,0 +1,251 @@
+"""The law of a converted model at other lengths than the example's, and what is refused where it was not seen to hold.
+
+Whatever tied the weights looked at the example. A function of the length that is right there, such as a table
+cut to it, may be wrong elsewhere, so the law is measured at several lengths that forward takes. Where it fails
+at one of them, or where there is none, calls at other lengths are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.arguments import Example, places
+from ..errors import BreaksSymmetryError, ConversionError
+from ..graph.sandbox import positional_names
+from ..infer.inference import Inference
+from ..measure.lengths import Survey, Variant, Variants, main_length
+from ..measure.verify import Verification
+from ..rules.registry import Anchor
+from ..tie.length_guard import LengthRule, through
+
+WIDE = 3
+"""Entries of a hidden length from which on nothing about it is an accident of its size."""
+
+CHECKS = 4
+"""Largest number of other lengths at which a conversion is verified."""
+
+Measure = Callable[[Example, list[Action | None], Callable[[int, tuple[int, ...]], list[Action]]], Verification]
+"""Measures the law on an example, given its inputs' actions and what its outputs may be."""
+
+Chains = dict[int, set[tuple[ax.Step, ...]]]
+"""What the operators do to each input length, by the length of the example."""
+
+
+class Incomparable(Exception):  # noqa: N818 - a fact, handled where it arises
+    """An output grows with the length in a way that is not known."""
+
+
+# --- chains of steps --------------------------------------------------------------------------------
+
+
+def chains_of(inference: Inference) -> Chains:
+    """What the operators do to each input length, in every trace."""
+    found: Chains = {}
+    for env in inference.values:
+        for action in pytree.tree_leaves(list(env.values())):
+            for term in action.axes if isinstance(action, Action) else ():
+                role = ax.role(term)
+                if role is not None and role.steps:
+                    found.setdefault(role.start, set()).add(role.steps)
+    return found
+
+
+def length_rules(
+    model: nn.Module, example: Example, actions: Sequence[Action | None], chains: Chains, why: str = ""
+) -> list[LengthRule]:
+    """A rule for each input length that has a chain.
+
+    Args:
+        model: what is called.
+        example, actions: with what.
+        chains: by length.
+        why: why a length is refused; by default a remainder.
+    """
+    found, where = [], places(positional_names(model), example)
+    for (argument, place), action in zip(where, actions, strict=True):
+        for dim, term in enumerate(action.axes if action is not None else ()):
+            mine = chains.get(term.size) if ax.is_length(term) else None
+            if mine:
+                rule = LengthRule(argument, place, dim, term.size, tuple(_longest(mine)))
+                found.append(LengthRule(**{**vars(rule), "why": why}) if why else rule)
+    return found
+
+
+def needing_alignment(chains: Chains) -> Chains:
+    """The chains with a step that is not aligned at every length."""
+    some = {start: {c for c in mine if not all(s.always for s in c)} for start, mine in chains.items()}
+    return {start: mine for start, mine in some.items() if mine}
+
+
+def guarded_chains(anchors: Iterable[Anchor], actions: Sequence[Action | None]) -> Chains:
+    """The chains that end with an operator that cannot be re-anchored."""
+    found: Chains = {}
+    for anchor in anchors:
+        starts = [anchor.history] if anchor.history else [(n, (ax.Step(1, 0, only=n),)) for n in _lengths(actions)]
+        for start, steps in starts:
+            found.setdefault(start, set()).add(steps)
+    return found
+
+
+def _lengths(actions: Sequence[Action | None]) -> list[int]:
+    return sorted({t.size for a in actions if a is not None for t in a.axes if ax.is_length(t)})
+
+
+def _longest(chains: set[tuple[ax.Step, ...]]) -> list[tuple[ax.Step, ...]]:
+    """Chains that are not the beginning of another."""
+    return [c for c in chains if not any(o != c and o[: len(c)] == c for o in chains)]
+
+
+def narrowest(chains: Chains, length: int, longest: int) -> int:
+    """The smallest hidden length that grows with the input's, when the longest input has some length."""
+    found = [length]
+    for start, mine in chains.items():
+        n = start + length - longest
+        for steps in mine:
+            growing = next((i for i, s in enumerate(steps) if s.mul == 0), len(steps))
+            found += [through(steps[: i + 1], n) for i in range(growing)]
+    return min(found)
+
+
+# --- checking --------------------------------------------------------------------------------------
+
+
+@dataclass
+class LengthChecks:
+    """The check of a converted model at other lengths.
+
+    Attributes:
+        model, example, actions: the plain model and what it is called with.
+        survey: at which lengths its forward runs.
+        chains: what its operators do to each length.
+        rules: at which lengths nothing is re-anchored.
+        checked: lengths at which the law held, in positions.
+        notes: what the user should know.
+        fixed: why other lengths than the example's are refused; None where they are not.
+        problem: what stands in the way of the conversion, if anything does.
+        failed: the law was seen to fail at one of the lengths.
+    """
+
+    model: nn.Module
+    example: Example
+    actions: Sequence[Action | None]
+    survey: Survey
+    chains: Chains
+    rules: list[LengthRule]
+    checked: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    fixed: str | None = None
+    problem: ConversionError | None = None
+    failed: bool = False
+
+    def run(self, measure: Measure, outputs: Sequence[Action | None]) -> None:
+        """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
+        longest, self._measure, self._outputs = main_length(self.actions), measure, outputs
+        self.variants = Variants(self.model, self.example, self.actions)
+        if longest is not None:
+            self._widen(longest)
+        refused = False
+        for number, variant in enumerate(self._chosen(longest or 0)):
+            held = self._held(self._with_other_samples(variant) if number == 0 else variant)
+            if self.fixed is not None and number == 0 and self._is_by_samples(variant):
+                return
+            if self.fixed is not None:
+                self.checked, self.failed = [], True
+                self.notes.append(
+                    f"exact at length {longest} only: {self.fixed}, as something in forward was fixed to the length of "
+                    "the example; calls at other lengths are refused"
+                )
+                return
+            refused |= held is None
+            if held:
+                self.checked.append(variant.length)
+        if longest is not None and not self.checked and not refused:
+            self.fixed = "forward was seen to run at no other length at which the law could be checked"
+            self._is_by_samples(None)
+
+    def _with_other_samples(self, variant: Variant) -> Variant:
+        """The first check is one with another number of samples too, which costs nothing more."""
+        if not self.variants.batched:
+            return variant
+        same = self.variants.at(variant.length, self.variants.other_samples)
+        return next((v for v in same if v.words == variant.words), variant)
+
+    def _is_by_samples(self, variant: Variant | None) -> bool:
+        """Whether the law fails with another number of samples, and not at another length."""
+        reason, notes = self.fixed, [*self.notes]
+        self.fixed = None
+        if variant is not None:
+            self._held(variant)
+        if self.fixed is None and self.variants.batched:
+            samples = self.variants.other_samples
+            self._held(self.variants.with_samples(samples))
+            if self.fixed is not None:
+                self.problem = BreaksSymmetryError(
+                    f"the law fails with {samples} sample{'s' * (samples > 1)}: {self.fixed}",
+                    why="forward takes another way there, or one sample's result depends on the others",
+                    do="write forward so that it does the same for any number of samples",
+                )
+        self.fixed, self.notes = (None, notes) if self.problem is not None else (reason, notes)
+        return self.problem is not None
+
+    def _held(self, variant: Variant) -> bool | None:
+        """Whether the law was seen to hold; None where the model refuses the length."""
+
+        def at_this_length(index: int, shape: tuple[int, ...]) -> list[Action]:
+            action = self._outputs[index] if index < len(self._outputs) else None
+            moved = None if action is None else action.walk().resized(shape)
+            if action is not None and moved is None:
+                raise Incomparable
+            return [moved] if moved is not None else []
+
+        try:
+            found = self._measure(variant.example, list(variant.actions), at_this_length)
+        except ConversionError as refused:
+            self.notes.append(f"refused at {variant.words}: {refused.what}")
+            return None
+        except Exception:  # it cannot be run or compared here, such as in train mode
+            return False
+        if found.error > found.tolerance:
+            self.fixed = f"at {variant.words} the law fails by {found.error:.1e}"
+        return found.varied
+
+    def _widen(self, longest: int) -> None:
+        """Look for a length at which every hidden length has several positions, if none is known."""
+        known = [longest, *(v.length for v in self.survey.accepted)]
+        if any(narrowest(self.chains, n, longest) >= WIDE for n in known):
+            return
+        for times in (3, 4, 6, 8):
+            for variant in self.variants.at(times * longest):
+                wide = narrowest(self.chains, variant.length, longest) >= WIDE
+                if wide and self.variants.way(variant.example) is not None:
+                    self.survey.accepted.append(variant)
+                    return
+
+    def _chosen(self, longest: int) -> list[Variant]:
+        """Few and short lengths that differ in kind, and each input alone where there are several."""
+        by_length = {v.length: v for v in reversed(self.survey.accepted)}
+        shorter = sorted(n for n in by_length if n < longest)
+        longer = sorted(n for n in by_length if n > longest)
+        wide = [n for n in (*shorter, *longer) if narrowest(self.chains, n, longest) >= WIDE]
+        cut = [n for n in (*wide, *longer, *shorter) if not all(r.holds(n) for r in self.rules)]
+        kinds = [
+            [n for n in wide if n < longest] or shorter[::-1],
+            [n for n in longer if n in wide] or longer,
+            cut,
+            [n for n in cut if n > longest] if self.rules else [],
+        ]
+        lengths: dict[int, None] = {}
+        for kind in kinds:
+            new = next((n for n in kind if n not in lengths), None)
+            if new is not None:
+                lengths[new] = None
+        if narrowest(self.chains, longest, longest) < WIDE and wide:
+            lengths[wide[0]] = None
+        chosen = [by_length[n] for n in [*lengths][:CHECKS]]
+        return chosen + [v for n in [*lengths][:1] for v in self.survey.at(n) if v is not by_length[n]]

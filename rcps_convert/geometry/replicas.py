@@ -1,0 +1,52 @@
+"""Replicas for ``nn.DataParallel`` of modules whose forward is set on the instance.
+
+A replica is a shallow copy with other weights. A forward that was set on the original is copied along, and would
+compute with the original's weights.
+"""
+
+from __future__ import annotations
+
+import inspect
+from types import MethodType
+from typing import Any
+
+from torch import nn
+
+NAME = "_replicate_for_data_parallel"
+"""The method of a module that makes a replica."""
+
+
+class Replicating:
+    """Makes replicas of a module whose forward belongs to the replica.
+
+    Args:
+        module: the module; a deep copy of it holds a copy of this, bound to the copy.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self) -> Any:
+        """A replica."""
+        replica = type(self.module)._replicate_for_data_parallel(self.module)
+        del replica.__dict__[NAME]
+        replica.forward = rebound(self.module.forward, self.module, replica)
+        return replica
+
+
+def rebound(forward: Any, module: nn.Module, replica: nn.Module) -> Any:
+    """A module's forward, for its replica; what is bound to neither stays as it is."""
+    if hasattr(forward, "bound_to"):
+        return forward.bound_to(replica)
+    mine = inspect.ismethod(forward) and forward.__self__ is module
+    return MethodType(forward.__func__, replica) if mine else forward
+
+
+def follow_replicas(module: nn.Module) -> None:
+    """Let a module's replicas have a forward of their own, in place."""
+    module.__dict__[NAME] = Replicating(module)
+
+
+def unfollow_replicas(module: nn.Module) -> None:
+    """Undo `follow_replicas`."""
+    module.__dict__.pop(NAME, None)

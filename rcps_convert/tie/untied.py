@@ -1,0 +1,137 @@
+"""Parameters that no trace reads: they are not tied, so a call that reads one is refused.
+
+They belong to a branch of forward that was not traced, such as a layer for long inputs only, or that an
+attribute switches on later. With untied weights it would break the symmetry, and nothing would show it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..errors import BreaksSymmetryError, Where
+from ..graph.sandbox import owner
+from .hooks import drop
+from .ties import RCTie, register, ties
+
+
+class UntiedParameterError(BreaksSymmetryError):
+    """A call reads a parameter that was not tied."""
+
+
+class Untied(RCTie):
+    """The parametrization of a parameter that no trace reads: itself, but not inside a call.
+
+    Args:
+        name: of the parameter.
+        shape: of the parameter.
+        idle: no trace calls the module that holds it.
+    """
+
+    def __init__(self, name: str, shape: Sequence[int], idle: bool) -> None:
+        super().__init__(Action(tuple(ax.trivial(n) for n in shape)))
+        self.name, self.idle, self.stored_shape = name, idle, self.full_shape
+
+    def expand(self, stored: Tensor) -> Tensor:
+        """The parameter.
+
+        Raises:
+            UntiedParameterError: a module's forward reads it.
+        """
+        if torch.compiler.is_compiling() or _inside_a_call():
+            raise refusal(self.name)
+        return stored
+
+    def reduce(self, full: Tensor) -> Tensor:
+        """The parameter."""
+        return full
+
+    def project(self, full: Tensor) -> Tensor:
+        """The parameter."""
+        return full
+
+
+class IdleModule:
+    """The forward pre-hook of a module of a baked model that no trace calls, as its parameters were not tied.
+
+    Args:
+        name: of one of its parameters.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Refuse the call.
+
+        Raises:
+            UntiedParameterError: always.
+        """
+        raise refusal(self.name)
+
+
+def refusal(name: str) -> UntiedParameterError:
+    """What a call that reads an untied parameter is told."""
+    return UntiedParameterError(
+        f"forward reads {name}, which no trace of the model read",
+        where=Where(name.rpartition(".")[0]),
+        why="a branch of forward ran that was not traced, so its weights are not tied",
+        do="convert with an example that takes this branch (another length, number of samples, mode or setting)",
+    )
+
+
+_MODULE_CALL = os.path.join("torch", "nn", "modules", "module.py")
+
+
+def _inside_a_call() -> bool:
+    """Whether some module's forward is running; reading a parameter from outside is no call."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name in ("_call_impl", "forward"):
+            module = frame.f_locals.get("self")
+            if isinstance(module, nn.Module) and not isinstance(module, (parametrize.ParametrizationList, RCTie)):
+                return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def leave_untied(model: nn.Module, names: Sequence[str], called: Collection[str]) -> None:
+    """Refuse calls that read a parameter, in place; its `nn.Parameter` object stays.
+
+    Args:
+        model: changed.
+        names: every name of the parameter.
+        called: paths of the modules that some trace calls.
+    """
+    module, leaf = owner(model, names[0])
+    parameter = getattr(module, leaf)
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        return  # it has no values that could be read
+    idle = all(name.rpartition(".")[0] not in called for name in names)
+    register(model, names, Untied(names[0], parameter.shape, idle))
+
+
+def untied(model: nn.Module) -> dict[nn.Module, Untied]:
+    """The modules of a model that hold such parameters, each with one of them."""
+    return {module: tie for module, _, _, tie in ties(model) if isinstance(tie, Untied)}
+
+
+def refuse_calls(found: dict[nn.Module, Untied]) -> None:
+    """Refuse calls of the modules that no trace calls, in place: what is left of the refusal when a model is baked."""
+    for module, tie in found.items():
+        if tie.idle:
+            module.register_forward_pre_hook(IdleModule(tie.name))
+
+
+def allow_calls(model: nn.Module) -> None:
+    """Undo `refuse_calls`, in place."""
+    for module in model.modules():
+        drop(module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, IdleModule)
