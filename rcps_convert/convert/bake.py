@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.sandbox import fresh_copy, own_classes
+from ..graph.transaction import all_or_nothing
 from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers
 from ..strands.unwrapped import bake_graph
@@ -41,7 +42,13 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     reading = conjoined(model)
     if reading is not None and mixed_layers(model):
         return bake_graph(model, reading, in_place)
-    target = model if in_place else fresh_copy(model)
+    if not in_place:
+        return _baked(fresh_copy(model))
+    return all_or_nothing(model, lambda: _baked(model))
+
+
+def _baked(target: nn.Module) -> nn.Module:
+    """A model with its ties and shared norms undone, in place."""
     own_classes(target)
     unguard(target)
     with torch.no_grad():
@@ -74,6 +81,10 @@ def load_plain_state_dict(model: nn.Module, state_dict: Mapping[str, Any], *, in
     """
     if init not in ("keep", "project"):
         raise ValueError(f"init={init!r}: use 'project' or 'keep'")
+    all_or_nothing(model, lambda: _load(model, state_dict, init))
+
+
+def _load(model: nn.Module, state_dict: Mapping[str, Any], init: str) -> None:
     if conjoined(model) is not None:
         _load_both_strands(model, state_dict)
         return

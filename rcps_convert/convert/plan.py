@@ -15,6 +15,7 @@ from ..algebra.action import Action, act
 from ..errors import ConversionError, gather
 from ..geometry import Table, anchor, unanchor
 from ..graph.sandbox import fresh_copy, own_classes, owner
+from ..graph.transaction import all_or_nothing
 from ..infer.anchors import AnchoredCall
 from ..infer.stretch import Tested
 from ..measure.verify import Verification
@@ -202,9 +203,16 @@ class ConversionPlan:
         if self.symmetric:
             warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=stacklevel)
             return target
+        if not in_place:
+            return self._installed(target, stacklevel + 1)
+        return all_or_nothing(model, lambda: self._installed(model, stacklevel + 3))
+
+    def _installed(self, target: nn.Module, stacklevel: int) -> nn.Module:
+        """`install`, then the warnings: where they are errors, nothing was changed."""
+        self.install(target)
         for note in self._warnings():
             warnings.warn(note, stacklevel=stacklevel)
-        return self.install(target)
+        return target
 
     def install(self, target: nn.Module) -> nn.Module:
         """Attach ties, shared statistics and symmetrisers to a model, in place, unchecked."""

@@ -87,7 +87,7 @@ class _Reader:
         if len(actions) != len(calls):
             actions = self._measured(path, calls)
         if any(a is None for a in actions):
-            return "which axis of its input is the length could not be lines"
+            return "which axis of its input is the length could not be told"
         placed = [mirrored_positions(a) for a in actions if a is not None]
         if any(batch_axis(a) < 0 for a in placed):
             return "its input has no batch axis of its own"

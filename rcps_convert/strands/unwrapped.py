@@ -8,6 +8,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import ConversionError, TraceError, first_line
 from ..graph.sandbox import fresh_copy, quiet
+from ..graph.transaction import all_or_nothing
 from .conjoined import Conjoined, conjoined, part
 from .mixed import mixed_layers, unmix
 
@@ -72,7 +73,13 @@ def unwrap(model: nn.Module, *, in_place: bool = False) -> nn.Module:
             why="without it the layer computes another function",
             do="bake(model) keeps the function; to drop what was learned, set each cross_weight to zero first",
         )
-    target = model if in_place else fresh_copy(model)
+    if not in_place:
+        return _parted(fresh_copy(model))
+    return all_or_nothing(model, lambda: _parted(model))
+
+
+def _parted(target: nn.Module) -> nn.Module:
+    """A model that reads one strand again, in place."""
     unmix(target)
     part(target)
     return target
