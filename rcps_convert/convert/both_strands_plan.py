@@ -16,7 +16,8 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..errors import BreaksSymmetryError, ConversionError, VerificationError
-from ..graph.sandbox import fresh_copy, undisturbed_rng
+from ..graph.sandbox import fresh_copy
+from ..graph.transaction import Snapshot
 from ..measure.verify import Verification, moved, undecided, verify
 from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, positional_names
 from ..strands.layers_to_mix import Filter, layers_to_mix
@@ -36,6 +37,7 @@ class BothStrandsPlan(ConversionPlan):
         weights: shape of each cross-strand weight.
         unmixed: why the other layers of the kind do not mix.
         shapes: of the model's parameters, by name.
+        held: why a copy of the model cannot be converted, though the model itself can.
     """
 
     strategy: str = "conjoined"
@@ -44,6 +46,11 @@ class BothStrandsPlan(ConversionPlan):
     weights: dict[str, tuple[int, ...]] = field(default_factory=dict)
     unmixed: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    held: ConversionError | None = None
+
+    def _check_copyable(self) -> None:
+        if self.held is not None:
+            raise self.held
 
     def install(self, target: nn.Module) -> nn.Module:
         """Attach the reading of both strands and the cross-strand weights to a model, in place, unchecked."""
@@ -130,23 +137,31 @@ def plan_both_strands(
     post_hoc: bool,
     mix: Filter,
     verify: bool,
+    held: ConversionError | None,
 ) -> BothStrandsPlan:
-    """Work out a conjoined or mixed conversion; arguments as in `convert_model`."""
-    plan = BothStrandsPlan(type(model).__name__, trained=looks_trained(model), strategy=strategy)
+    """Work out a conjoined or mixed conversion; arguments as in `convert_model`.
+
+    `held` says why copies of the model compute with its own weights, if they do: what they write there is undone.
+    """
+    plan = BothStrandsPlan(type(model).__name__, trained=looks_trained(model), strategy=strategy, held=held)
+    before = None if held is None else Snapshot(model)
     try:
-        with undisturbed_rng():
-            runs = StackedRuns(model, example, (plan.inputs, plan.outputs))
-            plan.shapes = _shapes(model)
-            runs.read_inputs(inputs, layout)
-            runs.read_outputs(outputs, post_hoc)
-            _require_merge(merge, runs)
-            plan.reading = _reading(runs, merge, post_hoc)
-            if strategy == "mixed":
-                plan.mixed, plan.unmixed = layers_to_mix(runs, mix, merge)
-                plan.weights = {p: tuple(model.get_submodule(p).weight.shape) for p in plan.mixed}  # type: ignore[union-attr,arg-type]
-            _check(plan, runs, verify)
+        runs = StackedRuns(model, example, (plan.inputs, plan.outputs))
+        plan.shapes = _shapes(model)
+        runs.read_inputs(inputs, layout)
+        runs.read_outputs(outputs, post_hoc)
+        _require_merge(merge, runs)
+        plan.reading = _reading(runs, merge, post_hoc)
+        plan.notes += runs.one_sided_outputs()
+        if strategy == "mixed":
+            plan.mixed, plan.unmixed = layers_to_mix(runs, mix, merge)
+            plan.weights = {p: tuple(model.get_submodule(p).weight.shape) for p in plan.mixed}  # type: ignore[union-attr,arg-type]
+        _check(plan, runs, verify)
     except ConversionError as problem:
         plan.problems.extend(problem.problems)
+    finally:
+        if before is not None:
+            before.restore()
     return plan
 
 

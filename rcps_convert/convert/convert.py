@@ -6,9 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from ..algebra.arguments import Example
+from ..algebra.arguments import Example, check_choice, check_switch
+from ..algebra.nesting import read_call
 from ..errors import ConversionError
-from ..graph.sandbox import undisturbed_rng
+from ..graph.held_forward import held_forward
+from ..graph.sandbox import alone
 from ..strands.conjoined import MERGES, Merge
 from ..strands.layers_to_mix import Filter
 from .both_strands_plan import plan_both_strands
@@ -73,6 +75,7 @@ def convert_model(
 
     Source: design after Shrikumar et al. 2017 (weight sharing) and Mallet & Vert, NeurIPS 2021 (theory).
     """
+    check_switch("in_place", in_place)
     plan = plan_conversion(
         model,
         example,
@@ -91,6 +94,7 @@ def convert_model(
     return plan.convert(model, in_place=in_place, stacklevel=3)
 
 
+@alone
 def plan_conversion(
     model: nn.Module,
     example: Example,
@@ -120,9 +124,12 @@ def plan_conversion(
         ConversionError: the model is converted already.
         ValueError: a spec that cannot be read, or settings that do not go together.
     """
+    example = read_call(model, example, inputs)
     refuse_converted(model)
+    check_switch("verify", verify)
     _check_settings(strategy, merge, post_hoc, mix, init, on_unsupported, symmetrise_buffers)
-    if strategy != "tied":
+    held = held_forward(model, example)
+    if strategy != "tied" and not (held and strategy == "mixed"):
         return plan_both_strands(
             model,
             example,
@@ -134,12 +141,15 @@ def plan_conversion(
             post_hoc=post_hoc,
             mix=mix,
             verify=verify,
+            held=held,
         )
     plan = ConversionPlan(type(model).__name__, init=init, trained=looks_trained(model))
+    if held is not None:
+        plan.problems.append(held)
+        return plan
     try:
-        with undisturbed_rng():
-            planner = TiedPlanner(model, example, plan, verify)
-            planner.run(inputs, outputs, layout, symmetrise_buffers, on_unsupported == "both_strands")
+        planner = TiedPlanner(model, example, plan, verify)
+        planner.run(inputs, outputs, layout, symmetrise_buffers, on_unsupported == "both_strands")
     except ConversionError as problem:
         plan.problems.extend(problem.problems)
     return plan
@@ -149,15 +159,19 @@ def _check_settings(
     strategy: str, merge: Merge, post_hoc: bool, mix: Filter, init: str, on_unsupported: str, symmetrise_buffers: bool
 ) -> None:
     """Refuse values that are none, and settings of one strategy given to another."""
-    if strategy not in ("tied", "conjoined", "mixed"):
-        raise ValueError(f"strategy={strategy!r}: use 'tied', 'conjoined' or 'mixed'")
-    if init not in ("keep", "project"):
-        raise ValueError(f"init={init!r}: use 'keep' or 'project'")
-    if on_unsupported not in ("error", "both_strands"):
-        raise ValueError(f"on_unsupported={on_unsupported!r}: use 'error' or 'both_strands'")
-    known = callable(merge) and not isinstance(merge, nn.Module)
-    if not known and merge not in MERGES:
+    check_choice("strategy", strategy, ("tied", "conjoined", "mixed"))
+    check_choice("init", init, ("keep", "project"))
+    check_choice("on_unsupported", on_unsupported, ("error", "both_strands"))
+    check_switch("post_hoc", post_hoc)
+    check_switch("symmetrise_buffers", symmetrise_buffers)
+    known = callable(merge) and not isinstance(merge, (nn.Module, type))
+    if not known and not (isinstance(merge, str) and merge in MERGES):
         raise ValueError(f"merge={merge!r}: use 'mean', 'sum', 'max', or a function of two tensors")
+    patterns = isinstance(mix, (list, tuple)) and bool(mix) and all(isinstance(p, str) for p in mix)
+    if not (mix is None or patterns or isinstance(mix, str) or (callable(mix) and not isinstance(mix, type))):
+        raise TypeError(
+            f"mix={mix!r}: give paths of layers or patterns such as 'tower.*', or a function of path and module"
+        )
     only_tied = [("init", init != "keep"), ("on_unsupported", on_unsupported != "error")]
     only_tied.append(("symmetrise_buffers", symmetrise_buffers))
     misplaced = {

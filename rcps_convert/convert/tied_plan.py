@@ -14,6 +14,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves
 from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
 from ..errors import ConversionError, NoRuleError, VerificationError, Where
+from ..graph.export import does_not_run
 from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
 from ..infer.anchors import plan_calls
@@ -62,7 +63,12 @@ class TiedPlanner:
         if not self.plan.problems:
             self._fill(found)
         if not self.plan.problems:
-            self._verify(found)
+            try:
+                self._verify(found)
+            except ConversionError:
+                raise
+            except Exception as reason:  # forward looks at what tying changes: names of parameters, classes, attributes
+                raise _does_not_run_tied(reason) from reason
 
     def _already_symmetric(self, outputs: Any) -> bool:
         """Whether the model obeys the law with any weights."""
@@ -282,6 +288,17 @@ class TiedPlanner:
         except Exception:  # the search for the place must not hide the failure itself
             return None
         return found[0] if found else None
+
+
+def _does_not_run_tied(reason: Exception) -> ConversionError:
+    told = does_not_run(reason)
+    return ConversionError(
+        "the model does not run once its weights are tied",
+        where=told.where,
+        why=f"{told.why}; a tied weight is computed from what is stored: self.weight is the full weight, while "
+        "_parameters, named_parameters() and state_dict() have what is stored, under other names",
+        do='read weights as attributes in forward, or use strategy="conjoined", which leaves them as they are',
+    )
 
 
 def _longest(chains: set[tuple[ax.Step, ...]]) -> list[tuple[ax.Step, ...]]:

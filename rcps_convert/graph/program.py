@@ -28,7 +28,7 @@ WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_
 
 TORCH_FOLDER = os.path.dirname(torch.__file__)
 
-_HERE = os.path.dirname(__file__)
+_HERE = os.path.dirname(os.path.dirname(__file__))
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 

@@ -44,7 +44,7 @@ class _Held:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor, self.grad, self.requires_grad = tensor, tensor.grad, tensor.requires_grad
-        lazy = isinstance(tensor, nn.parameter.UninitializedTensorMixin)
+        lazy = nn.parameter.is_lazy(tensor)
         self.storage = None if lazy else tensor.data
         self.values = None if self.storage is None else self.storage.clone()
 

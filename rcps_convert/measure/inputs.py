@@ -36,4 +36,4 @@ def random_like(spec: Spec, action: Action, example: Tensor, generator: torch.Ge
         draw = torch.randn(example.shape, generator=generator, dtype=torch.float64).abs()
     else:
         return example
-    return draw.to(device=example.device, dtype=example.dtype)
+    return draw.contiguous().to(device=example.device, dtype=example.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -12,10 +13,12 @@ from torch.utils import _pytree as pytree
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from ..algebra.arguments import Example
-from ..algebra.nesting import input_actions, output_specs
+from ..algebra.arguments import Example, check_number
+from ..algebra.nesting import input_actions, output_specs, read_call
 from ..algebra.specs import Spec
-from ..graph.sandbox import undisturbed_rng
+from ..errors import ConversionError
+from ..graph.export import does_not_run
+from ..graph.sandbox import alone
 from .deviation import deviation
 from .probe import Probe
 
@@ -62,6 +65,7 @@ class EquivarianceReport:
         return "\n".join(lines)
 
 
+@alone
 def check_equivariance(
     model: nn.Module,
     example: Example,
@@ -87,15 +91,24 @@ def check_equivariance(
 
     Raises:
         NeedsChoiceError: the inputs can be read in several ways, or in none.
+        TraceError: the model's own forward raises on the example.
+        TypeError, ValueError: an argument is not what it takes.
 
     Source: definition of equivariance in Mallet & Vert, NeurIPS 2021, section 2.
     """
+    if tolerance is not None:
+        check_number("tolerance", tolerance, 0, math.inf)
+    example = read_call(model, example, inputs)
     specs, actions = input_actions(example, inputs, layout)
-    with undisturbed_rng():
+    try:
         probe = Probe(model, example, specs, actions)
         pairs = [probe.readings(seed) for seed in range(3)]
-        wanted = output_specs(outputs, pairs[0][0])
-        found = _held_to([_tensors(a) for a, _ in pairs], [_tensors(b) for _, b in pairs], wanted)
+    except ConversionError:
+        raise
+    except Exception as reason:  # the model may raise anything
+        raise does_not_run(reason) from reason
+    wanted = output_specs(outputs, pairs[0][0])
+    found = _held_to([_tensors(a) for a, _ in pairs], [_tensors(b) for _, b in pairs], wanted)
     limit = TOLERANCE[probe.dtype] if tolerance is None else tolerance
     return EquivarianceReport(tuple(e for e, _ in found), tuple(str(a) for _, a in found), limit, probe.dtype)
 

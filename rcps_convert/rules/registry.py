@@ -16,6 +16,9 @@ from ..errors import BreaksSymmetryError, NoRuleError, Refusal
 Rule = Callable[..., Any]
 F = TypeVar("F", bound=Rule)
 
+OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)
+"""The classes of operators."""
+
 RULES: dict[Any, Rule] = {}
 """Rules by operator overload."""
 
@@ -49,6 +52,7 @@ def rule(*ops: Any, constants: bool = False, ids: bool = False) -> Callable[[F],
 
     Raises:
         ValueError: an operator has a rule already, or the function is registered with other settings.
+        TypeError: something is no operator, or no function.
 
     Example:
         >>> @rule(torch.ops.mylib.swish.default)          # doctest: +SKIP
@@ -57,8 +61,19 @@ def rule(*ops: Any, constants: bool = False, ids: bool = False) -> Callable[[F],
         ...     require_unsigned(x, node, because="swish(-x) is not -swish(x)")
         ...     return x
     """
+    for op in ops:
+        if not (
+            isinstance(op, OPERATORS) or hasattr(op, "_opoverload") or getattr(op, "__module__", "") == "_operator"
+        ):
+            raise TypeError(f"ops={op!r}: rule takes operators such as torch.ops.aten.relu.default")
+    if not ops:
+        raise TypeError("ops=(): rule needs at least one operator, such as torch.ops.aten.relu.default")
+    if not (isinstance(constants, bool) and isinstance(ids, bool)):
+        raise TypeError(f"constants={constants!r}, ids={ids!r}: give True or False")
 
     def register(function: F) -> F:
+        if not callable(function) or isinstance(function, type):
+            raise TypeError(f"rule(...) decorates a function of the node and the operands' actions, not {function!r}")
         found = _overloads(ops)
         taken = next((op for op in found if op in RULES), None)
         if taken is not None:
@@ -75,6 +90,7 @@ def rule(*ops: Any, constants: bool = False, ids: bool = False) -> Callable[[F],
 def _overloads(ops: Iterable[Any]) -> list[Any]:
     found: list[Any] = []
     for op in ops:
+        op = getattr(op, "_opoverload", op)  # what torch.library.custom_op returns holds its operator
         found += [getattr(op, name) for name in op.overloads()] if hasattr(op, "overloads") else [op]
     return found
 

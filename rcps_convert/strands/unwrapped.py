@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..algebra.arguments import check_model, check_switch
 from ..errors import ConversionError, TraceError, first_line
-from ..graph.sandbox import fresh_copy, quiet
+from ..graph.sandbox import alone, fresh_copy, quiet
 from ..graph.transaction import all_or_nothing
 from .conjoined import Conjoined, conjoined, part
 from .mixed import mixed_layers, unmix
@@ -47,6 +48,7 @@ def bake_graph(model: nn.Module, reading: Conjoined, in_place: bool) -> nn.Modul
     return graph
 
 
+@alone
 def unwrap(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     """The model as it was before it read both strands, with the weights it has now.
 
@@ -59,6 +61,8 @@ def unwrap(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     Raises:
         ConversionError: it does not read both strands, or its layers have learned to read the other one.
     """
+    check_model(model)
+    check_switch("in_place", in_place)
     if conjoined(model) is None:
         raise ConversionError(
             "the model does not read both strands",
