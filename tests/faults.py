@@ -85,5 +85,5 @@ def _tensor(t: Tensor) -> Any:
 
 def process() -> Any:
     """What belongs to the whole process."""
-    numbers = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    numbers = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
     return torch.get_default_dtype(), logging.root.manager.disable, sys.stderr, warnings.filters, numbers
