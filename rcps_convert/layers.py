@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .algebra.action import ActionMap
+from .algebra.arguments import check_choice, check_count, check_switch
 from .algebra.specs import OneHot
 
 
@@ -34,6 +35,20 @@ def _strands(x: Tensor) -> Tensor:
 def _channels(x: Tensor) -> Tensor:
     """(2N, C, ...) as (N, 2C, ...)."""
     return x.reshape(x.shape[0] // 2, 2 * x.shape[1], *x.shape[2:])
+
+
+def _check_strands(x: Tensor, kernels: int | None = None) -> None:
+    """Refuse what is no tensor of two strands' channels.
+
+    Raises:
+        TypeError: it is no tensor.
+        ValueError: it has another number of channels.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x={x!r}: give a tensor of shape (N, 2C, L)")
+    wanted = "an even number of" if kernels is None else str(2 * kernels)
+    if x.dim() < 2 or (x.shape[1] % 2 if kernels is None else x.shape[1] != 2 * kernels):
+        raise ValueError(f"{wanted} channels expected, two strands of {kernels or 'as many'}: {tuple(x.shape)}")
 
 
 class RCPS(nn.Module):
@@ -64,6 +79,14 @@ class RCPS(nn.Module):
         groups: int = 1,
     ) -> None:
         super().__init__()
+        sizes = {"in_kernels": in_kernels, "out_kernels": out_kernels, "kernel_size": kernel_size, "stride": stride}
+        for name, value in {**sizes, "dilation": dilation, "groups": groups}.items():
+            check_count(name, value)
+        if isinstance(padding, str):
+            check_choice("padding", padding, ("valid", "same"))
+        else:
+            check_count("padding", padding, low=0)
+        check_switch("bias", bias)
         if in_kernels % groups or out_kernels % groups:
             raise ValueError(f"groups={groups} must divide in_kernels={in_kernels} and out_kernels={out_kernels}")
         if padding == "same" and stride != 1:
@@ -94,10 +117,7 @@ class RCPS(nn.Module):
         Raises:
             ValueError: x has not twice `in_kernels` channels.
         """
-        if x.shape[1] != 2 * self.in_kernels:
-            raise ValueError(
-                f"{2 * self.in_kernels} channels expected, two strands of {self.in_kernels}: {tuple(x.shape)}"
-            )
+        _check_strands(x, self.in_kernels)
         return _channels(self.convolve(_strands(x)))
 
     def extra_repr(self) -> str:
@@ -129,14 +149,17 @@ class RCPSInput(RCPS):
         groups: int = 1,
         alphabet: str = "ACGT",
     ) -> None:
+        channel = OneHot(alphabet, layout="n c l")
         size = len(alphabet)
         super().__init__(
             size, out_kernels, kernel_size, padding, bias=bias, stride=stride, dilation=dilation, groups=groups
         )
-        self.mirror = ActionMap(OneHot(alphabet, layout="n c l").action((1, size, 2)))
+        self.mirror = ActionMap(channel.action((1, size, 2)))
 
     def forward(self, dna: Tensor) -> Tensor:
         """Both strands convolved, (N, 2 out_kernels, L')."""
+        if not isinstance(dna, Tensor):
+            raise TypeError(f"dna={dna!r}: give one-hot DNA, shape (N, {self.in_kernels}, L)")
         both = torch.stack([dna, self.mirror(dna)], dim=1).flatten(0, 1)
         return _channels(self.convolve(both))
 
@@ -150,11 +173,13 @@ class RCPSBatchNorm(nn.Module):
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
+        check_count("num_channels", num_channels)
         self.num_channels = num_channels
         self.batch_norm = nn.BatchNorm1d(num_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Both strands normalised alike."""
+        _check_strands(x, self.num_channels)
         return _channels(self.batch_norm(_strands(x)))
 
 
@@ -169,10 +194,12 @@ class RCPSOutput(nn.Module):
 
     def __init__(self, align: bool = False) -> None:
         super().__init__()
+        check_switch("align", align)
         self.align = align
 
     def forward(self, x: Tensor) -> Tensor:
         """Both strands added."""
+        _check_strands(x)
         given, reverse = x.chunk(2, dim=1)
         return given + (reverse.flip(-1) if self.align else reverse)
 

@@ -81,10 +81,10 @@ def test_equivariant_after_training(layer: str, kind: str) -> None:
 
 def test_halves_are_a_view_without_copy() -> None:
     hook, x = FoldedNorm(), torch.randn(4, 8, 11)
-    seen = hook.before(nn.BatchNorm1d(4), x)
+    seen = hook.tensor_before(nn.BatchNorm1d(4), x)
     assert seen.shape == (8, 4, 11)
     assert seen.data_ptr() == x.data_ptr()
-    assert hook.after(nn.BatchNorm1d(4), seen, seen).data_ptr() == x.data_ptr()
+    assert hook.tensor_after(nn.BatchNorm1d(4), seen, seen).data_ptr() == x.data_ptr()
 
 
 def test_fold_and_unfold_keep_the_parameter_objects() -> None:

@@ -72,8 +72,12 @@ class ActionMap:
         self.flips: list[int] = []
         self.tables: list[tuple[int, Tensor, Tensor | None]] = []
         self.fixed: list[int] = []
+        self.negative = False
         for dim, term in enumerate(map(ax.walk, action.axes)):
             if ax.is_trivial(term):
+                continue
+            if _negates(term):
+                self.negative = not self.negative
                 continue
             if not ax.is_length(term):
                 self.fixed.append(dim)
@@ -97,6 +101,7 @@ class ActionMap:
             if sign is not None:
                 x = x * sign.to(x).view(-1, *[1] * (x.dim() - dim - 1))
         x = x.flip(self.flips) if self.flips else x
+        x = -x if self.negative else x
         if self.values is not None:
             x = self.values.to(x.device)[x.long()].to(x.dtype)
         return x
@@ -109,6 +114,16 @@ def _other_tensor(x: Tensor, sizes: tuple[int, ...], difference: str) -> Convers
         why="how reverse complement permutes these entries is known for one shape only",
         do="call the model with inputs of the lengths and channels of the example it was converted with",
     )
+
+
+def _negates(term: Axis) -> bool:
+    """Whether a term changes the sign of every entry and nothing else, whatever its size."""
+    if isinstance(term, ax.Leaf):
+        return term.size == 1 and term.negative
+    if not isinstance(term, ax.Prod) or ax.SIGN not in term.factors:
+        return False
+    rest = [f for f in term.factors if f != ax.SIGN]
+    return len(term.factors) - len(rest) == 1 and all(ax.is_trivial(f) and not ax.has_sign(f) for f in rest)
 
 
 def act(action: Action, x: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from torch.utils import _pytree as pytree
 from ..errors import NeedsChoiceError
 from . import axis as ax
 from .action import Action, ActionMap
+from .arguments import check_count, check_number
 from .nesting import lay_over
-from .specs import Invariant, Spec, read_spec
+from .specs import Invariant, Spec, check_ids, check_layout, read_spec
 
 
 class ReverseComplementAugment:
@@ -37,13 +38,18 @@ class ReverseComplementAugment:
     def __init__(
         self, inputs: Any = "ACGT", targets: Any = "invariant", *, layout: Any = "auto", p: float = 0.5, seed: int = 0
     ) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"p={p}: a probability lies between 0 and 1")
+        check_number("p", p, 0, 1)
+        check_count("seed", seed, low=-(2**63))
+        _check_specs(inputs, "inputs")
+        _check_specs(targets, "targets")
+        for how in pytree.tree_leaves(layout):
+            check_layout(how)
         self.inputs, self.targets, self.layout, self.p = inputs, targets, layout, p
         self.generator = torch.Generator().manual_seed(seed)
 
     def choose(self, samples: int) -> Tensor:
         """Which samples of the next batch are replaced, (N,)."""
+        check_count("samples", samples, low=0)
         return torch.rand(samples, generator=self.generator) < self.p
 
     def __call__(self, x: Any, *targets: Any) -> Any:
@@ -60,15 +66,26 @@ class ReverseComplementAugment:
         """
         if len(targets) > 1:
             raise TypeError("give one target; several go into a tuple or a dict")
-        (example, *_) = (leaf for leaf in pytree.tree_leaves(x) if isinstance(leaf, Tensor))
+        example = next((leaf for leaf in pytree.tree_leaves(x) if isinstance(leaf, Tensor) and leaf.dim()), None)
+        if example is None:
+            raise TypeError(f"x={x!r}: give a tensor, or a tuple or dict of them, each with the batch in front")
         chosen = self.choose(len(example))
         mirrored = _mirrored(x, self.inputs, self.layout, chosen, "inputs")
         return (mirrored, _mirrored(targets[0], self.targets, "auto", chosen, "targets")) if targets else mirrored
 
 
+def _check_specs(given: Any, what: str) -> None:
+    """Refuse what is no spec, in any nesting."""
+    found = pytree.tree_leaves(given, is_leaf=lambda s: isinstance(s, Spec))
+    for spec in found or [given]:
+        read_spec(spec, what)
+
+
 def _mirrored(structure: Any, given: Any, layout: Any, chosen: Tensor, what: str) -> Any:
     leaves, nesting = pytree.tree_flatten(structure)
-    specs = [read_spec(s) for s in lay_over(given, structure, what)]
+    if not any(isinstance(leaf, Tensor) for leaf in leaves):
+        raise TypeError(f"the {what} hold no tensor: {structure!r}; give tensors with the batch in front")
+    specs = [read_spec(s, what) for s in lay_over(given, structure, what)]
     layouts = [layout] * len(leaves) if isinstance(layout, str) else lay_over(layout, structure, "layout")
     changed = [
         _one(leaf, spec, how, chosen, what) if isinstance(leaf, Tensor) else leaf
@@ -80,6 +97,7 @@ def _mirrored(structure: Any, given: Any, layout: Any, chosen: Tensor, what: str
 def _one(x: Tensor, spec: Spec, layout: str, chosen: Tensor, what: str) -> Tensor:
     if type(spec) is Invariant:
         return x
+    check_ids(spec, x)
     action = spec.action(x.shape, layout)
     if not _batched(action) or x.shape[0] != len(chosen):
         raise NeedsChoiceError(

@@ -5,13 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..errors import NeedsChoiceError, Where
 from .action import Action
-from .arguments import Example, call_arguments, leaves
-from .specs import Spec, read_spec
+from .arguments import Example, call_arguments, check_model, checked_example, leaves
+from .specs import Spec, Tokens, check_layout, read_spec
+
+
+def read_call(model: Any, example: Any, inputs: Any) -> Example:
+    """The example a model is called with, once both are known to be what they should.
+
+    Args:
+        model: what a user gives as a model.
+        example: what a user gives as an example; of a shape zeros are made, ids where the input is `Tokens`.
+        inputs: what the input is.
+
+    Raises:
+        TypeError, ValueError, ConversionError: one of them is something else; the message says what to give.
+    """
+    check_model(model)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    return checked_example(example, torch.int64 if isinstance(inputs, Tokens) else torch.float32, device)
 
 
 def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec | None], list[Action | None]]:
@@ -23,10 +40,12 @@ def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec
     """
     values, names = leaves(example), leaf_names(example)
     specs = [
-        read_spec(s) if isinstance(v, Tensor) else None
+        read_spec(s, "inputs") if isinstance(v, Tensor) else None
         for v, s in zip(values, _per_leaf(inputs, example, "inputs"), strict=True)
     ]
-    layouts = ["auto"] * len(values) if layout == "auto" else _per_leaf(layout, example, "layout")
+    layouts = ["auto"] * len(values) if is_auto(layout) else _per_leaf(layout, example, "layout")
+    for how in layouts:
+        check_layout(how or "auto")
     actions: list[Action | None] = []
     for value, spec, how, name in zip(values, specs, layouts, names, strict=True):
         try:
@@ -35,6 +54,11 @@ def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec
             error.where = Where(f"input {name}")
             raise
     return specs, actions
+
+
+def is_auto(given: Any) -> bool:
+    """Whether a setting is left to the library."""
+    return isinstance(given, str) and given == "auto"
 
 
 def leaf_names(example: Example) -> list[str]:
@@ -63,12 +87,24 @@ def _per_leaf(given: Any, example: Example, what: str) -> list[Any]:
     return lay_over(given, structure, what)
 
 
+EXPECTED = {
+    "inputs": "give an alphabet such as 'ACGT', tracks such as '+-.', 'invariant', or a spec such as Tokens(...), "
+    "nested as the example is",
+    "outputs": "give 'auto', 'invariant', 'antisymmetric', tracks such as '+-', an alphabet, or a spec, nested as the "
+    "outputs are",
+    "layout": "give 'auto' or axes in einops letters such as 'n c l', nested as the example is",
+}
+"""What a setting takes."""
+
+
 def lay_over(given: Any, structure: Any, what: str) -> list[Any]:
     """Specs laid over a nested structure: one entry per leaf, by position or by key.
 
     Raises:
         NeedsChoiceError: one spec for several tensors, or another nesting.
     """
+    if given is None or not isinstance(given, (str, Spec, Mapping, tuple, list)):
+        raise TypeError(f"{what}={given!r}: {EXPECTED.get(what, EXPECTED['layout'])}")
     if isinstance(given, (str, Spec)):
         values = pytree.tree_leaves(structure)
         count = sum(isinstance(v, Tensor) for v in values)
@@ -110,6 +146,6 @@ def output_specs(outputs: Any, structure: Any) -> list[Spec | str]:
         NeedsChoiceError: one spec for several outputs, or another nesting.
         ValueError: a spec that cannot be read.
     """
-    if outputs == "auto":
+    if is_auto(outputs):
         return ["auto"] * len(pytree.tree_leaves(structure))
-    return [s if s == "auto" else read_spec(s) for s in lay_over(outputs, structure, "outputs")]
+    return [s if is_auto(s) else read_spec(s, "outputs") for s in lay_over(outputs, structure, "outputs")]

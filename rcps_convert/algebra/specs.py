@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import ConversionError, NeedsChoiceError
@@ -38,6 +40,7 @@ class Spec:
         """
         own = getattr(self, "layout", "auto")
         layout = own if own != "auto" else layout
+        check_layout(layout)
         readings = self.readings(tuple(shape)) if layout == "auto" else [tuple(layout.split())]
         if not readings:
             raise NeedsChoiceError(
@@ -95,6 +98,23 @@ class Spec:
         return Action(tuple(axes))
 
 
+LAYOUTS = "axes in einops letters (n batch, c channels, l length, 1 unit), such as 'n c l', or 'auto'"
+"""What a layout is."""
+
+
+def check_layout(layout: Any) -> None:
+    """Refuse what is no layout.
+
+    Raises:
+        TypeError: it is no string.
+        ValueError: it has other letters.
+    """
+    if not isinstance(layout, str):
+        raise TypeError(f"layout={layout!r}: give {LAYOUTS}")
+    if layout != "auto" and (not layout.split() or set(layout.split()) - set("ncl1")):
+        raise ValueError(f"layout={layout!r}: give {LAYOUTS}")
+
+
 def arrangements(shape: tuple[int, ...], names: Sequence[str], channels: int) -> list[tuple[str, ...]]:
     """Layouts of a batched tensor whose non-unit axes are `names`; ``c`` must have its size."""
     if len(shape) == len(names):  # no batch axis
@@ -124,6 +144,9 @@ class OneHot(Spec):
     layout: str = "auto"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.alphabet, str):
+            raise TypeError(f"alphabet={self.alphabet!r}: give the bases in their order, such as 'ACGT'")
+        check_layout(self.layout)
         self.channel()
 
     def channel(self) -> Axis:
@@ -165,6 +188,9 @@ class Tracks(Spec):
     layout: str = "auto"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.signs, str):
+            raise TypeError(f"signs={self.signs!r}: give one of '+', '-', '.' for each track, such as '+-'")
+        check_layout(self.layout)
         self.channel()
 
     def channel(self) -> Axis:
@@ -214,7 +240,16 @@ class Tokens(Spec):
     layout: str = "auto"
 
     def __init__(self, vocab: str | Sequence[str] | Mapping[str, int], layout: str = "auto") -> None:
+        check_layout(layout)
+        texts = list(vocab) if isinstance(vocab, (str, Sequence, Mapping)) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(
+                f"vocab={vocab!r}: give the text of each id in order, such as 'ACGTN' or ['[PAD]', 'A', 'C', ...], "
+                "or a mapping from text to id"
+            )
         if isinstance(vocab, Mapping):
+            if not all(type(i) is int for i in vocab.values()):
+                raise TypeError(f"vocab={vocab!r}: the ids of a mapping are whole numbers")
             if sorted(vocab.values()) != list(range(len(vocab))):
                 raise ValueError("the ids of a vocabulary must be 0, 1, 2, ... without gaps")
             vocab = sorted(vocab, key=vocab.__getitem__)
@@ -227,6 +262,8 @@ class Tokens(Spec):
         place = {text: i for i, text in enumerate(self.vocab)}
         if len(place) != len(self.vocab):
             raise ValueError("a vocabulary has a text twice")
+        if not any(map(_is_nucleotides, self.vocab)):
+            raise ValueError(f"vocab={self.vocab!r}: no text is made of nucleotides; give them all, such as 'ACGTN'")
         letters = set("".join(filter(_is_nucleotides, self.vocab)).upper())
         return ax.permutation([self._partner(t, place, "U" in letters and "T" not in letters) for t in self.vocab])
 
@@ -300,20 +337,30 @@ class Antisymmetric(Invariant):
 
 SpecLike = str | Spec
 
+WORDS = ("invariant", "antisymmetric")
+"""The words that are specs."""
 
-def read_spec(text: SpecLike) -> Spec:
+
+def read_spec(text: SpecLike, what: str = "spec") -> Spec:
     """The spec a string stands for.
 
     Args:
         text: letters (a one-hot alphabet), ``+ - .`` (tracks), ``"invariant"``, ``"antisymmetric"``, or a spec.
+        what: the argument it is given as.
 
     Raises:
         ValueError: the string is none of these.
+        TypeError: it is no string and no spec.
     """
     if isinstance(text, Spec):
         return text
-    if not isinstance(text, str) or not text:
-        raise ValueError(f"{text!r} is no spec: use an alphabet, tracks such as '+-', 'invariant' or 'antisymmetric'")
+    known = (
+        "an alphabet such as 'ACGT', tracks such as '+-.', 'invariant', 'antisymmetric', or a spec such as Tokens(...)"
+    )
+    if not isinstance(text, str):
+        raise TypeError(f"{what}={text!r} is no spec: give {known}")
+    if not text or (set(text) - set("+-.") and not set(text.upper()) <= COMPLEMENT.keys() and text not in WORDS):
+        raise ValueError(f"{what}={text!r} is no spec: give {known}")
     if text in ("invariant", "antisymmetric"):
         return Invariant() if text == "invariant" else Antisymmetric()
     return Tracks(text) if set(text) <= set("+-.") else OneHot(text)
@@ -332,15 +379,37 @@ def reverse_complement(x: Tensor | str, alphabet: SpecLike = "ACGT", layout: str
     Returns: the same type and shape as x.
 
     Raises:
-        ValueError: a letter of a string has no complement.
+        ValueError: a letter of a string has no complement, or an id no text.
+        TypeError: x is no string and no tensor.
         NeedsChoiceError: the shape can be read in several ways, or in none.
 
     Source: IUPAC-IUB nomenclature, Nucleic Acids Res. 13:3021 (1985), for the ambiguity codes.
     """
+    spec = read_spec(alphabet, "alphabet")
+    check_layout(layout)
     if isinstance(x, str):
         unknown = sorted({c for c in x if c.upper() not in COMPLEMENT})
         if unknown:
             raise ValueError(f"no complement for {unknown}")
         written = x + (alphabet if isinstance(alphabet, str) else "")
         return _reverse_complement_text(x, rna="U" in written.upper())
-    return act(read_spec(alphabet).action(x.shape, layout), x)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x={x!r}: give a string of nucleotides or a tensor")
+    check_ids(spec, x)
+    return act(spec.action(x.shape, layout), x)
+
+
+def check_ids(spec: Spec, x: Tensor) -> None:
+    """Refuse ids that a vocabulary does not have.
+
+    Raises:
+        TypeError: they are no whole numbers.
+        ValueError: one is out of range.
+    """
+    if not isinstance(spec, Tokens) or not x.numel():
+        return
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise TypeError(f"tokens are whole numbers, and the tensor is of {x.dtype}: give ids such as x.long()")
+    low, high = int(x.min()), int(x.max())
+    if low < 0 or high >= len(spec.vocab):
+        raise ValueError(f"ids from {low} to {high} in a tensor of {spec}: give ids from 0 to {len(spec.vocab) - 1}")

@@ -12,6 +12,7 @@ There is no model and no operator here: `Mismatch` states a fact about two terms
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -335,20 +336,20 @@ def children(t: Axis) -> tuple[Axis, ...]:
 
 
 @lru_cache(maxsize=512)
-def _indices(term: Axis) -> Tensor:
+def _indices(term: Axis) -> tuple[int, ...]:
+    """The permutation as numbers: a tensor kept here would be one of the mode (inference, export) it was made in."""
     if isinstance(term, Leaf):
-        where = torch.arange(term.size)
         if term.perm == "reversed":
-            return where.flip(0)
-        return where if term.perm is None else torch.tensor(term.perm)
+            return tuple(reversed(range(term.size)))
+        return term.perm if isinstance(term.perm, tuple) else tuple(range(term.size))
     blocks = [_indices(c) for c in children(term)]
     if isinstance(term, Prod):
         out = blocks[0]
         for inner in blocks[1:]:
-            out = (out[:, None] * len(inner) + inner).flatten()
+            out = tuple(o * len(inner) + i for o in out for i in inner)
         return out
-    starts = [0, *torch.tensor([len(b) for b in blocks]).cumsum(0).tolist()]
-    return torch.cat([b + s for b, s in zip(blocks, starts, strict=False)])
+    starts = itertools.accumulate((len(b) for b in blocks), initial=0)
+    return tuple(i + start for block, start in zip(blocks, starts, strict=False) for i in block)
 
 
 def indices(term: Axis) -> Tensor:
@@ -360,7 +361,10 @@ def indices(term: Axis) -> Tensor:
     term = walk(term)
     if free(term):
         raise ValueError("the action is not known yet")
-    return _indices(term)
+    if isinstance(term, Leaf) and not isinstance(term.perm, tuple):
+        where = torch.arange(term.size)
+        return where if term.perm is None else where.flip(0)
+    return torch.tensor(_indices(term), dtype=torch.int64)
 
 
 def signs(term: Axis) -> Tensor | None:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..graph.sandbox import fresh_copy, own_classes
+from ..algebra.arguments import check_choice, check_model, check_switch
+from ..graph.sandbox import alone, fresh_copy, own_classes
+from ..graph.transaction import all_or_nothing
 from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers
 from ..strands.unwrapped import bake_graph
@@ -18,6 +20,7 @@ from ..tie.ties import mirrored, remove, ties
 from ..tie.untied import refuse_calls, untied
 
 
+@alone
 def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     """Keep the tied values as plain parameters: the original classes and state_dict keys.
 
@@ -38,10 +41,18 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     Raises:
         ConversionError: a mixed model is to be baked in place, or cannot be exported (`TraceError`).
     """
+    check_model(model)
+    check_switch("in_place", in_place)
     reading = conjoined(model)
     if reading is not None and mixed_layers(model):
         return bake_graph(model, reading, in_place)
-    target = model if in_place else fresh_copy(model)
+    if not in_place:
+        return _baked(fresh_copy(model))
+    return all_or_nothing(model, lambda: _baked(model))
+
+
+def _baked(target: nn.Module) -> nn.Module:
+    """A model with its ties and shared norms undone, in place."""
     own_classes(target)
     with torch.no_grad():
         idle = untied(target)
@@ -57,6 +68,7 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     return target
 
 
+@alone
 def load_plain_state_dict(model: nn.Module, state_dict: Mapping[str, Any], *, init: str = "project") -> None:
     """Load a checkpoint of the unconverted model into a converted one.
 
@@ -72,9 +84,16 @@ def load_plain_state_dict(model: nn.Module, state_dict: Mapping[str, Any], *, in
     Raises:
         RuntimeError: missing or unexpected keys, or wrong shapes, all in one message; the model is unchanged.
         ValueError: another `init`.
+        TypeError: `model` or `state_dict` is something else, or the checkpoint holds a value that is no tensor.
     """
-    if init not in ("keep", "project"):
-        raise ValueError(f"init={init!r}: use 'project' or 'keep'")
+    check_model(model)
+    check_choice("init", init, ("keep", "project"))
+    if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
+        raise TypeError(f"state_dict= is a {type(state_dict).__name__}: give what model.state_dict() returned")
+    all_or_nothing(model, lambda: _load(model, state_dict, init))
+
+
+def _load(model: nn.Module, state_dict: Mapping[str, Any], init: str) -> None:
     if conjoined(model) is not None:
         _load_both_strands(model, state_dict)
         return
@@ -121,6 +140,8 @@ def _check_keys(name: str, expected: Mapping[str, Any], given: Mapping[str, Any]
     lines += [f"Unexpected key(s): {', '.join(sorted(unexpected))}."] if unexpected else []
     for key in expected.keys() & given.keys():
         a, b = expected[key], given[key]
+        if isinstance(a, Tensor) and not isinstance(b, Tensor):
+            raise TypeError(f"state_dict[{key!r}] is a {type(b).__name__}: give tensors, as model.state_dict() returns")
         if isinstance(a, Tensor) and tuple(a.shape) != tuple(b.shape):
             lines.append(
                 f"size mismatch for {key}: {tuple(b.shape)} in the checkpoint, {tuple(a.shape)} in the plain model."

@@ -16,6 +16,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..errors import BreaksSymmetryError, ConversionError, VerificationError
 from ..graph.sandbox import fresh_copy, positional_names
+from ..graph.transaction import Snapshot
 from ..measure.change import Change
 from ..measure.report import allowed_actions
 from ..measure.verify import Verification, undecided, verify
@@ -38,6 +39,7 @@ class BothStrandsPlan(ConversionPlan):
         weights: shape of each cross-strand weight.
         unmixed: why the other layers of the kind do not mix.
         shapes: of the model's parameters, by name.
+        held: why a copy of the model cannot be converted, though the model itself can.
     """
 
     strategy: str = "conjoined"
@@ -46,6 +48,11 @@ class BothStrandsPlan(ConversionPlan):
     weights: dict[str, tuple[int, ...]] = field(default_factory=dict)
     unmixed: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    held: ConversionError | None = None
+
+    def _check_copyable(self) -> None:
+        if self.held is not None:
+            raise self.held
 
     def install(self, target: nn.Module) -> nn.Module:
         """Attach the reading of both strands and the cross-strand weights to a model, in place, unchecked."""
@@ -120,21 +127,29 @@ def _words(action: Action) -> str:
     return ", ".join(turned) if turned else "nothing to map: no length is left"
 
 
-def plan_both_strands(model: nn.Module, example: Example, settings: Settings) -> BothStrandsPlan:
+def plan_both_strands(
+    model: nn.Module, example: Example, settings: Settings, held: ConversionError | None
+) -> BothStrandsPlan:
     """The plan of a conversion to a model that reads both strands, conjoined or mixed.
 
     Args:
         model: not touched.
         example: what it is called with.
         settings: how it is converted.
+        held: why copies of the model compute with its own weights, if they do: what they write there is undone.
 
     Returns: the plan, with the problems that stand in the way.
     """
-    plan = BothStrandsPlan(type(model).__name__, trained=looks_trained(model), strategy=settings.strategy)
+    trained = looks_trained(model)
+    plan = BothStrandsPlan(type(model).__name__, trained=trained, strategy=settings.strategy, held=held)
+    before = None if held is None else Snapshot(model)
     try:
         _fill(plan, model, example, settings)
     except ConversionError as problem:
         plan.problems.extend(problem.problems)
+    finally:
+        if before is not None:
+            before.restore()
     return plan
 
 
@@ -146,6 +161,7 @@ def _fill(plan: BothStrandsPlan, model: nn.Module, example: Example, settings: S
     runs.read_outputs(settings.outputs, settings.post_hoc)
     _require_merge(settings.merge, runs)
     plan.reading = _reading(runs, settings.merge, settings.post_hoc)
+    plan.notes += runs.one_sided_outputs()
     if settings.strategy == "mixed":
         plan.mixed, plan.unmixed = layers_to_mix(runs, settings.mix, settings.merge)
         plan.weights = {p: tuple(model.get_submodule(p).weight.shape) for p in plan.mixed}  # type: ignore[union-attr,arg-type]

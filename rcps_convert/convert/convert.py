@@ -20,8 +20,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..algebra.arguments import Example
-from ..graph.sandbox import undisturbed_rng
+from ..algebra.arguments import Example, check_switch
+from ..algebra.nesting import read_call
+from ..graph.held_forward import held_forward
+from ..graph.sandbox import alone
 from ..strands.layers_to_mix import Filter
 from .both_strands_plan import plan_both_strands
 from .plan import ConversionPlan, refuse_converted
@@ -86,6 +88,7 @@ def convert_model(
 
     Source: design after Shrikumar et al. 2017 (weight sharing) and Mallet & Vert, NeurIPS 2021 (theory).
     """
+    check_switch("in_place", in_place)
     settings = Settings(
         inputs=inputs,
         outputs=outputs,
@@ -147,6 +150,7 @@ def plan_conversion(
     return planned(model, example, settings)
 
 
+@alone
 def planned(model: nn.Module, example: Example, settings: Settings) -> ConversionPlan:
     """The plan of a conversion: what each stage found, and the problems it met.
 
@@ -158,7 +162,9 @@ def planned(model: nn.Module, example: Example, settings: Settings) -> Conversio
     Raises:
         ConversionError: the model is converted already.
     """
+    example = read_call(model, example, settings.inputs)
     refuse_converted(model)
-    plan_ = plan_tied if settings.strategy == "tied" else plan_both_strands
-    with undisturbed_rng():
-        return plan_(model, example, settings)
+    held = held_forward(model, example)
+    if settings.strategy == "conjoined" or (settings.strategy == "mixed" and held is None):
+        return plan_both_strands(model, example, settings, held)
+    return plan_tied(model, example, settings, held)

@@ -121,13 +121,30 @@ def rc_equivariant(example: Any, **settings: Unpack[Keywords]) -> Callable[[C], 
     def decorate(cls: C) -> C:
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
             raise TypeError(f"rc_equivariant decorates classes of modules, not {cls!r}; for a model use convert_model")
-        if "_rc_settings" not in cls.__dict__ and getattr(cls, "_rc_settings", None) is None:
-            _wrap_subclasses(cls)
-            _wrap_init(cls)
-        cls._rc_settings = _Converted(example, checked)  # type: ignore[attr-defined]
+        before = {name: vars(cls)[name] for name in WRAPPED if name in vars(cls)}
+        try:
+            if "_rc_settings" not in cls.__dict__ and getattr(cls, "_rc_settings", None) is None:
+                _wrap_subclasses(cls)
+                _wrap_init(cls)
+            cls._rc_settings = _Converted(example, checked)  # type: ignore[attr-defined]
+        except BaseException:
+            _set_back(cls, before)
+            raise
         return cls
 
     return decorate
+
+
+WRAPPED = ("__init_subclass__", "__init__", "_rc_settings")
+"""What a decorated class has of its own."""
+
+
+def _set_back(cls: type, before: Mapping[str, Any]) -> None:
+    for name in WRAPPED:
+        if name in before:
+            setattr(cls, name, before[name])
+        elif name in vars(cls):
+            delattr(cls, name)
 
 
 def _wrap_subclasses(cls: type[nn.Module]) -> None:
@@ -154,11 +171,11 @@ def _wrap_init(cls: type[nn.Module]) -> None:
         if id(self) in running:
             init(self, *args, **kwargs)
             return
-        token = _BUILDING.set(running | {id(self)})
         try:
+            _BUILDING.set(running | {id(self)})
             init(self, *args, **kwargs)
         finally:
-            _BUILDING.reset(token)
+            _BUILDING.set(running)
         _plan(self).convert(self, in_place=True, stacklevel=3)
 
     cls.__init__ = wrapped  # type: ignore[method-assign]

@@ -13,9 +13,11 @@ from torch import nn
 
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
+from ..algebra.arguments import check_count, check_model, check_switch
 from ..errors import ConversionError, gather
 from ..geometry import Table, anchor, unanchor
-from ..graph.sandbox import aliases, fresh_copy, own_classes, owner
+from ..graph.sandbox import aliases, alone, fresh_copy, own_classes, owner
+from ..graph.transaction import all_or_nothing
 from ..infer.anchors import AnchoredCall
 from ..infer.stretch import Tested
 from ..measure.change import Change
@@ -198,19 +200,33 @@ class ConversionPlan:
         """
         return self.convert(model, in_place=in_place, stacklevel=3)
 
+    @alone
     def convert(self, model: nn.Module, *, in_place: bool, stacklevel: int) -> nn.Module:
         """`apply`, with warnings attributed to a caller further up."""
+        check_switch("in_place", in_place)
+        check_model(model)
         if self.problems:
             raise gather(self.problems)
         refuse_converted(model)
         self._check_fits(model)
-        target = model if in_place else fresh_copy(model)
         if self.symmetric:
-            warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=stacklevel)
+            target = model if in_place else fresh_copy(model)
+            warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=stacklevel + 1)
             return target
+        if not in_place:
+            self._check_copyable()
+            return self._installed(fresh_copy(model), stacklevel + 2)
+        return all_or_nothing(model, lambda: self._installed(model, stacklevel + 4))
+
+    def _check_copyable(self) -> None:
+        """Refuse a model that can be converted in place only."""
+
+    def _installed(self, target: nn.Module, stacklevel: int) -> nn.Module:
+        """`install`, then the warnings: where they are errors, nothing was changed."""
+        self.install(target)
         for note in self._warnings():
             warnings.warn(note, stacklevel=stacklevel)
-        return self.install(target)
+        return target
 
     def install(self, target: nn.Module) -> nn.Module:
         """Attach ties, shared statistics and symmetrisers to a model, in place, unchecked."""
@@ -255,7 +271,12 @@ class ConversionPlan:
             low, high: range of lengths in bp, both included.
 
         Returns: the lengths, in order. Whether the model's forward accepts them is another matter.
+
+        Raises:
+            TypeError, ValueError: low and high are no whole numbers, or no range.
         """
+        check_count("low", low)
+        check_count("high", high, low=low)
         admitted = [n for n in range(low, high + 1) if all(r.ends_well(n) for r in self.guards)]
         return [n for n in admitted if all(r.holds(n) for r in self.lengths)]
 

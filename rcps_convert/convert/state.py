@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..strands.conjoined import conjoined
+from ..strands.conjoined import Conjoined
 from ..strands.mixed import Cross
 from ..tie.hooks import hook_of
 from ..tie.norms import FoldedNorm, PooledNorm
@@ -13,5 +13,6 @@ from ..tie.ties import ties
 
 def is_converted(model: nn.Module) -> bool:
     """Whether a model carries ties or shared statistics, or reads both strands."""
-    held = any(isinstance(hook_of(m), (FoldedNorm, PooledNorm, Cross)) or conjoined(m) for m in model.modules())
+    kinds = (FoldedNorm, PooledNorm, Cross, Conjoined)
+    held = any(hook_of(m, kind) for m in model.modules() for kind in kinds)
     return bool(ties(model)) or held

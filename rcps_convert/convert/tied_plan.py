@@ -15,6 +15,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves
 from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
 from ..errors import ConversionError, NoRuleError, VerificationError, Where
+from ..graph.export import does_not_run
 from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
 from ..infer.anchors import plan_calls
@@ -38,17 +39,21 @@ from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedPar
 from .settings import Settings
 
 
-def plan_tied(model: nn.Module, example: Example, settings: Settings) -> ConversionPlan:
+def plan_tied(model: nn.Module, example: Example, settings: Settings, held: ConversionError | None) -> ConversionPlan:
     """The plan of a conversion to tied weights.
 
     Args:
         model: not touched.
         example: what it is called with.
         settings: how it is analysed and converted.
+        held: why copies of the model compute with its own weights, if they do: then nothing can be planned.
 
     Returns: the plan, with the problems that stand in the way.
     """
     plan = ConversionPlan(type(model).__name__, init=settings.init, trained=looks_trained(model))
+    if held is not None:
+        plan.problems.append(held)
+        return plan
     try:
         _TiedPlanner(model, example, plan, settings).run()
     except ConversionError as problem:
@@ -96,7 +101,12 @@ class _TiedPlanner:
         if not self.plan.problems:
             self._fill(found)
         if not self.plan.problems:
-            self._verify(found)
+            try:
+                self._verify(found)
+            except ConversionError:
+                raise
+            except Exception as reason:  # forward looks at what tying changes: names of parameters, classes, attributes
+                raise _does_not_run_tied(reason) from reason
 
     def _already_symmetric(self, outputs: Any) -> bool:
         """Whether the model obeys the law with any weights."""
@@ -320,6 +330,17 @@ def _trained(solution: Solution, outputs: Any) -> Any:
     if outputs is None:
         return made
     return lambda i, shape: [None if (action := made[i]) is None else action.walk().resized(shape)]
+
+
+def _does_not_run_tied(reason: Exception) -> ConversionError:
+    told = does_not_run(reason)
+    return ConversionError(
+        "the model does not run once its weights are tied",
+        where=told.where,
+        why=f"{told.why}; a tied weight is computed from what is stored: self.weight is the full weight, while "
+        "_parameters, named_parameters() and state_dict() have what is stored, under other names",
+        do='read weights as attributes in forward, or use strategy="conjoined", which leaves them as they are',
+    )
 
 
 def _row(names: tuple[str, ...], action: Action, shared: bool) -> TiedParameter:

@@ -17,13 +17,14 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..algebra.arguments import Example, call_arguments
-from ..errors import TraceError, Where
+from ..errors import TraceError, Where, first_line
 from ..geometry import Recorder, unanchor
 from .closed_modules import ModuleCall, closed, recording, watching
 from .precision import WIDER
 from .program import TORCH_FOLDER, read_program, source_line
 from .sandbox import call, fresh_copy, mode, quiet, undisturbed_rng
 from .trace import Trace
+from .users_state import caches_kept_clean, without_watchers
 
 
 def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: Collection[str] = ()) -> Trace:
@@ -42,8 +43,9 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
     twin = fresh_copy(model)
     unanchor(twin)
     args, kwargs = call_arguments(example)
-    with undisturbed_rng(), mode(twin, training), quiet():
+    with undisturbed_rng(), mode(twin, training), quiet(), caches_kept_clean(twin):
         try:
+            without_watchers(twin, example)
             calls = _record(model, example, training, cuts) if cuts else {}
             with closed(twin, calls), _right_lstm_shapes(), Recorder() as recorder:
                 program = torch.export.export(twin, args, kwargs, strict=False)
@@ -90,8 +92,9 @@ def _failing_module(model: nn.Module, example: Example, training: bool, cuts: Co
     """The innermost module that ``torch.export`` fails in; ``""`` when it is the model's own forward."""
     twin = fresh_copy(model)
     args, kwargs = call_arguments(example)
-    with mode(twin, training), watching(twin) as raised:
+    with mode(twin, training), caches_kept_clean(twin), watching(twin) as raised:
         try:
+            without_watchers(twin, example)
             with closed(twin, _record(model, example, training, cuts) if cuts else {}):
                 torch.export.export(twin, args, kwargs, strict=False)
         except Exception:  # the same as before; only its place is wanted
@@ -109,12 +112,7 @@ def _trace_error(
         with torch.no_grad(), calls:
             call(fresh_copy(model), example)
     except Exception as own:
-        told = str(own).strip().splitlines() or ["no message"]
-        return TraceError(
-            "the model does not run on the example",
-            why=f"{type(own).__name__}: {told[0]}",
-            do="pass as `example` exactly what model(...) takes: a tensor, a tuple, or a dict of keyword arguments",
-        )
+        return does_not_run(own)
     path = _failing_module(model, example, training, cuts)
     source = source_line(str(reason)) or _forward_line(reason)
     where = Where(path, source) if source or path else None
@@ -136,6 +134,18 @@ def _trace_error(
             if path
             else "or move them into a submodule, which rc_leaf can declare"
         ),
+    )
+
+
+def does_not_run(reason: Exception) -> TraceError:
+    """The refusal of a model whose own forward raises on the example."""
+    frames = [f'File "{f.filename}", line {f.lineno}' for f in traceback.extract_tb(reason.__traceback__)]
+    source = source_line("\n".join(frames))
+    return TraceError(
+        "the model does not run on the example",
+        where=Where("", source) if source else None,
+        why=first_line(reason),
+        do="pass as `example` exactly what model(...) takes: a tensor, a tuple, or a dict of keyword arguments",
     )
 
 

@@ -1,14 +1,23 @@
-"""Running parts of a model in double precision."""
+"""Double precision for the arithmetic of one thread, whatever the rest of the process computes with.
+
+The default dtype of torch belongs to the whole process: changed for a while, it would change what other threads
+compute. So calls whose result would have the default dtype are caught instead, in this thread alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 WIDER = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64}
+
+DRAWN = {"rand", "randn", "normal"}
+"""Functions that cannot be called twice to see what they return: they draw random numbers."""
 
 
 def widened(argument: Any) -> Any:
@@ -16,12 +25,68 @@ def widened(argument: Any) -> Any:
     return WIDER.get(argument, argument) if isinstance(argument, torch.dtype) else argument
 
 
-@contextmanager
-def double_precision() -> Iterator[None]:
-    """New tensors are float64 unless their dtype is named."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+class _DoubleByDefault(TorchFunctionMode):
+    """Results that would have the default dtype have its double-precision kin."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = [*args, *kwargs.values()]
+        if _name(func) in DRAWN and not any(isinstance(v, (Tensor, torch.dtype)) for v in given):
+            return func(*args, **{**kwargs, "dtype": torch.float64})
+        found = func(*args, **kwargs)
+        if not isinstance(found, Tensor) or found.dtype not in (torch.float32, torch.complex64):
+            return found
+        leaves = pytree.tree_leaves(given)
+        if any(isinstance(v, torch.dtype) or _is_float(v) for v in leaves) or kwargs.get("out") is not None:
+            return found
+        again = _with_dtype(func, args, kwargs, found) or _with_wide_operands(func, args, kwargs, found)
+        return found if again is None else again[0]
+
+
+def _name(func: Any) -> str:
+    return str(getattr(func, "_opname", None) or getattr(func, "__name__", ""))
+
+
+def _is_float(value: Any) -> bool:
+    """Whether a dtype of its own speaks: a floating tensor, or an array."""
+    return value.is_floating_point() or value.is_complex() if isinstance(value, Tensor) else hasattr(value, "__array__")
+
+
+def _with_dtype(func: Any, args: Any, kwargs: Any, found: Tensor) -> tuple[Tensor] | None:
+    """The result of a function that makes a tensor from numbers, made in double precision."""
+    if any(isinstance(v, Tensor) for v in pytree.tree_leaves((args, kwargs))):
+        return None
+    wide = torch.float64 if found.dtype == torch.float32 else torch.complex128
     try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+        return (func(*args, **{**kwargs, "dtype": wide}),)
+    except (TypeError, RuntimeError):  # it takes no dtype
+        return None
+
+
+def _with_wide_operands(func: Any, args: Any, kwargs: Any, found: Tensor) -> tuple[Tensor] | None:
+    """The result of arithmetic on whole numbers or truth values, computed from doubles."""
+    for wide in (_ints_wide, _all_wide, _numbers_wide):
+        try:
+            again = func(*pytree.tree_map(wide, args), **pytree.tree_map(wide, kwargs))
+        except (TypeError, RuntimeError, IndexError):  # it takes operands of another kind only
+            continue
+        if isinstance(again, Tensor) and again.dtype in (torch.float64, torch.complex128):
+            return (again,) if again.shape == found.shape else None
+    return None
+
+
+def _ints_wide(x: Any) -> Any:
+    return x.double() if isinstance(x, Tensor) and x.dtype != torch.bool else x
+
+
+def _all_wide(x: Any) -> Any:
+    return x.double() if isinstance(x, Tensor) else x
+
+
+def _numbers_wide(x: Any) -> Any:
+    return torch.tensor(x, dtype=torch.float64) if isinstance(x, float) else x
+
+
+def double_precision() -> AbstractContextManager[Any]:
+    """New tensors of this thread are float64 unless their dtype is named."""
+    return _DoubleByDefault()

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import io
 import logging
+import os
+import random
+import sys
+import threading
+import types
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._library.custom_ops import CustomOpDef
 from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from ..algebra.arguments import Example, call_arguments
 from ..errors import ConversionError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def fresh_copy(model: nn.Module) -> nn.Module:
@@ -40,16 +50,43 @@ def fresh_copy(model: nn.Module) -> nn.Module:
             do="remove what cannot be copied; for weight norm, use torch.nn.utils.parametrizations.weight_norm",
         ) from reason
     own_classes(twin)
+    _refuse_shared(model, twin)
     return twin
+
+
+def _refuse_shared(model: nn.Module, twin: nn.Module) -> None:
+    """Refuse a copy that holds a parameter or buffer of the original: to convert the one would change the other."""
+    mine = {id(t) for t in (*model.parameters(), *model.buffers())}
+    held = [*twin.named_parameters(), *twin.named_buffers()]
+    shared = [name for name, t in held if id(t) in mine]
+    if shared:
+        raise ConversionError(
+            f"a copy of the {type(model).__name__} shares {shared[0]} with the original",
+            got=f"{len(shared)} shared parameters and buffers",
+            why="conversions are tried on copies, and would change the original through what is shared",
+            do="remove the __deepcopy__ that shares it, or hold the shared module outside of the model",
+        )
+
+
+SHARED = (
+    types.ModuleType,
+    torch._ops.OpOverload,
+    torch._ops.OpOverloadPacket,
+    torch._ops.HigherOrderOperator,
+    CustomOpDef,
+)
+"""What has no state that a copy could have of its own, and cannot be copied."""
 
 
 def _computed(model: nn.Module) -> dict[int, Any]:
     """A memo for ``deepcopy``: tensors that modules keep of an earlier computation are copied as values.
 
-    Old-style weight norm keeps such a tensor, ``weight``; ``deepcopy`` refuses them.
+    Old-style weight norm keeps such a tensor, ``weight``; ``deepcopy`` refuses them. Operators and Python modules
+    are the same for the copy.
     """
-    held = (t for m in model.modules() for t in pytree.tree_leaves(list(vars(m).values())))
-    return {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
+    held = [t for m in model.modules() for t in pytree.tree_leaves(list(vars(m).values()))]
+    values = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
+    return {**values, **{id(v): v for v in held if isinstance(v, SHARED)}}
 
 
 def own_classes(model: nn.Module) -> None:
@@ -57,8 +94,32 @@ def own_classes(model: nn.Module) -> None:
     for module in model.modules():
         if parametrize.is_parametrized(module):
             cls = type(module)
-            module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
+            module.__class__ = quiet_class(cls.__name__, cls.__bases__[0], dict(cls.__dict__))
             keep_copyable(module)
+
+
+def quiet_class(name: str, base: type, own: dict[str, Any]) -> type:
+    """A subclass that the base does not hear of.
+
+    The user's ``__init_subclass__`` may ask for arguments or keep a list of classes; a class that only carries
+    parametrizations is none of its business.
+
+    Args:
+        name: of the class.
+        base: its only base.
+        own: what it has of its own.
+    """
+    own = {key: value for key, value in own.items() if key not in ("__dict__", "__weakref__")}
+    made = type(name, (_Unheard, base), own)
+    made.__bases__ = (base,)
+    return made
+
+
+class _Unheard:
+    """Stands before a class whose ``__init_subclass__`` is not to be called."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        pass
 
 
 def keep_copyable(module: nn.Module) -> None:
@@ -116,11 +177,139 @@ def mode(model: nn.Module, training: bool) -> Iterator[None]:
             module.training = was
 
 
+# --- what belongs to the whole process ----------------------------------------------------------
+
+
+class ProcessState:
+    """What belongs to the whole process as it is: random states, default dtype, logging, stderr, warnings."""
+
+    def __init__(self) -> None:
+        self.dtype = torch.get_default_dtype()
+        self.logging, self.stderr = logging.root.manager.disable, sys.stderr
+        self.filters, self.show = warnings.filters, warnings.showwarning
+        self.random, self.numpy = random.getstate(), _numpy_random()
+        self.drawn = None if self.numpy is None else self.numpy.get_state()
+        self.torch = torch.default_generator.get_state()
+        self.devices = [(g, g.get_state()) for g in _device_generators()]
+
+    def restore(self) -> None:
+        """Bring everything back; doing so twice does no harm."""
+        torch.set_default_dtype(self.dtype)
+        logging.disable(self.logging)
+        sys.stderr = self.stderr
+        if warnings.filters is not self.filters:
+            warnings.filters, warnings.showwarning = self.filters, self.show  # type: ignore[misc,assignment]
+            warnings._filters_mutated()  # type: ignore[attr-defined]
+        self.restore_random()
+
+    def restore_random(self) -> None:
+        """Bring the random states back."""
+        random.setstate(self.random)
+        if self.numpy is not None:
+            self.numpy.set_state(self.drawn)
+        torch.default_generator.set_state(self.torch)
+        for generator, state in self.devices:
+            generator.set_state(state)
+
+
+def _numpy_random() -> Any:
+    """NumPy's module of random numbers, if the process uses NumPy."""
+    return getattr(sys.modules.get("numpy"), "random", None)
+
+
+def _device_generators() -> list[torch.Generator]:
+    """The generators of the accelerators in use."""
+    return list(torch.cuda.default_generators) if torch.cuda.is_initialized() else []
+
+
+def fix_randomness(seed: int = 0) -> None:
+    """Seed every source of random numbers; an accelerator that is not in use stays so."""
+    random.seed(seed)
+    numpy = _numpy_random()
+    if numpy is not None:
+        numpy.seed(seed)
+    for generator in (torch.default_generator, *_device_generators()):
+        generator.manual_seed(seed)
+
+
 @contextmanager
 def undisturbed_rng() -> Iterator[None]:
-    """Restore the random states of the CPU and of every initialised accelerator afterwards."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
+    """Restore the random states of Python, NumPy, the CPU and every initialised accelerator afterwards."""
+    before = ProcessState()
+    try:
+        yield
+    finally:
+        before.restore_random()
+
+
+_ALONE = threading.RLock()
+"""Held by the one thread that runs models in a way the rest of the process could notice."""
+
+
+def _renew_lock() -> None:
+    """A forked process starts with a lock that nobody holds."""
+    global _ALONE
+    _ALONE = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+class _Turn:
+    """A turn of a thread with the process: the lock, and the state to bring back."""
+
+    def __init__(self) -> None:
+        self.lock, self.held = _ALONE, False
+        self.before: ProcessState | None = None
+
+    def begin(self) -> None:
+        """Wait for the lock, and note the state."""
+        self.held = self.lock.acquire()
+        self.before = ProcessState()
+
+    def end(self) -> None:
+        """Bring the state back and give up the lock; doing so twice does no harm."""
+        if self.before is not None:
+            self.before.restore()
+            self.before = None
+        if self.held:
+            self.held = False
+            self.lock.release()
+
+
+def alone(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function run models without leaving a trace in the process, whatever interrupts it.
+
+    One thread at a time is in such a function. What belongs to the process is as before when it returns or
+    raises; gradients are recorded as outside of ``torch.inference_mode``, and ``torch.autocast`` is off.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        turn = _Turn()
+        try:
+            try:
+                turn.begin()
+                with _plain_tensors():
+                    return function(*args, **kwargs)
+            finally:
+                turn.end()
+        finally:
+            turn.end()  # again: the first time may have been interrupted itself
+
+    return wrapper
+
+
+@contextmanager
+def _plain_tensors() -> Iterator[None]:
+    """Tensors that can be trained, in the precision that is asked for."""
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
         yield
 
 

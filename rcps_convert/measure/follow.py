@@ -6,7 +6,7 @@ if its first entries answer to the first blocks, its last entries to the last, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,59 @@ def following(probe: Probe, read: Callable[[list[Any]], list[Any]], draws: int =
         found = [_response(y, [m[i] for m in moved]) for i, y in enumerate(base)]
         responses = [a + b for a, b in zip(responses, found, strict=True)] if responses else found
     return [_verdicts(blocks) for blocks in responses]
+
+
+def one_sided(
+    probe: Probe, outputs: Sequence[Action | None], read: Callable[[list[Any]], list[Any]]
+) -> list[str | None]:
+    """For each output, whether its entries along the sequence answer to one side only.
+
+    Args:
+        probe: a copy of the model with inputs for it.
+        outputs: the action of each output; None for those that are no matter.
+        read: the outputs, for input leaves.
+
+    Returns: per output ``"later"`` if no entry answers to positions after its own and some to positions before,
+        ``"earlier"`` the other way round, None for all others.
+    """
+    found: list[set[str]] = [set() for _ in outputs]
+    dims = [_only_length(a) for a in outputs]
+    for seed in range(2) if any(d is not None for d in dims) else ():
+        start, other = probe.inputs(2 * seed), probe.inputs(2 * seed + 1)
+        base = read(start)
+        for block in range(2, BLOCKS - 1):
+            spliced = start
+            for late in range(block, BLOCKS):
+                spliced = _spliced(spliced, other, probe.actions, late)
+            for heard, dim, y, z in zip(found, dims, base, read(spliced), strict=True):
+                if dim is not None and isinstance(y, Tensor) and y.shape == z.shape:
+                    heard |= _sides(y, z, dim, block)
+            early = start
+            for soon in range(block):
+                early = _spliced(early, other, probe.actions, soon)
+            for heard, dim, y, z in zip(found, dims, base, read(early), strict=True):
+                if dim is not None and isinstance(y, Tensor) and y.shape == z.shape:
+                    heard |= {"earlier"} if _changes(y, z, dim)[-(-y.shape[dim] * block // BLOCKS) :].any() else set()
+    sides = {frozenset({"earlier"}): "later", frozenset({"later"}): "earlier"}
+    return [sides.get(frozenset(heard)) for heard in found]
+
+
+def _only_length(action: Action | None) -> int | None:
+    """The one length axis of an output."""
+    dims = [d for d, t in enumerate(action.axes) if ax.is_length(t) and t.size >= BLOCKS] if action is not None else []
+    return dims[0] if len(dims) == 1 else None
+
+
+def _sides(y: Tensor, z: Tensor, dim: int, block: int) -> set[str]:
+    """Where the positions from a block on were drawn anew: whether an entry before them changed."""
+    before = y.shape[dim] * block // BLOCKS
+    return {"later"} if _changes(y, z, dim)[:before].any() else set()
+
+
+def _changes(y: Tensor, z: Tensor, dim: int) -> Tensor:
+    """Whether each entry along an axis differs."""
+    differs = (y != z) & ~((y != y) & (z != z))
+    return differs.movedim(dim, 0).flatten(1).any(1)
 
 
 def _spliced(start: list[Any], other: list[Any], actions: list[Action | None], block: int) -> list[Any]:

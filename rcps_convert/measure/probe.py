@@ -18,7 +18,8 @@ from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.specs import Invariant, Spec
 from ..errors import ConversionError
 from ..graph.precision import double_precision, widened
-from ..graph.sandbox import call, fresh_copy, mode
+from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
+from ..graph.users_state import caches_kept_clean
 from ..tie.hooks import hook_of
 from ..tie.norms import PooledNorm
 from .inputs import batch_dim, of_kinds, random_like
@@ -160,11 +161,11 @@ class Probe:
 
     def outputs(self, drawn: list[Any], training: bool = False, rng: int = 0) -> Any:
         """The model's outputs, without dropout, other randomness fixed by the seed `rng`."""
-        torch.manual_seed(rng)
+        fix_randomness(rng)
         wide = nullcontext() if self.as_given or self.dtype != torch.float64 else _in_double()
         with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
-            with _without_dropout(), _statistics_kept(self.model), wide:
+            with _without_dropout(), _statistics_kept(self.model), caches_kept_clean(self.model), wide:
                 out = call(self.model, with_leaves(self.example, drawn))
         return pytree.tree_map(lambda y: y.detach() if isinstance(y, Tensor) else y, out)
 

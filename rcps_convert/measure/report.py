@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -12,11 +14,12 @@ from torch import nn
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from ..algebra.arguments import Example
-from ..algebra.nesting import input_actions, output_specs
+from ..algebra.arguments import Example, check_number
+from ..algebra.nesting import input_actions, output_specs, read_call
 from ..algebra.specs import Spec
 from ..errors import ConversionError
-from ..graph.sandbox import undisturbed_rng
+from ..graph.export import does_not_run
+from ..graph.sandbox import alone
 from .inputs import KINDS
 from .law import Law
 from .opened import opened
@@ -71,6 +74,7 @@ class EquivarianceReport:
         return "\n".join(lines)
 
 
+@alone
 def check_equivariance(
     model: nn.Module,
     example: Example,
@@ -96,20 +100,38 @@ def check_equivariance(
 
     Raises:
         NeedsChoiceError: the inputs can be read in several ways, or in none.
+        TraceError: the model's own forward raises on the example.
+        TypeError, ValueError: an argument is not what it takes.
 
     Source: definition of equivariance in Mallet & Vert, NeurIPS 2021, section 2.
     """
+    if tolerance is not None:
+        check_number("tolerance", tolerance, 0, math.inf)
+    example = read_call(model, example, inputs)
     specs, actions = input_actions(example, inputs, layout)
-    with undisturbed_rng():
+    with _own_faults():
         probe = Probe(model, example, specs, actions)
-        wanted = output_specs(outputs, opened(probe.outputs(probe.inputs(0))))
-        law = Law(probe, lambda i, shape: candidate_actions(wanted[i], shape) or [wanted[i].action(shape)])  # type: ignore[union-attr]
+        made = opened(probe.outputs(probe.inputs(0)))
+    wanted = output_specs(outputs, made)
+    law = Law(probe, lambda i, shape: candidate_actions(wanted[i], shape) or [wanted[i].action(shape)])  # type: ignore[union-attr]
+    with _own_faults():
         _run(law)
         limit = TOLERANCE[probe.dtype] if tolerance is None else tolerance
         if tolerance is None and limit < law.error() <= CAP[probe.dtype]:
             limit = max(limit, min(CAP[probe.dtype], law.rounding(0, law.own_kinds(0), training=False)))
     found = [law.best(i) for i in sorted(law.actions)]
     return EquivarianceReport(tuple(e for e, _ in found), tuple(str(a) for _, a in found), limit, probe.dtype)
+
+
+@contextmanager
+def _own_faults() -> Iterator[None]:
+    """What a model's own forward raises is reported as its fault."""
+    try:
+        yield
+    except ConversionError:
+        raise
+    except Exception as reason:  # a model may raise anything
+        raise does_not_run(reason) from reason
 
 
 def _run(law: Law) -> None:

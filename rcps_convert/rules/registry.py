@@ -146,7 +146,7 @@ def rule(*ops: Any, replace: bool = False, **facts: Any) -> Callable[[F], F]:
             known of the operator.
 
     Raises:
-        TypeError: something that is no operator, or a fact that does not exist.
+        TypeError: something is no operator or no function, or a fact that does not exist.
         ValueError: an operator has a rule already, or the function is registered with other facts.
 
     Example:
@@ -163,6 +163,8 @@ def rule(*ops: Any, replace: bool = False, **facts: Any) -> Callable[[F], F]:
         )
 
     def register(function: F) -> F:
+        if not callable(function) or isinstance(function, type):
+            raise TypeError(f"rule(...) decorates a function of the node and the operands' actions, not {function!r}")
         found = _overloads(ops)
         MISSING.extend(op.name for op in ops if isinstance(op, Missing))
         taken = next((op for op in found if op in RULES and not (replace or _same(RULES[op], function))), None)

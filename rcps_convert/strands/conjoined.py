@@ -7,6 +7,8 @@ the user's module: class, forward and state_dict keys stay.
 
 from __future__ import annotations
 
+import inspect
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +20,7 @@ from ..algebra.action import Action, ActionMap
 from ..algebra.arguments import Example, argument_names, call_arguments
 from ..errors import ConversionError
 from ..graph.sandbox import positional_names
-from ..tie.hooks import detach, show_to_compiler
+from ..tie.hooks import StrandHook, hook_of, install, uninstall
 
 Merge = str | Callable[[Tensor, Tensor], Tensor]
 """How two readings of an output become one."""
@@ -34,7 +36,7 @@ MERGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Merges by name."""
 
 
-class Conjoined:
+class Conjoined(StrandHook):
     """What a conjoined model does around its forward.
 
     Args:
@@ -47,7 +49,9 @@ class Conjoined:
         example: arguments of the example's shapes and types, for `bake`.
 
     Attributes:
-        running: calls of the model that are under way.
+        stacked: for each thread between `before` and the model's forward, the model whose arguments are stacked.
+        running: threads inside of the model's forward.
+        answered: for each thread behind it, the number of samples of both strands.
     """
 
     def __init__(
@@ -63,7 +67,59 @@ class Conjoined:
         self.inputs = {key: tuple(map(_ready, actions)) for key, actions in inputs.items()}
         self.outputs = tuple(map(_ready, outputs))
         self.merge, self.post_hoc, self.example = merge, post_hoc, example
-        self.running = 0
+        self.stacked: dict[int, nn.Module] = {}
+        self.running: set[int] = set()
+        self.answered: dict[int, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies are in the middle of no call."""
+        return {**vars(self), "stacked": {}, "running": set(), "answered": {}}
+
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        """Both strands of every argument; a model that calls itself does so on both strands already."""
+        thread = this_thread()
+        if thread in self.running or not self.reads_both(module):
+            return None
+        self.stacked.pop(thread, None)
+        self.answered.pop(thread, None)
+        stacked = self.stack(args, kwargs)
+        self.stacked[thread] = module
+        return stacked
+
+    def run(self, module: nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The model's forward on both strands; the merged readings where it was called by itself.
+
+        Args:
+            module: the model.
+            own: its forward, given the model.
+            args, kwargs: stacked by `before`; as they come where ``model.forward`` was called directly.
+        """
+        thread = this_thread()
+        if thread in self.running or not self.reads_both(module):
+            return own(module, *args, **kwargs)
+        called = self.stacked.pop(thread, None)
+        if called is None:
+            args, kwargs = self.stack(args, kwargs)
+        size = self.size(args, kwargs)
+        try:
+            self.running.add(thread)
+            output = own(called or module, *args, **kwargs)
+        finally:
+            self.running.discard(thread)
+        if called is None:
+            return self.merged(output, size)
+        self.answered[thread] = size
+        return output
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """The merged readings; after an exception, nothing."""
+        thread = this_thread()
+        if thread in self.running:
+            return None
+        unread, size = self.stacked.pop(thread, None), self.answered.pop(thread, None)
+        if unread is not None and output is not None:  # another forward was set on the model since
+            size = self.size(args, kwargs)
+        return None if size is None else self.merged(output, size)
 
     def reads_both(self, module: nn.Module) -> bool:
         """Whether a call reads both strands, in the mode the model is in."""
@@ -167,50 +223,67 @@ def _both(x: Any, mirror: ActionMap | str | None) -> Any:
 # --- attaching ----------------------------------------------------------------------------------
 
 
-class Enter:
-    """The forward pre-hook of a conjoined model."""
+class StackedForward:
+    """The forward of a conjoined model: ``model.forward(x)`` reads both strands as ``model(x)`` does.
 
-    def __init__(self, reading: Conjoined) -> None:
-        self.reading = reading
+    Args:
+        module: the model; a deep copy of it holds a copy of this, bound to the copy.
+        reading: how it reads both strands.
+    """
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-        """Stack both strands."""
-        if not self.reading.reads_both(module):
-            return None
-        stacked = self.reading.stack(args, kwargs)
-        self.reading.running += 1
-        return stacked
+    def __init__(self, module: nn.Module, reading: Conjoined) -> None:
+        self.module, self.reading = module, reading
+        self.before = module.__dict__.get("forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own forward, on both strands."""
+        return self.reading.run(self.module, self._own, args, kwargs)
+
+    def _own(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if self.before is not None:
+            return self.before(*args, **kwargs)
+        return type(module).forward(module, *args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """As of the model's own forward: torch.export reads it."""
+        return inspect.signature(self.before or type(self.module).forward.__get__(self.module))
+
+    @property
+    def __code__(self) -> Any:
+        """As of the model's own forward: torch.export reads it."""
+        return (self.before or type(self.module).forward).__code__
+
+    @property
+    def __name__(self) -> str:
+        return "forward"
 
 
-class Leave:
-    """The forward hook of a conjoined model."""
-
-    def __init__(self, reading: Conjoined) -> None:
-        self.reading = reading
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """Merge both strands."""
-        if not self.reading.reads_both(module):
-            return None
-        self.reading.running -= 1
-        return self.reading.merged(output, self.reading.size(args, kwargs))
+def this_thread() -> int:
+    """A number of the running thread; 0 for a compiler, which follows one."""
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 
 def conjoin(model: nn.Module, reading: Conjoined) -> None:
     """Make a model read both strands, in place; hooks of its own stay, and run inside of ours."""
-    model.register_forward_pre_hook(Enter(reading), with_kwargs=True, prepend=True)
-    model.register_forward_hook(Leave(reading), with_kwargs=True)
-    show_to_compiler(model)
+    forward = StackedForward(model, reading)
+    install(model, reading, outside=True, always=True)
+    model.forward = forward  # type: ignore[method-assign]
 
 
 def conjoined(model: nn.Module) -> Conjoined | None:
     """How a model reads both strands, or None where it does not."""
-    return next((h.reading for h in model._forward_pre_hooks.values() if isinstance(h, Enter)), None)
+    return hook_of(model, Conjoined)
 
 
 def part(model: nn.Module) -> None:
     """Make a conjoined model read one strand again, in place."""
-    detach(model, Enter, Leave)
+    own = model.__dict__.get("forward")
+    if isinstance(own, StackedForward):
+        del model.__dict__["forward"]
+        if own.before is not None:
+            model.forward = own.before
+    uninstall(model, Conjoined)
 
 
 # --- from a call --------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from ..algebra import axis as ax
 from ..algebra.action import Action, ActionMap
 from ..algebra.axis import Axis
 from ..errors import ConversionError
-from ..tie.hooks import StrandHook, hook_of, install, uninstall
-from .conjoined import Conjoined
+from ..tie.hooks import TensorHook, hook_of, install, uninstall
+from .conjoined import Conjoined, this_thread
 
 LAYERS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
@@ -36,7 +36,7 @@ TRANSPOSED = {
 }
 
 
-class Cross(StrandHook):
+class Cross(TensorHook):
     """Adds to a layer's result what its cross-strand weight reads on the other strand.
 
     Args:
@@ -48,14 +48,14 @@ class Cross(StrandHook):
         self.reading, self.mirror = reading, ActionMap(action.walk())
         self.batch = batch_axis(action)
 
-    def before(self, module: nn.Module, x: Tensor) -> Tensor:
+    def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """The input as it is.
 
         Raises:
             ConversionError: the layer is called by itself, on one strand.
         """
         # Activation checkpointing runs layers again during the backward pass, outside of the model's call.
-        if not self.reading.running and torch._C._current_graph_task_id() == -1:
+        if this_thread() not in self.reading.running and torch._C._current_graph_task_id() == -1:
             raise ConversionError(
                 "a mixed layer was called outside of its model",
                 why="it reads both strands, stacked on the batch axis by the model it belongs to",
@@ -71,7 +71,7 @@ class Cross(StrandHook):
         dims = [d + (d > self.batch) for d in self.mirror.flips]
         return halves.flip([self.batch, *dims]).flatten(self.batch, self.batch + 1)
 
-    def after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def tensor_after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """``W x + V (P x_other) + b``."""
         return y + apply(module, self.other(x), module.cross_weight, y.shape)  # type: ignore[arg-type]
 
@@ -144,11 +144,11 @@ def mix(module: nn.Module, reading: Conjoined, action: Action) -> None:
 
 def mixed_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers of a model that read the other strand, by path."""
-    return {path: m for path, m in model.named_modules() if isinstance(hook_of(m), Cross)}
+    return {path: m for path, m in model.named_modules() if hook_of(m, Cross) is not None}
 
 
 def unmix(model: nn.Module) -> None:
     """Undo `mix` for every layer of a model; the cross-strand weights are dropped."""
     for module in mixed_layers(model).values():
-        uninstall(module)
+        uninstall(module, Cross)
         del module.cross_weight

@@ -19,12 +19,12 @@ from ..algebra.arguments import Example, call_arguments, leaves
 from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
 from ..algebra.specs import Invariant, Spec
 from ..errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, Where, first_line
-from ..graph.export import trace
+from ..graph.export import does_not_run, trace
 from ..graph.trace import Trace
 from ..infer.inference import Inference
 from ..infer.outputs import AUTO, auto_words
 from ..infer.solve import infer
-from ..measure.follow import FIXED, FOLLOWS, UNCLEAR, following
+from ..measure.follow import FIXED, FOLLOWS, UNCLEAR, following, one_sided
 from ..measure.probe import Probe
 from .mixed import mirrored_positions
 
@@ -46,19 +46,10 @@ class StackedRuns:
         values: output leaves for one random input.
         wanted: the specs of the output leaves.
         outputs: the actions of those that have an entry per sample; None for the others.
-
-    Raises:
-        ConversionError: a parameter has no shape yet.
     """
 
     def __init__(self, model: nn.Module, example: Example, lines: tuple[list[str], list[str]]) -> None:
         self.model, self.example, self.lines = model, example, lines
-        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
-            raise ConversionError(
-                "a parameter has no shape yet",
-                why="lazy layers get their shapes at the first call",
-                do="call the model once before converting it",
-            )
 
     # --- inputs ---
 
@@ -96,11 +87,7 @@ class StackedRuns:
         except ConversionError:
             raise
         except Exception as reason:  # the model may raise anything
-            raise TraceError(
-                "the model does not run on the example",
-                why=first_line(reason),
-                do="pass as `example` exactly what model(...) takes: a tensor, a tuple, or a dict of keyword arguments",
-            ) from reason
+            raise does_not_run(reason) from reason
         both = self._stacked_run()
         self.names = structure_names(one)
         self.kinds = _kinds(one, both, self.names, self.batch)
@@ -174,6 +161,11 @@ class StackedRuns:
     def _verdicts(self) -> list[list[str]]:
         return following(self.probe, lambda drawn: pytree.tree_leaves(self.probe.outputs(drawn)))
 
+    def one_sided_outputs(self) -> list[str]:
+        """What the user should know of outputs each entry of which answers to one side of its position only."""
+        sides = one_sided(self.probe, self.outputs, lambda drawn: pytree.tree_leaves(self.probe.outputs(drawn)))
+        return [_one_sided_note(name, side) for name, side in zip(self.names, sides, strict=True) if side]
+
     def _sequences(self) -> list[tuple[Tensor, Action]]:
         pairs = zip(leaves(self.example), self.actions, strict=True)
         return [(x, a) for x, a in pairs if isinstance(x, Tensor) and a is not None]
@@ -211,6 +203,17 @@ def _require_batch(name: str, value: Tensor, action: Action) -> None:
             why="both strands are stacked on the first axis, which must be the batch",
             do="wrap the model in one that takes (N, ...) and moves the axes, or add a batch axis",
         )
+
+
+def _one_sided_note(name: str, side: str) -> str:
+    other = "before" if side == "later" else "after"
+    return (
+        f"output {name}: entry i does not depend on {side} positions, and in the other strand's reading not on those "
+        f"{other} it. The mean of the two is right where both speak of position i. If entry i predicts a neighbouring "
+        "base, the readings predict the neighbours on opposite sides, and their mean is of two different bases: shift "
+        'the output by one position in forward, so that entry i predicts base i, and say outputs="ACGT" if it has a '
+        "channel per base; or use the plain model"
+    )
 
 
 def _fixed_batch(batch: int, got: str) -> BreaksSymmetryError:

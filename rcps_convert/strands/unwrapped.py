@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..algebra.arguments import check_model, check_switch
 from ..errors import ConversionError, TraceError, first_line
-from ..graph.sandbox import fresh_copy, quiet
+from ..graph.sandbox import alone, fresh_copy, quiet
+from ..graph.transaction import all_or_nothing
 from .conjoined import Conjoined, conjoined, part
 from .mixed import mixed_layers, unmix
 
@@ -49,6 +51,7 @@ def bake_graph(model: nn.Module, reading: Conjoined, in_place: bool) -> nn.Modul
     return graph
 
 
+@alone
 def unwrap(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     """The model as it was before it read both strands, with the weights it has now.
 
@@ -61,6 +64,8 @@ def unwrap(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     Raises:
         ConversionError: it does not read both strands, or its layers have learned to read the other one.
     """
+    check_model(model)
+    check_switch("in_place", in_place)
     if conjoined(model) is None:
         raise ConversionError(
             "the model does not read both strands",
@@ -75,7 +80,13 @@ def unwrap(model: nn.Module, *, in_place: bool = False) -> nn.Module:
             why="without it the layer computes another function",
             do="bake(model) keeps the function; to drop what was learned, set each cross_weight to zero first",
         )
-    target = model if in_place else fresh_copy(model)
+    if not in_place:
+        return _parted(fresh_copy(model))
+    return all_or_nothing(model, lambda: _parted(model))
+
+
+def _parted(target: nn.Module) -> nn.Module:
+    """A model that reads one strand again, in place."""
     unmix(target)
     part(target)
     return target

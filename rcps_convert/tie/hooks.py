@@ -11,29 +11,38 @@ from ..geometry import follow_replicas, unfollow_replicas, unseen
 
 
 class StrandHook:
-    """Work before and after a module's forward, attached as hooks: class, keys and forward stay.
+    """Work before and after a module's forward, attached as hooks: class, keys and forward stay."""
 
-    A hook on a module with one tensor in and one out has `before` and `after`; others have `enter` and `leave`.
-    """
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        """The arguments the module gets instead; None for those it was given."""
+        raise NotImplementedError
 
-    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """The arguments the module gets instead: the first tensor, given by position or by name, is replaced."""
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """What the caller gets instead of the output; None for the output itself."""
+        raise NotImplementedError
+
+
+class TensorHook(StrandHook):
+    """A hook on a module with one tensor in and one out; its methods see these alone."""
+
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """The arguments with the first tensor, given by position or by name, replaced."""
         with unseen():
             if args:
-                return (self.before(module, args[0]), *args[1:]), kwargs
+                return (self.tensor_before(module, args[0]), *args[1:]), kwargs
             name = next(iter(kwargs))
-            return args, {**kwargs, name: self.before(module, kwargs[name])}
+            return args, {**kwargs, name: self.tensor_before(module, kwargs[name])}
 
-    def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """What the caller gets instead of the output."""
         with unseen():
-            return self.after(module, args[0] if args else next(iter(kwargs.values())), output)
+            return self.tensor_after(module, args[0] if args else next(iter(kwargs.values())), output)
 
-    def before(self, module: nn.Module, x: Tensor) -> Tensor:
+    def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """The tensor the module gets instead of x."""
         raise NotImplementedError
 
-    def after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def tensor_after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """What the caller gets instead of y; x is what the module got."""
         raise NotImplementedError
 
@@ -44,9 +53,9 @@ class Before:
     def __init__(self, hook: StrandHook) -> None:
         self.hook = hook
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         """Replace the arguments."""
-        return self.hook.enter(module, args, kwargs)
+        return self.hook.before(module, args, kwargs)
 
 
 class After:
@@ -57,13 +66,20 @@ class After:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Replace the output."""
-        return self.hook.leave(module, args, kwargs, output)
+        return self.hook.after(module, args, kwargs, output)
 
 
-def install(module: nn.Module, hook: StrandHook) -> None:
-    """Attach a hook to a module: next to its forward, inside the hooks the user has attached."""
-    module.register_forward_pre_hook(Before(hook), with_kwargs=True)
-    module.register_forward_hook(After(hook), with_kwargs=True, prepend=True)
+def install(module: nn.Module, hook: StrandHook, *, outside: bool = False, always: bool = False) -> None:
+    """Attach a hook to a module.
+
+    Args:
+        module: the module, changed in place.
+        hook: what to do.
+        outside: around the hooks the user has attached; else next to forward, inside of them.
+        always: `StrandHook.after` is called after an exception too, with None for the output.
+    """
+    module.register_forward_pre_hook(Before(hook), with_kwargs=True, prepend=outside)
+    module.register_forward_hook(After(hook), with_kwargs=True, prepend=not outside, always_call=always)
     show_to_compiler(module)
 
 
@@ -86,25 +102,34 @@ def hide_from_compiler(module: nn.Module) -> None:
         unfollow_replicas(module)
 
 
-def hook_of(module: nn.Module) -> StrandHook | None:
-    """The hook attached to a module, if there is one."""
-    return next((h.hook for h in module._forward_pre_hooks.values() if isinstance(h, Before)), None)
+def hooks_of(module: nn.Module) -> list[StrandHook]:
+    """The hooks attached to a module, in the order they see its arguments."""
+    return [h.hook for h in module._forward_pre_hooks.values() if isinstance(h, Before)]
 
 
-def uninstall(module: nn.Module) -> None:
-    """Detach our hooks from a module; the user's own stay."""
-    detach(module, Before, After)
+def hook_of(module: nn.Module, kind: type = StrandHook) -> Any:
+    """The first hook of a kind that is attached to a module, or None."""
+    return next((h for h in hooks_of(module) if isinstance(h, kind)), None)
 
 
-def detach(module: nn.Module, before: type, after: type) -> None:
-    """Remove the forward pre-hooks of one class and the forward hooks of another from a module."""
-    drop(module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, before)
-    drop(module._forward_hooks, module._forward_hooks_with_kwargs, after)
-    hide_from_compiler(module)
+def uninstall(module: nn.Module, kind: type = StrandHook) -> None:
+    """Detach our hooks of a kind from a module; the user's own stay."""
+    drop(module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, Before, kind)
+    drop(module._forward_hooks, module._forward_hooks_with_kwargs, After, kind)
+    for key in module._forward_hooks_always_called.keys() - module._forward_hooks.keys():
+        del module._forward_hooks_always_called[key]
+    if not hooks_of(module):
+        hide_from_compiler(module)
 
 
-def drop(hooks: Any, flags: Any, kind: type) -> None:
-    """Remove the hooks of a class from one of a module's tables, and what the module notes about them."""
-    for key in [k for k, h in hooks.items() if isinstance(h, kind)]:
+def drop(hooks: Any, flags: Any, kind: type, of: type = object) -> None:
+    """Remove the hooks of a class from one of a module's tables, and what the module notes about them.
+
+    Args:
+        hooks, flags: the tables.
+        kind: the class.
+        of: the class of the `StrandHook` they belong to.
+    """
+    for key in [k for k, h in hooks.items() if isinstance(h, kind) and isinstance(getattr(h, "hook", None), of)]:
         del hooks[key]
         flags.pop(key, None)

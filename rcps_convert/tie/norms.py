@@ -17,25 +17,25 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..algebra import axis as ax
 from ..algebra.axis import Axis
-from .hooks import StrandHook, install, uninstall
+from .hooks import TensorHook, install, uninstall
 from .ties import Factor, factors
 
 VECTORS = ("weight", "bias", "running_mean", "running_var")
 
 
-class FoldedNorm(StrandHook):
+class FoldedNorm(TensorHook):
     """Runs a norm layer of half the width on both halves of the channels as on twice the samples."""
 
-    def before(self, module: nn.Module, x: Tensor) -> Tensor:
+    def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """(N, 2C, ...) seen as (2N, C, ...): a view when x is contiguous."""
         return x.reshape(x.shape[0] * 2, x.shape[1] // 2, *x.shape[2:])
 
-    def after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def tensor_after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """(2N, C, ...) seen as (N, 2C, ...)."""
         return y.reshape(y.shape[0] // 2, y.shape[1] * 2, *y.shape[2:])
 
 
-class PooledNorm(StrandHook):
+class PooledNorm(TensorHook):
     """Gathers statistics from the batch and its channel-permuted copy.
 
     Args:
@@ -56,13 +56,13 @@ class PooledNorm(StrandHook):
     def _gathers(self, module: nn.Module) -> bool:
         return module.training or getattr(module, "running_mean", None) is None
 
-    def before(self, module: nn.Module, x: Tensor) -> Tensor:
+    def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """Both strands while statistics are gathered."""
         if not self._gathers(module):
             return x
         return torch.cat([x, x.index_select(1, self.table.to(x.device))])
 
-    def after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def tensor_after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The given strand."""
         return y[: y.shape[0] // 2] if self._gathers(module) else y
 

@@ -33,7 +33,7 @@ class BothStrands(StrandHook):
         self.given = [None if a is None else ActionMap(a) for a in passage.given]
         self.made = [ActionMap(a) for a in passage.made]
 
-    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Both strands on the batch axes; where they do not fit there, the arguments as they are."""
         if not self.passage.stacks:
             return args, kwargs
@@ -42,7 +42,7 @@ class BothStrands(StrandHook):
             pairs = zip(bundle.tensors, self._mirrored(module, bundle), self.passage.given_batch, strict=True)
             return bundle.filled([x if dim is None else torch.cat([x, y], dim) for x, y, dim in pairs])
 
-    def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The mean of the two readings, the second mapped back."""
         bundle = Bundle.of(output)
         if self.passage.stacks:

@@ -20,7 +20,7 @@ from ..algebra.action import Action, act
 from ..algebra.axis import Axis
 from ..errors import ConversionError
 from ..geometry import unseen
-from ..graph.sandbox import keep_copyable, owner
+from ..graph.sandbox import keep_copyable, owner, quiet_class
 
 
 @dataclass(frozen=True)
@@ -366,9 +366,36 @@ def register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
     for name in names:
         module, leaf = owner(model, name)
         order = next((c.plain_order for _, c in _chains(module)), list(module._parameters))
-        parametrize.register_parametrization(module, leaf, tie, unsafe=True)
+        _parametrize(module, leaf, tie)
         module.parametrizations[leaf].plain_order = order  # type: ignore[union-attr,index]
         keep_copyable(module)
+
+
+def _parametrize(module: nn.Module, leaf: str, tie: RCTie) -> None:
+    """As ``register_parametrization``, whose subclass the user's ``__init_subclass__`` would hear of."""
+    if parametrize.is_parametrized(module, leaf):
+        parametrize.register_parametrization(module, leaf, tie, unsafe=True)
+        return
+    chain = parametrize.ParametrizationList([tie], getattr(module, leaf), unsafe=True)
+    delattr(module, leaf)
+    if not parametrize.is_parametrized(module):
+        cls = type(module)
+        own = {name: value for name, value in TORCHS.items() if name != "__deepcopy__" or not hasattr(cls, name)}
+        module.__class__ = quiet_class(f"Parametrized{cls.__name__}", cls, own)
+        module.parametrizations = nn.ModuleDict()
+    parametrize._inject_property(module, leaf)
+    module.parametrizations[leaf] = chain  # type: ignore[operator,union-attr,index,assignment]
+
+
+def _torchs_own() -> dict[str, Any]:
+    """How a parametrized module of torch is copied, and that it is not pickled."""
+    module = nn.Module()
+    parametrize._inject_new_class(module)
+    return {name: vars(type(module))[name] for name in ("__getstate__", "__deepcopy__")}
+
+
+TORCHS = _torchs_own()
+"""What torch gives the class of a parametrized module."""
 
 
 def ties(model: nn.Module) -> list[tuple[nn.Module, str, str, RCTie]]:

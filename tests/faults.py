@@ -1,0 +1,89 @@
+"""Exceptions injected at chosen lines, and pictures of models and of the process to compare before and after."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+WATCHED = ("rcps_convert", "torch/nn/utils/parametrize", "torch/nn/modules/module", "contextlib")
+"""Parts of the paths of files whose lines are counted."""
+
+
+class Injector:
+    """Raises an exception at some line events, counted from the start of the `with` block.
+
+    Args:
+        at: numbers of the events.
+        exception: what is raised.
+    """
+
+    def __init__(self, at: tuple[int, ...] = (), exception: type[BaseException] = KeyboardInterrupt) -> None:
+        self.at, self.exception, self.count, self.raised = at, exception, 0, 0
+
+    def __enter__(self) -> Injector:
+        self.before = sys.gettrace()
+        sys.settrace(self._called)
+        return self
+
+    def __exit__(self, *reason: Any) -> None:
+        sys.settrace(self.before)
+
+    def _called(self, frame: types.FrameType, event: str, arg: Any) -> Any:
+        return self._line if any(part in frame.f_code.co_filename for part in WATCHED) else None
+
+    def _line(self, frame: types.FrameType, event: str, arg: Any) -> Any:
+        if event == "line":
+            self.count += 1
+            if self.count in self.at:
+                self.raised += 1
+                raise self.exception(f"injected at {frame.f_code.co_filename}:{frame.f_lineno}")
+        return self._line
+
+
+def events(run: Callable[[], Any]) -> int:
+    """How many line events a function makes."""
+    with Injector() as injector:
+        run()
+    return injector.count
+
+
+def picture(model: nn.Module) -> Any:
+    """Everything of a model that an undone change must leave as it was, down to the objects."""
+    modules = [m for _, m in model.named_modules(remove_duplicate=False)]
+    held = {id(m): (type(m), _entries(vars(m))) for m in modules}
+    tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
+    return held, [_tensor(t) for t in tensors]
+
+
+def _entries(own: dict[str, Any]) -> Any:
+    found = []
+    for name, value in own.items():
+        if isinstance(value, dict):
+            inside: Any = [(k, id(v)) for k, v in value.items()]
+        elif isinstance(value, (list, set)):
+            inside = [id(v) for v in value]
+        else:
+            inside = value if isinstance(value, (bool, int, float, str)) else None
+        found.append((name, id(value) if inside is None or isinstance(inside, list) else None, inside))
+    return found
+
+
+def _tensor(t: Tensor) -> Any:
+    grad = None if t.grad is None else (id(t.grad), t.grad.tolist())
+    where = t.data_ptr(), tuple(t.shape), t.stride(), t.dtype
+    return id(t), where, t.detach().tolist(), t.requires_grad, grad
+
+
+def process() -> Any:
+    """What belongs to the whole process."""
+    numbers = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+    return torch.get_default_dtype(), logging.root.manager.disable, sys.stderr, warnings.filters, numbers

@@ -1,0 +1,404 @@
+"""Interruptions and threads: a model is converted or as it was, and the process is as it was."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from faults import Injector, events, picture, process
+from torch import Tensor, nn
+
+from rcps_convert import (
+    ConversionError,
+    bake,
+    check_equivariance,
+    convert_model,
+    load_plain_state_dict,
+    plan_conversion,
+    rc_equivariant,
+    unwrap,
+)
+from rcps_convert.graph.precision import double_precision
+
+DNA = torch.zeros(2, 4, 41)
+POINTS = 500
+
+
+def sequence(n: int = 3, length: int = 41) -> Tensor:
+    return F.one_hot(torch.randint(4, (n, length)), 4).mT.float()
+
+
+class Everything(nn.Module):
+    """Ties of halves and of orbits, folded and pooled norms, a buffer, a shared weight, weight norm, a symmetriser."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv1d(4, 8, 5, padding=2), nn.BatchNorm1d(8)
+        self.odd, self.pooled = nn.Conv1d(8, 7, 3, padding=1), nn.BatchNorm1d(7)
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Conv1d(7, 8, 3, padding=1))
+        self.shared = nn.Conv1d(8, 8, 1)
+        self.again = nn.Conv1d(8, 8, 1)
+        self.again.weight = self.shared.weight
+        self.register_buffer("scale", torch.linspace(0.5, 1.5, 41))
+        self.head = nn.Sequential(nn.Conv1d(8, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+        self.register_forward_hook(lambda module, args, output: None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(self.stem(x)).relu() * self.scale
+        h = self.normed(self.pooled(self.odd(h)).relu()).relu()
+        h = F.max_pool1d(self.again(self.shared(h)), 2)
+        return self.head(h)
+
+
+def ready(model: nn.Module | None = None) -> nn.Module:
+    """With gradients, a layer in another mode, and running statistics of its own."""
+    torch.manual_seed(0)
+    model = Everything() if model is None else model
+    model(sequence()).sum().backward()
+    next(model.children()).eval()
+    return model
+
+
+@functools.cache
+def tied_plan() -> Any:
+    return plan_conversion(ready(), DNA, symmetrise_buffers=True)
+
+
+@functools.cache
+def mixed_plan() -> Any:
+    return plan_conversion(ready(), DNA, strategy="mixed")
+
+
+def quietly(run: Callable[[], Any]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return run()
+
+
+Change = tuple[Callable[[], nn.Module], Callable[[nn.Module], Any]]
+
+PLAIN = {k: v.detach().clone() * 2 for k, v in ready().state_dict().items()}
+
+CHANGES: dict[str, Change] = {
+    "apply tied": (ready, lambda m: tied_plan().apply(m, in_place=True)),
+    "apply mixed": (ready, lambda m: mixed_plan().apply(m, in_place=True)),
+    "bake": (lambda: tied_plan().apply(ready()), lambda m: bake(m, in_place=True)),
+    "unwrap": (lambda: mixed_plan().apply(ready()), lambda m: unwrap(m, in_place=True)),
+    "load": (lambda: tied_plan().apply(ready()), lambda m: load_plain_state_dict(m, PLAIN)),
+    "load both": (lambda: mixed_plan().apply(ready()), lambda m: load_plain_state_dict(m, PLAIN)),
+}
+
+
+def traces(make: Callable[[], nn.Module], change: Callable[[nn.Module], Any], points: int, **how: Any) -> list[str]:
+    """The injections that left a trace."""
+    model, left = make(), []
+    total = events(lambda: change(model))
+    model = make()
+    before, outside = picture(model), process()
+    for number in sorted({round(1 + k * (total - 1) / points) for k in range(points)}):
+        with Injector((number,), **how) as injector:
+            try:
+                change(model)
+            except (KeyboardInterrupt, MemoryError):
+                pass
+            except ConversionError as refused:  # a MemoryError inside of a copy is a reason to refuse
+                assert "injected" in str(refused)  # noqa: PT017
+        if picture(model) != before or process() != outside:
+            left.append(f"{number} of {total}")
+        if injector.raised != 1 or left[-1:] == [f"{number} of {total}"]:
+            model = make()
+            before, outside = picture(model), process()
+    return left
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_change_leaves_no_trace(name: str, exception: type[BaseException]) -> None:
+    assert (tied_plan().norms, mixed_plan().mixed) != ([], {})
+    make, change = CHANGES[name]
+    assert quietly(lambda: traces(lambda: quietly(make), change, POINTS // 10, exception=exception)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_interrupted_change_leaves_no_trace_at_any_line(name: str) -> None:
+    assert (tied_plan().norms, mixed_plan().mixed) != ([], {})
+    make, change = CHANGES[name]
+    assert quietly(lambda: traces(lambda: quietly(make), change, POINTS)) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_second_interruption_while_the_first_is_undone_leaves_none_either() -> None:
+    make, change = CHANGES["apply tied"]
+    model = make()
+    total = events(lambda: change(model))
+    model = make()
+    before = picture(model)
+    generator = random.Random(0)
+    for _ in range(60):
+        first = generator.randrange(1, total)
+        with pytest.raises(KeyboardInterrupt), Injector((first, first + generator.randrange(1, 60))):
+            change(model)
+        assert picture(model) == before
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.out = nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6), nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(self.conv(x)).relu().mean(-1))
+
+
+def converted_in_place(strategy: str) -> Change:
+    return Small, lambda m: convert_model(m, torch.zeros(2, 4, 12), strategy=strategy, in_place=True)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "points"),
+    [
+        ("tied", 12),
+        ("conjoined", 12),
+        pytest.param("tied", POINTS, marks=pytest.mark.slow),
+        pytest.param("conjoined", POINTS, marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_conversion_leaves_no_trace(strategy: str, points: int) -> None:
+    make, change = converted_in_place(strategy)
+    assert traces(make, change, points) == []
+
+
+def test_an_interrupted_decoration_leaves_the_class_as_it_was() -> None:
+    def decorated() -> type[nn.Module]:
+        class Net(Small):
+            def __init_subclass__(cls, **kwargs: Any) -> None:
+                super().__init_subclass__(**kwargs)
+
+        return Net
+
+    decorate = rc_equivariant(example=(2, 4, 12))
+    total = events(lambda: decorate(decorated()))
+    for number in range(1, total):
+        cls = decorated()
+        before = dict(vars(cls))
+        with Injector((number,)), pytest.raises(KeyboardInterrupt):
+            decorate(cls)
+        assert dict(vars(cls)) == before
+
+
+def test_an_interrupted_instance_is_plain_and_the_next_one_converted() -> None:
+    made: list[nn.Module] = []
+
+    @rc_equivariant(example=(2, 4, 12), strategy="conjoined")
+    class Net(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    total = events(Net)
+    for k in range(1, 12):
+        outside = process()[:4]
+        with Injector((total * k // 12,)), pytest.raises(KeyboardInterrupt):
+            Net()
+        plain = made[-1]
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in plain.modules())
+        assert process()[:4] == outside
+    assert check_equivariance(Net(), torch.zeros(2, 4, 12))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_warning_that_is_an_error_changes_nothing() -> None:
+    model = ready()
+    before = picture(model)
+    with pytest.raises(UserWarning):
+        tied_plan().apply(model, in_place=True)
+    assert picture(model) == before
+
+
+# --- the process --------------------------------------------------------------------------------
+
+
+class Draws(nn.Module):
+    """Draws from every source of random numbers in its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(4, 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = (random.random() + np.random.rand()) * torch.rand(())
+        return self.conv(x).mean(-1) + 0 * noise
+
+
+@pytest.mark.parametrize("strategy", ["tied", "conjoined"])
+def test_every_random_state_is_as_before(strategy: str) -> None:
+    model = Draws()
+    before = process()
+    convert_model(model, torch.zeros(2, 4, 12), strategy=strategy)
+    assert process() == before
+
+
+def test_threads_that_convert_and_one_that_trains() -> None:
+    """Each thread's results are right; the one that trains sees float32 all the time."""
+    stop, wrong = time.monotonic() + 8, []
+
+    def convert(strategy: str) -> None:
+        while time.monotonic() < stop:
+            model = convert_model(Small(), torch.zeros(2, 4, 12), strategy=strategy).double().eval()
+            x = sequence(2, 12).double()
+            if not torch.allclose(model(x), model(x.flip(1, 2)), rtol=0, atol=1e-12):
+                wrong.append(strategy)
+
+    def train() -> None:
+        model = Small()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+        while time.monotonic() < stop:
+            loss = model(torch.rand(4, 4, 12)).square().mean() + torch.zeros(())
+            loss.backward()
+            optimizer.step()
+            if loss.dtype != torch.float32:
+                wrong.append("train")
+
+    def guarded(run: Callable[..., None], *args: Any) -> None:
+        try:
+            run(*args)
+        except Exception as reason:
+            wrong.append(repr(reason))
+
+    threads = [threading.Thread(target=guarded, args=(convert, s)) for s in ("tied", "conjoined", "tied")]
+    threads.append(threading.Thread(target=guarded, args=(train,)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert torch.get_default_dtype() == torch.float32
+    assert logging.root.manager.disable == 0
+
+
+def test_double_precision_is_of_one_thread() -> None:
+    seen: list[torch.dtype] = []
+    with double_precision():
+        thread = threading.Thread(target=lambda: seen.append(torch.zeros(1).dtype))
+        thread.start()
+        thread.join()
+        assert torch.zeros(1).dtype == torch.float64
+    assert seen == [torch.float32]
+
+
+INT = torch.arange(5)
+MAKERS: list[Callable[[], Tensor]] = [
+    lambda: torch.zeros(3), lambda: torch.full((2,), 0.1), lambda: torch.arange(0, 1, 0.1), lambda: torch.tensor([0.1]),
+    lambda: INT / 3, lambda: 1 / (INT + 1), lambda: INT.sqrt(), lambda: INT * 0.1, lambda: (INT > 2) * 0.1,
+    lambda: torch.where(INT > 2, 0.1, 0.2), lambda: torch.linspace(0, 1, 7), lambda: torch.hann_window(8),
+    lambda: torch.rand(3), lambda: torch.ops.aten.div.Tensor(INT, INT + 1), lambda: INT**0.5, lambda: torch.eye(3),
+    lambda: torch.polar(torch.ones(2), torch.ones(2)), lambda: torch.zeros(3, dtype=torch.int64),
+    lambda: torch.ops.aten.arange.start_step(0, 1, 0.1), lambda: torch.randint(4, (3,)).double().mean(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_double_precision_is_what_the_default_dtype_would_give(make: Callable[[], Tensor]) -> None:
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        expected = make()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.manual_seed(0)
+    with double_precision():
+        found = make()
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
+
+
+# --- what is kept between calls -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["tied", "conjoined", "mixed"])
+def test_converted_in_inference_mode_it_trains(strategy: str) -> None:
+    class Deep(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.Sequential(nn.Conv1d(6, 6, 3), nn.BatchNorm1d(6))
+
+    model = Deep()
+    with torch.inference_mode():
+        converted = convert_model(model, torch.zeros(2, 4, 18), strategy=strategy)
+        assert torch.is_inference_mode_enabled()
+    converted(sequence(2, 18)).sum().backward()
+    assert not any(p.is_inference() for p in converted.parameters())
+    again = convert_model(Deep(), torch.zeros(2, 4, 18), strategy=strategy)
+    again(sequence(2, 18)).sum().backward()
+    assert check_equivariance(again, torch.zeros(2, 4, 18))
+
+
+def test_converted_under_autocast_it_is_exact() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        converted = convert_model(Small(), torch.zeros(2, 4, 12))
+        assert check_equivariance(converted, torch.zeros(2, 4, 12), tolerance=1e-10)
+
+
+@functools.lru_cache(maxsize=8)
+def weights_of_positions(n: int) -> Tensor:
+    at = torch.arange(n) / (n - 1) - 0.5
+    return at.square()
+
+
+class Tabled(Small):
+    @staticmethod
+    @functools.cache
+    def table(n: int) -> Tensor:
+        return torch.ones(n) / n
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(self.conv(x)).relu()
+        return self.out((h * weights_of_positions(h.shape[-1]) * self.table(h.shape[-1])).sum(-1))
+
+
+@pytest.mark.parametrize("strategy", ["tied", "conjoined"])
+@pytest.mark.parametrize("filled", [False, True])
+def test_cached_tables_of_the_user_hold_what_the_model_computes(strategy: str, filled: bool) -> None:
+    weights_of_positions.cache_clear()
+    if filled:
+        weights_of_positions(10)
+    converted = convert_model(Tabled(), torch.zeros(2, 4, 12), strategy=strategy)
+    assert weights_of_positions(10).dtype == torch.float32
+    assert type(weights_of_positions(10)) is Tensor
+    assert converted(sequence(2, 12)).dtype == torch.float32
+    assert check_equivariance(converted, torch.zeros(2, 4, 12))
+
+
+@pytest.mark.parametrize("strategy", ["tied", "conjoined", "mixed"])
+def test_hooks_that_watch_see_real_tensors_only(strategy: str) -> None:
+    seen: list[Tensor] = []
+    model = Small()
+    model.conv.register_forward_hook(lambda module, args, output: seen.append(output))
+    model.norm.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().numpy().sum()))
+    model.register_forward_hook(lambda module, args, kwargs, output: seen.append(output), with_kwargs=True)
+    convert_model(model, torch.zeros(2, 4, 12), strategy=strategy if strategy != "mixed" else "conjoined")
+    assert all(type(x) in (Tensor, np.float32, np.float64) for x in seen)
+
+
+def test_hooks_that_change_outputs_are_part_of_the_model() -> None:
+    model = Small()
+    model.conv.register_forward_hook(lambda module, args, output: output * 2)
+    converted = convert_model(model, torch.zeros(2, 4, 12)).double().eval()
+    x = sequence(2, 12).double()
+    assert torch.allclose(converted(x), converted(x.flip(1, 2)), rtol=0, atol=1e-12)
+    model = Small()
+    ramp = torch.linspace(0, 1, 10)
+    model.conv.register_forward_hook(lambda module, args, output: output * ramp.to(output.dtype))
+    with pytest.raises(ConversionError):
+        convert_model(model, torch.zeros(2, 4, 12))
