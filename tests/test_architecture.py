@@ -195,12 +195,13 @@ def test_how_it_works_lists_every_file() -> None:
 ORDINARY_WORDS = {
     "mean", "sum", "max", "input", "to", "all", "any", "size", "stack", "view", "where", "index", "copy", "fill",
     "add", "alias", "sort", "detach", "range", "select", "split", "numel", "dim", "dropout", "outer", "inner",
-    "special", "data", "len", "trace", "out", "mode", "complex", "real", "set", "resize", "unique", "norm", "dist",
-    "round", "list", "output", "eye", "pin", "not", "cat", "dot", "var", "std", "item", "sign", "full", "zero",
-    "one", "layout", "scalar", "slice", "rand", "div", "mul", "sub", "neg", "abs", "is_pinned", "name", "device",
-    "dense", "sparse", "values", "crop", "dict", "tuple", "linear", "signbit", "repeat", "roll", "flip", "gather",
-    "take", "put", "cross", "str", "int", "Int", "Float", "Bool", "keys", "randn", "normal", "format", "join", "stride", "empty",
-    "replace", "lower", "upper", "strip", "startswith", "append", "reverse", "insert", "pop",
+    "special", "data", "len", "trace", "out", "mode", "complex", "real", "set", "resize", "unique", "norm",
+    "dist", "round", "list", "output", "eye", "pin", "not", "cat", "dot", "var", "std", "item", "sign", "full",
+    "zero", "one", "layout", "scalar", "slice", "rand", "div", "mul", "sub", "neg", "abs", "is_pinned", "name",
+    "device", "dense", "sparse", "values", "crop", "dict", "tuple", "linear", "signbit", "repeat", "roll",
+    "flip", "gather", "take", "put", "cross", "str", "int", "Int", "Float", "Bool", "keys", "randn", "normal",
+    "format", "join", "stride", "empty", "replace", "lower", "upper", "strip", "startswith", "append", "reverse",
+    "insert", "pop",
 }  # fmt: skip
 """Names of operators that are words of other things too."""
 

@@ -25,7 +25,7 @@ from rcps_convert import (
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
 from rcps_convert.graph.closed_modules import Bundle, ModuleCall
-from rcps_convert.measure.study import Undecided, study
+from rcps_convert.measure.axis_roles import Undecided, axis_roles
 
 TOLERANCE = 1e-10
 LENGTH = 24
@@ -523,13 +523,13 @@ class Lambda(nn.Module):
         return self.function(x, *self.held)
 
 
-def studied(module: nn.Module, action: Action = LENGTHS) -> tuple[int | None, set[int], bool]:
+def roles_found(module: nn.Module, action: Action = LENGTHS) -> tuple[int | None, set[int], bool]:
     torch.manual_seed(0)
     calls = []
     for _ in range(2):
         x = torch.rand(action.shape, dtype=torch.float64)
         calls.append(ModuleCall(Bundle.of(((x,), {})), Bundle.of(module(x))))
-    found = study(module, calls, [action], {})
+    found = axis_roles(module, calls, [action], {})
     return found.made_batch[0], set(found.lengths[0]), found.stacks
 
 
@@ -561,9 +561,9 @@ MIXING = torch.rand(6 * LENGTH, 9, dtype=torch.float64)
 def test_batches_and_lengths_are_found_by_running(
     function: Callable[[Tensor], Tensor], batch: int | None, lengths: set[int], stacks: bool
 ) -> None:
-    assert studied(Lambda(function)) == (batch, lengths, stacks)
+    assert roles_found(Lambda(function)) == (batch, lengths, stacks)
 
 
 def test_a_flattened_length_is_no_length() -> None:
     with pytest.raises(Undecided, match="axis 1"):
-        studied(Lambda(lambda x: x.flatten(1)))
+        roles_found(Lambda(lambda x: x.flatten(1)))

@@ -17,7 +17,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from ..graph.closed_modules import ModuleCall
-from ..measure.study import Hints, Study, Undecided, roles, study
+from ..measure.axis_roles import AxisRoles, Hints, Undecided, axis_roles, roles
 from ..rules.registry import Const, Facts, refuse
 from ..tie.passage import Passage
 
@@ -198,30 +198,30 @@ class Symmetrised(Cut):
     ) -> None:
         super().__init__(path, why)
         self.module, self.seen, self.hints, self.branches = module, seen, hints, branches
-        self.studies: dict[Any, Study] = {}
+        self.known_roles: dict[Any, AxisRoles] = {}
 
     def __call__(self, node: Any, operands: list[Operand], call: ModuleCall) -> tuple[Action, ...]:
         """Open axes, batches and lengths."""
         self._check(operands, call)
-        found = self._study(operands, int(node.node.args[2]))
+        found = self._roles(operands, int(node.node.args[2]))
         return tuple(
             Action(tuple(_term(s, d, found.made_batch[i], found.lengths[i]) for d, s in enumerate(t.shape)))
             for i, t in enumerate(call.made.tensors)
         )
 
-    def _study(self, operands: list[Operand], index: int) -> Study:
+    def _roles(self, operands: list[Operand], index: int) -> AxisRoles:
         given = [x if isinstance(x, Action) else None for x in operands]
         key = (index, tuple(roles(a) for a in given))
-        if key not in self.studies:
+        if key not in self.known_roles:
             try:
-                self.studies[key] = study(self.module, self.seen[index], given, self.hints)
+                self.known_roles[key] = axis_roles(self.module, self.seen[index], given, self.hints)
             except Undecided as fact:
                 self._impossible(str(fact))
-        return self.studies[key]
+        return self.known_roles[key]
 
     def passage(self, operands: list[Operand], made: tuple[Action, ...], index: int) -> Passage:
         """Actions and batches of one call."""
-        found = self._study(operands, index)
+        found = self._roles(operands, index)
         given = tuple(x if isinstance(x, Action) else None for x in operands)
         return Passage(given, made, found.given_batch, found.made_batch, found.stacks and not self.branches)
 

@@ -20,9 +20,9 @@ from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, TraceErr
 from ..graph.closed_modules import ModuleCall, outermost, recording
 from ..graph.export import trace
 from ..graph.trace import Node, Ref, Trace
+from ..measure.axis_roles import branches
 from ..measure.lengths import Survey, Variants
 from ..measure.probe import Probe
-from ..measure.study import branches
 from ..tie.symmetriser import symmetrised, unsymmetrised
 from .anchors import cut_to_length
 from .cuts import Cut, Declaration, Symmetrised, declarations_of, declared
@@ -84,7 +84,7 @@ class Solver:
         self.untraceable: set[str] = set()
         self.probe: Probe | None = None
         self.kept_inside: set[str] = set()  # read-outs whose submodule could not be left out
-        self.studied: dict[str, Symmetrised] = {}
+        self.symmetrised: dict[str, Symmetrised] = {}
         self.cuts: dict[str, Cut] = {}
         self.untraced: str | None = None
         self.traces: list[Trace] = []
@@ -224,12 +224,12 @@ class Solver:
         """What is left out now."""
         paths = outermost([*self.declared, *self.opened])
         strands = [p for p in paths if p in self.opened or self.declared[p].action == "both_strands"]
-        unseen = [p for p in strands if p not in self.studied]
+        unseen = [p for p in strands if p not in self.symmetrised]
         if unseen:
-            self._study(unseen)
-        return {p: self.studied[p] if p in strands else declared(p, self.declared[p]) for p in paths}
+            self._run_alone(unseen)
+        return {p: self.symmetrised[p] if p in strands else declared(p, self.declared[p]) for p in paths}
 
-    def _study(self, paths: list[str]) -> None:
+    def _run_alone(self, paths: list[str]) -> None:
         """Look at modules that are to run on both strands."""
         if self.probe is None:
             self.probe = Probe(self.model, self.example, self.specs, self.actions)
@@ -240,7 +240,7 @@ class Solver:
             branching = self._holds(path, self.untraceable) or untested
             before = "it does so already" if path in self.kept else "declared with rc_leaf"
             why, hints = self.opened.get(path, before), self.hints.get(path, {})
-            self.studied[path] = Symmetrised(path, why, module, calls, hints=hints, branches=branching)
+            self.symmetrised[path] = Symmetrised(path, why, module, calls, hints=hints, branches=branching)
 
     def _holds(self, path: str, paths: Iterable[str]) -> bool:
         """Whether a module is, or holds, one of some modules."""

@@ -15,7 +15,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..errors import NeedsChoiceError
 from ..graph.trace import Node, Ref
-from ..measure.follow import FOLLOWS, UNCLEAR, following
+from ..measure.along_sequence import FOLLOWS, UNCLEAR, following
 from ..measure.probe import Probe
 from ..rules.registry import facts_of
 from .conjoined import Merge

@@ -24,7 +24,7 @@ from ..graph.trace import Trace
 from ..infer.inference import Inference
 from ..infer.outputs import AUTO, auto_words
 from ..infer.solve import infer
-from ..measure.follow import FIXED, FOLLOWS, UNCLEAR, following, one_sided
+from ..measure.along_sequence import FIXED, FOLLOWS, UNCLEAR, following, one_sided
 from ..measure.probe import Probe
 from .mixed import mirrored_positions
 

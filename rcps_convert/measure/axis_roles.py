@@ -18,9 +18,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..graph.closed_modules import Bundle, ModuleCall
 from ..graph.sandbox import quiet
-
-BLOCKS = 8
-"""Stretches of the input that are replaced one by one to see which outputs follow."""
+from .along_sequence import BLOCKS, FOLLOWS, answers, replaced, verdict
 
 RESIZES: tuple[Callable[[int], int], ...] = (
     lambda n: n // 2 if n % 2 == 0 else 0,
@@ -39,7 +37,7 @@ class Undecided(Exception):  # noqa: N818 - a fact, turned into a refusal by the
 
 
 @dataclass(frozen=True)
-class Study:
+class AxisRoles:
     """What running a module showed.
 
     Attributes:
@@ -70,7 +68,9 @@ def branches(module: nn.Module, call: ModuleCall) -> bool:
     return False
 
 
-def study(module: nn.Module, calls: Sequence[ModuleCall], given: Sequence[Action | None], hints: Hints) -> Study:
+def axis_roles(
+    module: nn.Module, calls: Sequence[ModuleCall], given: Sequence[Action | None], hints: Hints
+) -> AxisRoles:
     """What is a batch and what is a length in a module's outputs.
 
     Args:
@@ -82,13 +82,13 @@ def study(module: nn.Module, calls: Sequence[ModuleCall], given: Sequence[Action
     Raises:
         Undecided: an axis changes with the length of the input and is no length, or may be one.
     """
-    lab = _Lab(module, calls, given, hints)
-    made_batch, stacks = lab.batches()
-    lengths = tuple(lab.lengths(i, made_batch[i]) for i in range(len(lab.made)))
-    return Study(tuple(lab.given_batch), made_batch, lengths, stacks)
+    runs = _Runs(module, calls, given, hints)
+    made_batch, stacks = runs.batches()
+    lengths = tuple(runs.lengths(i, made_batch[i]) for i in range(len(runs.made)))
+    return AxisRoles(tuple(runs.given_batch), made_batch, lengths, stacks)
 
 
-class _Lab:
+class _Runs:
     """Runs a module on variations of the inputs it was seen with."""
 
     def __init__(
@@ -140,7 +140,7 @@ class _Lab:
 
     def _is_length(self, index: int, dim: int) -> bool:
         shape = tuple(self.made[index].shape)
-        if dim in self.hints.get(shape, ()) or any(_moves_along(p[index], dim) for p in self.profiles):
+        if dim in self.hints.get(shape, ()) or any(verdict(p[index], dim) == FOLLOWS for p in self.profiles):
             return True
         if self.resized is not None:
             change, made = self.resized
@@ -175,23 +175,14 @@ class _Lab:
             for d in dims:
                 runs = [self.run(self._replaced(i, d, b)) for b in range(BLOCKS)]
                 if self.x[i].shape[d] >= BLOCKS and all(r is not None and len(r) == len(self.made) for r in runs):
-                    found.append(
-                        [self._changes([r[k] for r in runs if r is not None], k) for k in range(len(self.made))]
-                    )
+                    by_output = zip(*(r for r in runs if r is not None), strict=True)
+                    found.append([answers(y, changed) for y, changed in zip(self.made, by_output, strict=True)])
         return found
 
     def _replaced(self, index: int, dim: int, block: int) -> list[Tensor]:
-        """The inputs, one stretch of one axis taken from the other inputs."""
-        x = self.x[index].clone()
-        low, high = (x.shape[dim] * b // BLOCKS for b in (block, block + 1))
-        x.narrow(dim, low, high - low).copy_(self.other[index].narrow(dim, low, high - low))
+        """The inputs, one block of one axis taken from the other inputs."""
+        x = replaced(self.x[index], self.other[index], dim, [block])
         return [x if i == index else t for i, t in enumerate(self.x)]
-
-    def _changes(self, runs: list[Tensor], index: int) -> Tensor:
-        """Absolute change per stretch and output entry, (BLOCKS, *shape)."""
-        y = self.made[index]
-        same = [r if r.shape == y.shape else y for r in runs]
-        return torch.stack([(r.double() - y.double()).abs() for r in same])
 
 
 def roles(action: Action | None) -> tuple[str | None, ...]:
@@ -222,23 +213,3 @@ def _resize(x: Tensor, dims: Sequence[int], resize: Callable[[int], int]) -> Ten
             return None
         x = torch.cat([x, x], d).narrow(d, 0, size)
     return x
-
-
-def _moves_along(change: Tensor, dim: int) -> bool:
-    """Whether later stretches of the input change later entries of an axis.
-
-    Args:
-        change: (BLOCKS, *shape), not negative.
-        dim: the axis of the output.
-    """
-    weight = change.movedim(dim + 1, 1).reshape(len(change), change.shape[dim + 1], -1).sum(-1)
-    total = weight.sum(0)
-    alive = total > 0
-    if int(alive.sum()) < 3 or not bool(torch.isfinite(weight).all()):
-        return False
-    centre = ((torch.arange(BLOCKS).to(weight)[:, None] * weight).sum(0) / total)[alive]
-    place = torch.linspace(0, BLOCKS - 1, len(total)).to(weight)[alive]
-    a, b = centre - centre.mean(), place - place.mean()
-    size = float(a.square().sum() * b.square().sum()) ** 0.5
-    slope = float((a * b).sum() / b.square().sum())
-    return size > 0 and float((a * b).sum()) / size > 0.9 and slope > 0.1

@@ -13,7 +13,7 @@ from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.nesting import input_actions
 from rcps_convert.graph.export import trace
 from rcps_convert.infer.solve import infer
-from rcps_convert.measure.follow import FIXED, FOLLOWS, UNCLEAR, following
+from rcps_convert.measure.along_sequence import FIXED, FOLLOWS, UNCLEAR, following
 from rcps_convert.measure.probe import Probe
 
 

@@ -1,0 +1,178 @@
+"""Which axes run along the sequence, and in which direction: the input is replaced block by block, and entries answer.
+
+Blocks of the input's positions are drawn anew, one block at a time. An axis runs along the sequence
+if its first entries answer to the first blocks, its last entries to the last, and so in between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from .probe import Probe
+
+BLOCKS = 8
+"""Blocks the positions are cut into."""
+
+MANY = 8
+"""Entries of an axis from which on they are not in order by chance."""
+
+ALONG, ALONG_MANY, STILL = 0.3, 0.1, 0.2
+"""Share of the sequence by which the answers of an axis must move to run along it, the same for an axis of many
+entries, and the share by which they may move at most if it does not."""
+
+FOLLOWS, FIXED, UNCLEAR = "follows", "fixed", "unclear"
+"""What can be said of an axis."""
+
+
+# --- the experiment ---------------------------------------------------------------------------------
+
+
+def replaced(x: Tensor, other: Tensor, dim: int, blocks: Iterable[int]) -> Tensor:
+    """A tensor with some blocks of positions taken from another one.
+
+    Args:
+        x, other: of one shape.
+        dim: the axis of the positions.
+        blocks: numbers from 0 to `BLOCKS` - 1.
+    """
+    size = x.shape[dim]
+    block = torch.arange(size, device=x.device) * BLOCKS // size
+    taken = torch.isin(block, torch.tensor([*blocks], device=x.device))
+    return torch.where(taken.view(-1, *[1] * (x.dim() - dim - 1)), other, x)
+
+
+def answers(base: Tensor, changed: Sequence[Tensor]) -> Tensor:
+    """How far each entry moves with each block, absolute, (BLOCKS, *shape); a result of another shape says nothing."""
+    same = [y if y.shape == base.shape else base for y in changed]
+    return torch.stack([(y.double() - base.double()).abs() for y in same])
+
+
+def verdict(answered: Tensor, dim: int) -> str:
+    """What an axis does along the sequence.
+
+    Args:
+        answered: how far each entry moves with each block, (BLOCKS, *shape), not negative.
+        dim: the axis of the entries.
+    """
+    heard = answered.movedim(dim + 1, 1).reshape(len(answered), answered.shape[dim + 1], -1).sum(-1)
+    total = heard.sum(0)
+    if not bool(torch.isfinite(heard).all()) or not bool((total > 0).any()):
+        return UNCLEAR
+    blocks = torch.arange(BLOCKS, dtype=heard.dtype, device=heard.device)[:, None]
+    center = ((blocks * heard).sum(0) / total)[total > 0] / (BLOCKS - 1)
+    quarter = max(1, len(center) // 4)
+    drift = float(center[-quarter:].mean() - center[:quarter].mean())
+    order = _rank_correlation(center)
+    if drift > (ALONG_MANY if len(center) >= MANY else ALONG) and order > 0.9:
+        return FOLLOWS
+    low, high = torch.quantile(center, torch.tensor([0.1, 0.9], dtype=center.dtype, device=center.device))
+    ordered = len(center) >= MANY and order > 0.6
+    return FIXED if float(high - low) < STILL and not ordered else UNCLEAR
+
+
+def _rank_correlation(values: Tensor) -> float:
+    """Spearman's correlation of values with their place."""
+    if len(values) < 2:
+        return 0.0
+    ranks = values.argsort().argsort().double()
+    places = torch.arange(len(values), dtype=torch.float64, device=values.device)
+    return float(torch.corrcoef(torch.stack([ranks, places]))[0, 1])
+
+
+# --- of a whole model -------------------------------------------------------------------------------
+
+
+def following(probe: Probe, read: Callable[[list[Any]], list[Any]], draws: int = 6) -> list[list[str]]:
+    """For each tensor, what each of its axes after the first does along the sequence.
+
+    Args:
+        probe: a copy of the model with inputs for it.
+        read: the tensors to look at, for input leaves; what is no tensor is passed over.
+        draws: random sequences.
+
+    Returns: per tensor and axis ``"follows"``, ``"fixed"`` or ``"unclear"``; for the batch axis and
+        axes of one entry ``"fixed"``; an empty list for what is no tensor.
+    """
+    totals: list[Tensor | None] = []
+    for seed in range(draws):
+        start, other = probe.inputs(2 * seed), probe.inputs(2 * seed + 1)
+        base = read(start)
+        moved = [read(_spliced(start, other, probe.actions, [block])) for block in range(BLOCKS)]
+        found = [_answers(y, [m[i] for m in moved]) for i, y in enumerate(base)]
+        totals = [
+            a if b is None else b if a is None else a + b
+            for a, b in zip(totals or [None] * len(found), found, strict=True)
+        ]
+    return [[] if t is None else _verdicts(t) for t in totals]
+
+
+def _answers(base: Any, moved: list[Any]) -> Tensor | None:
+    """As `answers`; None for what is no number."""
+    if not isinstance(base, Tensor) or base.dim() == 0 or not base.numel():
+        return None
+    return answers(base, moved)
+
+
+def _verdicts(total: Tensor) -> list[str]:
+    """Per axis, of (BLOCKS, N, ...)."""
+    shape = total.shape[1:]
+    return [verdict(total, dim) if dim and shape[dim] > 1 else FIXED for dim in range(len(shape))]
+
+
+def one_sided(
+    probe: Probe, outputs: Sequence[Action | None], read: Callable[[list[Any]], list[Any]]
+) -> list[str | None]:
+    """For each output, whether its entries along the sequence answer to one side only.
+
+    Args:
+        probe: a copy of the model with inputs for it.
+        outputs: the action of each output; None for those that are no matter.
+        read: the outputs, for input leaves.
+
+    Returns: per output ``"later"`` if no entry answers to positions after its own and some to positions before,
+        ``"earlier"`` the other way round, None for all others.
+    """
+    found: list[set[str]] = [set() for _ in outputs]
+    dims = [_only_length(a) for a in outputs]
+    for seed in range(2) if any(d is not None for d in dims) else ():
+        start, other = probe.inputs(2 * seed), probe.inputs(2 * seed + 1)
+        base = read(start)
+        for block in range(2, BLOCKS - 1):
+            for side, blocks in (("later", range(block, BLOCKS)), ("earlier", range(block))):
+                spliced = read(_spliced(start, other, probe.actions, blocks))
+                for heard, dim, y, z in zip(found, dims, base, spliced, strict=True):
+                    if dim is not None and isinstance(y, Tensor) and y.shape == z.shape:
+                        heard |= {side} if _answers_across(y, z, dim, block, side) else set()
+    sides = {frozenset({"earlier"}): "later", frozenset({"later"}): "earlier"}
+    return [sides.get(frozenset(heard)) for heard in found]
+
+
+def _only_length(action: Action | None) -> int | None:
+    """The one length axis of an output."""
+    dims = [d for d, t in enumerate(action.axes) if ax.is_length(t) and t.size >= BLOCKS] if action is not None else []
+    return dims[0] if len(dims) == 1 else None
+
+
+def _answers_across(y: Tensor, z: Tensor, dim: int, block: int, side: str) -> bool:
+    """Whether entries on one side of a block's start answer to the positions on the other side of it."""
+    differs = ((y != z) & ~((y != y) & (z != z))).movedim(dim, 0).flatten(1).any(1)
+    at = y.shape[dim] * block / BLOCKS
+    return bool((differs[: math.floor(at)] if side == "later" else differs[math.ceil(at) :]).any())
+
+
+def _spliced(start: list[Any], other: list[Any], actions: list[Action | None], blocks: Iterable[int]) -> list[Any]:
+    """The input with some blocks of positions drawn anew."""
+    chosen = [*blocks]
+    spliced = []
+    for x, y, action in zip(start, other, actions, strict=True):
+        for dim, term in enumerate(action.axes if action is not None else ()):
+            x = replaced(x, y, dim, chosen) if ax.is_length(term) else x
+        spliced.append(x)
+    return spliced
