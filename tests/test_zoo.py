@@ -33,6 +33,7 @@ def test_converts_exactly(family: Family) -> None:
         report = check_equivariance(m, family.example, **how, tolerance=tolerance)
         assert report, str(report)
         assert report.dtype == torch.float64
+        assert [line.rpartition(", shape ")[2].partition("), ")[2] for line in plan.outputs] == list(report.actions)
 
 
 def test_names_are_distinct() -> None:
