@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from by_hand import X, Net, bases, conv, mirror, worst
+from by_hand import Net, X, bases, conv, mirror, worst
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, check_equivariance, convert_model, plan_conversion
@@ -125,7 +125,7 @@ class Hidden:
 
 @pytest.mark.parametrize("wrap", [Hidden, lambda y: y.detach().numpy(), lambda y: torch.distributions.Normal(y, 1.0)])
 def test_other_containers_are_refused_by_name(wrap: Any) -> None:
-    with pytest.raises(ConversionError, match="an output is a (Hidden|ndarray|Normal)"):
+    with pytest.raises(ConversionError, match=r"an output is a (Hidden|ndarray|Normal)"):
         check_equivariance(Net(lambda m, x: wrap(broken(m, x)), c=conv(), o=readout()), X)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from by_hand import X, Net, bases, conv, mirror, randomised, worst
+from by_hand import Net, X, bases, conv, mirror, randomised, worst
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, NeedsChoiceError, Tracks, check_equivariance, convert_model, plan_conversion
@@ -15,6 +15,10 @@ from rcps_convert import ConversionError, NeedsChoiceError, Tracks, check_equiva
 STRATEGIES = ["tied", "conjoined"]
 PARTNERS = {"+-": [1, 0], ".": [0], "ACGT": [3, 2, 1, 0], "++--": [2, 3, 0, 1], "..": [0, 1], "+-+-": [1, 0, 3, 2]}
 """For each spec the channel that takes the place of each, written out."""
+
+
+POOLED = (nn.AdaptiveAvgPool1d(1), nn.Flatten())
+"""The mean over positions."""
 
 
 def dense(channels: int) -> nn.Module:
@@ -108,9 +112,9 @@ def test_an_axis_beside_tracks_that_is_fixed_is_refused_with_the_reason() -> Non
         (lambda: dense(2), "+-"),
         (lambda: profile(3), "auto"),
         (lambda: profile(4), "ACGT"),
-        (lambda: nn.Sequential(conv(2), nn.AdaptiveAvgPool1d(1), nn.Flatten()), "+-"),
-        (lambda: nn.Sequential(conv(6), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(6, 2)), "antisymmetric"),
-        (lambda: nn.Sequential(conv(6), nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(6, 2)), "invariant"),
+        (lambda: nn.Sequential(conv(2), *POOLED), "+-"),
+        (lambda: nn.Sequential(conv(6), nn.ReLU(), *POOLED, nn.Linear(6, 2)), "antisymmetric"),
+        (lambda: nn.Sequential(conv(6), nn.ReLU(), *POOLED, nn.Linear(6, 2)), "invariant"),
         (lambda: Net(lambda m, x: (h := m.c(x)).transpose(1, 2) @ h, c=conv()), "auto"),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from by_hand import X, Net, bases, conv, mirror, worst
+from by_hand import Net, X, bases, conv, mirror, worst
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, VerificationError, check_equivariance, convert_model, plan_conversion
@@ -196,7 +196,7 @@ def test_constants_count_as_float32_computes_them(forward: Any) -> None:
     bins = distance_bins(16)
     assert not torch.equal(bins, bins.flip(0))  # rounding takes some to another bin
     model = Net(forward, c=conv(), e=nn.Embedding(6, 8), o=nn.Linear(8, 2))
-    with pytest.raises(ConversionError, match="not invariant|its own precision"):
+    with pytest.raises(ConversionError, match=r"not invariant|its own precision"):
         convert_model(model, torch.zeros(2, 4, 16))
 
 
