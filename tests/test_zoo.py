@@ -10,7 +10,7 @@ from lawful import assert_exact
 from models import FAMILIES, ZOO, Family
 from oracle import assert_law
 
-from rcps_convert import convert_model, plan_conversion
+from rcps_convert import check_equivariance, convert_model, plan_conversion
 
 TOLERANCE = 1e-10
 """Relative error in float64."""
@@ -35,6 +35,10 @@ def test_converts_exactly(family: Family) -> None:
         converted = plan.apply(model)
     batch = 4 if family.name in EVEN_BATCHES else 5
     assert_exact(converted, family.example, tolerance=tolerance, batch=batch, **family.how)
+    how = {k: v for k, v in family.how.items() if k in ("inputs", "outputs", "layout")}
+    report = check_equivariance(converted, family.example, **how, tolerance=tolerance)
+    assert report, str(report)
+    assert [line.rpartition(", shape ")[2].partition("), ")[2] for line in plan.outputs] == list(report.actions)
 
 
 @pytest.mark.xfail(strict=True, reason="the batch is cut as if it were positions: even batches only")

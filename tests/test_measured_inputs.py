@@ -1,0 +1,225 @@
+"""Where the law is measured: on real input too, with ties and padding, and on batches of which some are mirrored."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from by_hand import Net, X, bases, conv, hard_inputs, mirror, randomised, worst
+from torch import Tensor, nn
+
+from rcps_convert import ConversionError, VerificationError, check_equivariance, convert_model, plan_conversion
+from rcps_convert.algebra.specs import OneHot, Tokens, Tracks
+from rcps_convert.measure.inputs import KINDS, of_kinds
+
+# --- the inputs ---
+
+
+@pytest.mark.parametrize("layout", ["n c l", "n l c", "n 1 c l"])
+def test_kinds_of_bases(layout: str) -> None:
+    sizes = {"n": len(KINDS), "c": 4, "l": 30, "1": 1}
+    example = torch.zeros([sizes[c] for c in layout.split()])
+    spec = OneHot("ACGT")
+    drawn = of_kinds(spec, spec.action(example.shape, layout), example, torch.Generator(), KINDS, torch.float64)
+    letters = layout.replace("1 ", "").split()
+    x = drawn.reshape([sizes[c] for c in letters]).permute(*(letters.index(c) for c in "ncl"))
+    sums = x.sum(1)
+    random, padded, run, repeat, soft, masked = x
+    assert drawn.is_contiguous()
+    assert torch.equal(sums[0], torch.ones(30).double())
+    assert bool((random.argmax(0) != random.argmax(0)[0]).any())
+    assert int((padded.sum(0) == 0).sum()) >= 10
+    assert bool((run == run[:, :1]).all())
+    assert any(torch.equal(repeat[:, p:], repeat[:, :-p]) for p in (2, 3, 4))
+    torch.testing.assert_close(soft.sum(0), torch.ones(30).double())
+    assert float(soft.max()) < 1
+    assert set(masked.sum(0).tolist()) >= {0.0, 1.0} or set(masked.sum(0).tolist()) >= {0.0, 0.5}
+
+
+def test_kinds_of_ids_and_tracks() -> None:
+    tokens, ids = Tokens("ACGTN"), torch.zeros(6, 24, dtype=torch.long)
+    drawn = of_kinds(tokens, tokens.action(ids.shape), ids, torch.Generator(), KINDS, torch.float64)
+    assert int((drawn[1] == 4).sum()) >= 8
+    assert len(set(drawn[2].tolist())) == 1
+    assert drawn.dtype == torch.long
+    tracks, counts = Tracks("+-"), torch.zeros(6, 2, 24)
+    numbers = of_kinds(tracks, tracks.action(counts.shape), counts, torch.Generator(), KINDS, torch.float64)
+    assert bool((numbers >= 0).all())
+    assert int((numbers[1] == 0).sum()) >= 8
+
+
+# --- ties and padding ---
+
+
+def embedded(m: Any, x: Tensor) -> Tensor:
+    return m.o(m.d(m.e(m.c(x).argmax(1)).transpose(1, 2)).relu().mean(-1))
+
+
+def pooled(m: Any, x: Tensor) -> Tensor:
+    y, places = F.max_pool1d(m.c(x), 3, return_indices=True)
+    return m.o(m.d(F.max_unpool1d(y, places, 3)).relu().mean(-1))
+
+
+def sorted_by_channel(m: Any, x: Tensor) -> Tensor:
+    return m.o(m.d(m.e(m.c(x).sort(1).indices[:, 0]).transpose(1, 2)).relu().mean(-1))
+
+
+def nearest_code(m: Any, x: Tensor) -> Tensor:
+    return m.o(m.d(m.e(m.c(x).topk(1, dim=1).indices[:, 0]).transpose(1, 2)).relu().mean(-1))
+
+
+TIES = [embedded, pooled, sorted_by_channel, nearest_code]
+
+
+def outcome(model: nn.Module) -> str:
+    """Refused by name, exact on everything, or what is wrong."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            converted = randomised(convert_model(model, X))
+    except ConversionError as refused:
+        return type(refused).__name__
+    x = torch.cat([bases(32, seed=3), hard_inputs()])
+    return "exact" if worst(converted(mirror(x)), converted(x)) < 1e-9 else "wrong"
+
+
+@pytest.mark.parametrize("forward", TIES)
+def test_ties_are_shown_whatever_the_seed(forward: Any) -> None:
+    found = set()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        parts = {"c": conv(), "d": nn.Conv1d(8, 8, 3), "e": nn.Embedding(8, 8), "o": nn.Linear(8, 3)}
+        found.add(outcome(Net(forward, **parts)))
+    assert len(found) == 1
+    assert found <= {"VerificationError", "BreaksSymmetryError", "NoRuleError", "exact"}
+
+
+def test_the_kind_of_input_is_named() -> None:
+    torch.manual_seed(0)
+    model = Net(embedded, c=conv(), d=nn.Conv1d(8, 8, 3), e=nn.Embedding(8, 8), o=nn.Linear(8, 3))
+    with pytest.raises(VerificationError, match="not equivariant on some input") as refused:
+        convert_model(model, X)
+    assert "all-zero columns (N)" in refused.value.what
+    assert "tie" in str(refused.value.why)
+    assert not check_equivariance(convert_model(model, X, verify=False), X)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("strategy", ["tied", "conjoined"])
+@pytest.mark.parametrize("take", [lambda h: h.max(-1).indices, lambda h: h.argmin(-1), lambda h: h.topk(2).indices])
+def test_positions_as_outputs_are_refused_by_name(take: Any, strategy: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    with pytest.raises(ConversionError):
+        convert_model(Net(lambda m, x: take(m.c(x)), c=conv()), X, strategy=strategy)
+
+
+def test_classes_as_outputs_are_exact() -> None:
+    torch.manual_seed(0)
+    model = Net(lambda m, x: m.o(m.c(x).relu().amax(-1)).argmax(-1), c=conv(), o=nn.Linear(8, 5))
+    converted = convert_model(model, X).double().eval()
+    x = bases(64)
+    assert torch.equal(converted(x), converted(mirror(x)))
+
+
+def test_models_that_take_one_hot_bases_only_convert() -> None:
+    def strict(m: Any, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling() and x.any():
+            assert bool((x.sum(1) == 1).all())
+        return m.o(m.c(x).relu().mean(-1))
+
+    torch.manual_seed(0)
+    model = Net(strict, c=conv(), o=nn.Linear(8, 3))
+    converted = convert_model(model, X).double().eval()
+    x = bases()
+    assert worst(converted(mirror(x)), converted(x)) < 1e-10
+
+
+# --- samples ---
+
+
+class Attention(nn.Module):
+    """Attention with `batch_first` forgotten: it runs over the samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.o = conv(), nn.Linear(8, 3)
+        self.m = nn.MultiheadAttention(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.c(x).transpose(1, 2)
+        return self.o(self.m(h, h, h)[0].mean(1))
+
+
+class Recurrence(nn.Module):
+    """A recurrence over the samples: the layout is transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.o = conv(), nn.Linear(16, 3)
+        self.m = nn.GRU(8, 8, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.o(self.m(self.c(x).transpose(1, 2))[0].mean(1))
+
+
+class Centred(nn.Module):
+    """Features less their mean over the batch, squared: equal under mirroring of the whole batch alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.o = conv(), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.c(x).relu()
+        return self.o((h - h.mean(0)).square().mean(-1))
+
+
+class Scaled(nn.Module):
+    """Every sample divided by the largest score at each place of any sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.o = conv(), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.c(x).sigmoid()
+        return self.o((h / h.amax(0)).mean(-1))
+
+
+def alone(model: nn.Module) -> float:
+    """How far mirroring one sample moves the results, in float64."""
+    model, x = randomised(model), bases(4)
+    some = x.clone()
+    some[1] = mirror(x)[1]
+    return worst(model(some), model(x))
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3])
+@pytest.mark.parametrize("make", [Attention, Recurrence, Centred, Scaled])
+@pytest.mark.parametrize("strategy", ["tied", "conjoined"])
+def test_mirroring_one_sample_leaves_the_others_alone(make: type[nn.Module], strategy: str, samples: int) -> None:
+    """Conjoined, both strands of every sample are in the batch whichever was given: a mean over it may be exact."""
+    torch.manual_seed(0)
+    plan = plan_conversion(make(), torch.zeros(samples, 4, 21), strategy=strategy)
+    assert strategy == "conjoined" or plan.problems
+    assert all("samples" in str(p) for p in plan.problems)
+    assert plan.problems or alone(plan.apply(make())) < 1e-9
+
+
+def test_check_equivariance_mirrors_samples_alone() -> None:
+    both = Net(lambda m, x: (x[:, 0].sum(-1) - x[:, 3].sum(-1)).square() * (x[:, 0].sum() - x[:, 3].sum()).square())
+    whole = bases()
+    torch.testing.assert_close(both(whole), both(mirror(whole)))  # invariant when all are mirrored
+    assert not check_equivariance(both, X)
+
+
+def test_batch_norm_in_train_mode_may_mix_samples() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(conv(), nn.BatchNorm1d(8), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3))
+    plan = plan_conversion(model, X)
+    assert not plan.problems
+    assert plan.verification is not None
+    assert plan.verification.modes == "train and eval mode"

@@ -1,0 +1,183 @@
+"""Outputs are held to what the user says of them, and a plan says which of them lose what they could say."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from by_hand import Net, X, bases, conv, mirror, randomised, worst
+from torch import Tensor, nn
+
+from rcps_convert import ConversionError, NeedsChoiceError, Tracks, check_equivariance, convert_model, plan_conversion
+
+STRATEGIES = ["tied", "conjoined"]
+PARTNERS = {"+-": [1, 0], ".": [0], "ACGT": [3, 2, 1, 0], "++--": [2, 3, 0, 1], "..": [0, 1], "+-+-": [1, 0, 3, 2]}
+"""For each spec the channel that takes the place of each, written out."""
+
+
+POOLED = (nn.AdaptiveAvgPool1d(1), nn.Flatten())
+"""The mean over positions."""
+
+
+def dense(channels: int) -> nn.Module:
+    """Positions written by a dense layer: (N, 4, 21) -> (N, channels, 20)."""
+    return Net(lambda m, x: m.o(m.c(x).relu().mean(-1)).view(-1, channels, 20), c=conv(), o=nn.Linear(8, 20 * channels))
+
+
+def transposed(channels: int) -> nn.Module:
+    """The same with the tracks last: (N, 20, channels)."""
+    return Net(lambda m, x: m.o(m.c(x).relu().mean(-1)).view(-1, 20, channels), c=conv(), o=nn.Linear(8, 20 * channels))
+
+
+def profile(channels: int) -> nn.Module:
+    """A profile from a convolution."""
+    return nn.Sequential(conv(), nn.ReLU(), nn.Conv1d(8, channels, 3, padding=1))
+
+
+# --- an axis that is permuted is not invariant ---
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Conv1d(4, 2, 3, padding=1), nn.Flatten()),
+        Net(lambda m, x: m.c(x).transpose(1, 2).flatten(1), c=nn.Conv1d(4, 2, 3, padding=1)),
+        Net(lambda m, x: m.c(x).flatten(), c=nn.Conv1d(4, 2, 3, padding=1)),
+    ],
+    ids=["channels x positions", "positions x channels", "all in one"],
+)
+def test_flattened_profiles_are_not_called_invariant(model: nn.Module, strategy: str) -> None:
+    with pytest.raises(ConversionError):
+        convert_model(model, X, strategy=strategy)
+
+
+def test_a_profile_without_channels_is_one() -> None:
+    torch.manual_seed(0)
+    plan = plan_conversion(nn.Sequential(nn.Conv1d(4, 1, 3, padding=1), nn.Flatten()), X)
+    assert "unstranded profile (auto)" in plan.outputs[0]
+    converted = randomised(plan.apply(nn.Sequential(nn.Conv1d(4, 1, 3, padding=1), nn.Flatten())))
+    assert worst(converted(mirror(bases())), converted(bases()).flip(-1)) < 1e-10
+
+
+# --- what the spec says ---
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("make", [dense, profile])
+@pytest.mark.parametrize("spec", ["+-", ".", "ACGT", "++--", "..", "+-+-"])
+def test_tracks_are_reversed_as_the_spec_says(make: Any, spec: str, strategy: str) -> None:
+    torch.manual_seed(0)
+    converted = randomised(convert_model(make(len(spec)), X, outputs=spec, strategy=strategy))
+    y, r = (converted(x).detach() for x in (bases(), mirror(bases())))
+    assert worst(r, y[:, PARTNERS[spec]].flip(-1)) < 1e-10
+    assert float((y - y.flip(-1)).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_named_layout_makes_positions_of_a_dense_layer_a_length(strategy: str) -> None:
+    torch.manual_seed(0)
+    model = transposed(2)
+    converted = randomised(convert_model(model, X, outputs=Tracks("+-", layout="n l c"), strategy=strategy))
+    assert worst(converted(mirror(bases())), converted(bases()).flip(1, 2)) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("model", "spec"),
+    [
+        (Net(lambda m, x: m.c(x.sort(-1).values * m.w), c=conv(4), w=nn.Parameter(torch.rand(21))), "++--"),
+        (Net(lambda m, x: m.c(x.sort(-1).values * m.w), c=conv(4), w=nn.Parameter(torch.rand(21))), "ACGT"),
+        (Net(lambda m, x: m.c(x.cumsum(-1)), c=conv(2)), "+-"),
+    ],
+    ids=["sorted tracks", "sorted bases", "cumulative"],
+)
+def test_what_is_not_reversed_is_not_accepted_as_tracks(model: nn.Module, spec: str) -> None:
+    with pytest.raises(ConversionError):
+        convert_model(model, X, outputs=spec)
+
+
+def test_an_axis_beside_tracks_that_is_fixed_is_refused_with_the_reason() -> None:
+    model = Net(lambda m, x: m.c(x).sort(-1).values, c=conv(2))
+    with pytest.raises(NeedsChoiceError, match="no length"):
+        convert_model(model, X, outputs="+-")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("make", "spec"),
+    [
+        (lambda: dense(2), "auto"),
+        (lambda: dense(2), "+-"),
+        (lambda: profile(3), "auto"),
+        (lambda: profile(4), "ACGT"),
+        (lambda: nn.Sequential(conv(2), *POOLED), "+-"),
+        (lambda: nn.Sequential(conv(6), nn.ReLU(), *POOLED, nn.Linear(6, 2)), "antisymmetric"),
+        (lambda: nn.Sequential(conv(6), nn.ReLU(), *POOLED, nn.Linear(6, 2)), "invariant"),
+        (lambda: Net(lambda m, x: (h := m.c(x)).transpose(1, 2) @ h, c=conv()), "auto"),
+    ],
+)  # fmt: skip
+def test_a_plan_says_what_the_check_says(make: Any, spec: str, strategy: str) -> None:
+    torch.manual_seed(0)
+    model = make()
+    plan = plan_conversion(model, X, outputs=spec, strategy=strategy)
+    assert not plan.problems, str(plan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a narrow one loses values, and says so
+        report = check_equivariance(plan.apply(model), X, outputs=spec)
+    assert report, str(report)
+    assert plan.outputs[0].endswith(report.actions[0])
+
+
+# --- lost outputs ---
+
+
+def heads(m: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    h = m.c(x).relu().mean(-1)
+    return m.a(h), h
+
+
+def lost(model: nn.Module, **how: Any) -> list[str]:
+    """The warnings of a conversion that speak of what an output loses."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        convert_model(model, X, **how)
+    return [str(w.message) for w in caught if "whatever the weights" in str(w.message)]
+
+
+def test_an_antisymmetric_head_that_became_zero_is_named() -> None:
+    torch.manual_seed(0)
+    model = Net(heads, c=conv(), a=nn.Linear(8, 1))
+    (warning,) = lost(model, outputs=("antisymmetric", "auto"))
+    assert warning.startswith("output 0 no longer depends on the sequence")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zero, other = randomised(convert_model(model, X, outputs=("antisymmetric", "auto")))(bases())
+    assert float(zero.abs().max()) < 1e-12
+    assert float(other.std()) > 1e-3
+
+
+def test_stranded_counts_that_became_equal_are_named() -> None:
+    def forward(m: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = m.c(x).relu().mean(-1)
+        return m.a(h), h
+
+    torch.manual_seed(0)
+    (warning,) = lost(Net(forward, c=conv(), a=nn.Linear(8, 2)), outputs=("+-", "auto"))
+    assert "output 0 has 1 independent values where the plain model has 2" in warning
+
+
+def test_a_narrow_layer_before_the_output_is_named() -> None:
+    torch.manual_seed(0)
+    narrow = Net(lambda m, x: m.a(m.c(x).relu().mean(-1)), c=conv(), a=nn.Linear(8, 8))
+    (warning,) = lost(narrow)
+    assert "4 independent values where the plain model has 8" in warning
+
+
+@pytest.mark.parametrize("spec", ["auto", "+-", "antisymmetric"])
+def test_nothing_is_said_of_outputs_that_keep_their_values(spec: str) -> None:
+    torch.manual_seed(0)
+    wide = Net(lambda m, x: m.a(m.c(x).relu().mean(-1)), c=conv(), a=nn.Linear(8, 2))
+    assert lost(wide, outputs=spec) == []
+    assert lost(wide, outputs=spec, strategy="conjoined") == []
