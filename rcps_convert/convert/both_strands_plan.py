@@ -22,6 +22,7 @@ from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin
 from ..strands.layers_to_mix import Filter, layers_to_mix
 from ..strands.mixed import mix
 from ..strands.stacked_runs import StackedRuns, skeleton
+from .architecture import Architecture
 from .plan import ConversionPlan, looks_trained
 
 
@@ -63,17 +64,6 @@ class BothStrandsPlan(ConversionPlan):
     def after(self) -> int:
         """Number of parameters of the converted model."""
         return self.before + sum(torch.Size(s).numel() for s in self.weights.values())
-
-    def _check_fits(self, model: nn.Module) -> None:
-        found = _shapes(model)
-        for name in {**self.shapes, **found}:
-            if found.get(name) != self.shapes.get(name):
-                raise ConversionError(
-                    f"the plan was made for another model: {name}",
-                    got=f"{found.get(name, 'no such parameter')}, planned {self.shapes.get(name, 'none')}",
-                    why="a plan holds for one architecture",
-                    do="make a plan for this model with plan_conversion",
-                )
 
     def _warnings(self) -> list[str]:
         return list(self.notes)
@@ -136,7 +126,7 @@ def plan_both_strands(
     try:
         with undisturbed_rng():
             runs = StackedRuns(model, example, (plan.inputs, plan.outputs))
-            plan.shapes = _shapes(model)
+            plan.shapes, plan.architecture = _shapes(model), Architecture.of(model)
             runs.read_inputs(inputs, layout)
             runs.read_outputs(outputs, post_hoc)
             _require_merge(merge, runs)

@@ -19,10 +19,10 @@ from ..algebra.arguments import Example, places
 from ..errors import BreaksSymmetryError, ConversionError
 from ..graph.sandbox import positional_names
 from ..infer.walk import Inference
-from ..measure.lengths import Survey, Variant, Variants, main_length
+from ..measure.lengths import Run, Survey, Variant, Variants, main_length
 from ..measure.verify import Verification
 from ..rules.registry import Anchor
-from ..tie.length_guard import LengthRule, through
+from ..tie.length_guard import LengthRule
 
 WIDE = 3
 """Entries of a hidden length from which on nothing about it is an accident of its size."""
@@ -102,17 +102,6 @@ def _longest(chains: set[tuple[ax.Step, ...]]) -> list[tuple[ax.Step, ...]]:
     return [c for c in chains if not any(o != c and o[: len(c)] == c for o in chains)]
 
 
-def narrowest(chains: Chains, length: int, longest: int) -> int:
-    """The smallest hidden length that grows with the input's, when the longest input has some length."""
-    found = [length]
-    for start, mine in chains.items():
-        n = start + length - longest
-        for steps in mine:
-            growing = next((i for i, s in enumerate(steps) if s.mul == 0), len(steps))
-            found += [through(steps[: i + 1], n) for i in range(growing)]
-    return min(found)
-
-
 # --- checking --------------------------------------------------------------------------------------
 
 
@@ -123,7 +112,6 @@ class LengthChecks:
     Attributes:
         model, example, actions: the plain model and what it is called with.
         survey: at which lengths its forward runs.
-        chains: what its operators do to each length.
         rules: at which lengths nothing is re-anchored.
         checked: lengths at which the law held, in positions.
         notes: what the user should know.
@@ -136,7 +124,6 @@ class LengthChecks:
     example: Example
     actions: Sequence[Action | None]
     survey: Survey
-    chains: Chains
     rules: list[LengthRule]
     checked: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -217,22 +204,20 @@ class LengthChecks:
 
     def _widen(self, longest: int) -> None:
         """Look for a length at which every hidden length has several positions, if none is known."""
-        known = [longest, *(v.length for v in self.survey.accepted)]
-        if any(narrowest(self.chains, n, longest) >= WIDE for n in known):
-            return
         for times in (3, 4, 6, 8):
-            for variant in self.variants.at(times * longest):
-                wide = narrowest(self.chains, variant.length, longest) >= WIDE
-                if wide and self.variants.way(variant.example) is not None:
-                    self.survey.accepted.append(variant)
-                    return
+            if self._is_wide(None) or any(self._is_wide(v.run) for v in self.survey.accepted):
+                return
+            self.variants.try_at(times * longest, self.survey, {})
+
+    def _is_wide(self, run: Run | None) -> bool:
+        return self.survey.narrowest(run) >= WIDE
 
     def _chosen(self, longest: int) -> list[Variant]:
         """Few and short lengths that differ in kind, and each input alone where there are several."""
         by_length = {v.length: v for v in reversed(self.survey.accepted)}
         shorter = sorted(n for n in by_length if n < longest)
         longer = sorted(n for n in by_length if n > longest)
-        wide = [n for n in (*shorter, *longer) if narrowest(self.chains, n, longest) >= WIDE]
+        wide = [n for n in (*shorter, *longer) if self._is_wide(by_length[n].run)]
         cut = [n for n in (*wide, *longer, *shorter) if not all(r.holds(n) for r in self.rules)]
         kinds = [
             [n for n in wide if n < longest] or shorter[::-1],
@@ -245,7 +230,7 @@ class LengthChecks:
             new = next((n for n in kind if n not in lengths), None)
             if new is not None:
                 lengths[new] = None
-        if narrowest(self.chains, longest, longest) < WIDE and wide:
-            lengths[wide[0]] = None
         chosen = [by_length[n] for n in [*lengths][:CHECKS]]
+        if not self._is_wide(None) and wide and wide[0] not in lengths:
+            chosen.append(by_length[wide[0]])
         return chosen + [v for n in [*lengths][:1] for v in self.survey.at(n) if v is not by_length[n]]

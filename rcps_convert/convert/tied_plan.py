@@ -16,6 +16,7 @@ from ..algebra.nesting import input_actions, leaf_names, output_specs, structure
 from ..errors import ConversionError, NoRuleError, VerificationError, Where
 from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
+from ..graph.writes import storage_roots, written_refs
 from ..infer.anchors import plan_calls
 from ..infer.first_failure import first_failure
 from ..infer.outputs import AUTO
@@ -25,10 +26,11 @@ from ..measure.lengths import Variants, changed_in_place
 from ..measure.probe import Probe
 from ..measure.report import candidate_actions
 from ..measure.verify import ROUNDED_CONSTANTS, Verification, moved, undecided, verify
-from ..rules.registry import op_name
+from ..rules.registry import Const, op_name
 from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
 from ..tie.ties import make_tie
+from .architecture import Architecture
 from .length_checks import Chains, LengthChecks, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter
 
@@ -82,15 +84,18 @@ class TiedPlanner:
         if not found.passed or not self._symmetric_elsewhere(wanted):
             return False
         self.plan.symmetric, self.plan.verification = True, found
+        statistics = {id(b) for m in self.model.modules() if needs_statistics(m) for b in m.buffers(recurse=False)}
+        constants = {name for name, b in self.model.named_buffers() if id(b) not in statistics}
+        self.plan.architecture = Architecture.of(self.model, constants)
         return True
 
     def _symmetric_elsewhere(self, wanted: list[Any]) -> bool:
         """Whether a model that obeys the law with any weights does so at the other lengths it takes."""
         survey = Variants(self.model, self.example, self.actions).survey()
-        checks = LengthChecks(self.model, self.example, self.actions, survey, {}, [])
+        checks = LengthChecks(self.model, self.example, self.actions, survey, [])
 
         def measure(example: Example, actions: list[Action | None], outputs: Any) -> Verification:
-            return verify(self.model, example, self.specs, actions, lambda i, s: candidate_actions(wanted[i], s), 1)
+            return verify(self.model, example, self.specs, actions, lambda i, s: candidate_actions(wanted[i], s), 6)
 
         checks.run(measure, [])
         self.plan.checked = sorted(set(checks.checked))
@@ -118,6 +123,7 @@ class TiedPlanner:
     def _fill(self, found: Solution) -> None:
         inference = found.inference
         self.plan.averaged = inference.averaged
+        self.plan.architecture = Architecture.of(self.model, self._constants())
         if inference.rounded:
             self.plan.notes.append("exact to the rounding of the constants that the model holds in float32")
         self.plan.tested = list({str(t): t for tested in inference.tested for t in tested}.values())
@@ -125,8 +131,7 @@ class TiedPlanner:
         self.plan.tables, self.plan.calls = plan_calls(self.traces, inference, tuple(found.cuts), bool(found.lost))
         self.plan.notes += dict.fromkeys(_lost_note(problem) for problem in found.lost)
         self.plan.notes += dict.fromkeys(note for call in self.plan.calls for note in call.notes)
-        self.chains = chains_of(inference)
-        self.plan.lengths = self._rules(needing_alignment(self.chains))
+        self.plan.lengths = self._rules(needing_alignment(chains_of(inference)))
         self.plan.guards = self._rules(guarded_chains(inference.guarded, self.actions))
         used = self._used() | inference.wanted
         self.plan.called = frozenset(path for t in self.traces for n in t.nodes for path, _ in n.scope)
@@ -145,6 +150,18 @@ class TiedPlanner:
                 self.plan.symmetrisers.append(Symmetriser(path, inference.passages[path], untied[path], cut.why))
             else:
                 self.plan.declared.append(DeclaredLeaf(path, str(cut.why), untied[path]))
+
+    def _constants(self) -> set[str]:
+        """Buffers whose values were taken for constants: those that are read, and not written."""
+        found: set[str] = set()
+        written: set[str] = set()
+        for t, env in zip(self.traces, self.found.inference.values, strict=True):
+            roots = storage_roots(t.nodes)
+            changed = {roots.get(r, r) for n in t.nodes for r in written_refs(n)}
+            for name, source in t.sources.items():
+                if source.kind == "buffer" and isinstance(env.get(name), Const):
+                    (written if name in changed else found).add(source.target)
+        return found - written
 
     def _used(self) -> set[str]:
         """Parameters that some node reads."""
@@ -218,7 +235,7 @@ class TiedPlanner:
     def _verify_lengths(self, converted: nn.Module, solution: Solution) -> None:
         """The check at a few other lengths, of those the model takes; where it fails they are refused when called."""
         checks = LengthChecks(
-            self.model, self.example, self.actions, solution.survey, self.chains, self.plan.lengths if self.plan.calls else []
+            self.model, self.example, self.actions, solution.survey, self.plan.lengths if self.plan.calls else []
         )
 
         def measure(example: Example, actions: list[Action | None], outputs: Any) -> Verification:

@@ -157,7 +157,12 @@ class Frame(TorchFunctionMode):
         with unseen():  # the modules around this one do not see its calls
             settings = edge_function.bind(args, kwargs)
             x = settings["input"]
-            if self.table.free or not isinstance(x, Tensor) or is_in_transform(self.level) or edge_function.indifferent(settings):
+            if (
+                self.table.free
+                or not isinstance(x, Tensor)
+                or is_in_transform(self.level)
+                or edge_function.indifferent(settings)
+            ):
                 return func(*args, **kwargs)
             site, placed = self.table.find(self.seen, edge_function.name, x.shape)
             self.seen.append(edge_function.name)

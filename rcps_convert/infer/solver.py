@@ -23,7 +23,10 @@ from ..graph.trace import Node, Ref, Trace
 from ..measure.lengths import Survey, Variants
 from ..measure.probe import Probe
 from ..measure.study import branches
+from ..tie.length_guard import unguard
+from ..tie.norms import unpool
 from ..tie.symmetriser import symmetrised, unsymmetrised
+from ..tie.untied import allow_calls
 from .anchors import cut_to_length
 from .cuts import Cut, Declaration, Symmetrised, declarations_of, declared
 from .readouts import find_readouts
@@ -74,7 +77,7 @@ class Solver:
         both_strands: bool,
         symmetrise_buffers: bool,
     ) -> None:
-        self.model, self.example, self.specs, self.actions = unsymmetrised(model), example, specs, actions
+        self.model, self.example, self.specs, self.actions = plain_copy(model), example, specs, actions
         self.both_strands, self.averages = both_strands, symmetrise_buffers
         self.opened: dict[str, str | None] = {}  # paths that run on both strands, with the reason
         self.kept = symmetrised(model)  # a baked model runs on both strands what it did before
@@ -125,7 +128,9 @@ class Solver:
                 self._leave_out(path, None, found)
             opened = self._open(found.problems[0], found) if found.problems else bool(new)
             if not opened:
-                return Solution(found, self.traces, self.cuts, unheld, self.untraced, self.lost, self.survey or Survey())
+                return Solution(
+                    found, self.traces, self.cuts, unheld, self.untraced, self.lost, self.survey or Survey()
+                )
             self.trace()
 
     def _infer(self, wanted: Sequence[Spec | str]) -> Inference:
@@ -253,6 +258,15 @@ class Solver:
         for (path, number), call in runs[0].items():
             found[path][number] = [call, runs[1].get((path, number), call)]
         return found
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A copy of a model without what a baked one keeps of its conversion."""
+    twin = unsymmetrised(model)
+    unpool(twin)
+    unguard(twin)
+    allow_calls(twin)
+    return twin
 
 
 def _calls(probe: Probe, paths: list[str], seed: int, *, training: bool) -> dict[tuple[str, int], ModuleCall]:
