@@ -7,6 +7,7 @@ at one of them, or where there is none, calls at other lengths are refused.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -27,8 +28,8 @@ from ..tie.length_guard import LengthRule
 WIDE = 3
 """Entries of a hidden length from which on nothing about it is an accident of its size."""
 
-CHECKS = 4
-"""Largest number of other lengths at which a conversion is verified."""
+UNSEEN = "forward was seen to run at no other length at which the law could be checked"
+"""Why other lengths are refused where none was checked."""
 
 Measure = Callable[[Example, list[Action | None], Callable[[int, tuple[int, ...]], list[Action]]], Verification]
 """Measures the law on an example, given its inputs' actions and what its outputs may be."""
@@ -118,6 +119,7 @@ class LengthChecks:
         fixed: why other lengths than the example's are refused; None where they are not.
         problem: what stands in the way of the conversion, if anything does.
         failed: the law was seen to fail at one of the lengths.
+        varied: which lengths of the inputs, in order, had another size in a check.
     """
 
     model: nn.Module
@@ -130,6 +132,7 @@ class LengthChecks:
     fixed: str | None = None
     problem: ConversionError | None = None
     failed: bool = False
+    varied: set[int] = field(default_factory=set)
 
     def run(self, measure: Measure, outputs: Sequence[Action | None]) -> None:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
@@ -138,7 +141,7 @@ class LengthChecks:
         if longest is not None:
             self._widen(longest)
         refused = False
-        for number, variant in enumerate(self._chosen(longest or 0)):
+        for number, variant in enumerate(self._chosen()):
             held = self._held(self._with_other_samples(variant) if number == 0 else variant)
             if self.fixed is not None and number == 0 and self._is_by_samples(variant):
                 return
@@ -150,11 +153,17 @@ class LengthChecks:
                 )
                 return
             refused |= held is None
+            if held is not False:
+                self.varied |= {i for i, (a, b) in enumerate(self._sizes(variant)) if a != b}
             if held:
                 self.checked.append(variant.length)
         if longest is not None and not self.checked and not refused:
-            self.fixed = "forward was seen to run at no other length at which the law could be checked"
+            self.fixed = UNSEEN
             self._is_by_samples(None)
+
+    def _sizes(self, variant: Variant) -> list[tuple[int, int]]:
+        """Every length of the example, with that of a variant."""
+        return [*zip(itertools.chain(*self.variants.lengths), variant.sizes, strict=True)]
 
     def _with_other_samples(self, variant: Variant) -> Variant:
         """The first check is one with another number of samples too, which costs nothing more."""
@@ -212,25 +221,35 @@ class LengthChecks:
     def _is_wide(self, run: Run | None) -> bool:
         return self.survey.narrowest(run) >= WIDE
 
-    def _chosen(self, longest: int) -> list[Variant]:
-        """Few and short lengths that differ in kind, and each input alone where there are several."""
-        by_length = {v.length: v for v in reversed(self.survey.accepted)}
-        shorter = sorted(n for n in by_length if n < longest)
-        longer = sorted(n for n in by_length if n > longest)
-        wide = [n for n in (*shorter, *longer) if self._is_wide(by_length[n].run)]
-        cut = [n for n in (*wide, *longer, *shorter) if not all(r.holds(n) for r in self.rules)]
-        kinds = [
-            [n for n in wide if n < longest] or shorter[::-1],
-            [n for n in longer if n in wide] or longer,
-            cut,
-            [n for n in cut if n > longest] if self.rules else [],
-        ]
-        lengths: dict[int, None] = {}
-        for kind in kinds:
-            new = next((n for n in kind if n not in lengths), None)
-            if new is not None:
-                lengths[new] = None
-        chosen = [by_length[n] for n in [*lengths][:CHECKS]]
-        if not self._is_wide(None) and wide and wide[0] not in lengths:
-            chosen.append(by_length[wide[0]])
-        return chosen + [v for n in [*lengths][:1] for v in self.survey.at(n) if v is not by_length[n]]
+    def _chosen(self) -> list[Variant]:
+        """Few and short variants that differ in kind: re-anchored, and each input shorter and longer."""
+        found: list[Variant] = []
+        by_kind = sorted(self.survey.accepted, key=self._cost)
+        for wanted in self._kinds():
+            found += [v for v in by_kind if wanted(v) and v not in found][:1]
+        for axis in range(sum(map(len, self.variants.lengths))):
+            for side in (-1, 1):
+                if not any(self._goes(v, axis, side) for v in found):
+                    found += [v for v in by_kind if self._goes(v, axis, side)][:1]
+        return found
+
+    def _kinds(self) -> list[Callable[[Variant], bool]]:
+        wide: Callable[[Variant], bool] = lambda v: self._is_wide(v.run)  # noqa: E731
+        kinds = [wide] if not self._is_wide(None) else []
+        if self.rules:
+            kinds += [self._is_cut, lambda v: self._is_cut(v) and self._goes(v, 0, 1), self._is_cut]
+        return kinds
+
+    def _is_cut(self, variant: Variant) -> bool:
+        """Whether something is re-anchored at a variant."""
+        change = variant.length - (main_length(self.actions) or 0)
+        return not all(r.holds(r.start + change) for r in self.rules)
+
+    def _goes(self, variant: Variant, axis: int, side: int) -> bool:
+        here, there = self._sizes(variant)[axis]
+        return (there - here) * side > 0
+
+    def _cost(self, variant: Variant) -> tuple[bool, int, int]:
+        """Variants with wide hidden lengths first, then those that change every input, then short ones."""
+        unchanged = sum(a == b for a, b in self._sizes(variant))
+        return not self._is_wide(variant.run), unchanged, sum(variant.sizes)

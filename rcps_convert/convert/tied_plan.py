@@ -30,8 +30,9 @@ from ..rules.registry import Const, op_name
 from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
 from ..tie.ties import make_tie
+from ..tie.untied import unguarded
 from .architecture import Architecture
-from .length_checks import Chains, LengthChecks, chains_of, guarded_chains, length_rules, needing_alignment
+from .length_checks import UNSEEN, Chains, LengthChecks, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter
 
 
@@ -39,7 +40,7 @@ class TiedPlanner:
     """Fills a plan."""
 
     def __init__(self, model: nn.Module, example: Example, plan: ConversionPlan, check: bool) -> None:
-        self.model, self.example, self.plan, self.check = model, example, plan, check
+        self.model, self.example, self.plan, self.check = unguarded(model), example, plan, check
 
     def run(self, inputs: Any, outputs: Any, layout: Any, symmetrise_buffers: bool, both_strands: bool) -> None:
         self.specs, self.actions = input_actions(self.example, inputs, layout)
@@ -246,9 +247,12 @@ class TiedPlanner:
         self.plan.notes += checks.notes
         if checks.problem is not None:
             self.plan.problems.append(checks.problem)
+        sizes = {t.size for a in self.actions if a is not None for t in a.axes if ax.is_length(t)}
+        fixed = self._rules({n: {(ax.Step(1, 0, only=n),)} for n in sizes}, checks.fixed or UNSEEN)
         if checks.fixed is not None:
-            sizes = {n for a in self.actions if a is not None for t in a.axes if ax.is_length(t) for n in (t.size,)}
-            self.plan.guards = self._rules({n: {(ax.Step(1, 0, only=n),)} for n in sizes}, checks.fixed)
+            self.plan.guards = fixed
+        else:
+            self.plan.guards += [rule for i, rule in enumerate(fixed) if i not in checks.varied]
 
     def _rules(self, chains: Chains, why: str = "") -> list[LengthRule]:
         return length_rules(self.model, self.example, self.actions, chains, why)

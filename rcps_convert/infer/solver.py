@@ -23,10 +23,8 @@ from ..graph.trace import Node, Ref, Trace
 from ..measure.lengths import Survey, Variants
 from ..measure.probe import Probe
 from ..measure.study import branches
-from ..tie.length_guard import unguard
 from ..tie.norms import unpool
 from ..tie.symmetriser import symmetrised, unsymmetrised
-from ..tie.untied import allow_calls
 from .anchors import cut_to_length
 from .cuts import Cut, Declaration, Symmetrised, declarations_of, declared
 from .readouts import find_readouts
@@ -261,11 +259,9 @@ class Solver:
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
-    """A copy of a model without what a baked one keeps of its conversion."""
+    """A copy of a model that runs on one strand, as a baked one does not everywhere."""
     twin = unsymmetrised(model)
     unpool(twin)
-    unguard(twin)
-    allow_calls(twin)
     return twin
 
 

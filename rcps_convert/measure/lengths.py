@@ -15,8 +15,6 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves, with_leaves
 from ..geometry import CallNames, unanchor
 from ..graph.sandbox import call, fresh_copy, mode, quiet, undisturbed_rng
-from ..tie.length_guard import unguard
-from ..tie.untied import allow_calls
 
 NEAR = (-1, 1, 2, 3, 4, 8, 16, 32, 64)
 """Changes of the length, in positions, at which a forward may pad or crop what it does not at the example's."""
@@ -70,6 +68,7 @@ class Variant:
         actions: per input leaf.
         length: the first length that differs from the example's, in positions; the longest where none does.
         words: what differs.
+        sizes: every length, in the order of the inputs.
         run: what forward does on it.
     """
 
@@ -77,6 +76,7 @@ class Variant:
     actions: tuple[Action | None, ...]
     length: int
     words: str
+    sizes: tuple[int, ...] = ()
     run: Run | None = None
 
 
@@ -163,8 +163,6 @@ class Variants:
     def __init__(self, model: nn.Module, example: Example, actions: Sequence[Action | None]) -> None:
         self.model, self.example, self.actions = fresh_copy(model), example, tuple(actions)
         unanchor(self.model)
-        unguard(self.model)
-        allow_calls(self.model)
         self.lengths = [[t.size for t in a.axes if ax.is_length(t)] if a is not None else [] for a in actions]
         self.longest = main_length(actions) or 0
         batches = (r.name == "batch" for a in actions if a is not None for t in a.axes if (r := ax.role(t)))
@@ -199,7 +197,7 @@ class Variants:
         old = [n for mine in self.lengths for n in mine]
         changed = [n for n, o in zip(new, old, strict=True) if n != o]
         words = "length" if len({*new}) == 1 else "lengths"
-        return Variant(example, actions, max(changed), f"{words} {', '.join(map(str, dict.fromkeys(new)))}")
+        return Variant(example, actions, max(changed), f"{words} {', '.join(map(str, dict.fromkeys(new)))}", tuple(new))
 
     @property
     def other_samples(self) -> int:
@@ -251,7 +249,7 @@ class Variants:
         if not n:
             return
         lengths = dict.fromkeys([*(n + c for c in NEAR), n // 2, n // 2 + 1, 2 * n])
-        yield from (m for m in lengths if m > 0)
+        yield from (m for m in lengths if m > 0 and m != n)
         for side in (-1, 1):
             for change in FAR:
                 taken = any((v.length - n) * side > 0 for v in found.accepted)
@@ -289,7 +287,6 @@ def changed_in_place(model: nn.Module, example: Example) -> list[str]:
     """
     twin = fresh_copy(model)
     unanchor(twin)
-    unguard(twin)
     with torch.no_grad(), undisturbed_rng():
         torch.manual_seed(0)
         for p in twin.parameters():
