@@ -14,8 +14,8 @@ from ..graph.transaction import all_or_nothing
 from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers
 from ..strands.unwrapped import bake_graph
-from ..tie.hooks import hook_of, uninstall
-from ..tie.norms import FoldedNorm, PooledNorm, unfold
+from ..tie.hooks import hook_of
+from ..tie.norms import FoldedNorm, PooledNorm, settle_statistics, unfold
 from ..tie.ties import mirrored, remove, ties
 from ..tie.untied import refuse_calls, untied
 
@@ -25,8 +25,9 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     """Keep the tied values as plain parameters: the original classes and state_dict keys.
 
     The outputs in eval mode stay the same. Trained on, a baked model is an ordinary one: nothing
-    keeps its weights tied or its statistics shared. A symmetriser inserted at a read-out stays, as
-    no weights can stand for it.
+    keeps its weights tied or its statistics shared. What no weights can stand for stays: a symmetriser
+    inserted at a read-out, the statistics of a norm that keeps none (``track_running_stats=False``), and the
+    refusal of lengths and of modules that no trace called.
 
     Nor can weights stand for the second pass of a conjoined model: its copy still reads both strands,
     and its `state_dict` is the plain one as it is. A mixed model becomes a `torch.fx.GraphModule` of its
@@ -64,7 +65,7 @@ def _baked(target: nn.Module) -> nn.Module:
         if isinstance(hook, FoldedNorm):
             unfold(module)
         elif isinstance(hook, PooledNorm):
-            uninstall(module)
+            settle_statistics(module)
     return target
 
 

@@ -24,6 +24,7 @@ from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin
 from ..strands.layers_to_mix import layers_to_mix
 from ..strands.mixed import mix
 from ..strands.stacked_runs import StackedRuns, skeleton
+from .architecture import Architecture
 from .plan import ConversionPlan, looks_trained, lost_notes
 from .settings import Settings
 
@@ -72,17 +73,6 @@ class BothStrandsPlan(ConversionPlan):
     def after(self) -> int:
         """Number of parameters of the converted model."""
         return self.before + sum(torch.Size(s).numel() for s in self.weights.values())
-
-    def _check_fits(self, model: nn.Module) -> None:
-        found = _shapes(model)
-        for name in {**self.shapes, **found}:
-            if found.get(name) != self.shapes.get(name):
-                raise ConversionError(
-                    f"the plan was made for another model: {name}",
-                    got=f"{found.get(name, 'no such parameter')}, planned {self.shapes.get(name, 'none')}",
-                    why="a plan holds for one architecture",
-                    do="make a plan for this model with plan_conversion",
-                )
 
     def _warnings(self) -> list[str]:
         return list(self.notes)
@@ -156,7 +146,7 @@ def plan_both_strands(
 def _fill(plan: BothStrandsPlan, model: nn.Module, example: Example, settings: Settings) -> None:
     """Read the inputs and outputs by running the model; choose the layers that mix; measure the law on a copy."""
     runs = StackedRuns(model, example, (plan.inputs, plan.outputs))
-    plan.shapes = _shapes(model)
+    plan.shapes, plan.architecture = _shapes(model), Architecture.of(model)
     runs.read_inputs(settings.inputs, settings.layout)
     runs.read_outputs(settings.outputs, settings.post_hoc)
     _require_merge(settings.merge, runs)

@@ -7,6 +7,7 @@ at one of them, or where there is none, calls at other lengths are refused.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,16 +20,16 @@ from ..algebra.arguments import Example, places
 from ..errors import BreaksSymmetryError, ConversionError
 from ..graph.sandbox import positional_names
 from ..infer.inference import Inference
-from ..measure.lengths import Survey, Variant, Variants, main_length
+from ..measure.lengths import Run, Survey, Variant, Variants, main_length
 from ..measure.verify import Verification
 from ..rules.registry import Anchor
-from ..tie.length_guard import LengthRule, through
+from ..tie.length_guard import LengthRule
 
 WIDE = 3
 """Entries of a hidden length from which on nothing about it is an accident of its size."""
 
-CHECKS = 4
-"""Largest number of other lengths at which a conversion is verified."""
+UNSEEN = "forward was seen to run at no other length at which the law could be checked"
+"""Why other lengths are refused where none was checked."""
 
 Measure = Callable[[Example, list[Action | None], Callable[[int, tuple[int, ...]], list[Action]]], Verification]
 """Measures the law on an example, given its inputs' actions and what its outputs may be."""
@@ -102,17 +103,6 @@ def _longest(chains: set[tuple[ax.Step, ...]]) -> list[tuple[ax.Step, ...]]:
     return [c for c in chains if not any(o != c and o[: len(c)] == c for o in chains)]
 
 
-def narrowest(chains: Chains, length: int, longest: int) -> int:
-    """The smallest hidden length that grows with the input's, when the longest input has some length."""
-    found = [length]
-    for start, mine in chains.items():
-        n = start + length - longest
-        for steps in mine:
-            growing = next((i for i, s in enumerate(steps) if s.mul == 0), len(steps))
-            found += [through(steps[: i + 1], n) for i in range(growing)]
-    return min(found)
-
-
 # --- checking --------------------------------------------------------------------------------------
 
 
@@ -123,26 +113,26 @@ class LengthChecks:
     Attributes:
         model, example, actions: the plain model and what it is called with.
         survey: at which lengths its forward runs.
-        chains: what its operators do to each length.
         rules: at which lengths nothing is re-anchored.
         checked: lengths at which the law held, in positions.
         notes: what the user should know.
         fixed: why other lengths than the example's are refused; None where they are not.
         problem: what stands in the way of the conversion, if anything does.
         failed: the law was seen to fail at one of the lengths.
+        varied: which lengths of the inputs, in order, had another size in a check.
     """
 
     model: nn.Module
     example: Example
     actions: Sequence[Action | None]
     survey: Survey
-    chains: Chains
     rules: list[LengthRule]
     checked: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     fixed: str | None = None
     problem: ConversionError | None = None
     failed: bool = False
+    varied: set[int] = field(default_factory=set)
 
     def run(self, measure: Measure, outputs: Sequence[Action | None]) -> None:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
@@ -151,7 +141,7 @@ class LengthChecks:
         if longest is not None:
             self._widen(longest)
         refused = False
-        for number, variant in enumerate(self._chosen(longest or 0)):
+        for number, variant in enumerate(self._chosen()):
             held = self._held(self._with_other_samples(variant) if number == 0 else variant)
             if self.fixed is not None and number == 0 and self._is_by_samples(variant):
                 return
@@ -163,11 +153,17 @@ class LengthChecks:
                 )
                 return
             refused |= held is None
+            if held is not False:
+                self.varied |= {i for i, (a, b) in enumerate(self._sizes(variant)) if a != b}
             if held:
                 self.checked.append(variant.length)
         if longest is not None and not self.checked and not refused:
-            self.fixed = "forward was seen to run at no other length at which the law could be checked"
+            self.fixed = UNSEEN
             self._is_by_samples(None)
+
+    def _sizes(self, variant: Variant) -> list[tuple[int, int]]:
+        """Every length of the example, with that of a variant."""
+        return [*zip(itertools.chain(*self.variants.lengths), variant.sizes, strict=True)]
 
     def _with_other_samples(self, variant: Variant) -> Variant:
         """The first check is one with another number of samples too, which costs nothing more."""
@@ -217,35 +213,43 @@ class LengthChecks:
 
     def _widen(self, longest: int) -> None:
         """Look for a length at which every hidden length has several positions, if none is known."""
-        known = [longest, *(v.length for v in self.survey.accepted)]
-        if any(narrowest(self.chains, n, longest) >= WIDE for n in known):
-            return
         for times in (3, 4, 6, 8):
-            for variant in self.variants.at(times * longest):
-                wide = narrowest(self.chains, variant.length, longest) >= WIDE
-                if wide and self.variants.way(variant.example) is not None:
-                    self.survey.accepted.append(variant)
-                    return
+            if self._is_wide(None) or any(self._is_wide(v.run) for v in self.survey.accepted):
+                return
+            self.variants.try_at(times * longest, self.survey, {})
 
-    def _chosen(self, longest: int) -> list[Variant]:
-        """Few and short lengths that differ in kind, and each input alone where there are several."""
-        by_length = {v.length: v for v in reversed(self.survey.accepted)}
-        shorter = sorted(n for n in by_length if n < longest)
-        longer = sorted(n for n in by_length if n > longest)
-        wide = [n for n in (*shorter, *longer) if narrowest(self.chains, n, longest) >= WIDE]
-        cut = [n for n in (*wide, *longer, *shorter) if not all(r.holds(n) for r in self.rules)]
-        kinds = [
-            [n for n in wide if n < longest] or shorter[::-1],
-            [n for n in longer if n in wide] or longer,
-            cut,
-            [n for n in cut if n > longest] if self.rules else [],
-        ]
-        lengths: dict[int, None] = {}
-        for kind in kinds:
-            new = next((n for n in kind if n not in lengths), None)
-            if new is not None:
-                lengths[new] = None
-        if narrowest(self.chains, longest, longest) < WIDE and wide:
-            lengths[wide[0]] = None
-        chosen = [by_length[n] for n in [*lengths][:CHECKS]]
-        return chosen + [v for n in [*lengths][:1] for v in self.survey.at(n) if v is not by_length[n]]
+    def _is_wide(self, run: Run | None) -> bool:
+        return self.survey.narrowest(run) >= WIDE
+
+    def _chosen(self) -> list[Variant]:
+        """Few and short variants that differ in kind: re-anchored, and each input shorter and longer."""
+        found: list[Variant] = []
+        by_kind = sorted(self.survey.accepted, key=self._cost)
+        for wanted in self._kinds():
+            found += [v for v in by_kind if wanted(v) and v not in found][:1]
+        for axis in range(sum(map(len, self.variants.lengths))):
+            for side in (-1, 1):
+                if not any(self._goes(v, axis, side) for v in found):
+                    found += [v for v in by_kind if self._goes(v, axis, side)][:1]
+        return found
+
+    def _kinds(self) -> list[Callable[[Variant], bool]]:
+        wide: Callable[[Variant], bool] = lambda v: self._is_wide(v.run)  # noqa: E731
+        kinds = [wide] if not self._is_wide(None) else []
+        if self.rules:
+            kinds += [self._is_cut, lambda v: self._is_cut(v) and self._goes(v, 0, 1), self._is_cut]
+        return kinds
+
+    def _is_cut(self, variant: Variant) -> bool:
+        """Whether something is re-anchored at a variant."""
+        change = variant.length - (main_length(self.actions) or 0)
+        return not all(r.holds(r.start + change) for r in self.rules)
+
+    def _goes(self, variant: Variant, axis: int, side: int) -> bool:
+        here, there = self._sizes(variant)[axis]
+        return (there - here) * side > 0
+
+    def _cost(self, variant: Variant) -> tuple[bool, int, int]:
+        """Variants with wide hidden lengths first, then those that change every input, then short ones."""
+        unchanged = sum(a == b for a, b in self._sizes(variant))
+        return not self._is_wide(variant.run), unchanged, sum(variant.sizes)

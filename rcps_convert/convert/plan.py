@@ -23,11 +23,12 @@ from ..infer.stretch import Tested
 from ..measure.change import Change
 from ..measure.verify import Verification
 from ..tie.length_guard import LengthRule, guard, unguard
-from ..tie.norms import fold, pool
+from ..tie.norms import fold, pool, unpool
 from ..tie.passage import Passage
 from ..tie.symmetriser import symmetrise
 from ..tie.ties import attach, attach_mirror, make_tie
 from ..tie.untied import allow_calls, leave_untied
+from .architecture import Architecture
 from .state import is_converted
 
 
@@ -137,6 +138,7 @@ class ConversionPlan:
 
     Attributes:
         model: class name of the model.
+        architecture: what the model consists of.
         inputs, outputs: a line for each tensor: what it is taken for.
         parameters: every parameter the forward uses, tied or free.
         norms: norm layers that share statistics.
@@ -162,6 +164,7 @@ class ConversionPlan:
     """
 
     model: str
+    architecture: Architecture = field(default_factory=Architecture)
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     parameters: list[TiedParameter] = field(default_factory=list)
@@ -189,14 +192,14 @@ class ConversionPlan:
         """Convert a model of the planned architecture.
 
         Args:
-            model: the planned model, or another one with the same parameters.
+            model: the planned model, or another one with the same classes, parameters and buffers.
             in_place: change and return this object instead of a copy.
 
         Returns: the converted model.
 
         Raises:
             ConversionError: the plan has problems (of their class), the model is converted already, or
-                its parameters are not those of the plan.
+                it is not like the planned one: a module, parameter or buffer more, fewer or of another kind.
         """
         return self.convert(model, in_place=in_place, stacklevel=3)
 
@@ -208,7 +211,7 @@ class ConversionPlan:
         if self.problems:
             raise gather(self.problems)
         refuse_converted(model)
-        self._check_fits(model)
+        self.architecture.require(model)
         if self.symmetric:
             target = model if in_place else fresh_copy(model)
             warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=stacklevel + 1)
@@ -234,6 +237,7 @@ class ConversionPlan:
         unanchor(target)
         unguard(target)
         allow_calls(target)
+        unpool(target)
         for norm in self.norms:
             module = target.get_submodule(norm.path)
             if norm.folds:
@@ -285,18 +289,6 @@ class ConversionPlan:
         buffer = getattr(module, leaf)
         with torch.no_grad():
             buffer.copy_((buffer + act(action, buffer)) / 2)
-
-    def _check_fits(self, model: nn.Module) -> None:
-        shapes = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
-        for row in self.parameters:
-            for name in row.names:
-                if shapes.get(name) != row.shape:
-                    raise ConversionError(
-                        f"the plan was made for another model: {name}",
-                        got=f"{shapes.get(name, 'no such parameter')}, planned {row.shape}",
-                        why="a plan holds for one architecture",
-                        do="make a plan for this model with plan_conversion",
-                    )
 
     def _warnings(self) -> list[str]:
         found = list(self.notes)

@@ -18,6 +18,7 @@ from ..errors import ConversionError, NoRuleError, VerificationError, Where
 from ..graph.export import does_not_run
 from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
+from ..graph.writes import storage_roots, written_refs
 from ..infer.anchors import plan_calls
 from ..infer.first_failure import first_failure
 from ..infer.inference import Inference
@@ -30,11 +31,13 @@ from ..measure.opened import opened
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
 from ..measure.verify import ROUNDED_CONSTANTS, Verification, undecided, verify
-from ..rules.registry import facts_of
+from ..rules.registry import Const, facts_of
 from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
 from ..tie.ties import make_tie
-from .length_checks import Chains, LengthChecks, chains_of, guarded_chains, length_rules, needing_alignment
+from ..tie.untied import unguarded
+from .architecture import Architecture
+from .length_checks import UNSEEN, Chains, LengthChecks, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter, looks_trained, lost_notes
 from .settings import Settings
 
@@ -72,7 +75,7 @@ class _TiedPlanner:
     """
 
     def __init__(self, model: nn.Module, example: Example, plan: ConversionPlan, settings: Settings) -> None:
-        self.model, self.example, self.plan, self.settings = model, example, plan, settings
+        self.model, self.example, self.plan, self.settings = unguarded(model), example, plan, settings
 
     def run(self) -> None:
         """Read the inputs; trace and solve; describe; list what is tied; measure the law on a converted copy."""
@@ -122,15 +125,18 @@ class _TiedPlanner:
         if not found.passed or not self._symmetric_elsewhere(wanted):
             return False
         self.plan.symmetric, self.plan.verification = True, found
+        statistics = {id(b) for m in self.model.modules() if needs_statistics(m) for b in m.buffers(recurse=False)}
+        constants = {name for name, b in self.model.named_buffers() if id(b) not in statistics}
+        self.plan.architecture = Architecture.of(self.model, constants)
         return True
 
     def _symmetric_elsewhere(self, wanted: list[Any]) -> bool:
         """Whether a model that obeys the law with any weights does so at the other lengths it takes."""
         survey = Variants(self.model, self.example, self.actions).survey()
-        checks = LengthChecks(self.model, self.example, self.actions, survey, {}, [])
+        checks = LengthChecks(self.model, self.example, self.actions, survey, [])
 
         def measure(example: Example, actions: list[Action | None], outputs: Any) -> Verification:
-            return verify(self.model, example, self.specs, actions, partial(allowed_actions, wanted, None), 1)
+            return verify(self.model, example, self.specs, actions, partial(allowed_actions, wanted, None), diagnose=False)
 
         checks.run(measure, [])
         self.plan.checked = sorted(set(checks.checked))
@@ -157,6 +163,7 @@ class _TiedPlanner:
     def _fill(self, found: Solution) -> None:
         inference = found.inference
         self.plan.averaged = inference.averaged
+        self.plan.architecture = Architecture.of(self.model, self._constants())
         if inference.rounded:
             self.plan.notes.append("exact to the rounding of the constants that the model holds in float32")
         self.plan.tested = list({str(t): t for tested in inference.tested for t in tested}.values())
@@ -164,8 +171,7 @@ class _TiedPlanner:
         self.plan.tables, self.plan.calls = plan_calls(self.traces, inference, tuple(found.cuts), bool(found.lost))
         self.plan.notes += dict.fromkeys(_lost_note(problem) for problem in found.lost)
         self.plan.notes += dict.fromkeys(note for call in self.plan.calls for note in call.notes)
-        self.chains = chains_of(inference)
-        self.plan.lengths = self._rules(needing_alignment(self.chains))
+        self.plan.lengths = self._rules(needing_alignment(chains_of(inference)))
         self.plan.guards = self._rules(guarded_chains(inference.guarded, self.actions))
         used = self._used() | inference.wanted
         self.plan.called = frozenset(path for t in self.traces for n in t.nodes for path, _ in n.scope)
@@ -184,6 +190,18 @@ class _TiedPlanner:
                 self.plan.symmetrisers.append(Symmetriser(path, inference.passages[path], untied[path], cut.why))
             else:
                 self.plan.declared.append(DeclaredLeaf(path, str(cut.why), untied[path]))
+
+    def _constants(self) -> set[str]:
+        """Buffers whose values were taken for constants: those that are read, and not written."""
+        found: set[str] = set()
+        written: set[str] = set()
+        for t, env in zip(self.traces, self.found.inference.values, strict=True):
+            roots = storage_roots(t.nodes)
+            changed = {roots.get(r, r) for n in t.nodes for r in written_refs(n)}
+            for name, source in t.sources.items():
+                if source.kind == "buffer" and isinstance(env.get(name), Const):
+                    (written if name in changed else found).add(source.target)
+        return found - written
 
     def _used(self) -> set[str]:
         """Parameters that some node reads."""
@@ -266,12 +284,7 @@ class _TiedPlanner:
     def _verify_lengths(self, converted: nn.Module, solution: Solution) -> None:
         """The check at a few other lengths, of those the model takes; where it fails they are refused when called."""
         checks = LengthChecks(
-            self.model,
-            self.example,
-            self.actions,
-            solution.survey,
-            self.chains,
-            self.plan.lengths if self.plan.calls else [],
+            self.model, self.example, self.actions, solution.survey, self.plan.lengths if self.plan.calls else []
         )
 
         def measure(example: Example, actions: list[Action | None], outputs: Any) -> Verification:
@@ -282,9 +295,12 @@ class _TiedPlanner:
         self.plan.notes += checks.notes
         if checks.problem is not None:
             self.plan.problems.append(checks.problem)
+        sizes = {t.size for a in self.actions if a is not None for t in a.axes if ax.is_length(t)}
+        fixed = self._rules({n: {(ax.Step(1, 0, only=n),)} for n in sizes}, checks.fixed or UNSEEN)
         if checks.fixed is not None:
-            sizes = {n for a in self.actions if a is not None for t in a.axes if ax.is_length(t) for n in (t.size,)}
-            self.plan.guards = self._rules({n: {(ax.Step(1, 0, only=n),)} for n in sizes}, checks.fixed)
+            self.plan.guards = fixed
+        else:
+            self.plan.guards += [rule for i, rule in enumerate(fixed) if i not in checks.varied]
 
     def _rules(self, chains: Chains, why: str = "") -> list[LengthRule]:
         return length_rules(self.model, self.example, self.actions, chains, why)

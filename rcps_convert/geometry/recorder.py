@@ -49,17 +49,19 @@ class Recorder(TorchFunctionMode):
 
 
 class CallNames(TorchFunctionMode):
-    """Notes which functions of the table are called, and which parameters any function is given.
+    """Notes which functions of the table are called, which parameters any function is given, and what it makes.
 
     Attributes:
         names: of the functions, in order.
         parameters: ids of the parameters.
+        shapes: of the tensors that any function returned, in order.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
         self.parameters: set[int] = set()
+        self.shapes: list[tuple[int, ...]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call and note its name and parameters."""
@@ -68,7 +70,10 @@ class CallNames(TorchFunctionMode):
         edge_function = EDGE_FUNCTIONS.get(func)
         if edge_function is not None and not edge_function.indifferent(edge_function.bind(args, kwargs or {})):
             self.names.append(edge_function.name)
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.shapes.append(tuple(result.shape))
+        return result
 
 
 def _listed(given: Any) -> Iterable[Any]:

@@ -23,6 +23,7 @@ from ..graph.trace import Node, Ref, Trace
 from ..measure.axis_roles import branches
 from ..measure.lengths import Survey, Variants
 from ..measure.probe import Probe
+from ..tie.norms import unpool
 from ..tie.symmetriser import symmetrised, unsymmetrised
 from .anchors import cut_to_length
 from .cuts import Cut, Declaration, Symmetrised, declarations_of, declared
@@ -75,7 +76,7 @@ class Solver:
         both_strands: bool,
         symmetrise_buffers: bool,
     ) -> None:
-        self.model, self.example, self.specs, self.actions = unsymmetrised(model), example, specs, actions
+        self.model, self.example, self.specs, self.actions = plain_copy(model), example, specs, actions
         self.both_strands, self.averages = both_strands, symmetrise_buffers
         self.opened: dict[str, str | None] = {}  # paths that run on both strands, with the reason
         self.kept = symmetrised(model)  # a baked model runs on both strands what it did before
@@ -256,6 +257,13 @@ class Solver:
         for (path, number), call in runs[0].items():
             found[path][number] = [call, runs[1].get((path, number), call)]
         return found
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A copy of a model that runs on one strand, as a baked one does not everywhere."""
+    twin = unsymmetrised(model)
+    unpool(twin)
+    return twin
 
 
 def _calls(probe: Probe, paths: list[str], seed: int, *, training: bool) -> dict[tuple[str, int], ModuleCall]:

@@ -180,12 +180,12 @@ def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]
 def _specs_of(trace: Trace, first: Trace, specs: list[Spec | str]) -> list[Spec | str]:
     """The spec of each output of a trace: that of the first trace's output in the same place, else ``"auto"``.
 
-    A train-mode forward may return more: an output that is alone elsewhere is then the first one.
+    A train-mode forward may return more: what is returned alone elsewhere is then the first output.
     """
     if trace.out_spec == first.out_spec:
         return specs
     known = dict(zip(_output_places(first), specs, strict=True))
-    if len(specs) == 1:
+    if "" in known:
         return [specs[0], *[AUTO] * (len(trace.outputs) - 1)]
     return [known.get(place, AUTO) for place in _output_places(trace)]
 

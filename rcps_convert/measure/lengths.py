@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves, with_leaves
 from ..geometry import CallNames, unanchor
 from ..graph.sandbox import call, fresh_copy, mode, quiet, undisturbed_rng
-from ..tie.length_guard import unguard
 
 NEAR = (-1, 1, 2, 3, 4, 8, 16, 32, 64)
 """Changes of the length, in positions, at which a forward may pad or crop what it does not at the example's."""
@@ -26,6 +26,39 @@ SAMPLES = 2
 """Largest number of samples with which other lengths are tried."""
 
 
+UNKNOWN = 10**9
+"""In the place of the smallest size of the axes that change with the length, where none does."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a forward did on an example.
+
+    Attributes:
+        names: of the edge functions it called, in order.
+        parameters: ids of the parameters it read.
+        shapes: of the tensors it made, in order.
+    """
+
+    names: tuple[str, ...]
+    parameters: frozenset[int]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def way(self) -> tuple[tuple[str, ...], frozenset[int]]:
+        """What tells one way through a forward from another."""
+        return self.names, self.parameters
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes of the axes of all tensors it made, in order."""
+        return [*itertools.chain(*self.shapes)]
+
+    def is_like(self, other: Run) -> bool:
+        """Whether the two made tensors of the same numbers of axes."""
+        return [len(s) for s in self.shapes] == [len(s) for s in other.shapes]
+
+
 @dataclass(frozen=True)
 class Variant:
     """The example at other lengths, or with another number of samples.
@@ -35,16 +68,16 @@ class Variant:
         actions: per input leaf.
         length: the first length that differs from the example's, in positions; the longest where none does.
         words: what differs.
+        sizes: every length, in the order of the inputs.
+        run: what forward does on it.
     """
 
     example: Example
     actions: tuple[Action | None, ...]
     length: int
     words: str
-
-
-Way = tuple[tuple[str, ...], frozenset[int]]
-"""What tells one way through a forward from another: the edge functions it calls, and the parameters it reads."""
+    sizes: tuple[int, ...] = ()
+    run: Run | None = None
 
 
 @dataclass
@@ -55,15 +88,28 @@ class Survey:
         accepted: variants that forward takes, those at other lengths only.
         ways: one variant for each way that forward takes beside that of the example.
         gradients: forward takes another way while gradients are recorded.
+        samples: how many were run at other lengths; None where there is no batch.
+        start: what forward did on the example, with as many samples.
     """
 
     accepted: list[Variant] = field(default_factory=list)
     ways: list[Variant] = field(default_factory=list)
     gradients: bool = False
+    samples: int | None = None
+    start: Run | None = None
 
     def at(self, length: int) -> list[Variant]:
         """The accepted variants of a length."""
         return [v for v in self.accepted if v.length == length]
+
+    def narrowest(self, run: Run | None = None) -> int:
+        """The smallest size that an axis has which changes with the length, on a variant or on the example."""
+        start, run = self.start, run or self.start
+        if start is None or run is None or not run.is_like(start):
+            return UNKNOWN
+        runs = [v.run.sizes for v in self.accepted if v.run is not None and v.run.is_like(start)]
+        growing = (len({*sizes}) > 1 for sizes in zip(start.sizes, *runs, strict=True))
+        return min((n for n, grows in zip(run.sizes, growing, strict=True) if grows), default=UNKNOWN)
 
 
 def main_length(actions: Sequence[Action | None]) -> int | None:
@@ -117,7 +163,6 @@ class Variants:
     def __init__(self, model: nn.Module, example: Example, actions: Sequence[Action | None]) -> None:
         self.model, self.example, self.actions = fresh_copy(model), example, tuple(actions)
         unanchor(self.model)
-        unguard(self.model)
         self.lengths = [[t.size for t in a.axes if ax.is_length(t)] if a is not None else [] for a in actions]
         self.longest = main_length(actions) or 0
         batches = (r.name == "batch" for a in actions if a is not None for t in a.axes if (r := ax.role(t)))
@@ -152,7 +197,7 @@ class Variants:
         old = [n for mine in self.lengths for n in mine]
         changed = [n for n, o in zip(new, old, strict=True) if n != o]
         words = "length" if len({*new}) == 1 else "lengths"
-        return Variant(example, actions, max(changed), f"{words} {', '.join(map(str, dict.fromkeys(new)))}")
+        return Variant(example, actions, max(changed), f"{words} {', '.join(map(str, dict.fromkeys(new)))}", tuple(new))
 
     @property
     def other_samples(self) -> int:
@@ -164,28 +209,39 @@ class Variants:
         example, actions = resized(self.example, self.actions, [{} for _ in self.actions], samples)
         return Variant(example, actions, self.longest, f"{samples} sample" + "s" * (samples > 1))
 
-    def way(self, example: Example) -> Way | None:
-        """The way that eval-mode forward takes on an example; None if it fails."""
-        return way_of(self.model, example)
-
     def survey(self) -> Survey:
         """At which lengths forward runs, and where it takes another way than on the example."""
-        found = Survey()
-        mine = self.way(self.example)
-        ways: dict[Way | None, Variant | None] = {mine: None, None: None}
-        with torch.enable_grad():
-            found.gradients = mine is not None and way_of(self.model, self.example, gradients=True) not in (None, mine)
-        for variant in [self.with_samples(self.other_samples)] if self.batched else []:
-            ways.setdefault(self.way(variant.example), variant)
-        samples = None if len(ways) > 2 else 1  # where one sample goes the same way, it is the cheaper one to try
+        run = run_of(self.model, self.example)
+        found, ways = Survey(start=run), dict[Any, Variant | None]()
+        if run is not None:
+            ways[run.way] = None
+        with_gradients = run_of(self.model, self.example, gradients=True)
+        found.gradients = with_gradients is not None and with_gradients.way not in ways
+        if self.batched:
+            self._survey_samples(found, ways)
         for length in self._tried(found):
-            for variant, tried in zip(self.at(length), self.at(length, samples), strict=True):
-                way = self.way(tried.example)
-                ways.setdefault(way, variant)
-                if way is not None:
-                    found.accepted.append(variant)
+            self.try_at(length, found, ways)
         found.ways = [v for v in ways.values() if v is not None]
         return found
+
+    def _survey_samples(self, found: Survey, ways: dict[Any, Variant | None]) -> None:
+        """Whether another number of samples goes another way; where one does not, it is the cheapest to try."""
+        other = self.with_samples(self.other_samples)
+        run = run_of(self.model, other.example)
+        same = run is not None and run.way in ways
+        if run is not None and not same:
+            ways[run.way] = other
+        found.samples = min(self.samples, self.other_samples) if same else min(self.samples, SAMPLES)
+        if found.samples != self.samples:
+            found.start = run if same else run_of(self.model, self.with_samples(found.samples).example)
+
+    def try_at(self, length: int, found: Survey, ways: dict[Any, Variant | None]) -> None:
+        """Run forward at another length, and note it if it does."""
+        for variant, tried in zip(self.at(length), self.at(length, found.samples), strict=True):
+            run = run_of(self.model, tried.example)
+            if run is not None:
+                ways.setdefault(run.way, variant)
+                found.accepted.append(replace(variant, run=run))
 
     def _tried(self, found: Survey) -> Iterator[int]:
         """Lengths to try, in order: near ones, half, twice; then those further off, where no near one was taken."""
@@ -193,7 +249,7 @@ class Variants:
         if not n:
             return
         lengths = dict.fromkeys([*(n + c for c in NEAR), n // 2, n // 2 + 1, 2 * n])
-        yield from (m for m in lengths if m > 0)
+        yield from (m for m in lengths if m > 0 and m != n)
         for side in (-1, 1):
             for change in FAR:
                 taken = any((v.length - n) * side > 0 for v in found.accepted)
@@ -206,8 +262,8 @@ def _samples(actions: Sequence[Action | None]) -> int:
     return max(sizes, default=1)
 
 
-def way_of(model: nn.Module, example: Example, *, gradients: bool = False) -> Way | None:
-    """The way that a model's eval-mode forward takes on an example; None if it fails.
+def run_of(model: nn.Module, example: Example, *, gradients: bool = False) -> Run | None:
+    """What a model's eval-mode forward does on an example; None if it fails.
 
     Args:
         model: the plain model.
@@ -219,7 +275,7 @@ def way_of(model: nn.Module, example: Example, *, gradients: bool = False) -> Wa
             call(model, example)
     except Exception:  # the model's own errors: this length is none of its own
         return None
-    return tuple(seen.names), frozenset(seen.parameters)
+    return Run(tuple(seen.names), frozenset(seen.parameters), tuple(seen.shapes))
 
 
 def changed_in_place(model: nn.Module, example: Example) -> list[str]:
@@ -231,7 +287,6 @@ def changed_in_place(model: nn.Module, example: Example) -> list[str]:
     """
     twin = fresh_copy(model)
     unanchor(twin)
-    unguard(twin)
     with torch.no_grad(), undisturbed_rng():
         torch.manual_seed(0)
         for p in twin.parameters():

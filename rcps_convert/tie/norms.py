@@ -17,7 +17,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..algebra import axis as ax
 from ..algebra.axis import Axis
-from .hooks import TensorHook, install, uninstall
+from .hooks import TensorHook, hook_of, install, uninstall
 from .ties import Factor, factors
 
 VECTORS = ("weight", "bias", "running_mean", "running_var")
@@ -54,7 +54,7 @@ class PooledNorm(TensorHook):
                     value.copy_((value + value[self.table.to(value.device)]) / 2)
 
     def _gathers(self, module: nn.Module) -> bool:
-        return module.training or getattr(module, "running_mean", None) is None
+        return module.training or not keeps_statistics(module)
 
     def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """Both strands while statistics are gathered."""
@@ -99,6 +99,27 @@ def unfold(module: nn.Module) -> None:
     """Undo `fold`: both halves get what they shared."""
     _resize(module, lambda v: v.repeat(2))
     uninstall(module)
+    if not keeps_statistics(module):
+        width = int(module.num_features)  # type: ignore[arg-type]
+        install(module, PooledNorm(torch.arange(width).roll(width // 2)))
+
+
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether a norm layer has running statistics; else it gathers them from each batch, in eval mode too."""
+    return getattr(module, "running_mean", None) is not None
+
+
+def settle_statistics(module: nn.Module) -> None:
+    """Undo `pool` where the weights and kept statistics stand for it, which they do not where none are kept."""
+    if keeps_statistics(module):
+        uninstall(module)
+
+
+def unpool(model: nn.Module) -> None:
+    """Undo `pool` in a whole model, in place: what is left of it when a model is baked."""
+    for module in model.modules():
+        if isinstance(hook_of(module), PooledNorm):
+            uninstall(module)
 
 
 def _resize(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:

@@ -18,8 +18,9 @@ from torch.nn.utils import parametrize
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..errors import BreaksSymmetryError, Where
-from ..graph.sandbox import owner
+from ..graph.sandbox import fresh_copy, owner
 from .hooks import drop
+from .length_guard import LengthGuard, unguard
 from .ties import RCTie, register, ties
 
 
@@ -129,6 +130,17 @@ def refuse_calls(found: dict[nn.Module, Untied]) -> None:
     for module, tie in found.items():
         if tie.idle:
             module.register_forward_pre_hook(IdleModule(tie.name))
+
+
+def unguarded(model: nn.Module) -> nn.Module:
+    """A model that refuses no length and no call: a copy of a baked one that does, else the model itself."""
+    refusing = (LengthGuard, IdleModule)
+    if not any(isinstance(h, refusing) for m in model.modules() for h in m._forward_pre_hooks.values()):
+        return model
+    twin = fresh_copy(model)
+    unguard(twin)
+    allow_calls(twin)
+    return twin
 
 
 def allow_calls(model: nn.Module) -> None:

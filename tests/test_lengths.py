@@ -1,0 +1,267 @@
+"""At no length that a converted model takes is it wrong: it is exact there, or refuses the length."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rcps_convert import bake, convert_model, plan_conversion
+from rcps_convert.errors import ConversionError
+
+TOLERANCE = 1e-10
+"""Largest deviation of any entry, relative to the largest output, in float64."""
+
+EXAMPLE = torch.zeros(2, 4, 64).double()
+
+LENGTHS = (8, 16, 24, 32, 40, 48, 56, 61, 63, 64, 65, 66, 71, 72, 80, 96, 104, 128, 192, 256)
+
+
+def bases(length: int, n: int = 3) -> Tensor:
+    """Random one-hot DNA, (N, 4, L), float64."""
+    generator = torch.Generator().manual_seed(length)
+    return F.one_hot(torch.randint(4, (n, length), generator=generator), 4).transpose(1, 2).double()
+
+
+def complement(x: Tensor) -> Tensor:
+    """A to T, C to G, read backwards, entry by entry."""
+    return torch.stack([torch.stack([row[3 - i].flip(0) for i in range(4)]) for row in x])
+
+
+def converted(model: nn.Module, example: Tensor = EXAMPLE, **settings: object) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return convert_model(model.double(), example, **settings).eval()
+
+
+def outcomes(model: nn.Module, plain: nn.Module, lengths: tuple[int, ...] = LENGTHS) -> dict[int, str]:
+    """For each length that the plain forward takes: exact, refused or wrong."""
+    found = {}
+    for n in lengths:
+        x = bases(n)
+        try:
+            with torch.no_grad():
+                plain.double().eval()(x)
+        except Exception:  # the model's own error
+            continue
+        try:
+            with torch.no_grad():
+                y, r = model(x), model(complement(x))
+        except ConversionError:
+            found[n] = "refused"
+            continue
+        found[n] = "exact" if float((y - r).abs().max()) <= TOLERANCE * float(y.abs().max()) else "wrong"
+    return found
+
+
+class Host(nn.Module):
+    """A convolution, a step, a linear layer on the mean over positions."""
+
+    def __init__(self, step: Callable[[nn.Module, Tensor], Tensor], width: int = 8, padding: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.step, self.conv, self.out = step, nn.Conv1d(4, width, 3, padding=padding), nn.Linear(width, 1)
+        self.emb, self.long = nn.Embedding(64, width), nn.Embedding(400, width)
+        self.register_buffer("hann", torch.hann_window(64, periodic=False, dtype=torch.float64))
+        self.register_buffer("mask", torch.tril(torch.ones(64, 64)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.step(self, self.conv(x)).tanh().mean(-1))
+
+
+def patches(h: Tensor, size: int = 8) -> Tensor:
+    """(N, C, L) as means of patches, (N, C, L / size); fails where it does not divide."""
+    return h.view(*h.shape[:2], -1, size).mean(-1)
+
+
+def table(e: nn.Embedding, h: Tensor) -> Tensor:
+    """A learned table of positions, (C, L)."""
+    return e(torch.arange(h.shape[-1])).T
+
+
+def doubling_mask(h: Tensor) -> Tensor:
+    """Each position attends to those before it, with learned-free weights."""
+    n = h.shape[-1]
+    scores = torch.zeros(n, n, dtype=h.dtype).masked_fill(torch.ones(n, n).tril() == 0, float("-inf"))
+    return h @ scores.softmax(-1).T
+
+
+STEPS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "patches by view": lambda m, h: h.view(*h.shape[:2], -1, 8).amax(-1),
+    "patches by unflatten": lambda m, h: h.unflatten(-1, (-1, 4)).amax(-1),
+    "halves by chunk": lambda m, h: torch.maximum(*[p if i else p.flip(-1) for i, p in enumerate(h.chunk(2, -1))]),
+    "halves pooled": lambda m, h: F.max_pool1d(h[..., : h.shape[-1] // 2] + h[..., h.shape[-1] // 2 :].flip(-1), 8),
+    "table as long as the example": lambda m, h: h + table(m.emb, h),
+    "slice of a window": lambda m, h: h * m.hann[: h.shape[-1]],
+    "longer table": lambda m, h: h + table(m.long, h),
+    "longer table on patches": lambda m, h: patches(h) + table(m.long, patches(h)),
+    "table on patches, as long": lambda m, h: patches(h, 1) + m.emb.weight[: h.shape[-1]].T,
+    "cumulative sum of one": lambda m, h: F.max_pool1d(h, 64).cumsum(-1),
+    "causal mask of one": lambda m, h: doubling_mask(F.avg_pool1d(h, 64)),
+    "triangle of one": lambda m, h: F.avg_pool1d(h, 64) @ torch.ones(h.shape[-1] // 64, h.shape[-1] // 64).tril().to(h),
+    "positions of one": lambda m, h: F.max_pool1d(h, 64) + torch.arange(h.shape[-1] // 64),
+    "positions of one by number": lambda m, h: F.adaptive_avg_pool1d(h, max(1, h.shape[-1] // 64)).cumsum(-1),
+    "fixed to a constant": lambda m, h: h * (torch.arange(h.shape[-1]) - 31.5).abs(),
+    "centre of the example": lambda m, h: h[..., 20:44] if h.shape[-1] >= 44 else h,
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_is_exact_or_refused_at_every_length(name: str) -> None:
+    model = Host(STEPS[name])
+    try:
+        tied = converted(model)
+    except ConversionError:
+        return
+    found = outcomes(tied, model)
+    assert "wrong" not in found.values(), found
+    assert found.get(64) == "exact"
+    assert outcomes(bake(tied), model) == found
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_valid_lengths_are_lengths_at_which_the_law_holds(name: str) -> None:
+    plan = plan_conversion(Host(STEPS[name]).double(), EXAMPLE)
+    if plan.problems:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = outcomes(plan.apply(Host(STEPS[name]).double()).eval(), Host(STEPS[name]))
+    listed = set(plan.valid_lengths(1, 300))
+    assert all(found[n] == "exact" for n in found if n in listed), (found, listed)
+    assert not plan.checked or all(found[n] == "exact" for n in plan.checked if n in found)
+
+
+def test_most_lengths_of_a_plain_model_stay_open() -> None:
+    tied = converted(Host(lambda m, h: F.max_pool1d(h, 3)))
+    assert set(outcomes(tied, Host(lambda m, h: F.max_pool1d(h, 3))).values()) == {"exact"}
+
+
+def test_the_plan_says_which_lengths_were_checked() -> None:
+    plan = plan_conversion(Host(lambda m, h: F.max_pool1d(h, 3)).double(), EXAMPLE)
+    assert min(plan.checked) < 64 < max(plan.checked)
+    assert f"verified at lengths {', '.join(map(str, plan.checked))} too" in str(plan)
+
+
+def test_a_model_of_one_length_refuses_others_by_name() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool, self.out = nn.Conv1d(4, 8, 3), nn.AdaptiveAvgPool1d(2), nn.Linear(16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[-1] not in (64, 1200):
+                raise RuntimeError("an odd length")
+            h = self.conv(x)
+            return self.out((self.pool(h) if x.shape[-1] == 64 else h[..., :2]).flatten(1))
+
+    plan = plan_conversion(Flat().double(), EXAMPLE)
+    assert plan.checked == []
+    assert "exact at length 64 only (x): a call at another length is refused" in str(plan)
+    with pytest.raises(ConversionError, match="an input of 1200 positions, in a model converted at 64"):
+        plan.apply(Flat().double())(bases(1200))
+
+
+def test_already_symmetric_is_tested_at_other_lengths_too() -> None:
+    class Symmetric(nn.Module):
+        def __init__(self, limit: int) -> None:
+            super().__init__()
+            self.limit, self.out = limit, nn.Linear(1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = x[:, 0] + x[:, 3]
+            return self.out(h[:, : self.limit].sum(-1, keepdim=True))
+
+    everywhere = plan_conversion(Symmetric(10**6).double(), EXAMPLE)
+    assert everywhere.symmetric
+    assert min(everywhere.checked) < 64 < max(everywhere.checked)
+    here_only = plan_conversion(Symmetric(64).double(), EXAMPLE)
+    assert not here_only.symmetric
+    if not here_only.problems:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tied = here_only.apply(Symmetric(64).double())
+        assert "wrong" not in outcomes(tied, Symmetric(64)).values()
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_another_number_of_samples_is_checked_too(samples: int) -> None:
+    class OneByOne(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.conv(x)
+            if (x.shape[0] == 1) == (samples == 2):
+                h = h * torch.arange(h.shape[-1])
+            return self.out(h.mean(-1))
+
+    (problem,) = plan_conversion(OneByOne().double(), torch.zeros(samples, 4, 64).double()).problems
+    assert f"the law fails with {3 - samples} sample" in str(problem)
+
+
+# --- lengths of which each trace has its own ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [60, 61, 62, 63, 64])
+def test_an_input_that_is_padded_to_a_multiple_is_exact_at_every_length(length: int) -> None:
+    class Pads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            n = x.shape[-1]
+            if n % 4:
+                x = F.pad(x, (0, 4 - n % 4))
+            return self.out(F.max_pool1d(self.conv(x), 4).tanh().mean(-1))
+
+    tied = converted(Pads(), EXAMPLE[..., :length])
+    assert set(outcomes(tied, Pads(), tuple(range(40, 70))).values()) == {"exact"}
+
+
+@pytest.mark.parametrize("spec", ["invariant", "antisymmetric"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_train_mode_may_return_more(spec: str, nested: bool) -> None:
+    class Aux(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv1d(4, 8, 3, padding=1), nn.Linear(8, 1, bias=False)
+
+        def forward(self, x: Tensor) -> object:
+            h = self.conv(x)
+            y = self.out(h.tanh().mean(-1))
+            if not self.training:
+                return {"y": y} if nested else y
+            return {"aux": h.square().mean(1), "y": y} if nested else (y, h.square().mean(1))
+
+    wanted = {"y": spec} if nested else spec
+    tied = convert_model(Aux().double(), EXAMPLE, outputs=wanted).train()
+    with torch.no_grad():
+        a, b = tied(bases(64)), tied(complement(bases(64)))
+    y, r = (a["y"], b["y"]) if nested else (a[0], b[0])
+    assert (r - (y if spec == "invariant" else -y)).abs().max() < TOLERANCE
+    aux, other = (a["aux"], b["aux"]) if nested else (a[1], b[1])
+    assert (other - aux.flip(-1)).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("dim", [1, -2])
+def test_channels_taken_by_a_list_before_a_pool_with_a_remainder(dim: int) -> None:
+    class Takes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv1d(4, 8, 3, padding=1), nn.Linear(8, 1)
+            self.register_buffer("order", torch.tensor([7, 6, 5, 4, 3, 2, 1, 0]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.conv(x)
+            h = h.index_select(dim, self.order) if dim == 1 else h[:, self.order]
+            return self.out(F.max_pool1d(h, 3).tanh().mean(-1))
+
+    tied = converted(Takes())
+    assert set(outcomes(tied, Takes(), tuple(range(50, 70))).values()) == {"exact"}
