@@ -68,7 +68,10 @@ class TiedPlanner:
             except ConversionError:
                 raise
             except Exception as reason:  # forward looks at what tying changes: names of parameters, classes, attributes
-                raise _does_not_run_tied(reason) from reason
+                told = does_not_run(reason)
+                if told.where is None:  # not an error of the user's forward
+                    raise
+                raise _does_not_run_tied(told) from reason
 
     def _already_symmetric(self, outputs: Any) -> bool:
         """Whether the model obeys the law with any weights."""
@@ -290,8 +293,7 @@ class TiedPlanner:
         return found[0] if found else None
 
 
-def _does_not_run_tied(reason: Exception) -> ConversionError:
-    told = does_not_run(reason)
+def _does_not_run_tied(told: ConversionError) -> ConversionError:
     return ConversionError(
         "the model does not run once its weights are tied",
         where=told.where,
