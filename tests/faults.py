@@ -86,4 +86,5 @@ def _tensor(t: Tensor) -> Any:
 def process() -> Any:
     """What belongs to the whole process."""
     numbers = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
-    return torch.get_default_dtype(), logging.root.manager.disable, sys.stderr, warnings.filters, numbers
+    modes = torch.is_grad_enabled(), torch._C._len_torch_function_stack(), torch._C._is_torch_function_enabled()
+    return modes, torch.get_default_dtype(), logging.root.manager.disable, sys.stderr, warnings.filters, numbers

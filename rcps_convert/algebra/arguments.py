@@ -166,10 +166,10 @@ def check_number(name: str, value: Any, low: float, high: float) -> None:
         TypeError: it is no number.
         ValueError: it is out of bounds.
     """
+    bound = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{name}={_short(value)}: give a number")
+        raise TypeError(f"{name}={_short(value)}: give a number {bound}")
     if not low <= value <= high or math.isinf(value):
-        bound = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
         raise ValueError(f"{name}={value}: give a number {bound}")
 
 

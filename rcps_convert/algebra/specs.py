@@ -168,7 +168,7 @@ def _complement_at(alphabet: str, letter: str) -> int:
     if letter == "A" and "T" not in alphabet:
         partner = "U"
     if partner not in alphabet or (letter in "TU" and "T" in alphabet and "U" in alphabet):
-        raise ValueError(f"alphabet {alphabet!r}: the complement of {letter} is not in it")
+        raise ValueError(f"alphabet {alphabet!r}: the complement of {letter} is not in it; give both, such as 'ACGT'")
     return alphabet.index(partner)
 
 
@@ -203,9 +203,12 @@ class Tracks(Spec):
                 plus = waiting.pop(0)
                 table[plus], table[i] = i, plus
             elif c != ".":
-                raise ValueError(f"tracks {self.signs!r}: {c!r} at {i} is not '+', '-' or '.', or a '-' before its '+'")
+                raise ValueError(
+                    f"tracks {self.signs!r}: {c!r} at {i} is not '+', '-' or '.', or a '-' before its '+'; "
+                    "give one for each track, such as '+-.'"
+                )
         if waiting or not table:
-            raise ValueError(f"tracks {self.signs!r}: each '+' needs a '-' after it")
+            raise ValueError(f"tracks {self.signs!r}: each '+' needs a '-' after it, such as '+-.'")
         return ax.permutation(table)
 
     def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
@@ -390,7 +393,7 @@ def reverse_complement(x: Tensor | str, alphabet: SpecLike = "ACGT", layout: str
     if isinstance(x, str):
         unknown = sorted({c for c in x if c.upper() not in COMPLEMENT})
         if unknown:
-            raise ValueError(f"no complement for {unknown}")
+            raise ValueError(f"no complement for {unknown}: give a text of nucleotides, such as 'ACGTN'")
         written = x + (alphabet if isinstance(alphabet, str) else "")
         return _reverse_complement_text(x, rna="U" in written.upper())
     if not isinstance(x, Tensor):

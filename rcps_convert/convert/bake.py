@@ -20,7 +20,6 @@ from ..tie.ties import mirrored, remove, ties
 from ..tie.untied import refuse_calls, untied
 
 
-@alone
 def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     """Keep the tied values as plain parameters: the original classes and state_dict keys.
 
@@ -52,6 +51,7 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     return all_or_nothing(model, lambda: _baked(model))
 
 
+@alone
 def _baked(target: nn.Module) -> nn.Module:
     """A model with its ties and shared norms undone, in place."""
     own_classes(target)
@@ -69,7 +69,6 @@ def _baked(target: nn.Module) -> nn.Module:
     return target
 
 
-@alone
 def load_plain_state_dict(model: nn.Module, state_dict: Mapping[str, Any], *, init: str = "project") -> None:
     """Load a checkpoint of the unconverted model into a converted one.
 
@@ -94,6 +93,7 @@ def load_plain_state_dict(model: nn.Module, state_dict: Mapping[str, Any], *, in
     all_or_nothing(model, lambda: _load(model, state_dict, init))
 
 
+@alone
 def _load(model: nn.Module, state_dict: Mapping[str, Any], init: str) -> None:
     if conjoined(model) is not None:
         _load_both_strands(model, state_dict)

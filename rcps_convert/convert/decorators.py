@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..algebra.arguments import checked_example, is_shape
 from ..errors import ConversionError
 from ..infer.cuts import Declaration
 from .convert import planned
@@ -192,7 +193,8 @@ def _plan(model: nn.Module) -> Any:
         )
     given = how.example
     example = given(model) if callable(given) and not isinstance(given, Tensor) else given
-    return planned(model, _tensors(example, _device(model)), how.settings)
+    made = example if is_shape(example) else _tensors(example, _device(model))
+    return planned(model, made, how.settings)
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -202,11 +204,11 @@ def _device(model: nn.Module) -> torch.device:
 def _tensors(example: Any, device: torch.device) -> Any:
     """An example with zeros in the place of shapes."""
     if isinstance(example, Tensor):
-        return example.to(device)
+        return example if example.is_meta else example.to(device)
     if isinstance(example, Mapping):
         return {name: _tensors(value, device) for name, value in example.items()}
     if isinstance(example, (tuple, list)):
-        if example and all(isinstance(n, int) for n in example):
-            return torch.zeros(*example, device=device)
+        if is_shape(example):
+            return checked_example(example, torch.float32, device)
         return tuple(_tensors(value, device) for value in example)
     return example

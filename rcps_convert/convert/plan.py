@@ -203,7 +203,6 @@ class ConversionPlan:
         """
         return self.convert(model, in_place=in_place, stacklevel=3)
 
-    @alone
     def convert(self, model: nn.Module, *, in_place: bool, stacklevel: int) -> nn.Module:
         """`apply`, with warnings attributed to a caller further up."""
         check_switch("in_place", in_place)
@@ -213,9 +212,8 @@ class ConversionPlan:
         refuse_converted(model)
         self.architecture.require(model)
         if self.symmetric:
-            target = model if in_place else fresh_copy(model)
-            warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=stacklevel + 1)
-            return target
+            warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=stacklevel)
+            return model if in_place else fresh_copy(model)
         if not in_place:
             self._check_copyable()
             return self._installed(fresh_copy(model), stacklevel + 2)
@@ -224,6 +222,7 @@ class ConversionPlan:
     def _check_copyable(self) -> None:
         """Refuse a model that can be converted in place only."""
 
+    @alone
     def _installed(self, target: nn.Module, stacklevel: int) -> nn.Module:
         """`install`, then the warnings: where they are errors, nothing was changed."""
         self.install(target)

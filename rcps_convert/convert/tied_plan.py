@@ -109,7 +109,10 @@ class _TiedPlanner:
             except ConversionError:
                 raise
             except Exception as reason:  # forward looks at what tying changes: names of parameters, classes, attributes
-                raise _does_not_run_tied(reason) from reason
+                told = does_not_run(reason)
+                if told.where is None:  # not an error of the user's forward
+                    raise
+                raise _does_not_run_tied(told) from reason
 
     def _already_symmetric(self, outputs: Any) -> bool:
         """Whether the model obeys the law with any weights."""
@@ -136,7 +139,9 @@ class _TiedPlanner:
         checks = LengthChecks(self.model, self.example, self.actions, survey, [])
 
         def measure(example: Example, actions: list[Action | None], outputs: Any) -> Verification:
-            return verify(self.model, example, self.specs, actions, partial(allowed_actions, wanted, None), diagnose=False)
+            return verify(
+                self.model, example, self.specs, actions, partial(allowed_actions, wanted, None), diagnose=False
+            )
 
         checks.run(measure, [])
         self.plan.checked = sorted(set(checks.checked))
@@ -348,8 +353,7 @@ def _trained(solution: Solution, outputs: Any) -> Any:
     return lambda i, shape: [None if (action := made[i]) is None else action.walk().resized(shape)]
 
 
-def _does_not_run_tied(reason: Exception) -> ConversionError:
-    told = does_not_run(reason)
+def _does_not_run_tied(told: ConversionError) -> ConversionError:
     return ConversionError(
         "the model does not run once its weights are tied",
         where=told.where,

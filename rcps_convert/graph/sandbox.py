@@ -40,7 +40,7 @@ def fresh_copy(model: nn.Module) -> nn.Module:
         ConversionError: the model cannot be copied.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.inference_mode(False):
             warnings.simplefilter("ignore", FutureWarning)  # of torch, about its own graph modules
             twin = copy.deepcopy(model, _computed(model))
     except Exception as reason:  # a module may raise anything from its own copying
@@ -181,9 +181,15 @@ def mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 
 class ProcessState:
-    """What belongs to the whole process as it is: random states, default dtype, logging, stderr, warnings."""
+    """What belongs to the process as it is: random states, default dtype, logging, stderr, warnings.
+
+    And of the thread: whether gradients are recorded, and the modes of torch. A mode is left for good if its
+    ``with`` block is interrupted just before its end.
+    """
 
     def __init__(self) -> None:
+        self.gradients, self.modes = torch.is_grad_enabled(), torch._C._len_torch_function_stack()
+        self.dispatched, self.caught = torch._C._len_torch_dispatch_stack(), torch._C._is_torch_function_enabled()
         self.dtype = torch.get_default_dtype()
         self.logging, self.stderr = logging.root.manager.disable, sys.stderr
         self.filters, self.show = warnings.filters, warnings.showwarning
@@ -194,6 +200,13 @@ class ProcessState:
 
     def restore(self) -> None:
         """Bring everything back; doing so twice does no harm."""
+        while torch._C._len_torch_dispatch_stack() > self.dispatched:
+            torch.utils._python_dispatch._pop_mode()
+        while torch._C._len_torch_function_stack() > self.modes:
+            torch._C._pop_torch_function_stack()
+        if self.caught and not torch._C._is_torch_function_enabled():
+            _CAUGHT.append(torch._C._EnableTorchFunction())
+        torch.set_grad_enabled(self.gradients)
         torch.set_default_dtype(self.dtype)
         logging.disable(self.logging)
         sys.stderr = self.stderr
@@ -210,6 +223,10 @@ class ProcessState:
         torch.default_generator.set_state(self.torch)
         for generator, state in self.devices:
             generator.set_state(state)
+
+
+_CAUGHT: list[Any] = []
+"""What lets modes catch calls again, for as long as it is held."""
 
 
 def _numpy_random() -> Any:

@@ -24,7 +24,8 @@ class Snapshot:
     def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
         self.modules = [(m, type(m), dict(vars(m)), _tables(m)) for m in modules]
-        self.tensors = [_Held(t) for t in _tensors(modules)]
+        with torch.inference_mode(False):
+            self.tensors = [_Held(t) for t in _tensors(modules)]
 
     def restore(self) -> None:
         """Bring everything back; doing so twice does no harm."""
@@ -34,7 +35,7 @@ class Snapshot:
             vars(module).update(own)
             for table, entries in tables:
                 _refill(table, entries)
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             for held in self.tensors:
                 held.restore()
 

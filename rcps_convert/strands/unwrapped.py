@@ -16,6 +16,7 @@ from .conjoined import Conjoined, conjoined, part
 from .mixed import mixed_layers, unmix
 
 
+@alone
 def bake_graph(model: nn.Module, reading: Conjoined, in_place: bool) -> nn.Module:
     """The eval-mode forward of a model that reads both strands, as a graph with the model's own state."""
     if in_place:
@@ -51,7 +52,6 @@ def bake_graph(model: nn.Module, reading: Conjoined, in_place: bool) -> nn.Modul
     return graph
 
 
-@alone
 def unwrap(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     """The model as it was before it read both strands, with the weights it has now.
 
@@ -85,6 +85,7 @@ def unwrap(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     return all_or_nothing(model, lambda: _parted(model))
 
 
+@alone
 def _parted(target: nn.Module) -> nn.Module:
     """A model that reads one strand again, in place."""
     unmix(target)
