@@ -124,6 +124,8 @@ def entry_of(call: EdgeCall, env: dict[str, Any]) -> Entry:
     listed = {d for d in call.edge_function.listed(call.settings) if d in reads}
     shape = tuple(None if _varies(t) and d not in listed else t.size for d, t in enumerate(given.axes))
     fixed = tuple(d for d, t in enumerate(given.axes) if shape[d] is not None and ax.is_trivial(t))
+    if isinstance(made, Const):  # only its shape is read
+        return Entry(name, shape, None, fixed)
     if not isinstance(made, Action):
         return Entry(name, shape, CallAxes(reads, (), ids=ids), fixed)
     axes = made.walk().axes

@@ -84,7 +84,7 @@ class Walk:
             if self.stretches is not None and self.stretches.takes(node):
                 continue
             if node.name in self.shapes_only and isinstance(node.value, Tensor):
-                self.env[node.name] = unknown_action(node.value)
+                self.env[node.name] = Const(torch.zeros((), dtype=node.value.dtype).expand(node.value.shape))
             elif node.op is operator.getitem:
                 whole = self.env.get(node.args[0].name)
                 self.env[node.name] = None if whole is None else whole[node.args[1]]
