@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -223,10 +222,8 @@ class TiedPlanner:
     ) -> Verification:
         """The check of the law, as the user's specs state it; rounded constants obey it only to their rounding."""
         allowed = partial(allowed_actions, self.wanted, inference.outputs)
-        found = verify(converted, example, self.specs, actions, allowed, draws)
-        if inference.rounded:
-            found = replace(found, tolerance=max(found.tolerance, ROUNDED_CONSTANTS))
-        return found
+        rounded = ROUNDED_CONSTANTS if inference.rounded else 0.0
+        return verify(converted, example, self.specs, actions, allowed, draws, tolerance=rounded)
 
     def _verify_lengths(self, converted: nn.Module, inference: Inference) -> None:
         """The check at a few other lengths, of those the model takes; where it fails they are refused when called."""
