@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -281,10 +280,9 @@ class _TiedPlanner:
                 outputs(index, shape)  # raises where the output grows in a way that is not known
             return spec_allows(index, shape)
 
-        found = verify(converted, example, self.specs, actions, allowed, draws, trained=_trained(solution, outputs))
-        if solution.inference.rounded:
-            found = replace(found, tolerance=max(found.tolerance, ROUNDED_CONSTANTS))
-        return found
+        rounded = ROUNDED_CONSTANTS if solution.inference.rounded else 0.0
+        trained = _trained(solution, outputs)
+        return verify(converted, example, self.specs, actions, allowed, draws, trained=trained, tolerance=rounded)
 
     def _verify_lengths(self, converted: nn.Module, solution: Solution) -> None:
         """The check at a few other lengths, of those the model takes; where it fails they are refused when called."""

@@ -135,6 +135,7 @@ def verify(
     training: bool = True,
     diagnose: bool = True,
     trained: Allowed | None = None,
+    tolerance: float = 0.0,
 ) -> Verification:
     """Check the law on a perturbed copy, in train and eval mode, and in the model's own precision.
 
@@ -148,12 +149,14 @@ def verify(
         training: the law holds in train mode too.
         diagnose: find out what a deviation is due to; if not, what exceeds the stated tolerance has failed.
         trained: as `outputs`, for a train-mode forward that returns others.
+        tolerance: largest deviation that is known to be rounding, if it is more than is usual.
 
     Raises:
         ConversionError: the model returns nothing that could be measured.
     """
     with undisturbed_rng():
-        check = _Check(Law(Probe(model, example, specs, actions), outputs, trained), training, draws)
+        law = Law(Probe(model, example, specs, actions), outputs, trained)
+        check = _Check(law, training, draws, tolerance)
         check.run(diagnose)
         found = check.found()
         if not found.passed or draws == 1 or check.law.probe.own == check.law.probe.dtype:
@@ -164,9 +167,9 @@ def verify(
 class _Check:
     """Runs the draws of a verification."""
 
-    def __init__(self, law: Law, training: bool, draws: int) -> None:
+    def __init__(self, law: Law, training: bool, draws: int, tolerance: float) -> None:
         self.law, self.probe, self.training, self.draws = law, law.probe, training, draws
-        self.limit = TOLERANCE[self.probe.dtype]
+        self.limit, self.widened = max(TOLERANCE[self.probe.dtype], tolerance), False
         self.modes = "train and eval mode" if training else "eval mode"
         self.cause: str | None = None
         self.last: tuple[int, list[str]] = (0, [])
@@ -190,15 +193,21 @@ class _Check:
         self.law.require_measured()
 
     def _draw(self, seed: int) -> None:
-        """One set of parameters: the example's batch, then one with all kinds of samples, then train mode."""
+        """One set of parameters: the example's batch in both modes, and one with all kinds of samples."""
         kinds = self._measure(seed, self.law.own_kinds(seed))
         if self.law.error() > self.limit:
             return
-        if self.draws > 1 and seed == 0 and self.law.batches is not None:
-            kinds = self._measure(seed, self.law.all_kinds())
+        if self.draws > 1 and not self.widened and self.law.batches is not None:
+            self.widened = True
+            self._measure(seed, self.law.all_kinds())
+        if self.training and self.law.error() <= self.limit:
+            self._train(seed, kinds)
+
+    def _train(self, seed: int, kinds: list[str]) -> None:
+        """The example's batch in train mode, if the model runs in it."""
+        self.last = (seed, kinds)
         try:
-            if self.training and self.law.error() <= self.limit:
-                self.law.measure(seed, kinds, training=True)
+            self.law.measure(seed, kinds, training=True)
         except ConversionError:
             raise
         except (RuntimeError, ValueError) as reason:  # such as batch norm of a single value
