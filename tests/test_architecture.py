@@ -220,6 +220,35 @@ def test_no_operator_is_named_outside_of_the_rules() -> None:
     assert found == []
 
 
+PRIVATE = re.compile(
+    r"torch\.(?:\w+\.)*_[a-zA-Z]|import _[a-zA-Z](?!orch)|nn_module_stack|stack_trace|call_spec|input_specs|"
+    r"\._(?:forward_(?:pre_)?hooks|parameters|buffers|modules|version|schema|opname|overloadname|opoverload)|"
+    r"\._(?:getframe|tracer_cls|conv_forward|output_padding|init_flat_weights|non_persistent)"
+)
+"""What the code of the package must not say outside of its one file."""
+
+
+@EVERY_FILE
+def test_what_is_private_in_torch_stands_in_one_file(path: Path) -> None:
+    lines = path.read_text().splitlines() if path.stem != "_torch" else []
+    assert [f"{i}: {line.strip()}" for i, line in enumerate(lines, 1) if PRIVATE.search(line)] == []
+
+
+def test_every_private_item_has_a_test() -> None:
+    from rcps_convert import _torch
+
+    tested = (ROOT / "tests" / "test_private.py").read_text()
+    inner = {"pytree", "OPERATORS", "PADS", "SETUP", "WRAPPERS"}  # tested through the functions that use them
+    assert [name for name in _torch.__all__ if f"_torch.{name}" not in tested and name not in inner] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["torch._C.x()", "torch.utils._pytree", "import _pytree", "m._forward_hooks", "op._schema"]
+)
+def test_private_names_are_seen(line: str) -> None:
+    assert PRIVATE.search(line)
+
+
 # --- dependencies -----------------------------------------------------------------------------------
 
 

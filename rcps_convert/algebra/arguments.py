@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from .._torch import pytree
 from ..errors import ConversionError
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]

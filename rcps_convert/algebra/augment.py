@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from .._torch import pytree
 from ..errors import NeedsChoiceError
 from . import axis as ax
 from .action import Action, ActionMap

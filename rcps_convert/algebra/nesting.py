@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from .._torch import pytree
 from ..errors import NeedsChoiceError, Where
 from .action import Action
 from .arguments import Example, call_arguments, check_model, checked_example, leaves

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._torch import stored_name
 from ..algebra.arguments import check_choice, check_model, check_switch
 from ..graph.sandbox import alone, fresh_copy, own_classes
 from ..graph.transaction import all_or_nothing
@@ -109,7 +110,7 @@ def _load(model: nn.Module, state_dict: Mapping[str, Any], init: str) -> None:
             if key in tied:
                 full = value.to(expected[key])
                 stored = tied[key].reduce(tied[key].project(full) if init == "project" else full)
-                own[f"{path}.parametrizations.{leaf}.original".lstrip(".")].copy_(stored)
+                own[stored_name(path, leaf)].copy_(stored)
             elif key in images and init == "project":
                 image, tie = images[key]
                 own[key].copy_((value.to(own[key]) + tie.image(state_dict[image].to(own[key]))) / 2)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from .._torch import NormBase, pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves
@@ -228,7 +227,7 @@ class _TiedPlanner:
         module = self.model.get_submodule(node.where.path)
         if needs_statistics(module):
             self.plan.norms.append(SharedNorm(node.where.path, channel, folds(channel)))
-        elif self._standardises_samples(node) and not isinstance(module, torch.nn.modules.batchnorm._NormBase):
+        elif self._standardises_samples(node) and not isinstance(module, NormBase):
             self.plan.problems.append(
                 NoRuleError(
                     "a functional batch norm keeps its own statistics",

@@ -6,7 +6,6 @@ from .frames import Table as Table
 from .frames import UnplannedCallError as UnplannedCallError
 from .frames import anchor as anchor
 from .frames import unanchor as unanchor
-from .frames import unseen as unseen
 from .readings import CallAxes as CallAxes
 from .readings import EdgeFunction as EdgeFunction
 from .readings import Settings as Settings

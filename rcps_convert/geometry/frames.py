@@ -15,15 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.overrides import TorchFunctionMode
 
+from .._torch import function_modes, keep_whole, transform_level, unseen
 from ..errors import BreaksSymmetryError, ConversionError, Where
 from .readings import CallAxes
 from .replicas import follow_replicas, rebound, unfollow_replicas
 from .table import EDGE_FUNCTIONS
-
-unseen = torch._C.DisableTorchFunction
-"""Context in which calls are not caught: for this package's own arithmetic on weights and activations."""
 
 
 class UnplannedCallError(BreaksSymmetryError):
@@ -249,9 +247,7 @@ def _refuse_recording() -> ConversionError:
 @cache
 def _show_pads_to_compiler() -> None:
     """Keep ``F.pad`` whole in ``torch.compile``, which would otherwise look inside it and show it to no mode."""
-    import torch._dynamo
-
-    torch._dynamo.allow_in_graph(torch.nn.functional.pad)
+    keep_whole(torch.nn.functional.pad)
 
 
 def anchor(model: nn.Module, tables: Mapping[str, Table]) -> None:
@@ -286,13 +282,12 @@ def is_in_transform(outside: int | None = None) -> bool:
     Args:
         outside: level of the transforms around the model.
     """
-    return not torch.compiler.is_dynamo_compiling() and torch._C._functorch.maybe_current_level() != outside
+    return not torch.compiler.is_dynamo_compiling() and transform_level() != outside
 
 
 def _level_outside() -> int | None:
     """The level of the transforms around the outermost converted module that is being run."""
     if torch.compiler.is_dynamo_compiling():
         return None
-    frames = (m for m in _get_current_function_mode_stack() if isinstance(m, Frame))
-    outermost = next(frames, None)
-    return torch._C._functorch.maybe_current_level() if outermost is None else outermost.level
+    outermost = next((m for m in function_modes() if isinstance(m, Frame)), None)
+    return transform_level() if outermost is None else outermost.level

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import function_name
 from ..errors import BreaksSymmetryError
 
 Settings = dict[str, Any]
@@ -93,7 +94,7 @@ class EdgeFunction:
 
     def __init__(self, function: Callable[..., Any], names: str, **defaults: Any) -> None:
         self.function, self.names, self.defaults = function, tuple(names.split()), defaults
-        self.name = str(getattr(function, "__name__", function)).strip("_").removeprefix("boolean_dispatch")
+        self.name = function_name(function)
 
     def bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Settings:
         """The arguments of a call by name, the tensor that is read as ``"input"``."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
+from .._torch import is_recomputed, pytree
 from .frames import is_in_transform
 from .readings import EdgeFunction, Settings
 from .table import EDGE_FUNCTIONS
@@ -44,7 +41,7 @@ class Recorder(TorchFunctionMode):
         x = MARK(x, number, "given")
         args, kwargs = ((x, *args[1:]), kwargs) if args else (args, {**kwargs, edge_function.names[0]: x})
         result = func(*args, **kwargs)
-        known = isinstance(result, Tensor) and not _is_recomputed(sys._getframe(1))
+        known = isinstance(result, Tensor) and not is_recomputed()
         return pytree.tree_map_only(Tensor, lambda y: MARK(y, number, "made" if known else "end"), result)
 
 
@@ -80,19 +77,6 @@ def _listed(given: Any) -> Iterable[Any]:
     """An argument, or those in a list, as recurrent layers give their weights."""
     return given if isinstance(given, (list, tuple)) else (given,)
 
-
-def _is_recomputed(frame: FrameType | None) -> bool:
-    """Whether a checkpoint lies between a call and its module: the backward pass repeats it outside of the module."""
-    while frame is not None and not frame.f_code.co_filename.endswith(_MODULE_CALL):
-        if frame.f_code.co_filename.endswith(_CHECKPOINT):
-            return True
-        frame = frame.f_back
-    return False
-
-
-_MODULE_CALL = os.path.join("torch", "nn", "modules", "module.py")
-
-_CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
 
 _LIBRARY = torch.library.Library("rcps_convert", "FRAGMENT")
 _LIBRARY.define("mark(Tensor(a) x, int call, str part) -> Tensor(a)")

@@ -12,8 +12,7 @@ from typing import Any
 
 from torch import nn
 
-NAME = "_replicate_for_data_parallel"
-"""The method of a module that makes a replica."""
+from .._torch import REPLICATE, replica
 
 
 class Replicating:
@@ -28,25 +27,25 @@ class Replicating:
 
     def __call__(self) -> Any:
         """A replica."""
-        replica = type(self.module)._replicate_for_data_parallel(self.module)
-        del replica.__dict__[NAME]
-        replica.forward = rebound(self.module.forward, self.module, replica)
-        return replica
+        made = replica(self.module)
+        del made.__dict__[REPLICATE]
+        made.forward = rebound(self.module.forward, self.module, made)
+        return made
 
 
-def rebound(forward: Any, module: nn.Module, replica: nn.Module) -> Any:
+def rebound(forward: Any, module: nn.Module, copy: nn.Module) -> Any:
     """A module's forward, for its replica; what is bound to neither stays as it is."""
     if hasattr(forward, "bound_to"):
-        return forward.bound_to(replica)
+        return forward.bound_to(copy)
     mine = inspect.ismethod(forward) and forward.__self__ is module
-    return MethodType(forward.__func__, replica) if mine else forward
+    return MethodType(forward.__func__, copy) if mine else forward
 
 
 def follow_replicas(module: nn.Module) -> None:
     """Let a module's replicas have a forward of their own, in place."""
-    module.__dict__[NAME] = Replicating(module)
+    module.__dict__[REPLICATE] = Replicating(module)
 
 
 def unfollow_replicas(module: nn.Module) -> None:
     """Undo `follow_replicas`."""
-    module.__dict__.pop(NAME, None)
+    module.__dict__.pop(REPLICATE, None)

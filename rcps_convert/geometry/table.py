@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._torch import PADS
 from .functions import (
     Convolution,
     Cutting,
@@ -76,7 +77,7 @@ for _rank in (1, 2, 3):
         )
     )
 
-_add(Padding(F.pad, "input pad mode value", mode="constant", value=None), torch._C._nn.pad)
+_add(Padding(F.pad, "input pad mode value", mode="constant", value=None), *PADS)
 _add(Padding(torch.constant_pad_nd, "input pad value", value=0))
 _add(Patches(F.unfold, "input kernel_size dilation padding stride", dilation=1, padding=0, stride=1))
 _add(Windows(Tensor.unfold, "self dimension size step"))

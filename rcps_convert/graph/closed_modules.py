@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+
+from .._torch import pytree, version
 
 _LIBRARY = torch.library.Library("rcps_convert", "FRAGMENT")
 _LIBRARY.define("closed(Tensor[] tensors, str path, int call) -> Tensor[]")
@@ -101,10 +102,10 @@ class _Recorder:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given = Bundle.of((args, kwargs))
         kept = Bundle(tuple(v.detach().clone() if isinstance(v, Tensor) else v for v in given.leaves), given.spec)
-        versions = [t._version for t in given.tensors]
+        versions = [version(t) for t in given.tensors]
         result = self.forward(*args, **kwargs)
         made = Bundle.of(pytree.tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, result))
-        changed = versions != [t._version for t in given.tensors]
+        changed = versions != [version(t) for t in given.tensors]
         self.calls[self.path, self.count] = ModuleCall(kept, made, changed)
         self.count += 1
         return result

@@ -6,16 +6,14 @@ The graph is used for analysis only; the converted model runs the user's own ``f
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from functools import partial
-from importlib import import_module
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from .._torch import right_lstm_shapes
 from ..algebra.arguments import Example, call_arguments
 from ..errors import TraceError, Where, first_line
 from ..geometry import Recorder, unanchor
@@ -47,35 +45,11 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
         try:
             without_watchers(twin, example)
             calls = _record(model, example, training, cuts) if cuts else {}
-            with closed(twin, calls), _right_lstm_shapes(), Recorder() as recorder:
+            with closed(twin, calls), right_lstm_shapes(), Recorder() as recorder:
                 program = torch.export.export(twin, args, kwargs, strict=False)
         except Exception as reason:  # torch.export raises anything, the model's own errors included
             raise _trace_error(model, example, training, cuts, reason) from reason
     return read_program(program, twin, example, calls, recorder)
-
-
-@contextmanager
-def _right_lstm_shapes() -> Iterator[None]:
-    """Let torch state the shapes of an LSTM's last states as they are: 2.9 and older leave an axis of size 1 in."""
-    if tuple(map(int, torch.__version__.split(".")[:2])) > (2, 9):
-        yield
-        return
-    module = import_module("torch._decomp.decompositions")
-    choose = module.select_one_layer_lstm_function
-
-    def chosen(*args: Any) -> Any:
-        return partial(_one_lstm_layer, choose(*args))
-
-    module.select_one_layer_lstm_function = chosen  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        module.select_one_layer_lstm_function = choose  # type: ignore[attr-defined]
-
-
-def _one_lstm_layer(run: Any, *args: Any, **kwargs: Any) -> Any:
-    out, states = run(*args, **kwargs)
-    return out, tuple(s.squeeze(0) if s.dim() == 3 else s for s in states)
 
 
 def _record(

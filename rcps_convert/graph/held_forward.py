@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
+from .._torch import pytree
 from ..algebra.arguments import Example
 from ..errors import ConversionError, Where
 from .sandbox import call, fresh_copy, mode

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
+
+from .._torch import op_name, pytree
 
 WIDER = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64}
 
@@ -31,7 +32,7 @@ class _DoubleByDefault(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = [*args, *kwargs.values()]
-        if _name(func) in DRAWN and not any(isinstance(v, (Tensor, torch.dtype)) for v in given):
+        if op_name(func) in DRAWN and not any(isinstance(v, (Tensor, torch.dtype)) for v in given):
             return func(*args, **{**kwargs, "dtype": torch.float64})
         found = func(*args, **kwargs)
         if not isinstance(found, Tensor) or found.dtype not in (torch.float32, torch.complex64):
@@ -41,10 +42,6 @@ class _DoubleByDefault(TorchFunctionMode):
             return found
         again = _with_dtype(func, args, kwargs, found) or _with_wide_operands(func, args, kwargs, found)
         return found if again is None else again[0]
-
-
-def _name(func: Any) -> str:
-    return str(getattr(func, "_opname", None) or getattr(func, "__name__", ""))
 
 
 def _is_float(value: Any) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
-from torch.utils import _pytree as pytree
 
+from .._torch import frames, frames_in, inputs_of, is_wrapper, out_spec, pytree, returned, scope, value
 from ..algebra.arguments import Example, call_arguments
 from ..errors import Where
 from ..geometry import MARK, Recorder
@@ -24,14 +23,9 @@ from .trace import EdgeCall, Node, Ref, Source, Trace
 from .vmap import VmapCall, grouped
 from .writes import written_results
 
-WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "wrap")
-"""Higher-order operators that only run a nested graph; it is inlined."""
-
 TORCH_FOLDER = os.path.dirname(torch.__file__)
 
 _HERE = os.path.dirname(os.path.dirname(__file__))
-
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def read_program(
@@ -49,15 +43,11 @@ def read_program(
     sources = dict(_sources(program, model, example))
     flattened = _Flattened()
     outputs = flattened.run(program.graph_module, {name: Ref(name) for name in sources}, "")
-    kept = [
-        out
-        for out, spec in zip(outputs, program.graph_signature.output_specs, strict=True)
-        if spec.kind.name == "USER_OUTPUT"
-    ]
+    kept = [out for out, mine in zip(outputs, returned(program), strict=True) if mine]
     written = written_results(flattened.nodes, sources)
     calls = tuple(flattened.calls(recorder))
     names = _first_names(model)
-    return Trace(flattened.nodes, sources, kept, program.call_spec.out_spec, written, closed, names, calls)
+    return Trace(flattened.nodes, sources, kept, out_spec(program), written, closed, names, calls)
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:
@@ -71,16 +61,15 @@ def _sources(program: Any, model: nn.Module, example: Example) -> Iterator[tuple
         **dict(model.named_buffers(remove_duplicate=False)),
     }
     given = iter(pytree.tree_leaves(call_arguments(example)))
-    for spec in program.graph_signature.input_specs:
-        kind, name = spec.kind.name, spec.arg.name
+    for name, kind, target in inputs_of(program):
         if kind == "PARAMETER":
-            yield name, Source("parameter", first_name[spec.target], state[spec.target])
+            yield name, Source("parameter", first_name[target], state[target])
         elif kind == "BUFFER":
-            yield name, Source("buffer", spec.target, state[spec.target])
+            yield name, Source("buffer", target, state[target])
         elif kind == "USER_INPUT":
             yield name, Source("input", name, next(given))
         else:
-            yield name, Source("constant", spec.target, program.constants[spec.target])
+            yield name, Source("constant", target, program.constants[target])
 
 
 @dataclass
@@ -122,7 +111,7 @@ class _Flattened:
 
     def _call(self, node: FxNode, env: dict[str, Any], prefix: str) -> Any:
         args, kwargs = self._arguments(node.args, env), self._arguments(node.kwargs, env)
-        if getattr(node.target, "__name__", "") in WRAPPERS or str(node.target) in WRAPPERS:
+        if is_wrapper(node):
             return self._inline(node, args, prefix)
         if node.target is operator.getitem and not isinstance(args[0], Ref):
             return args[0][args[1]]
@@ -133,14 +122,14 @@ class _Flattened:
             return x
         name = prefix + node.name
         where = Where(where.path, where.source, name)
-        self.nodes.append(Node(name, node.target, args, kwargs, where, scope, node.meta.get("val")))
+        self.nodes.append(Node(name, node.target, args, kwargs, where, scope, value(node)))
         return Ref(name)
 
     def _mapped(self, call: VmapCall, env: dict[str, Any], prefix: str) -> None:
         """A whole vmap as one node, and one more for each of several results."""
-        where, scope = _where(next(c for c in call.calls if c.meta.get("nn_module_stack") or c is call.calls[-1]))
+        where, scope = _where(next(c for c in call.calls if scope(c) or c is call.calls[-1]))
         name = prefix + call.calls[0].name
-        values = [r.meta.get("val") for r in call.results]
+        values = [value(r) for r in call.results]
         whole, args = Ref(name), tuple(env[n.name] for n in call.operands)
         value = values[0] if len(values) == 1 else tuple(values)
         self.nodes.append(Node(name, call, args, {}, Where(where.path, where.source, name), scope, value))
@@ -177,17 +166,20 @@ class _Flattened:
 
 
 def _where(node: FxNode) -> tuple[Where, tuple[tuple[str, str], ...]]:
-    stack = node.meta.get("nn_module_stack") or {}
-    scope = tuple((path, str(call_id)) for call_id, (path, _) in stack.items())
-    path = scope[-1][0] if scope else ""
-    return Where(path, source_line(node.meta.get("stack_trace"))), scope
+    modules = scope(node)
+    return Where(modules[-1][0] if modules else "", innermost(frames(node))), modules
 
 
 def source_line(stack: str | None) -> str | None:
-    """The innermost frame outside torch and this package."""
-    frames = [(f, n) for f, n in _FRAME.findall(stack or "") if not f.startswith((TORCH_FOLDER, _HERE))]
-    if not frames:
+    """The innermost frame of a printed stack that lies outside torch and this package."""
+    return innermost(frames_in(stack or ""))
+
+
+def innermost(places: Sequence[tuple[str, int]]) -> str | None:
+    """The last of several places, outermost first, that lies outside torch and this package, as ``file:line``."""
+    mine = [(f, n) for f, n in places if not f.startswith((TORCH_FOLDER, _HERE))]
+    if not mine:
         return None
-    file, number = frames[-1]
+    file, number = mine[-1]
     near = os.path.relpath(file)
     return f"{file if near.startswith('..') else near}:{number}"

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
+from .._torch import pytree
 from .closed_modules import CLOSED
 from .trace import Node, Ref, Trace
 

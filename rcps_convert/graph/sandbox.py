@@ -19,10 +19,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._library.custom_ops import CustomOpDef
 from torch.nn.utils import parametrize
-from torch.utils import _pytree as pytree
 
+from .._torch import OPERATORS, CustomOpDef, ModeState, own_copying, pytree, refresh_recurrent
 from ..algebra.arguments import Example, call_arguments
 from ..errors import ConversionError
 
@@ -70,9 +69,7 @@ def _refuse_shared(model: nn.Module, twin: nn.Module) -> None:
 
 SHARED = (
     types.ModuleType,
-    torch._ops.OpOverload,
-    torch._ops.OpOverloadPacket,
-    torch._ops.HigherOrderOperator,
+    *OPERATORS,
     CustomOpDef,
 )
 """What has no state that a copy could have of its own, and cannot be copied."""
@@ -129,11 +126,11 @@ def keep_copyable(module: nn.Module) -> None:
     refuse them. One that is no longer parametrized gets its parameters back.
     """
     if parametrize.is_parametrized(module):
-        own = vars(type(module)).get("__deepcopy__")  # torch's, unless the user's class has one
+        own = own_copying(module)
         if own is not None and not isinstance(own, _CopyOfValues):
             type(module).__deepcopy__ = _CopyOfValues(own)  # type: ignore[attr-defined]
     elif isinstance(module, nn.RNNBase):
-        module._init_flat_weights()
+        refresh_recurrent(module)
 
 
 class _CopyOfValues:
@@ -188,8 +185,7 @@ class ProcessState:
     """
 
     def __init__(self) -> None:
-        self.gradients, self.modes = torch.is_grad_enabled(), torch._C._len_torch_function_stack()
-        self.dispatched, self.caught = torch._C._len_torch_dispatch_stack(), torch._C._is_torch_function_enabled()
+        self.gradients, self.modes = torch.is_grad_enabled(), ModeState()
         self.dtype = torch.get_default_dtype()
         self.logging, self.stderr = logging.root.manager.disable, sys.stderr
         self.filters, self.show = warnings.filters, warnings.showwarning
@@ -200,12 +196,7 @@ class ProcessState:
 
     def restore(self) -> None:
         """Bring everything back; doing so twice does no harm."""
-        while torch._C._len_torch_dispatch_stack() > self.dispatched:
-            torch.utils._python_dispatch._pop_mode()
-        while torch._C._len_torch_function_stack() > self.modes:
-            torch._C._pop_torch_function_stack()
-        if self.caught and not torch._C._is_torch_function_enabled():
-            _CAUGHT.append(torch._C._EnableTorchFunction())
+        self.modes.restore()
         torch.set_grad_enabled(self.gradients)
         torch.set_default_dtype(self.dtype)
         logging.disable(self.logging)
@@ -223,10 +214,6 @@ class ProcessState:
         torch.default_generator.set_state(self.torch)
         for generator, state in self.devices:
             generator.set_state(state)
-
-
-_CAUGHT: list[Any] = []
-"""What lets modes catch calls again, for as long as it is held."""
 
 
 def _numpy_random() -> Any:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch.utils import _pytree as pytree
-
+from .._torch import pytree
 from ..errors import Where
 from ..geometry import EdgeFunction, Settings
 from .closed_modules import ModuleCall

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .._torch import own_tensors
+
 T = TypeVar("T")
 
 TABLES = (dict, list, set)
@@ -60,7 +62,7 @@ class _Held:
 
 def _tensors(modules: list[nn.Module]) -> list[Tensor]:
     """Parameters and buffers, each once."""
-    held = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
+    held = [t for m in modules for t in own_tensors(m)]
     return list({id(t): t for t in held if t.is_leaf}.values())
 
 

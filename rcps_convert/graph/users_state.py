@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from .._torch import hook_tables, member_tables, pytree, version
 from ..algebra.arguments import Example
 from .sandbox import call, fix_randomness
 
@@ -38,7 +38,7 @@ def without_watchers(twin: nn.Module, example: Example) -> None:
         twin: a copy of the model, in the mode it is traced in.
         example: what it is called with.
     """
-    tables = [t for m in twin.modules() for t in (m._forward_pre_hooks, m._forward_hooks)]
+    tables = [table for m in twin.modules() for table in hook_tables(m)]
     found = [(table, key, hook) for table in tables for key, hook in table.items() if _is_users(hook)]
     if not found:
         return
@@ -81,8 +81,7 @@ def _marks(module: nn.Module, given: Any) -> Any:
     """What a hook leaves different if it writes into a tensor or sets an attribute."""
     tensors = [t for t in pytree.tree_leaves(given) if isinstance(t, Tensor)]
     held = [*module.parameters(), *module.buffers(), *tensors]
-    tables = (vars(module), module._parameters, module._buffers, module._modules)
-    return [t._version for t in held], [{k: id(v) for k, v in table.items()} for table in tables]
+    return [version(t) for t in held], [{k: id(v) for k, v in table.items()} for table in member_tables(module)]
 
 
 def _outputs(model: nn.Module, example: Example) -> list[Any] | None:

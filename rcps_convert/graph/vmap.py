@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.fx import Node as FxNode
 
-ENTER, LEAVE, SETUP = "_vmap_increment_nesting", "_vmap_decrement_nesting", "lazy_load_decompositions"
+from .._torch import ENTER, LEAVE, SETUP, leave_map, op_name
 
 
 class VmapCall:
@@ -41,7 +41,7 @@ class VmapCall:
                 depth += (_name(call) == ENTER) - (_name(call) == LEAVE)
         finally:
             for _ in range(depth):  # a call failed: hidden dimensions must not stay hidden for the rest of the process
-                torch._C._functorch._vmap_decrement_nesting()
+                leave_map()
         found = tuple(env[r] for r in self.results)
         return found[0] if len(found) == 1 else found
 
@@ -67,5 +67,4 @@ def grouped(nodes: list[FxNode]) -> Iterator[FxNode | VmapCall]:
 
 
 def _name(node: FxNode) -> str:
-    target = node.target
-    return str(getattr(target, "_opname", None) or getattr(target, "__name__", target)) if node.op != "output" else ""
+    return op_name(node.target) if node.op != "output" else ""

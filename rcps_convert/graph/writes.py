@@ -6,33 +6,26 @@ import operator
 from collections.abc import Iterator
 from typing import Any
 
-from torch.utils import _pytree as pytree
-
+from .._torch import arguments, pytree, writes
 from .trace import Node, Ref, Source, Trace
 
 
 def is_inplace(op: Any) -> bool:
     """Whether an operator writes into its first argument."""
-    schema = getattr(op, "_schema", None)
-    first = schema.arguments[0] if schema is not None and schema.arguments else None
-    return first is not None and first.alias_info is not None and first.alias_info.is_write
+    return any(map(writes, arguments(op)[:1]))
 
 
 def written_refs(node: Node) -> list[str]:
     """Names of the results that a node writes into: the target of an in-place operator, or ``out=``."""
-    schema = getattr(node.op, "_schema", None)
-    if schema is None:
-        return []
-    given = {a.name: value for a, value in zip(schema.arguments, node.args, strict=False)} | node.kwargs
-    marked = [given.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    known = arguments(node.op)
+    given = {a.name: value for a, value in zip(known, node.args, strict=False)} | node.kwargs
+    marked = [given.get(a.name) for a in known if writes(a)]
     return [leaf.name for leaf in pytree.tree_leaves(marked) if isinstance(leaf, Ref)]
 
 
 def is_view(op: Any) -> bool:
     """Whether an operator may return a view of its first argument."""
-    schema = getattr(op, "_schema", None)
-    first = schema.arguments[0] if schema is not None and schema.arguments else None
-    return first is not None and first.alias_info is not None and not first.alias_info.is_write
+    return any(a.alias_info is not None and not writes(a) for a in arguments(op)[:1])
 
 
 def storage_roots(nodes: list[Node]) -> dict[str, str]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from .._torch import pytree
 from ..algebra.action import Action, act
 from ..errors import Where
 from ..geometry import CallAxes, choose

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
+from .._torch import op_name, pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal, Where
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import written_refs
 from ..rules.node import Swap
-from ..rules.registry import Const, op_name
+from ..rules.registry import Const
 from .weight_numbers import WeightNumbers
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from torch.utils import _pytree as pytree
-
+from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..graph.trace import Node, Ref, Trace

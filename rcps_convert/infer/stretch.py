@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Mismatch
@@ -27,7 +28,7 @@ from ..graph.closed_modules import CLOSED
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import is_inplace, storage_roots
 from ..rules.pins import Pin
-from ..rules.registry import Const, is_silent, op_name
+from ..rules.registry import Const, is_silent
 from . import constants
 from .stretch_law import StretchLaw, can_be_still
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from .._torch import arguments, pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
@@ -376,15 +376,13 @@ SWITCHES = {"train": False, "dropout_p": 0.0}
 
 def can_be_still(node: Node) -> bool:
     """Whether the randomness of a node is dropout, which can be switched off."""
-    schema = getattr(node.op, "_schema", None)
-    return schema is not None and any(argument.name in SWITCHES for argument in schema.arguments)
+    return any(argument.name in SWITCHES for argument in arguments(node.op))
 
 
 def _still(node: Node) -> tuple[Any, ...]:
     """A node's positional arguments, with dropout switched off."""
     args = list(node.args)
-    schema = getattr(node.op, "_schema", None)
-    for i, argument in enumerate(schema.arguments[: len(args)] if schema is not None else ()):
+    for i, argument in enumerate(arguments(node.op)[: len(args)]):
         args[i] = SWITCHES.get(argument.name, args[i])
     return tuple(args)
 

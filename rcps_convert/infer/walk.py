@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from .. import rules as _rules  # noqa: F401 - registers the rules
+from .._torch import op_name, pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Mismatch
@@ -21,7 +21,7 @@ from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import changed_parameters, is_inplace, written_refs
 from ..rules.node import RuleNode, Swap
 from ..rules.pointwise import rule_of
-from ..rules.registry import Anchor, Const, Facts, facts_of, is_silent, op_name, require_fit
+from ..rules.registry import Anchor, Const, Facts, facts_of, is_silent, require_fit
 from . import constants
 from .cuts import Asked, Cut
 from .inference import Inference

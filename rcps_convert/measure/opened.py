@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from .._torch import pytree
 from ..errors import ConversionError
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -39,5 +39,5 @@ def _opened_leaf(leaf: Any) -> Any:
     raise ConversionError(
         f"an output is a {type(leaf).__name__}",
         why="the tensors in it are not seen, so nothing about them could be measured",
-        do="return tensors, tuples, lists, dicts or dataclasses, or register the class with torch.utils._pytree",
+        do="return tensors, tuples, lists, dicts or dataclasses, or register the class as a pytree of torch",
     )

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
+from .._torch import NormBase, pytree
 from ..algebra.action import Action, act
 from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.specs import Invariant, Spec
@@ -186,7 +185,7 @@ class Probe:
                 if p.is_floating_point() and p.numel():
                     p.add_(normal(p) * (0.3 * p.detach().square().mean().sqrt() + 0.05))
             for module in self.model.modules():
-                if isinstance(module, _NormBase) and module.running_mean is not None and module.running_var is not None:
+                if isinstance(module, NormBase) and module.running_mean is not None and module.running_var is not None:
                     self._perturb_statistics(module, normal)
 
     @contextmanager

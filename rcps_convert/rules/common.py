@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
-from .registry import Anchor, Const, op_name, refuse
+from .registry import Anchor, Const, refuse
 
 
 def dim_of(dim: int, rank: int) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
 from .common import advance, forbid_signs, per_axis, slide
-from .registry import aten, op_name, rule
+from .registry import aten, rule
 
 
 @rule(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, signs=True, weight=1, filters=0)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from .common import broadcast, dim_of, forbid_signs, sum_of
-from .registry import aten, op_name, refuse, rule
+from .registry import aten, refuse, rule
 
 
 @rule(aten.linear.default, signs=True, weight=1)

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._torch import op_name
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from ..errors import NoRuleError, Refusal
 from ..graph.trace import Node
 from .pins import Pin, open_action
-from .registry import Anchor, Const, op_name
+from .registry import Anchor, Const
 
 
 @dataclass

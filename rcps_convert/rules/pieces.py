@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch, Step
 from ..errors import BreaksSymmetryError, Refusal
 from .common import advance, broadcast, dim_of, padded, same_ids, slide
-from .registry import Const, aten, op_name, refuse, refuse_later, require_unsigned, rule
+from .registry import Const, aten, refuse, refuse_later, require_unsigned, rule
 
 MOST_REVERSED = 2048
 """Longest open axis, in entries, of which a reversal may wait for what the axis turns out to be."""

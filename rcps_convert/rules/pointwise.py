@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from .._torch import op_name, plain_twin
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from .common import broadcast, same_ids, sum_of
-from .registry import RULES, Const, Facts, aten, facts_of, is_pointwise, op_name, plain_twin, require_unsigned, rule
+from .registry import RULES, Const, Facts, aten, facts_of, is_pointwise, require_unsigned, rule
 
 ODD = {
     "neg", "tanh", "sin", "asin", "sinh", "asinh", "atan", "atanh", "tan", "erf", "erfinv", "sign", "sgn",

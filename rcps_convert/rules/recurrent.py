@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from .common import forbid_signs
-from .registry import aten, op_name, refuse, rule
+from .registry import aten, refuse, rule
 
 DIRECTIONS = ax.permutation([1, 0])
 """The axis of the two directions: what was read from the left is read from the right."""

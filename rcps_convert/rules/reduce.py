@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from .common import broadcast, dims_of
-from .registry import aten, op_name, require_unsigned, rule
+from .registry import aten, require_unsigned, rule
 
 
 def _reduced(x: Action, dims: list[int], keepdim: bool) -> Action:

@@ -9,15 +9,13 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import Tensor
 
+from .._torch import is_operator, op_name, overloads, plain_twin
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..errors import BreaksSymmetryError, NoRuleError, Refusal
 
 Rule = Callable[..., Any]
 F = TypeVar("F", bound=Rule)
-
-OPERATOR_CLASSES = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)
-"""What torch's operators are instances of."""
 
 RULES: dict[Any, Rule] = {}
 """Rules by operator overload."""
@@ -156,7 +154,7 @@ def rule(*ops: Any, replace: bool = False, **facts: Any) -> Callable[[F], F]:
         ...     return x
     """
     known = Facts(**facts)
-    strange = [op for op in ops if not isinstance(op, Missing) and not is_operator(op)]
+    strange = [op for op in ops if not isinstance(op, Missing) and not (isinstance(op, _Names) or is_operator(op))]
     if strange or not ops:
         raise TypeError(
             f"rule takes operators, such as torch.ops.mylib.swish.default, not {strange[0] if strange else 'nothing'!r}"
@@ -188,28 +186,7 @@ def _same(old: Rule, new: Rule) -> bool:
 
 
 def _overloads(ops: Iterable[Any]) -> list[Any]:
-    found: list[Any] = []
-    for op in (op for op in ops if not isinstance(op, Missing)):
-        if isinstance(op, (_Names, torch._ops.OpOverloadPacket)):
-            found += [getattr(op, name) for name in op.overloads()]
-        else:
-            found.append(getattr(op, "_opoverload", op))
-    return found
-
-
-def is_operator(op: Any) -> bool:
-    """Whether something is an operator of torch, a packet of its overloads, or a custom operator's definition."""
-    return isinstance(op, (_Names, *OPERATOR_CLASSES)) or hasattr(op, "_opoverload")
-
-
-def plain_twin(op: Any) -> Any:
-    """The operator that computes what an in-place one writes; None for other operators, and where there is none."""
-    name = op_name(op)
-    schema = getattr(op, "_schema", None)
-    if schema is None or not name.endswith("_") or name.endswith("__"):
-        return None
-    packet = getattr(getattr(torch.ops, op.namespace), name[:-1], None)
-    return getattr(packet, op._overloadname, None) or getattr(packet, "default", None)
+    return [o for op in ops if not isinstance(op, Missing) for o in overloads(op)]
 
 
 def is_silent(op: Any) -> bool:
@@ -303,12 +280,6 @@ def require_no_ids(operands: Iterable[Any], node: Any) -> None:
             do="embed or one-hot encode the ids first",
             never=False,
         )
-
-
-def op_name(op: Any) -> str:
-    """The operator's plain name: ``conv1d`` for ``aten.conv1d.default``."""
-    name = getattr(op, "_opname", None) or getattr(op, "__name__", str(op))
-    return str(name)
 
 
 def is_pointwise(op: Any) -> bool:

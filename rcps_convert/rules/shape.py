@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from .common import advance, dim_of, dims_of
-from .registry import aten, op_name, rule
+from .registry import aten, rule
 
 
 def regroup(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:

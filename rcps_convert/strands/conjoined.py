@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from .._torch import pytree
 from ..algebra.action import Action, ActionMap
 from ..algebra.arguments import Example, argument_names, call_arguments
 from ..errors import ConversionError

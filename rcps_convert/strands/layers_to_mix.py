@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..errors import NeedsChoiceError

@@ -15,8 +15,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
 
+from .._torch import ConvTransposeNd, convolve, in_backward, output_padding
 from ..algebra import axis as ax
 from ..algebra.action import Action, ActionMap
 from ..algebra.axis import Axis
@@ -55,7 +55,7 @@ class Cross(TensorHook):
             ConversionError: the layer is called by itself, on one strand.
         """
         # Activation checkpointing runs layers again during the backward pass, outside of the model's call.
-        if this_thread() not in self.reading.running and torch._C._current_graph_task_id() == -1:
+        if this_thread() not in self.reading.running and not in_backward():
             raise ConversionError(
                 "a mixed layer was called outside of its model",
                 why="it reads both strands, stacked on the batch axis by the model it belongs to",
@@ -87,12 +87,10 @@ def apply(module: nn.Module, x: Tensor, weight: Tensor, shape: torch.Size) -> Te
     """
     if isinstance(module, nn.Linear):
         return F.linear(x, weight)
-    if not isinstance(module, _ConvTransposeNd):
-        return module._conv_forward(x, weight, None)  # type: ignore[operator,union-attr]
+    if not isinstance(module, ConvTransposeNd):
+        return convolve(module, x, weight)
     function = next(f for cls, f in TRANSPOSED.items() if isinstance(module, cls))
-    ndim = len(module.kernel_size)
-    sizes = (module.stride, module.padding, module.kernel_size)
-    extra = module._output_padding(x, list(shape[-ndim:]), *sizes, ndim, module.dilation)  # type: ignore[arg-type]
+    extra = output_padding(module, x, list(shape[-len(module.kernel_size) :]))
     return function(x, weight, None, module.stride, module.padding, extra, module.groups, module.dilation)  # type: ignore[arg-type]
 
 

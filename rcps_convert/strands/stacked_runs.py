@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, call_arguments, leaves
@@ -262,7 +262,7 @@ def _require_plain(name: str, value: Any) -> None:
         raise NoRuleError(
             f"output {name} is a {type(value).__name__}",
             why="the tensors in it are not seen, so their readings could not be merged",
-            do="return tensors, tuples, lists or dicts, or register the class with torch.utils._pytree",
+            do="return tensors, tuples, lists or dicts, or register the class as a pytree of torch",
         )
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from .._torch import hide_buffers, picklable, pytree, unguarded
 from ..algebra.arguments import check_model, check_switch
 from ..errors import ConversionError, TraceError, first_line
 from ..graph.sandbox import alone, fresh_copy, quiet
@@ -43,12 +41,9 @@ def bake_graph(model: nn.Module, reading: Conjoined, in_place: bool) -> nn.Modul
             why=first_line(reason),
             do="keep the model as it is; torch.save(model.state_dict(), ...) saves it",
         ) from reason
-    guarded = "check_guards" in inspect.signature(program.module).parameters  # not before torch 2.9
-    exported = program.module(**({"check_guards": False} if guarded else {}))
-    exported.graph._tracer_cls = None  # the exporter's own tracer, without which the graph can be pickled
-    graph = torch.fx.GraphModule(exported, exported.graph, type(model).__name__)
+    graph = picklable(unguarded(program), type(model).__name__)
     for path, module in graph.named_modules():  # tables of the mirror images are no state of the model
-        module._non_persistent_buffers_set |= module._buffers.keys() - model.get_submodule(path)._buffers.keys()
+        hide_buffers(module, like=model.get_submodule(path))
     return graph
 
 

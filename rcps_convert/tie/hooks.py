@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..geometry import follow_replicas, unfollow_replicas, unseen
+from .._torch import drop_hooks, pre_hooks, unseen
+from ..geometry import follow_replicas, unfollow_replicas
 
 
 class StrandHook:
@@ -104,7 +105,7 @@ def hide_from_compiler(module: nn.Module) -> None:
 
 def hooks_of(module: nn.Module) -> list[StrandHook]:
     """The hooks attached to a module, in the order they see its arguments."""
-    return [h.hook for h in module._forward_pre_hooks.values() if isinstance(h, Before)]
+    return [h.hook for h in pre_hooks(module) if isinstance(h, Before)]
 
 
 def hook_of(module: nn.Module, kind: type = StrandHook) -> Any:
@@ -114,22 +115,6 @@ def hook_of(module: nn.Module, kind: type = StrandHook) -> Any:
 
 def uninstall(module: nn.Module, kind: type = StrandHook) -> None:
     """Detach our hooks of a kind from a module; the user's own stay."""
-    drop(module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, Before, kind)
-    drop(module._forward_hooks, module._forward_hooks_with_kwargs, After, kind)
-    for key in module._forward_hooks_always_called.keys() - module._forward_hooks.keys():
-        del module._forward_hooks_always_called[key]
+    drop_hooks(module, lambda h: isinstance(h, (Before, After)) and isinstance(h.hook, kind))
     if not hooks_of(module):
         hide_from_compiler(module)
-
-
-def drop(hooks: Any, flags: Any, kind: type, of: type = object) -> None:
-    """Remove the hooks of a class from one of a module's tables, and what the module notes about them.
-
-    Args:
-        hooks, flags: the tables.
-        kind: the class.
-        of: the class of the `StrandHook` they belong to.
-    """
-    for key in [k for k, h in hooks.items() if isinstance(h, kind) and isinstance(getattr(h, "hook", None), of)]:
-        del hooks[key]
-        flags.pop(key, None)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from .._torch import drop_hooks, pytree
 from ..algebra.axis import Step, follows, nearest
 from ..errors import BreaksSymmetryError
 from ..graph.sandbox import positional_names
-from .hooks import drop
 
 REMAINDER = "at this length an operator that cannot be re-anchored leaves a remainder at the right edge"
 """Why a length is refused at which a window does not reach both edges alike."""
@@ -127,4 +126,4 @@ def guard(model: nn.Module, rules: Sequence[LengthRule]) -> None:
 def unguard(model: nn.Module) -> None:
     """Detach every `LengthGuard` of a model."""
     for module in model.modules():
-        drop(module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, LengthGuard)
+        drop_hooks(module, lambda hook: isinstance(hook, LengthGuard))

@@ -12,9 +12,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.instancenorm import _InstanceNorm
 
+from .._torch import InstanceNorm, NormBase
 from ..algebra import axis as ax
 from ..algebra.axis import Axis
 from .hooks import TensorHook, hook_of, install, uninstall
@@ -69,9 +68,9 @@ class PooledNorm(TensorHook):
 
 def needs_statistics(module: nn.Module) -> bool:
     """Whether a module's behaviour depends on statistics over the batch, now or kept."""
-    if not isinstance(module, _NormBase):
+    if not isinstance(module, NormBase):
         return False
-    return bool(module.track_running_stats) or not isinstance(module, _InstanceNorm)
+    return bool(module.track_running_stats) or not isinstance(module, InstanceNorm)
 
 
 def folds(channel: Axis) -> bool:

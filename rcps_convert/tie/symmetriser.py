@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._torch import unseen
 from ..algebra.action import ActionMap
 from ..errors import ConversionError
-from ..geometry import unseen
 from ..graph.closed_modules import Bundle
 from ..graph.sandbox import fresh_copy
 from .hooks import StrandHook, hook_of, install, uninstall

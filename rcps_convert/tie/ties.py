@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .._torch import chains, order_parameters, parameter_order, unseen
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
 from ..errors import ConversionError
-from ..geometry import unseen
 from ..graph.sandbox import keep_copyable, owner, quiet_class
 
 
@@ -365,7 +365,7 @@ def register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
     """Attach a tie to a parameter, in all of its places."""
     for name in names:
         module, leaf = owner(model, name)
-        order = next((c.plain_order for _, c in _chains(module)), list(module._parameters))
+        order = next((c.plain_order for _, c in _chains(module)), parameter_order(module))
         _parametrize(module, leaf, tie)
         module.parametrizations[leaf].plain_order = order  # type: ignore[union-attr,index]
         keep_copyable(module)
@@ -420,10 +420,7 @@ def mirrored(model: nn.Module) -> dict[str, tuple[str, MirrorTie]]:
 
 def _chains(module: nn.Module) -> list[tuple[str, Any]]:
     """The parametrized parameters of a module that carry a tie."""
-    if not parametrize.is_parametrized(module):
-        return []
-    chains = module.parametrizations.items()  # type: ignore[union-attr,operator]
-    return [(leaf, chain) for leaf, chain in chains if any(isinstance(p, RCTie) for p in chain)]
+    return [(leaf, chain) for leaf, chain in chains(module).items() if any(isinstance(p, RCTie) for p in chain)]
 
 
 def remove(module: nn.Module, leaf: str) -> None:
@@ -431,6 +428,4 @@ def remove(module: nn.Module, leaf: str) -> None:
     order = dict(_chains(module))[leaf].plain_order
     parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
     keep_copyable(module)
-    here = module._parameters
-    ordered = [n for n in order if n in here] + [n for n in here if n not in order]
-    module._parameters = {n: here[n] for n in ordered}
+    order_parameters(module, order)

@@ -6,8 +6,6 @@ attribute switches on later. With untied weights it would break the symmetry, an
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -15,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .._torch import calling_modules, drop_hooks, pre_hooks
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..errors import BreaksSymmetryError, Where
 from ..graph.sandbox import fresh_copy, owner
-from .hooks import drop
 from .length_guard import LengthGuard, unguard
 from .ties import RCTie, register, ties
 
@@ -89,19 +87,10 @@ def refusal(name: str) -> UntiedParameterError:
     )
 
 
-_MODULE_CALL = os.path.join("torch", "nn", "modules", "module.py")
-
-
 def _inside_a_call() -> bool:
     """Whether some module's forward is running; reading a parameter from outside is no call."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name in ("_call_impl", "forward"):
-            module = frame.f_locals.get("self")
-            if isinstance(module, nn.Module) and not isinstance(module, (parametrize.ParametrizationList, RCTie)):
-                return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
+    ours = (parametrize.ParametrizationList, RCTie)
+    return any(not isinstance(module, ours) for module in calling_modules())
 
 
 def leave_untied(model: nn.Module, names: Sequence[str], called: Collection[str]) -> None:
@@ -135,7 +124,7 @@ def refuse_calls(found: dict[nn.Module, Untied]) -> None:
 def unguarded(model: nn.Module) -> nn.Module:
     """A model that refuses no length and no call: a copy of a baked one that does, else the model itself."""
     refusing = (LengthGuard, IdleModule)
-    if not any(isinstance(h, refusing) for m in model.modules() for h in m._forward_pre_hooks.values()):
+    if not any(isinstance(h, refusing) for m in model.modules() for h in pre_hooks(m)):
         return model
     twin = fresh_copy(model)
     unguard(twin)
@@ -146,4 +135,4 @@ def unguarded(model: nn.Module) -> nn.Module:
 def allow_calls(model: nn.Module) -> None:
     """Undo `refuse_calls`, in place."""
     for module in model.modules():
-        drop(module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, IdleModule)
+        drop_hooks(module, lambda hook: isinstance(hook, IdleModule))

@@ -1,0 +1,539 @@
+"""What the package uses of torch beyond its documentation: one test each, which says what breaks without it."""
+
+import inspect
+import pickle
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
+
+from rcps_convert import _torch
+from rcps_convert._torch import pytree
+
+
+class Seen(TorchFunctionMode):
+    """Notes the functions that a mode is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: list = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.functions.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+class Halves(nn.Module):
+    """A parametrization."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x.flip(0)])
+
+    def right_inverse(self, x: Tensor) -> Tensor:
+        return x[: len(x) // 2]
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Inner()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            scale = x.sum() * 2
+        return {"y": self.block(x) * scale, "z": x + 1}
+
+
+def exported(model: nn.Module, *args: Tensor) -> torch.export.ExportedProgram:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(model, args, strict=False)
+
+
+@pytest.fixture(scope="module")
+def program() -> torch.export.ExportedProgram:
+    return exported(Model().train(), torch.zeros(2, 4, 9))
+
+
+def nodes(program: torch.export.ExportedProgram, name: str) -> list:
+    return [n for n in program.graph.nodes if n.op == "call_function" and _torch.op_name(n.target) == name]
+
+
+# --- function modes ------------------------------------------------------------------------------
+
+
+def test_a_mode_does_not_see_our_own_calls() -> None:
+    """Else a re-anchored call would meet its own arithmetic, and refuse it as unplanned."""
+    with Seen() as seen, _torch.unseen():
+        torch.relu(torch.zeros(2))
+    assert seen.functions == []
+
+
+@pytest.mark.parametrize(
+    ("call", "function"),
+    [
+        (lambda x: F.max_pool1d(x, 2), "max_pool1d"),
+        (lambda x: nn.MaxPool1d(2)(x), "max_pool1d"),
+        (lambda x: F.pad(x, (1, 0)), "pad"),
+        (lambda x: nn.Conv1d(3, 2, 2)(x), "conv1d"),
+        (lambda x: nn.Conv1d(3, 2, 2, padding="same")(x), "conv1d"),
+        (lambda x: nn.ConvTranspose1d(3, 2, 2)(x), "conv_transpose1d"),
+        (lambda x: x[..., 1:], "getitem"),
+        (lambda x: F.interpolate(x, scale_factor=2), "interpolate"),
+    ],
+)
+def test_a_mode_sees_the_calls_that_are_re_anchored(call, function) -> None:
+    """Else a call that reads one edge goes by, and the model is refused when it is verified."""
+    from rcps_convert.geometry.table import EDGE_FUNCTIONS
+
+    with Seen() as seen:
+        call(torch.zeros(1, 3, 8))
+    assert function in [EDGE_FUNCTIONS[f].name.strip("_") for f in seen.functions if f in EDGE_FUNCTIONS]
+
+
+def test_pads_are_known_by_every_name() -> None:
+    """Else pads are not re-anchored."""
+    with Seen() as seen:
+        F.pad(torch.zeros(1, 3, 8), (1, 0))
+    assert set(seen.functions) & set(_torch.PADS)
+
+
+def test_names_of_functions() -> None:
+    """They are in tables and messages."""
+    assert [_torch.function_name(f) for f in (F.pad, Tensor.__getitem__, torch.conv1d)] == ["pad", "getitem", "conv1d"]
+
+
+# --- vmap ----------------------------------------------------------------------------------------
+
+
+def test_a_running_vmap_is_seen_and_can_be_left() -> None:
+    """Else its calls would be re-anchored one by one, or a failed call would hide dimensions for good."""
+    found = []
+    torch.vmap(lambda x: found.append(_torch.transform_level()) or x)(torch.zeros(3))
+    assert found == [1]
+    assert _torch.transform_level() is None
+    torch._C._functorch._vmap_increment_nesting(3, "error")
+    assert _torch.transform_level() == 1
+    _torch.leave_map()
+    assert _torch.transform_level() is None
+
+
+def test_a_vmap_leaves_its_names_in_a_graph() -> None:
+    """Else it has no rule."""
+
+    class Mapped(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.vmap(torch.sin)(x)
+
+    program = exported(Mapped(), torch.zeros(3, 2))
+    assert len(nodes(program, _torch.ENTER)) == len(nodes(program, _torch.LEAVE)) == 1
+
+
+# --- autograd and checkpoints --------------------------------------------------------------------
+
+
+def test_a_backward_pass_is_seen() -> None:
+    """Else a mixed model under checkpointing would be taken for a layer called outside of its model."""
+    seen = []
+
+    def function(x: Tensor) -> Tensor:
+        seen.append(_torch.in_backward())
+        return x.sin()
+
+    checkpoint(function, torch.zeros(2, requires_grad=True), use_reentrant=False).sum().backward()
+    assert seen == [False, True]
+
+
+def test_writes_change_a_tensor_s_version() -> None:
+    """Else a module that writes into what it was given would be taken for a function of it."""
+    x = torch.zeros(2)
+    before = _torch.version(x)
+    x[:1].add_(1)
+    assert _torch.version(x) > before
+
+
+def test_a_checkpoint_between_a_call_and_its_module_is_seen() -> None:
+    """Else a call is re-anchored in the forward pass and not when the backward pass repeats it."""
+    seen = []
+
+    class Calls(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(_torch.is_recomputed())
+            return x
+
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            def function(y: Tensor) -> Tensor:
+                seen.append(_torch.is_recomputed())
+                return y
+
+            return checkpoint(function, checkpoint(Calls(), x, use_reentrant=False), use_reentrant=False)
+
+    Model()(torch.zeros(2, requires_grad=True))
+    assert seen == [False, True]
+
+
+# --- the compiler --------------------------------------------------------------------------------
+
+
+def test_the_compiler_keeps_a_pad_whole() -> None:
+    """Else a mode does not see pads in compiled models."""
+    _torch.keep_whole(F.pad)
+    names = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list) -> object:
+        names.extend(getattr(n.target, "__name__", "") for n in graph.graph.nodes)
+        return graph.forward
+
+    torch.compile(lambda x: F.pad(x, (1, 0)) + 1, backend=backend)(torch.zeros(2, 3))
+    assert "pad" in names
+
+
+# --- exported programs ---------------------------------------------------------------------------
+
+
+def test_nodes_know_their_modules(program) -> None:
+    """Else no message and no table names a module."""
+    (conv,) = nodes(program, "conv1d")
+    assert [path for path, _ in _torch.scope(conv)] == ["", "block", "block.conv"]
+
+
+def test_nodes_know_their_lines(program) -> None:
+    """Else no message names the user's line."""
+    (conv,) = nodes(program, "conv1d")
+    line = inspect.getsourcelines(Inner.forward)[1] + 1
+    assert (__file__, line) in _torch.frames(conv)
+
+
+def test_nodes_know_their_shapes(program) -> None:
+    """Else nothing can be inferred."""
+    (conv,) = nodes(program, "conv1d")
+    assert tuple(_torch.value(conv).shape) == (2, 6, 7)
+
+
+def test_printed_stacks_are_read() -> None:
+    """Else refusals name no line."""
+    assert _torch.frames_in('File "a.py", line 3, in f\n  x\n  File "b.py", line 41, in g') == [
+        ("a.py", 3),
+        ("b.py", 41),
+    ]
+
+
+def test_an_exported_lstm_states_the_shapes_it_has() -> None:
+    """Else what reads the last state of a recurrent layer is refused."""
+    with _torch.right_lstm_shapes():
+        program = exported(nn.LSTM(2, 3, batch_first=True, bidirectional=True), torch.zeros(4, 5, 2))
+    shapes = [tuple(v.shape) for n in nodes(program, "lstm") for v in _torch.value(n)]
+    assert shapes == [(4, 5, 6), (2, 4, 3), (2, 4, 3)]
+
+
+def test_blocks_without_gradient_are_nested_graphs(program) -> None:
+    """Else they have no rule."""
+    (block,) = [n for n in program.graph.nodes if n.op == "call_function" and _torch.is_wrapper(n)]
+    modules = [a for a in block.args if isinstance(a, torch.fx.Node) and a.op == "get_attr"]
+    assert len(modules) == 1
+    assert isinstance(getattr(program.graph_module, str(modules[0].target)), torch.fx.GraphModule)
+
+
+def test_inputs_of_a_program(program) -> None:
+    """Else no parameter is known in the graph."""
+    found = {(kind, target) for _, kind, target in _torch.inputs_of(program)}
+    assert ("PARAMETER", "block.conv.weight") in found
+    assert ("BUFFER", "block.norm.running_mean") in found
+    assert {kind for kind, _ in found} == {"PARAMETER", "BUFFER", "USER_INPUT"}
+    placeholders = [n.name for n in program.graph.nodes if n.op == "placeholder"]
+    assert [name for name, _, _ in _torch.inputs_of(program)] == placeholders
+
+
+def test_outputs_of_a_program(program) -> None:
+    """Else outputs of the graph are taken for those of the model."""
+    assert sum(_torch.returned(program)) == 2
+    assert pytree.tree_unflatten([1, 2], _torch.out_spec(program)) == {"y": 1, "z": 2}
+
+
+def test_a_program_s_module_can_be_pickled_and_takes_other_lengths() -> None:
+    """Else a baked mixed model cannot be saved, or works at one length."""
+    shapes = {"input": {2: torch.export.Dim.AUTO}}
+    program = torch.export.export(nn.Conv1d(4, 2, 3), (torch.zeros(2, 4, 9),), dynamic_shapes=shapes, strict=False)
+    graph = _torch.picklable(_torch.unguarded(program), "Conv1d")
+    again = pickle.loads(pickle.dumps(graph))
+    assert again(torch.zeros(2, 4, 12)).shape == (2, 2, 10)
+
+
+def test_export_reads_the_signature_of_a_forward_that_is_set() -> None:
+    """Else a re-anchored model cannot be exported."""
+
+    class Forward:
+        def __init__(self, module: nn.Module) -> None:
+            self.module = module
+
+        def __call__(self, *args, **kwargs):
+            return type(self.module).forward(self.module, *args, **kwargs)
+
+        @property
+        def __signature__(self) -> inspect.Signature:
+            return inspect.signature(type(self.module).forward.__get__(self.module))
+
+        @property
+        def __code__(self):
+            return type(self.module).forward.__code__
+
+        @property
+        def __name__(self) -> str:
+            return "forward"
+
+    model = Inner()
+    model.forward = Forward(model)
+    assert exported(model, torch.zeros(2, 4, 9)).module()(torch.ones(2, 4, 9)).shape == (2, 6, 7)
+
+
+# --- operators -----------------------------------------------------------------------------------
+
+
+def test_operators_have_names_and_schemas() -> None:
+    """Else in-place writes and views go unseen."""
+    aten = torch.ops.aten
+    assert _torch.op_name(aten.conv1d.padding) == "conv1d"
+    assert [_torch.writes(a) for a in _torch.arguments(aten.add_.Tensor)] == [True, False, False]
+    viewed = _torch.arguments(aten.view.default)[0]
+    assert viewed.alias_info is not None
+    assert not _torch.writes(viewed)
+    assert _torch.arguments(print) == []
+
+
+def test_in_place_operators_are_named_after_plain_ones() -> None:
+    """Else in-place operators have no rules."""
+    assert _torch.plain_twin(torch.ops.aten.add_.Tensor) is torch.ops.aten.add.Tensor
+    assert _torch.plain_twin(torch.ops.aten.zero_.default) is torch.ops.aten.zero.default
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid", "exp", "add", "elu"])
+def test_pointwise_operators_are_tagged(name) -> None:
+    """Else they have no rules."""
+    packet = getattr(torch.ops.aten, name)
+    assert torch.Tag.pointwise in (packet.Tensor if name == "add" else packet.default).tags
+
+
+def test_operators_are_told_from_other_things() -> None:
+    """Else `rule` takes what no graph ever holds."""
+    relu = torch.ops.aten.relu
+    assert _torch.is_operator(relu)
+    assert _torch.is_operator(relu.default)
+    assert not _torch.is_operator(torch.relu)
+    assert relu.default in _torch.overloads(relu)
+    assert _torch.overloads(relu.default) == [relu.default]
+
+
+def test_a_custom_operator_s_definition_holds_its_operator() -> None:
+    """Else `rule` takes ``torch.ops.mylib.name`` only, and models that keep a definition cannot be copied."""
+
+    @torch.library.custom_op("rcps_private::twice", mutates_args=())
+    def twice(x: Tensor) -> Tensor:
+        return 2 * x
+
+    assert isinstance(twice, _torch.CustomOpDef)
+    assert _torch.is_operator(twice)
+    assert _torch.overloads(twice) == [torch.ops.rcps_private.twice.default]
+
+
+def test_random_operators_are_tagged() -> None:
+    """Else noise is held to an equation."""
+    assert torch.Tag.nondeterministic_seeded in torch.ops.aten.rand.default.tags
+
+
+# --- modules -------------------------------------------------------------------------------------
+
+
+class PreHook:
+    def __call__(self, module, args, kwargs):
+        return args, kwargs
+
+
+class Hook:
+    def __call__(self, module, args, kwargs, output):
+        return output
+
+
+def test_hooks_are_taken_off_by_class() -> None:
+    """Else untying leaves hooks behind, or takes the user's."""
+    module, own = nn.Linear(2, 2), []
+    module.register_forward_pre_hook(lambda m, a: own.append("before"))
+    module.register_forward_hook(lambda m, a, o: own.append("after"), always_call=True)
+    plain = {name: dict(table) for name, table in vars(module).items() if name.startswith("_forward")}
+    module.register_forward_pre_hook(PreHook(), with_kwargs=True)
+    module.register_forward_hook(Hook(), with_kwargs=True, always_call=True)
+    assert isinstance(_torch.pre_hooks(module)[1], PreHook)
+    _torch.drop_hooks(module, lambda hook: isinstance(hook, (PreHook, Hook)))
+    assert {name: dict(table) for name, table in vars(module).items() if name.startswith("_forward")} == plain
+    module(torch.zeros(1, 2))
+    assert own == ["before", "after"]
+
+
+def test_a_module_s_tables_are_what_it_holds() -> None:
+    """Else a failed conversion leaves traces, and hooks of the user run on tensors without values."""
+    module = nn.BatchNorm1d(2)
+    child = nn.Linear(1, 1)
+    module.add_module("child", child)
+    module.register_forward_hook(print)
+    held = {k: v for table in _torch.member_tables(module) for k, v in table.items()}
+    assert held["weight"] is module.weight
+    assert held["running_mean"] is module.running_mean
+    assert held["child"] is child
+    assert [id(t) for t in _torch.own_tensors(module)][:2] == [id(module.weight), id(module.bias)]
+    assert [list(table.values()) for table in _torch.hook_tables(module)] == [[], [print]]
+    assert _torch.parameter_order(module) == ["weight", "bias"]
+
+
+def test_replicas_are_made_by_a_method() -> None:
+    """Else a replica of a converted model computes with the original's weights."""
+    module = nn.Linear(2, 2)
+    made = _torch.replica(module)
+    assert hasattr(module, _torch.REPLICATE)
+    assert type(made) is nn.Linear
+    assert made is not module
+
+
+def test_running_modules_are_found() -> None:
+    """Else a weight that was left untied is refused when it is looked at from outside of any call."""
+    seen = []
+
+    class Looking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(list(_torch.calling_modules()))
+            return x
+
+    module = Looking()
+    nn.Sequential(module)(torch.zeros(1))
+    assert seen[0][0] is module
+    assert any(isinstance(m, nn.Sequential) for m in seen[0])
+    assert list(_torch.calling_modules()) == []
+
+
+def test_modes_that_were_not_left_are() -> None:
+    """Else an interruption at the wrong moment changes what the rest of the program computes."""
+    before, seen = _torch.ModeState(), Seen()
+    seen.__enter__()
+    assert _torch.function_modes() == [seen]
+    torch._C.DisableTorchFunction().__enter__()
+    before.restore()
+    assert _torch.function_modes() == []
+    with Seen() as again:
+        torch.zeros(1)
+    assert again.functions
+
+
+def test_parameters_are_put_in_order() -> None:
+    """Else a baked model's ``state_dict`` has another order."""
+    module = nn.Linear(2, 2)
+    _torch.order_parameters(module, ["bias", "absent"])
+    assert list(module.state_dict()) == ["bias", "weight"]
+
+
+def test_buffers_are_hidden() -> None:
+    """Else a baked mixed model's ``state_dict`` has our tables."""
+    module = nn.BatchNorm1d(2)
+    module.register_buffer("table", torch.zeros(2))
+    _torch.hide_buffers(module, like=nn.BatchNorm1d(2))
+    assert "table" not in module.state_dict()
+    assert "running_var" in module.state_dict()
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm1d, nn.SyncBatchNorm])
+def test_norms_have_one_base(kind) -> None:
+    """Else running statistics are not pooled over strands."""
+    assert issubclass(kind, _torch.NormBase)
+    assert issubclass(kind, _torch.InstanceNorm) == (kind is nn.InstanceNorm1d)
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+def test_a_convolution_with_another_weight(padding_mode) -> None:
+    """Else a mixed model cannot read the other strand."""
+    conv, x = nn.Conv1d(4, 6, 3, padding=1, padding_mode=padding_mode), torch.randn(2, 4, 9)
+    assert conv.bias is not None
+    torch.testing.assert_close(_torch.convolve(conv, x, conv.weight) + conv.bias[:, None], conv(x))
+
+
+def test_the_padding_of_a_transposed_convolution() -> None:
+    """Else a mixed model with transposed convolutions fails at some lengths."""
+    conv = nn.ConvTranspose1d(4, 6, 3, stride=2)
+    assert isinstance(conv, _torch.ConvTransposeNd)
+    x = torch.zeros(1, 4, 5)
+    assert list(_torch.output_padding(conv, x, [12])) == [1]
+    assert conv(x, output_size=[12]).shape[-1] == 12
+
+
+def test_a_recurrent_layer_reads_its_weights_anew() -> None:
+    """Else an untied layer still computes with the tied weights."""
+    layer = nn.GRU(2, 3)
+    layer._parameters["weight_ih_l0"] = nn.Parameter(torch.zeros(9, 2))
+    _torch.refresh_recurrent(layer)
+    with torch.no_grad():
+        expected = nn.GRU(2, 3)
+        expected.load_state_dict(layer.state_dict())
+        x = torch.randn(4, 1, 2)
+        torch.testing.assert_close(layer(x), expected(x))
+
+
+# --- parametrizations ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tied() -> nn.Module:
+    module = nn.Linear(3, 4, bias=False)
+    parametrize.register_parametrization(module, "weight", Halves(), unsafe=True)
+    return module
+
+
+def test_parametrizations_are_listed(tied) -> None:
+    """Else ties are not found."""
+    assert {leaf: [type(p) for p in chain] for leaf, chain in _torch.chains(tied).items()} == {"weight": [Halves]}
+    assert _torch.chains(nn.Linear(1, 1)) == {}
+
+
+def test_the_stored_parameter_has_its_name(tied) -> None:
+    """Else checkpoints of tied models cannot be read."""
+    assert list(tied.state_dict()) == [_torch.stored_name("", "weight")]
+    assert list(nn.Sequential(tied).state_dict()) == [_torch.stored_name("0", "weight")]
+
+
+def test_removing_a_parametrization_keeps_the_parameter(tied) -> None:
+    """Else an optimizer loses the parameter when a model is untied."""
+    stored = next(tied.parameters())
+    parametrize.remove_parametrizations(tied, "weight", leave_parametrized=True)
+    assert tied.weight is stored
+    assert stored.shape == (4, 3)
+
+
+def test_parametrized_classes_copy_in_their_own_way(tied) -> None:
+    """Else a recurrent layer whose weights were computed cannot be copied."""
+    assert callable(_torch.own_copying(tied))
+    assert _torch.own_copying(nn.Linear(1, 1)) is None
+
+
+# --- nesting -------------------------------------------------------------------------------------
+
+
+def test_nested_structures() -> None:
+    """Else nothing with several inputs or outputs can be converted."""
+    nested = {"a": (1, [2, None]), "b": torch.zeros(2)}
+    leaves, spec = pytree.tree_flatten(nested)
+    assert pytree.tree_unflatten(leaves, spec).keys() == nested.keys()
+    assert pytree.tree_structure(nested) == spec
+    assert pytree.tree_leaves((1, {"k": [2]})) == [1, 2]
+    assert pytree.tree_map(lambda x: x, nested, is_leaf=lambda x: isinstance(x, tuple))["a"] == (1, [2, None])
+    assert pytree.tree_map_only(int, lambda n: n + 1, [1, "s"]) == [2, "s"]
+    assert pytree.tree_map(lambda a, b: a + b, [1, (2,)], [10, (20,)]) == [11, (22,)]
