@@ -111,7 +111,7 @@ def traces(make: Callable[[], nn.Module], change: Callable[[nn.Module], Any], po
                 change(model)
             except (KeyboardInterrupt, MemoryError):
                 pass
-            except ConversionError as refused:  # a MemoryError inside of a copy is a reason to refuse
+            except (ConversionError, RuntimeError) as refused:  # it may be caught, and told as the reason of another
                 assert "injected" in str(refused)  # noqa: PT017
         if picture(model) != before or process() != outside:
             left.append(f"{number} of {total}")

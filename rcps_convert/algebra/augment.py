@@ -38,7 +38,7 @@ class ReverseComplementAugment:
     def __init__(
         self, inputs: Any = "ACGT", targets: Any = "invariant", *, layout: Any = "auto", p: float = 0.5, seed: int = 0
     ) -> None:
-        check_number("p", p, 0, 1)
+        check_number("probability p", p, 0, 1)
         check_count("seed", seed, low=-(2**63))
         _check_specs(inputs, "inputs")
         _check_specs(targets, "targets")

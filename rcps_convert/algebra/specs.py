@@ -107,12 +107,16 @@ def check_layout(layout: Any) -> None:
 
     Raises:
         TypeError: it is no string.
-        ValueError: it has other letters.
+        NeedsChoiceError: it has other letters.
     """
     if not isinstance(layout, str):
         raise TypeError(f"layout={layout!r}: give {LAYOUTS}")
     if layout != "auto" and (not layout.split() or set(layout.split()) - set("ncl1")):
-        raise ValueError(f"layout={layout!r}: give {LAYOUTS}")
+        raise NeedsChoiceError(
+            f"layout {layout!r} does not fit any shape: give {LAYOUTS}",
+            why="a layout names each axis with one of n, c, l, 1",
+            do='write one letter per axis, such as layout="n c l"',
+        )
 
 
 def arrangements(shape: tuple[int, ...], names: Sequence[str], channels: int) -> list[tuple[str, ...]]:
@@ -352,8 +356,7 @@ def read_spec(text: SpecLike, what: str = "spec") -> Spec:
         what: the argument it is given as.
 
     Raises:
-        ValueError: the string is none of these.
-        TypeError: it is no string and no spec.
+        ValueError: it is none of these.
     """
     if isinstance(text, Spec):
         return text
@@ -361,7 +364,7 @@ def read_spec(text: SpecLike, what: str = "spec") -> Spec:
         "an alphabet such as 'ACGT', tracks such as '+-.', 'invariant', 'antisymmetric', or a spec such as Tokens(...)"
     )
     if not isinstance(text, str):
-        raise TypeError(f"{what}={text!r} is no spec: give {known}")
+        raise ValueError(f"{what}={text!r} is no spec: give {known}")
     if not text or (set(text) - set("+-.") and not set(text.upper()) <= COMPLEMENT.keys() and text not in WORDS):
         raise ValueError(f"{what}={text!r} is no spec: give {known}")
     if text in ("invariant", "antisymmetric"):
