@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rcps_convert import bake, check_equivariance, convert_model, plan_conversion
@@ -153,3 +155,37 @@ def test_sync_batch_norm_runs_the_same_way() -> None:
     converted = convert_model(synced, torch.zeros(3, 4, 20), verify=False)
     assert isinstance(hook_of(converted[1]), FoldedNorm)
     assert check_equivariance(converted.eval(), torch.zeros(3, 4, 20), tolerance=1e-10)
+
+
+# --- norms that keep no statistics ---------------------------------------------------------------------------
+
+
+class Untracked(nn.Module):
+    """A norm that standardises each batch by itself, in eval mode too."""
+
+    def __init__(self, channels: int, affine: bool, odd: bool) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.conv, self.out = nn.Conv1d(4, channels + odd, 3, padding=1), nn.Linear(channels + odd, 1)
+        self.norm = nn.BatchNorm1d(channels + odd, affine=affine, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(self.conv(x)).tanh().mean(-1))
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("affine", [False, True])
+def test_bake_keeps_the_function_of_a_norm_without_running_statistics(affine: bool, odd: bool) -> None:
+    converted = convert_model(Untracked(6, affine, odd).double(), torch.zeros(2, 4, 20).double())
+    with torch.no_grad():
+        for p in converted.parameters():
+            p.add_(torch.randn_like(p) * 0.3)
+    x = F.one_hot(torch.randint(4, (3, 20)), 4).mT.double()
+    for training in (False, True):
+        expected = converted.train(training)(x)
+        for baked in (bake(converted), bake(bake(converted)), copy.deepcopy(bake(converted))):
+            torch.testing.assert_close(baked.train(training)(x), expected, rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(baked(x.flip(1, 2)), expected, rtol=1e-10, atol=1e-12)
+    assert bake(converted).state_dict().keys() == Untracked(6, affine, odd).state_dict().keys()
+    again = convert_model(bake(converted), torch.zeros(2, 4, 20).double())
+    torch.testing.assert_close(again(x), expected, rtol=1e-10, atol=1e-12)

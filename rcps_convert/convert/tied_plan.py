@@ -158,9 +158,10 @@ class TiedPlanner:
         written: set[str] = set()
         for t, env in zip(self.traces, self.found.inference.values, strict=True):
             roots = storage_roots(t.nodes)
+            read = {r for n in t.nodes for r in n.refs()}
             changed = {roots.get(r, r) for n in t.nodes for r in written_refs(n)}
             for name, source in t.sources.items():
-                if source.kind == "buffer" and isinstance(env.get(name), Const):
+                if name in read and source.kind == "buffer" and isinstance(env.get(name), Const):
                     (written if name in changed else found).add(source.target)
         return found - written
 
