@@ -43,6 +43,7 @@ class TiedPlanner:
         self.model, self.example, self.plan, self.check = unguarded(model), example, plan, check
 
     def run(self, inputs: Any, outputs: Any, layout: Any, symmetrise_buffers: bool, both_strands: bool) -> None:
+        """Trace, infer, fill the plan and verify it; arguments as in `convert_model`."""
         self.specs, self.actions = input_actions(self.example, inputs, layout)
         self._describe_inputs()
         if self._already_symmetric(outputs):
@@ -295,10 +296,10 @@ def _trained(solution: Solution, outputs: Any) -> Any:
     first, *others = solution.traces
     if solution.untraced is not None or not others or others[0].out_spec == first.out_spec:
         return None
-    made = solution.inference.made[1]
+    made: list[Any] = solution.inference.made[1]
     if outputs is None:
         return made
-    return lambda i, shape: [made[i] and made[i].walk().resized(shape)]
+    return lambda i, shape: [None if made[i] is None else made[i].walk().resized(shape)]
 
 
 def _row(names: tuple[str, ...], action: Action, shared: bool) -> TiedParameter:

@@ -204,7 +204,7 @@ class Anchored:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward, its calls caught."""
-        if not torch.compiler.is_compiling() and torch.jit.is_tracing():
+        if not torch.compiler.is_compiling() and torch._C._is_tracing():
             raise _refuse_recording()
         frame = Frame(self.table)
         with frame:

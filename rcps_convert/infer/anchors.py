@@ -98,15 +98,15 @@ def _notes(trace: Trace, call: EdgeCall, site: CallAxes) -> Iterator[str]:
     channelwise = not call.edge_function.mixes
     if source is not None and source.kind == "input" and site.channel is not None and channelwise:
         yield (
-            f"{call.edge_function.name} at {place} splits the input: half of the bases (or tracks) is read from the left "
-            "edge, their complements from the right; crop or pad behind the first convolution to keep them together"
+            f"{call.edge_function.name} at {place} splits the input: half of the bases (or tracks) is read from the "
+            "left edge, their complements from the right; crop or pad behind the first convolution to keep them together"
         )
     if (source is None or source.kind == "input") and apart * 10 > max(
         call.settings["input"].shape[d] for d in site.reads
     ):
         yield (
-            f"the two readings of {call.edge_function.name} at {place} lie {apart} positions apart: what follows compares "
-            "channels that saw different stretches of the sequence; crop both ends alike to keep them together"
+            f"the two readings of {call.edge_function.name} at {place} lie {apart} positions apart: what follows "
+            "compares channels that saw different stretches of the sequence; crop both ends alike to keep them together"
         )
 
 

@@ -28,7 +28,7 @@ VARIED = 1e-12
 """Relative change of the outputs between two inputs above which they depend on the sequence."""
 
 
-Allowed = Callable[[int, tuple[int, ...]], list[Action]] | list[Action | None]
+Allowed = Callable[[int, tuple[int, ...]], Sequence[Action | None]] | list[Action | None]
 """Per output leaf its action, or a function from its index and shape to the actions it may have."""
 
 
@@ -144,15 +144,15 @@ class _Check:
             self.variation = max(self.variation, relative_change(y, o))
             held = self.trained if training else self.outputs
             allowed = held(i, tuple(y.shape)) if callable(held) else [held[i]]
-            other = training and self.trained is not self.outputs
+            apart = training and self.trained is not self.outputs
             if not allowed:
-                self.errors[other, i, 0] = float("inf")
+                self.errors[apart, i, 0] = float("inf")
             for k, action in enumerate(allowed):
-                self.errors[other, i, k] = max(self.errors.get((other, i, k), 0.0), deviation(r, y, action))
+                self.errors[apart, i, k] = max(self.errors.get((apart, i, k), 0.0), deviation(r, y, action))
 
     def error(self) -> float:
         """The largest error over outputs."""
-        leaves_ = {(other, i) for other, i, _ in self.errors}
+        leaves_ = {(apart, i) for apart, i, _ in self.errors}
         best = (min(e for (*j, _), e in self.errors.items() if tuple(j) == i) for i in leaves_)
         return max(best, default=0.0)
 
