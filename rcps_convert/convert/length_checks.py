@@ -31,7 +31,7 @@ WIDE = 3
 UNSEEN = "forward was seen to run at no other length at which the law could be checked"
 """Why other lengths are refused where none was checked."""
 
-Measure = Callable[[Example, list[Action | None], Callable[[int, tuple[int, ...]], list[Action]]], Verification]
+Measure = Callable[[Example, list[Action | None], Callable[[int, tuple[int, ...]], list[Action | None]]], Verification]
 """Measures the law on an example, given its inputs' actions and what its outputs may be."""
 
 Chains = dict[int, set[tuple[ax.Step, ...]]]
@@ -193,7 +193,7 @@ class LengthChecks:
     def _held(self, variant: Variant) -> bool | None:
         """Whether the law was seen to hold; None where the model refuses the length."""
 
-        def at_this_length(index: int, shape: tuple[int, ...]) -> list[Action]:
+        def at_this_length(index: int, shape: tuple[int, ...]) -> list[Action | None]:
             action = self._outputs[index] if index < len(self._outputs) else None
             moved = None if action is None else action.walk().resized(shape)
             if action is not None and moved is None:

@@ -200,9 +200,10 @@ class _TiedPlanner:
         written: set[str] = set()
         for t, env in zip(self.traces, self.found.inference.values, strict=True):
             roots = storage_roots(t.nodes)
+            read = {r for n in t.nodes for r in n.refs()}
             changed = {roots.get(r, r) for n in t.nodes for r in written_refs(n)}
             for name, source in t.sources.items():
-                if source.kind == "buffer" and isinstance(env.get(name), Const):
+                if name in read and source.kind == "buffer" and isinstance(env.get(name), Const):
                     (written if name in changed else found).add(source.target)
         return found - written
 
@@ -344,7 +345,7 @@ def _trained(solution: Solution, outputs: Any) -> Any:
     first, *others = solution.traces
     if solution.untraced is not None or not others or others[0].out_spec == first.out_spec:
         return None
-    made = solution.inference.made[1]
+    made: list[Any] = solution.inference.made[1]
     if outputs is None:
         return made
     return lambda i, shape: [None if (action := made[i]) is None else action.walk().resized(shape)]

@@ -59,7 +59,7 @@ class Run:
         return [len(s) for s in self.shapes] == [len(s) for s in other.shapes]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
     """The example at other lengths, or with another number of samples.
 
