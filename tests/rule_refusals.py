@@ -138,7 +138,7 @@ never("chunk of a length", lambda x: x.chunk(3, -1), X, say="cuts a length of 12
 never("unbind of a length", lambda x: x.unbind(-1), "n2 v6 l5", say="cuts a length of 5")
 never("glu over a length", lambda x: F.glu(x, -1), X, say="operands of glu | entries cross the boundary")
 never("some positions", lambda x: x[..., [0, 1]], X, say="taken without its partner")
-never("roll of a length", lambda x, w: F.conv1d(x.roll(2, -1), w), X, W, say="slides over an axis that is no length")
+not_yet("roll of a length", lambda x, w: F.conv1d(x.roll(2, -1), w), X, W, say="otherwise than by reading it backwards")
 never(
     "causal attention",
     lambda q: F.scaled_dot_product_attention(q, q, q, is_causal=True),
@@ -160,19 +160,28 @@ never("two of four bases", lambda x: x[:, [0, 1]], "n2 b4 l5", say="taken withou
 never("sum of bases and fixed", torch.add, "n2 b4 l5", "n2 t4 l5", say="operands of add | 2 pairs against 4 fixed")
 never("bases times positions", torch.matmul, "n2 l5 b4", "t4 v6", say="operands of matmul | against 4 fixed")
 never("length against fixed", torch.add, "n2 v6 l5", "n2 v6 t5", say="operands of add transform in ways")
-never(
-    "convolution over the bases",
+not_yet(
+    "convolution over bases in another order",
     lambda x, w: F.conv2d(x, w),
-    *("n2 t1 b4 l12", "v6 v1 v2 v5"),
-    say="slides over an axis that is no length | (2 pairs) | move the bases to the channel axis",
+    *("n2 t1 r4 l12", "v6 v1 v2 v5"),
+    say="otherwise than by reading it backwards | (2 pairs) | move the bases to the channel axis",
+)
+not_yet(
+    "padded bases in another order",
+    lambda x, w: F.conv2d(x, w, padding=1),
+    *("n2 t1 r4 l12", "v6 v1 v4 v5"),
+    say="otherwise than by reading it backwards",
+)
+not_yet("pool over bases in another order", lambda x: F.max_pool1d(x, 2, 1), "n2 l12 r4", say="reading it backwards")
+not_yet(
+    "positions mixed with bases",
+    lambda x, w: F.conv1d(x.reshape(2, 4, 12), w),
+    *("n2 l12 b4", "v6 v4 v5"),
+    say="mixes positions with something else | transpose",
 )
 never(
-    "padded bases",
-    lambda x, w: F.conv2d(x, w, padding=1),
-    *("n2 t1 b4 l12", "v6 v1 v4 v5"),
-    say="slides over an axis that is no length",
+    "a remainder of bases", lambda x: F.max_pool1d(x, 3, 2), "n2 l12 b4", say="two edges of an axis of 4 | 3 = 2*1 + 1"
 )
-never("pool over the bases", lambda x: F.max_pool1d(x, 2, 1), "n2 l12 b4", say="slides over an axis that is no length")
 never("weights of bins", lambda x: x * torch.arange(4.0).view(4, 1), "n2 b4 l5", say="is not invariant | 2 pairs")
 
 # --- signs ---------------------------------------------------------------------------------------

@@ -70,6 +70,11 @@ class Windows(Sliding):
         dim = s["dimension"] % x.dim()
         return [Window(dim, x.shape[dim], s["size"], s["step"], 0, 0)] if dim in site.reads else []
 
+    def leaves(self, s: Settings, dim: int | None) -> bool:
+        """Any axis but that of the windows and the new one."""
+        rank = s["input"].dim()
+        return dim is None or dim not in (s["dimension"] % rank, rank)
+
     def indifferent(self, s: Settings) -> bool:
         """A step of 1 leaves no remainder."""
         return bool(s["step"] == 1)
@@ -132,13 +137,17 @@ class Convolution(Sliding):
         if all(w.stride == 1 for w in windows):
             return self._one_pass(s, windows, site)
         taps = self._more_taps(s, windows)
-        if taps is not None and site.channel in (None, s["input"].dim() - self.rank(s) - 1):
+        if taps is not None and (site.channel is None or self._of_filters(s, site)):
             return self._longer_kernels(s, taps, site)
-        parts = self._halves(s) if site.halves else None
+        parts = self._halves(s) if site.halves and self._of_filters(s, site) else None
         if parts is None:
             return choose(self.call(s), self._shifted(s, windows), site)
         first, second = parts
         return torch.cat([self.call(first), self._shifted(second, windows)], site.channel or 0)
+
+    def _of_filters(self, s: Settings, site: CallAxes) -> bool:
+        """Whether the swapped channels are the filters, not entries of another axis the windows slide along."""
+        return site.channel == s["input"].dim() - self.rank(s) - 1
 
     def _one_pass(self, s: Settings, windows: list[Window], site: CallAxes) -> Tensor:
         """Wide padding gives every window of both readings; each channel takes its own."""
@@ -223,7 +232,7 @@ class Transposed(Convolution):
 
     def both(self, s: Settings, site: CallAxes) -> Tensor:
         """Each half of the filters for its edge."""
-        parts = self._halves(s) if site.halves else None
+        parts = self._halves(s) if site.halves and self._of_filters(s, site) else None
         if parts is None:
             return choose(self.call(s), self.right(s, site), site)
         return torch.cat([self.call(parts[0]), self.right(parts[1], site)], site.channel or 0)

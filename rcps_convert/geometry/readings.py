@@ -127,6 +127,10 @@ class EdgeFunction:
         """How many positions the two readings of a crop lie apart; 0 for windows, which are at most a stride apart."""
         return 0
 
+    def leaves(self, s: Settings, dim: int | None) -> bool:
+        """Whether each entry of an axis of the result reads the same entry only of the tensor that is read."""
+        return True
+
     def right(self, s: Settings, site: CallAxes) -> Tensor:
         """The reading that starts at the right edge: the mirror image of what is read from the mirror image."""
         flipped: Tensor = self.call(s, input=s["input"].flip(site.reads))
@@ -135,7 +139,7 @@ class EdgeFunction:
     def both(self, s: Settings, site: CallAxes) -> Tensor:
         """The re-anchored call."""
         x, c = s["input"], site.channel
-        if not (site.halves and self.keeps_axes):
+        if not (site.halves and self.keeps_axes and self.leaves(s, site.channel)):
             return choose(self.call(s), self.right(s, site), site)
         assert c is not None
         first, second = x.chunk(2, c)  # one node of autograd; two slices would each fill a gradient of the whole
@@ -204,6 +208,10 @@ class Sliding(EdgeFunction):
         """Entries padded on the left and right of axis i."""
         p = setting_per_axis(s.get("padding", 0), rank)[i]
         return p, p
+
+    def leaves(self, s: Settings, dim: int | None) -> bool:
+        """No axis that the windows slide along."""
+        return dim is None or dim < s["input"].dim() - self.rank(s)
 
     def indifferent(self, s: Settings) -> bool:
         """A stride of 1 leaves no remainder."""

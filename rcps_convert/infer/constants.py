@@ -124,13 +124,33 @@ def is_rounded(p: Pin) -> bool:
 
 
 def pin(pins: Iterable[Pin]) -> None:
-    """Where the entries of a constant differ along an axis that is still open, that axis is fixed."""
+    """Where the entries of a constant differ along an axis that is still open, that axis is paired if it can be.
+
+    Pairs must leave every constant invariant that the axis meets; else the axis is fixed.
+    """
+    pins = list(pins)
     for p in pins:
         for dim, term in enumerate(p.action.axes):
             if ax.free(term) and not _uniform(p.const.value, dim):
+                for v in ax.free(term):
+                    _pair(v, pins)
                 ax.trivialise(term)
         if p.action.value is not None:
             ax.trivialise(p.action.value)
+
+
+def _pair(v: ax.Var, pins: list[Pin]) -> None:
+    """Bind an open axis to pairs, the first half with the second or mirrored, if all constants allow it."""
+    mine = [p for p in pins if any(v in ax.free(t) for t in (*p.action.axes, p.action.value) if t is not None)]
+    for pairs in (ax.regular(v.size), ax.permutation(range(v.size - 1, -1, -1))) if v.size > 1 else ():
+        try:
+            with ax.attempt():
+                ax.unify(v, pairs)
+                if not all(map(satisfiable, mine)):
+                    raise ax.Mismatch("a constant is not invariant")
+            return
+        except ax.Mismatch:
+            continue
 
 
 def satisfiable(p: Pin) -> bool:

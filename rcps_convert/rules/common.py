@@ -120,6 +120,8 @@ def slide(
 ) -> tuple[Axis, Axis]:
     """A window that slides along an axis: the action of the result's axis and of the kernel's.
 
+    The axis is a length, or another one that is reversed as a whole, as bases in the order ACGT are.
+
     Args:
         node: the node being inferred.
         x: the axis slid over.
@@ -129,7 +131,7 @@ def slide(
         ceil: a remainder makes one more window, as a pool's ``ceil_mode`` does.
 
     Raises:
-        Refusal: the axis is no length.
+        Refusal: the axis is permuted otherwise, or the windows leave a remainder of an axis of one size only.
     """
     extent = dilation * (kernel - 1) + 1
     if kernel == 1 and stride == 1 and pad == (0, 0):
@@ -142,16 +144,75 @@ def slide(
         more = pad[0] if ceil else None
         step = Step(1, sum(pad) - extent + stride, stride, lopsided=uneven is not None, ceil=more)
         return advance(node, x, step, out, uneven), ax.length(kernel)
+    if is_reversal(x):
+        require_edges(node, x.size, Step(1, sum(pad) - extent + stride, stride, lopsided=pad[0] != pad[1]))
+        return reversal(out, x), reversal(kernel)
+    require_fixed(node, x)
+    return ax.trivial(out), ax.trivial(kernel)
+
+
+def is_reversal(x: Axis) -> bool:
+    """Whether an axis that holds no positions is known to be reversed as a whole, its signs apart."""
+    x = ax.walk(x)
+    core = ax.product(f for f in (ax.children(x) if isinstance(x, ax.Prod) else (x,)) if f.size > 1)
+    if core.size == 1 or ax.free(core) or ax.has_sign(core) or holds_positions(core):
+        return False
+    return torch.equal(ax.indices(core), torch.arange(core.size).flip(0))
+
+
+def reversal(size: int, like: Axis | None = None) -> Axis:
+    """The reversal of an axis that is no length, with the signs of another."""
+    return ax.product([ax.Leaf(size, "reversed"), *(ax.units(like) if like is not None else ())])
+
+
+def require_fixed(node: Any, x: Axis) -> None:
+    """State that an axis that is not reversed stays as it is: windows slide along it.
+
+    Raises:
+        Refusal: it is permuted.
+    """
     try:
         with ax.attempt():
             ax.unify(x, ax.trivial(x.size))
     except ax.Mismatch:
+        mixed = holds_positions(x)
         refuse(
-            f"{op_name(node.op)} slides over an axis that is no length",
-            why=f"under reverse complement this axis is permuted ({ax.describe(x)}), not a position along DNA",
-            do="let the window span the whole axis without padding, or move the bases to the channel axis",
+            f"{op_name(node.op)} slides over an axis that "
+            + (
+                "mixes positions with something else" if mixed else "is permuted otherwise than by reading it backwards"
+            ),
+            why=f"under reverse complement this axis is permuted ({ax.describe(x)}), "
+            + ("and a window over it holds both" if mixed else "and that does not map windows to windows"),
+            do=f"give the positions an axis of their own: {_TRANSPOSE}"
+            if mixed
+            else "order the bases so that the alphabet read backwards is its complement (ACGT), let the window span "
+            "the whole axis without padding, or move the bases to the channel axis",
+            never=False,
         )
-    return ax.trivial(out), ax.trivial(kernel)
+
+
+_TRANSPOSE = "this is often a reshape or view where a transpose or permute was meant"
+
+
+def holds_positions(x: Axis) -> bool:
+    """Whether a length, or a batch, is a factor or a part of an axis."""
+    x = ax.walk(x)
+    return ax.role(x) is not None or any(map(holds_positions, ax.children(x)))
+
+
+def require_edges(node: Any, size: int, step: Step) -> None:
+    """State that windows reach both edges of an axis that has one size at every length.
+
+    Raises:
+        Refusal: they leave a remainder, or the padding differs.
+    """
+    if not step.aligned(size):
+        refuse(
+            f"{op_name(node.op)} reads the two edges of an axis of {size} entries differently",
+            why="under reverse complement this axis is reversed, and the windows would start at its other edge"
+            + ("" if step.lopsided else f": {step.remainder(size)}"),
+            do="choose kernel, stride and padding so that the windows reach both edges alike",
+        )
 
 
 def advance(node: Any, x: Axis, step: Step, out: int, lopsided: Refusal | None = None) -> Axis:

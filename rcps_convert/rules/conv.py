@@ -10,7 +10,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
-from .common import advance, forbid_signs, per_axis, slide
+from .common import advance, forbid_signs, is_reversal, per_axis, require_edges, require_fixed, reversal, slide
 from .registry import aten, rule
 
 
@@ -115,7 +115,11 @@ def _transposed_axis(
         ax.unify(taps, ax.length(taps.size))
         grown = dilation * (taps.size - 1) + 1 - stride - 2 * pad + extra
         return advance(node, x, Step(stride, grown, lopsided=extra > 0), out, _extra(node, extra))
-    ax.unify(x, ax.trivial(x.size))
+    if is_reversal(x):
+        require_edges(node, x.size, Step(1, 0, lopsided=extra > 0))
+        ax.unify(taps, reversal(taps.size))
+        return reversal(out, x)
+    require_fixed(node, x)
     if plain and x.size == 1:
         return taps
     ax.unify(taps, ax.trivial(taps.size))

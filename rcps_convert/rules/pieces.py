@@ -16,7 +16,7 @@ from .common import advance, broadcast, dim_of, padded, same_ids, slide
 from .registry import Const, aten, refuse, refuse_later, require_unsigned, rule
 
 MOST_REVERSED = 2048
-"""Longest open axis, in entries, of which a reversal may wait for what the axis turns out to be."""
+"""Longest open axis, in entries, that may be rearranged before it is known what it turns out to be."""
 
 
 @rule(aten.cat.default, aten.concat.default, aten.concatenate.default, constants=True, ids=True, signs=True)
@@ -246,14 +246,17 @@ def _pad_length(node: Any, term: Axis, left: int, right: int) -> Axis:
     return advance(node, term, step, term.size + left + right, padded(node, (left, right)))
 
 
-def _require_commuting(node: Any, term: Axis) -> None:
-    """An open axis may still turn out as a length, such as that of a kernel; at the end it must be reversible.
+def _commuting(node: Any, term: Axis, table: Tensor) -> Axis:
+    """An open axis of rearranged entries: what it turns out to be must commute with that; a sign of all does.
 
-    The matrix that reverses it is invariant just under actions that commute with the reversal.
+    It may turn out as a length, such as that of a kernel, or as pairs. The matrix that rearranges it is invariant just
+    under actions that commute.
     """
-    reversing = node.constant(Const(torch.eye(term.size).flip(0)))
-    for axis in reversing.axes:
-        ax.unify(axis, term)
+    moved = ax.Var(term.size, unsigned=True)
+    ax.unify(term, moved if getattr(term, "unsigned", False) else ax.product([moved, ax.Var(1)]))
+    for axis in node.constant(Const(torch.eye(term.size)[table])).axes:
+        ax.unify(axis, moved)
+    return term
 
 
 @rule(aten.flip.default, ids=True, signs=True)
@@ -261,11 +264,8 @@ def flip(node: Any, x: Action, dims: list[int]) -> Action:
     """A reversal commutes with a reversal; another permutation is conjugated; an open one must commute."""
     axes = list(x.axes)
     for d in dims:
-        term = ax.walk(axes[d])
-        if isinstance(term, ax.Var) and 1 < term.size <= MOST_REVERSED:
-            _require_commuting(node, term)
-        elif not ax.lengthen(axes[d]):
-            axes[d] = _conjugated(axes[d], torch.arange(axes[d].size).flip(0))
+        if isinstance(ax.walk(axes[d]), ax.Var) or not ax.lengthen(axes[d]):
+            axes[d] = _conjugated(node, axes[d], torch.arange(axes[d].size).flip(0))
     return Action(tuple(axes), x.value)
 
 
@@ -281,12 +281,14 @@ def roll(node: Any, x: Action, shifts: Any, dims: Any = ()) -> Action:
     axes = list(x.axes)
     places = zip(shifts if isinstance(shifts, (list, tuple)) else [shifts], dims, strict=True)
     for shift, d in places:
-        axes[d] = _conjugated(axes[d], torch.arange(axes[d].size).roll(shift))
+        axes[d] = _conjugated(node, axes[d], torch.arange(axes[d].size).roll(shift))
     return Action(tuple(axes), x.value)
 
 
-def _conjugated(term: Axis, table: Tensor) -> Axis:
+def _conjugated(node: Any, term: Axis, table: Tensor) -> Axis:
     """The action on an axis whose entries were rearranged: entry j is the old entry table[j]."""
+    if isinstance(ax.walk(term), ax.Var) and 1 < term.size <= MOST_REVERSED:
+        return _commuting(node, ax.walk(term), table)
     if ax.free(term):
         ax.trivialise(term)
     if ax.is_trivial(term):
@@ -343,6 +345,8 @@ def _indexed(node: Any, x: Action, dim: int, index: Any) -> Action:
         _refuse_index()
     if table.dtype == torch.bool:
         table = table.nonzero().flatten()
+    if torch.equal(table.long().sort().values, torch.arange(term.size)):
+        return x.with_axis(dim, _conjugated(node, term, table.long()))
     ax.trivialise(term)
     out = ax.trivial(len(table)) if ax.is_trivial(term) else _taken(term, table % max(1, term.size))
     return x.with_axis(dim, out)

@@ -34,10 +34,19 @@ def pointwise(node: Any, *args: Any, **kwargs: Any) -> Action:
     summands = [a for a in args[:2] if a != 0]
     if name in LINEAR and len(operands) == len(summands) and all(isinstance(a, Action) for a in summands):
         return sum_of(node, operands)
-    if name not in ODD:
+    if name not in ODD and not _is_odd_here(name, args):
         for x in operands:
             require_unsigned(x, node, because=f"{name}(-x) is not -{name}(x)")
     return broadcast(node, operands)
+
+
+def _is_odd_here(name: str, args: Sequence[Any]) -> bool:
+    """Whether a function is odd with these arguments: an odd power, or limits that are alike on both sides."""
+    if name == "pow":
+        return len(args) == 2 and isinstance(args[1], (int, float)) and args[1] % 2 == 1
+    low_high = args[1:3]
+    numbers = len(low_high) == 2 and all(isinstance(a, (int, float)) for a in low_high)
+    return name in ("clamp", "hardtanh") and numbers and low_high[0] == -low_high[1]
 
 
 pointwise.facts = Facts(signs=True)  # type: ignore[attr-defined]

@@ -48,7 +48,7 @@ def recurrence(
     if not bidirectional:
         _refuse_one_direction(node)
     time, batch = (1, 0) if batch_first else (0, 1)
-    _require_length(node, x.axes[time], batch_first)
+    _require_length(node, x, time)
     forbid_signs(x.axes[:2])
     hidden, seen = _hidden_axes(states)
     first = ax.product([ax.trivial(layers), DIRECTIONS])
@@ -96,13 +96,22 @@ def _refuse_one_direction(node: Any) -> None:
     )
 
 
-def _require_length(node: Any, term: Axis, batch_first: bool) -> None:
+def _require_length(node: Any, x: Action, time: int) -> None:
+    """State that a recurrence reads along positions; an open axis, such as a dense layer writes, may be the positions.
+
+    Raises:
+        Refusal: it reads along another axis.
+    """
+    term = ax.walk(x.axes[time])
+    if isinstance(term, ax.Var) and not any(map(ax.is_length, x.axes)):
+        ax.unify(term, ax.length(term.size, ax.Role("length", steps=None)))
     if ax.lengthen(term):
         return
     found = ax.role(term)
     over = "the samples of the batch" if found is not None and found.name == "batch" else "an axis that is no length"
+    first = time == 1
     refuse(
         f"a recurrence ({op_name(node.op)}) that runs over {over}",
-        why=f"with batch_first={batch_first} it reads along axis {int(batch_first)}, which is {ax.describe(term)}",
-        do=f"set batch_first={not batch_first}, or permute its input, so that it reads along the positions",
+        why=f"with batch_first={first} it reads along axis {time}, which is {ax.describe(term)}",
+        do=f"set batch_first={not first}, or permute its input, so that it reads along the positions",
     )
