@@ -21,6 +21,9 @@ from .probe import Probe
 SURE, FAINT = 1e-4, 1e-9
 """Relative size of a direction in which outputs vary that counts before conversion, and after it."""
 
+WEIGHTS = 5
+"""Random weights that are tried before an output is said to lose values."""
+
 COLUMNS, ROWS = 64, 512
 """Channels and repetitions that are looked at."""
 
@@ -61,19 +64,23 @@ class Change:
             outputs: what each output is; samples and positions count as repetitions.
         """
         with undisturbed_rng():
-            for probe in self.probes:
-                probe.perturb(0)
-            before, after = self._readings()
+            had, has = self._ranks(0, outputs)
+            for seed in range(1, WEIGHTS):
+                if all(has[i] >= had[i] for i in had):
+                    break
+                _, again = self._ranks(seed, outputs)  # dead units are a matter of the weights
+                has = {i: max(n, again.get(i, 0)) for i, n in has.items()}
+        return [(i, had[i], has[i]) for i in had if has[i] < had[i]]
+
+    def _ranks(self, seed: int, outputs: Sequence[Action | None]) -> list[dict[int, int]]:
+        """Before and after conversion, the independent values of each output, with other random weights."""
+        for probe in self.probes:
+            probe.perturb(seed)
         found = []
-        for i, (old, new, action) in enumerate(
-            zip(zip(*before, strict=True), zip(*after, strict=True), outputs, strict=False)
-        ):
-            if action is None or not all(_continuous(y) for y in (*old, *new)):
-                continue
-            had = _rank([_rows(y, action) for y in old], SURE)
-            has = _rank([_rows(y, action) for y in new], FAINT)
-            if has < had:
-                found.append((i, had, has))
+        for readings, threshold in zip(self._readings(), (SURE, FAINT), strict=True):
+            whole = enumerate(zip(zip(*readings, strict=True), outputs, strict=False))
+            kept = {i: (ys, a) for i, (ys, a) in whole if a is not None and all(map(_continuous, ys))}
+            found.append({i: _rank([_rows(y, a) for y in ys], threshold) for i, (ys, a) in kept.items()})
         return found
 
     def _readings(self) -> list[list[list[Any]]]:

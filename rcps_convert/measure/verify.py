@@ -255,8 +255,9 @@ class _Check:
         fails on others by more than rounding does there, numbers tie.
         """
         plain, error = Law(self.probe, self.law.outputs), self.law.error()
-        bases = KINDS[:1] * (MANY if self.law.batches is not None and in_eval else self.probe.batch or 1)
-        plain.measure(seed, bases, training=not in_eval)
+        bases = self.law.own_kinds(0, KINDS[:1])
+        for turn in range(-(-MANY // len(bases))):
+            plain.measure(seed + turn, bases, training=not in_eval)
         if plain.error() > min(self.limit, error / 100):
             return self._rounding(error, seed, kinds, in_eval)
         if self._rounding(error, seed, kinds, in_eval) is None and error <= self.limit:
