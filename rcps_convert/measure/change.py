@@ -71,7 +71,8 @@ class Change:
             if action is None or not all(_continuous(y) for y in (*old, *new)):
                 continue
             had = _rank([_rows(y, action) for y in old], SURE)
-            has = _rank([_rows(y, action) for y in new], FAINT)
+            gone = _largest(new) <= FAINT * _largest(old)
+            has = 0 if gone else _rank([_rows(y, action) for y in new], FAINT)
             if has < had:
                 found.append((i, had, has))
         return found
@@ -94,6 +95,11 @@ class Change:
 def _continuous(y: Any) -> bool:
     """Whether an output holds numbers that may vary a little: classes say nothing of how many values there are."""
     return isinstance(y, Tensor) and bool(y.numel()) and (y.is_floating_point() or y.is_complex())
+
+
+def _largest(parts: Sequence[Tensor]) -> float:
+    """The largest size of a finite entry."""
+    return max((float(y[y.isfinite()].abs().max()) for y in parts if bool(y.isfinite().any())), default=0.0)
 
 
 def _ends(readings: list[list[Any]]) -> list[Tensor]:
