@@ -271,3 +271,25 @@ def test_a_recurrence_over_channels_beside_positions_is_refused() -> None:
     model = Steps(lambda m, x: m.r(m.c(x))[0].mean(-1), c=conv(), r=nn.GRU(12, 4, bidirectional=True, batch_first=True))
     with pytest.raises(BreaksSymmetryError, match="runs over an axis that is no length"):
         convert_model(model, DNA)
+
+
+# --- places of maxima -------------------------------------------------------------------------------
+
+UNPOOLED: dict[str, Any] = {
+    "one axis": lambda m, x: F.max_unpool1d(*F.max_pool1d(m.c(x), 2, return_indices=True), 2).amax(-1),
+    "with a size": lambda m, x: F.max_unpool1d(
+        *F.max_pool1d(m.c(x).relu(), 3, return_indices=True), 3, output_size=(12,)
+    ).mean(-1),
+    "two axes": lambda m, x: F.max_unpool2d(
+        *F.max_pool2d(m.c(x).unsqueeze(2), (1, 4), return_indices=True), (1, 4)
+    ).amax((2, 3)),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", UNPOOLED)
+def test_unpooling_is_refused_whatever_numbers_are_drawn(name: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    with pytest.raises(BreaksSymmetryError, match="puts values back where a pool found them") as caught:
+        convert_model(Steps(UNPOOLED[name], c=conv()), DNA, verify=False)
+    assert "equal values" in str(caught.value.why)
