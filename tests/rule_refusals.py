@@ -186,7 +186,9 @@ not_yet(
     *("n2 l12 b4", "v6 v4 v5"),
     say="mixes positions with something else | transpose",
 )
-never("a remainder of bases", lambda x: F.max_pool1d(x, 3, 2), "n2 l12 b4", say="two edges of an axis of 4 | 3 = 2*1 + 1")
+never(
+    "a remainder of bases", lambda x: F.max_pool1d(x, 3, 2), "n2 l12 b4", say="two edges of an axis of 4 | 3 = 2*1 + 1"
+)
 never("weights of bins", lambda x: x * torch.arange(4.0).view(4, 1), "n2 b4 l5", say="is not invariant | 2 pairs")
 
 # --- signs ---------------------------------------------------------------------------------------

@@ -53,7 +53,10 @@ PLANE = torch.zeros(2, 1, 4, 21)
 
 OVER_BASES: dict[str, tuple[dict[str, Any], Any]] = {
     "padded": ({"c": nn.Conv2d(1, 8, (3, 5), padding=(1, 2))}, lambda m, x: m.c(x).relu().amax((2, 3))),
-    "unpadded": ({"c": nn.Conv2d(1, 8, (2, 5)), "o": nn.Linear(24, 3)}, lambda m, x: m.o(m.c(x).relu().flatten(1, 2).amax(2))),
+    "unpadded": (
+        {"c": nn.Conv2d(1, 8, (2, 5)), "o": nn.Linear(24, 3)},
+        lambda m, x: m.o(m.c(x).relu().flatten(1, 2).amax(2)),
+    ),
     "deep": (
         {"c": nn.Conv2d(1, 6, 3, padding=1), "d": nn.Conv2d(6, 5, (3, 4), stride=(1, 2), padding=(1, 0))},
         lambda m, x: m.d(m.c(x).relu()).relu().amax((2, 3)),

@@ -236,7 +236,7 @@ class _TiedPlanner:
             return
         found = self._measure(converted, self.example, self.actions, solution)
         self.plan.verification = found
-        zero = self._made_zero(change, solution.inference)
+        zero = self._made_zero(change)
         if zero is not None:
             self.plan.problems.append(zero)
         elif not found.passed:
@@ -246,11 +246,11 @@ class _TiedPlanner:
             self.plan.notes += lost_notes(change, names, solution.inference.outputs)
             self._verify_lengths(converted, solution)
 
-    def _made_zero(self, change: Change, inference: Inference) -> ConversionError | None:
+    def _made_zero(self, change: Change) -> ConversionError | None:
         """The refusal of an antisymmetric output that tying makes zero, if there is one."""
         scores = [i for i, spec in enumerate(self.wanted) if isinstance(spec, Antisymmetric)]
-        lost = {i for i, _, has in change.lost(inference.outputs) if not has} if scores else set()
-        found = next((i for i in scores if i in lost), None)
+        zero = change.zero() if scores else set()
+        found = next((i for i in scores if i in zero), None)
         if found is None:
             return None
         names = structure_names(_structure(self.traces[0]))
@@ -346,13 +346,17 @@ def zero_score(name: str, others: Sequence[str], weight: str | None) -> Conversi
         others: the outputs beside it that are not antisymmetric.
         weight: a parameter that tying makes zero, if there is one.
     """
-    reads = f"the channels that {weight} reads stay as they are" if weight else "what it is computed from stays as it is"
+    reads = (
+        f"the channels that {weight} reads stay as they are" if weight else "what it is computed from stays as it is"
+    )
     fixed = f"; stating what other outputs are ({', '.join(others)}) fixes the channels they return" if others else ""
     do = "let it read two channels or more that nothing fixes, as a maximum over channels or a constant for each does; "
     if others:
         do = 'state of the other outputs which of their channels swap, such as Tracks("+-", layout="n c"), or ' + do
     return NeedsChoiceError(
-        f"output {name} would be zero, whatever the weights" if name else "the output would be zero, whatever the weights",
+        f"output {name} would be zero, whatever the weights"
+        if name
+        else "the output would be zero, whatever the weights",
         where=Where(weight.rpartition(".")[0]) if weight else None,
         got="antisymmetric",
         why=f"a score changes its sign only where channels swap, and {reads} under reverse complement{fixed}",

@@ -71,11 +71,22 @@ class Change:
             if action is None or not all(_continuous(y) for y in (*old, *new)):
                 continue
             had = _rank([_rows(y, action) for y in old], SURE)
-            gone = _largest(new) <= FAINT * _largest(old)
-            has = 0 if gone else _rank([_rows(y, action) for y in new], FAINT)
+            has = _rank([_rows(y, action) for y in new], FAINT)
             if has < had:
                 found.append((i, had, has))
         return found
+
+    def zero(self) -> set[int]:
+        """The outputs that are zero but for rounding, whatever the weights, and were not before."""
+        found: list[set[int]] = []
+        with undisturbed_rng():
+            for seed in range(2):
+                for probe in self.probes:
+                    probe.perturb(seed)
+                before, after = (list(zip(*readings, strict=True)) for readings in self._readings())
+                kept = [i for i, ys in enumerate(zip(before, after, strict=True)) if all(map(_continuous, sum(ys, ())))]
+                found.append({i for i in kept if _largest(after[i]) <= FAINT * _largest(before[i])})
+        return set.intersection(*found)
 
     def _readings(self) -> list[list[list[Any]]]:
         """Per model and batch of random bases the output leaves: a few samples, in two batches or more."""
@@ -111,7 +122,7 @@ def _ends(readings: list[list[Any]]) -> list[Tensor]:
 
 def _rows(y: Tensor, action: Action) -> Tensor:
     """An output as repetitions x channels: samples and positions are repetitions."""
-    if y.dim() != len(action.axes):
+    if y.dim() != len(action.axes) or not y.dim():
         return y.reshape(len(y) if y.dim() else 1, -1)
     repeated = [d for d, t in enumerate(action.axes) if ax.role(t) is not None]
     rest = [d for d in range(y.dim()) if d not in repeated]

@@ -58,8 +58,10 @@ def compare(found: Tensor, expected: Tensor, usual: float = 0.0) -> Compared:
 
 
 def middle_size(x: Tensor) -> float:
-    """The median size of the nonzero, finite entries; 0 where there are none."""
-    size = x.abs()
+    """The median size of the nonzero, finite entries; 0 where there are none, as of whole numbers and truth values."""
+    if not _inexact(x):
+        return 0.0
+    size = _wide(x).abs()
     nonzero = size[(size > 0) & size.isfinite()]
     return float(nonzero.median()) if nonzero.numel() else 0.0
 

@@ -177,7 +177,9 @@ def require_fixed(node: Any, x: Axis) -> None:
         mixed = holds_positions(x)
         refuse(
             f"{op_name(node.op)} slides over an axis that "
-            + ("mixes positions with something else" if mixed else "is permuted otherwise than by reading it backwards"),
+            + (
+                "mixes positions with something else" if mixed else "is permuted otherwise than by reading it backwards"
+            ),
             why=f"under reverse complement this axis is permuted ({ax.describe(x)}), "
             + ("and a window over it holds both" if mixed else "and that does not map windows to windows"),
             do=f"give the positions an axis of their own: {_TRANSPOSE}"
