@@ -152,6 +152,13 @@ never(
     say="constant made in forward is not invariant | 12 reversed | make it symmetric or learned",
 )
 
+never(
+    "unpooled at the places of maxima",
+    lambda x: F.max_unpool1d(*F.max_pool1d(x, 2, return_indices=True), 2),
+    X,
+    say="puts values back | of equal values | upsample",
+)
+
 # --- pairs torn apart, axes that do not meet -----------------------------------------------------
 
 never("split of a pair", lambda x: x.split(2, 1), "n2 b4 l5", say="separates entries that reverse complement swaps")

@@ -112,6 +112,10 @@ sample(aten.conv1d.default, lambda x, w: F.conv1d(x, w, stride=2), "n2 v6 b4*s1"
 sample(aten.conv2d.default, lambda x, w: F.conv2d(x, w, padding=(1, 2)), "n2 t1 b4 l12", "v8 v1 v3 v5")
 sample(aten.conv_transpose1d.default, lambda x, w: F.conv_transpose1d(x, w, stride=2), "n2 v6 b4", "v6 v8 v3")
 sample(aten.max_pool1d.default, lambda x: F.max_pool1d(x, 3, 1, 1), "n2 v6 b4")
+sample(aten.max_unpool2d.default, lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), "n2 v6 t4 t6")
+sample(
+    aten.max_unpool3d.default, lambda x: F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), 2), "n2 v6 t2 t4 t2"
+)
 sample(aten.unfold.default, lambda x: x.unfold(1, 2, 1), "n2 b4 l12")
 sample(aten.conv1d.default, lambda x, w: F.conv1d(x, w), "n2 v6 l5", "v8 v6 v5")
 sample(aten.conv1d.default, lambda x, w: F.conv1d(x, w, padding=1), "n2 v6 v5", "v8 v6 v3")

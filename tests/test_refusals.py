@@ -8,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lawful import assert_exact
-from oracle import assert_law
+from oracle import Signs, assert_law
 from torch import Tensor, nn
 
-from rcps_convert import BreaksSymmetryError, NoRuleError, convert_model
+from rcps_convert import BreaksSymmetryError, NeedsChoiceError, NoRuleError, Tracks, convert_model
+from rcps_convert.errors import Where
 
 TOLERANCE = 1e-10
 """Relative error in float64."""
@@ -112,3 +113,186 @@ def test_windows_over_other_orders_are_refused_with_the_reason(alphabet: str, na
 def test_windows_must_reach_both_edges_of_the_bases(layer: nn.Module) -> None:
     with pytest.raises(BreaksSymmetryError, match="two edges of an axis of 4 entries"):
         convert_model(Steps(lambda m, x: m.c(x).amax((2, 3)), c=layer), PLANE)
+
+
+# --- antisymmetric outputs --------------------------------------------------------------------------
+
+
+def conv(channels: int = 6) -> nn.Conv1d:
+    return nn.Conv1d(4, channels, 3, padding=1)
+
+
+DNA = torch.zeros(2, 4, 12)
+
+PAIRED: dict[str, Any] = {
+    "reversed channels": lambda m, x: m.o(m.c(x).relu().mean(-1).flip(1)),
+    "rolled channels": lambda m, x: m.o(m.c(x).relu().mean(-1).roll(1, 1)),
+    "channels in another order": lambda m, x: m.o(m.c(x).relu().mean(-1)[:, [5, 4, 3, 2, 1, 0]]),
+    "channels of alternating sizes": lambda m, x: m.o(m.c(x).relu().mean(-1) * torch.tensor([1.0, 2, 3, 1, 2, 3])),
+    "a reversed score": lambda m, x: m.p(m.c(x).relu().mean(-1)).flip(1),
+    "an odd power": lambda m, x: m.o(m.c(x).relu().mean(-1)) ** 3,
+    "symmetric limits": lambda m, x: m.o(m.c(x).relu().mean(-1)).clamp(-0.1, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_open_channels_are_paired_where_pairs_commute(name: str) -> None:
+    torch.manual_seed(0)
+    layers = {"c": conv(), "o": nn.Linear(6, 1), "p": nn.Linear(6, 2)}
+    model = convert_model(Steps(PAIRED[name], **layers), DNA, outputs="antisymmetric")
+    assert_exact(model, DNA, tolerance=TOLERANCE, outputs="antisymmetric")
+    assert float(model(torch.eye(4)[torch.randint(4, (3, 12))].mT).abs().max()) > 1e-7
+
+
+@pytest.mark.parametrize(("power", "low"), [(2, -1.0), (3, -0.5), (2.5, 0.0)])
+def test_even_powers_and_uneven_limits_break_signs(power: float, low: float) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.o(m.c(x).relu().mean(-1)).clamp(low, 1.0) ** power
+
+    with pytest.raises(NeedsChoiceError, match="cannot be antisymmetric"):
+        convert_model(Steps(forward, c=conv(), o=nn.Linear(6, 1)), DNA, outputs="antisymmetric")
+
+
+def test_a_constant_still_fixes_what_pairs_do_not_leave() -> None:
+    model = Steps(lambda m, x: m.o(m.c(x).relu().mean(-1) * torch.arange(6.0)), c=conv(), o=nn.Linear(6, 2))
+    converted = convert_model(model, DNA)
+    assert_exact(converted, DNA, tolerance=TOLERANCE)
+    assert converted.c.weight.shape == model.c.weight.shape
+
+
+ZERO: dict[str, tuple[dict[str, nn.Module], Any, Any, str | None]] = {
+    "beside its channels": (
+        {"c": conv(), "o": nn.Linear(6, 1)},
+        lambda m, x: (m.c(x).mean(-1), m.o(m.c(x).mean(-1))),
+        ("auto", "antisymmetric"),
+        "o",
+    ),
+    "before its channels": (
+        {"c": conv(), "o": nn.Linear(6, 1)},
+        lambda m, x: (m.o(m.c(x).mean(-1)), m.c(x).mean(-1)),
+        ("antisymmetric", "auto"),
+        "o",
+    ),
+    "beside a second head": (
+        {"c": conv(), "v": nn.Linear(6, 1), "o": nn.Linear(1, 2), "p": nn.Linear(1, 3)},
+        lambda m, x: (m.o(m.v(m.c(x).mean(-1))) * 2, m.p(m.v(m.c(x).mean(-1))).log_softmax(1)),
+        ("antisymmetric", "auto"),
+        "o",
+    ),
+    "one channel": (
+        {"c": conv(1), "o": nn.Linear(1, 2)},
+        lambda m, x: m.o(m.c(x).mean(-1))[:, :1] - m.o(m.c(x).mean(-1))[:, 1:],
+        "antisymmetric",
+        "o",
+    ),
+    "a maximum over channels": (
+        {"c": conv(), "o": nn.Linear(1, 3)},
+        lambda m, x: m.o(m.c(x).amax(1).mean(-1, keepdim=True)),
+        "antisymmetric",
+        "o",
+    ),
+    "the largest by its index": (
+        {"c": conv(), "o": nn.Linear(6, 1)},
+        lambda m, x: m.o(m.c(x).gather(1, m.c(x).argmax(1, keepdim=True)).expand(-1, 6, -1).mean(-1)).squeeze(-1),
+        "antisymmetric",
+        None,
+    ),
+    "weights per channel": (
+        {"c": conv(), "o": nn.Linear(6, 1)},
+        lambda m, x: m.o(m.c(x).relu().mean(-1) * torch.arange(6.0)),
+        "antisymmetric",
+        "o",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ZERO)
+def test_a_score_that_would_be_zero_is_refused(name: str) -> None:
+    layers, forward, outputs, where = ZERO[name]
+    with pytest.raises(NeedsChoiceError, match="would be zero, whatever the weights") as caught:
+        convert_model(Steps(forward, **layers), DNA, outputs=outputs)
+    assert caught.value.where == (None if where is None else Where(where))
+    assert ("Tracks" in str(caught.value.do)) == isinstance(outputs, tuple)
+
+
+def test_the_way_out_of_a_score_that_would_be_zero() -> None:
+    torch.manual_seed(0)
+    layers, forward, _, _ = ZERO["beside its channels"]
+    outputs = (Tracks("+++---", layout="n c"), "antisymmetric")
+    model = convert_model(Steps(forward, **layers), DNA, outputs=outputs)
+    assert_exact(model, DNA, tolerance=TOLERANCE, outputs=(Signs("+++---", "n c"), "antisymmetric"))
+    assert float(model(torch.eye(4)[torch.randint(4, (3, 12))].mT)[1].abs().max()) > 1e-7
+
+
+BOUNDED = {
+    "sigmoid": (lambda y: y.sigmoid(), "lies between 0 and 1"),
+    "softmax": (lambda y: y.softmax(-1), "lies between 0 and 1"),
+    "relu": (lambda y: y.relu().squeeze(0), "is never negative"),
+    "softplus": (lambda y: F.softplus(y).unsqueeze(1), "is never negative"),
+    "log_softmax": (lambda y: y.log_softmax(1), "is never positive"),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_what_lies_on_one_side_of_zero_cannot_be_antisymmetric(name: str) -> None:
+    last, words = BOUNDED[name]
+    model = Steps(lambda m, x: last(m.o(m.c(x).relu().mean(-1))), c=conv(), o=nn.Linear(6, 2))
+    with pytest.raises(NeedsChoiceError, match="cannot be antisymmetric") as caught:
+        convert_model(model, DNA, outputs="antisymmetric")
+    assert f"{name} {words}, so it cannot change its sign" in str(caught.value.why)
+    assert "logits" in str(caught.value.do)
+    assert "tanh" in str(caught.value.do)
+
+
+# --- positions that a dense layer writes ------------------------------------------------------------
+
+OVER_POSITIONS: dict[str, tuple[dict[str, nn.Module], Any]] = {
+    "gru": (
+        {"r": nn.GRU(6, 4, bidirectional=True, batch_first=True), "o": nn.Linear(8, 3)},
+        lambda m, x: m.o(m.r(m.d(m.c(x)).mT)[0].mean(1)),
+    ),
+    "lstm over fewer positions": (
+        {"r": nn.LSTM(6, 4, bidirectional=True), "o": nn.Linear(8, 3), "d": nn.Linear(12, 5)},
+        lambda m, x: m.o(m.r(m.d(m.c(x)).permute(2, 0, 1))[0].relu().sum(0)),
+    ),
+    "two layers": (
+        {"r": nn.RNN(6, 4, 2, bidirectional=True, batch_first=True), "o": nn.Linear(8, 3)},
+        lambda m, x: m.o(m.r(m.d(m.c(x)).relu().mT)[0]).amax(1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OVER_POSITIONS)
+def test_a_recurrence_reads_positions_that_a_dense_layer_writes(name: str) -> None:
+    torch.manual_seed(0)
+    layers, forward = OVER_POSITIONS[name]
+    model = convert_model(Steps(forward, **{"c": conv(), "d": nn.Linear(12, 12), **layers}), DNA)
+    assert_exact(model, DNA, tolerance=TOLERANCE)
+
+
+def test_a_recurrence_over_channels_beside_positions_is_refused() -> None:
+    model = Steps(lambda m, x: m.r(m.c(x))[0].mean(-1), c=conv(), r=nn.GRU(12, 4, bidirectional=True, batch_first=True))
+    with pytest.raises(BreaksSymmetryError, match="runs over an axis that is no length"):
+        convert_model(model, DNA)
+
+
+# --- places of maxima -------------------------------------------------------------------------------
+
+UNPOOLED: dict[str, Any] = {
+    "one axis": lambda m, x: F.max_unpool1d(*F.max_pool1d(m.c(x), 2, return_indices=True), 2).amax(-1),
+    "with a size": lambda m, x: F.max_unpool1d(
+        *F.max_pool1d(m.c(x).relu(), 3, return_indices=True), 3, output_size=(12,)
+    ).mean(-1),
+    "two axes": lambda m, x: F.max_unpool2d(
+        *F.max_pool2d(m.c(x).unsqueeze(2), (1, 4), return_indices=True), (1, 4)
+    ).amax((2, 3)),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", UNPOOLED)
+def test_unpooling_is_refused_whatever_numbers_are_drawn(name: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    with pytest.raises(BreaksSymmetryError, match="puts values back where a pool found them") as caught:
+        convert_model(Steps(UNPOOLED[name], c=conv()), DNA, verify=False)
+    assert "equal values" in str(caught.value.why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,8 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves
 from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
-from ..errors import ConversionError, NoRuleError, VerificationError, Where
+from ..algebra.specs import Antisymmetric
+from ..errors import ConversionError, NeedsChoiceError, NoRuleError, VerificationError, Where
 from ..graph.export import does_not_run
 from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
@@ -256,12 +258,27 @@ class _TiedPlanner:
             return
         found = self._measure(converted, self.example, self.actions, solution)
         self.plan.verification = found
-        if not found.passed:
+        zero = self._made_zero(change)
+        if zero is not None:
+            self.plan.problems.append(zero)
+        elif not found.passed:
             self.plan.problems.append(self._failed(converted, solution, found))
         else:
             names = structure_names(_structure(self.traces[0]))
             self.plan.notes += lost_notes(change, names, solution.inference.outputs)
             self._verify_lengths(converted, solution)
+
+    def _made_zero(self, change: Change) -> ConversionError | None:
+        """The refusal of an antisymmetric output that tying makes zero, if there is one."""
+        scores = [i for i, spec in enumerate(self.wanted) if isinstance(spec, Antisymmetric)]
+        zero = change.zero() if scores else set()
+        found = next((i for i in scores if i in zero), None)
+        if found is None:
+            return None
+        names = structure_names(_structure(self.traces[0]))
+        others = [f"{names[i]} ({spec})" for i, spec in enumerate(self.wanted) if not isinstance(spec, Antisymmetric)]
+        empty = (p.names[0] for p in self.plan.parameters if 0 in p.stored and len(p.action.axes) > 1)
+        return zero_score(names[found] if len(names) > 1 else "", others, next(empty, None))
 
     def _measure(
         self,
@@ -338,6 +355,32 @@ class _TiedPlanner:
         except Exception:  # the search for the place must not hide the failure itself
             return None
         return found[0] if found else None
+
+
+def zero_score(name: str, others: Sequence[str], weight: str | None) -> ConversionError:
+    """The refusal of an antisymmetric output that is zero, whatever the weights.
+
+    Args:
+        name: the output, empty if there is one only.
+        others: the outputs beside it that are not antisymmetric.
+        weight: a parameter that tying makes zero, if there is one.
+    """
+    reads = (
+        f"the channels that {weight} reads stay as they are" if weight else "what it is computed from stays as it is"
+    )
+    fixed = f"; stating what other outputs are ({', '.join(others)}) fixes the channels they return" if others else ""
+    do = "let it read two channels or more that nothing fixes, as a maximum over channels or a constant for each does; "
+    if others:
+        do = 'state of the other outputs which of their channels swap, such as Tracks("+-", layout="n c"), or ' + do
+    return NeedsChoiceError(
+        f"output {name} would be zero, whatever the weights"
+        if name
+        else "the output would be zero, whatever the weights",
+        where=Where(weight.rpartition(".")[0]) if weight else None,
+        got="antisymmetric",
+        why=f"a score changes its sign only where channels swap, and {reads} under reverse complement{fixed}",
+        do=do + 'or state outputs="invariant"',
+    )
 
 
 def _trained(solution: Solution, outputs: Any) -> Any:

@@ -11,7 +11,7 @@ from ..errors import ConversionError, NeedsChoiceError, Refusal, Where
 AUTO = "auto"
 
 
-def pin_output(x: Action, spec: Spec | str, where: Where, name: str) -> ConversionError | None:
+def pin_output(x: Action, spec: Spec | str, where: Where, name: str, limits: str = "") -> ConversionError | None:
     """Unify an output's action with its spec; the problem, if they do not fit.
 
     Args:
@@ -19,6 +19,7 @@ def pin_output(x: Action, spec: Spec | str, where: Where, name: str) -> Conversi
         spec: its spec, or ``"auto"``.
         where: the node that made it.
         name: the output in words, for the report.
+        limits: what keeps it from changing its sign, in words.
     """
     got = str(x.walk())
     try:
@@ -27,6 +28,14 @@ def pin_output(x: Action, spec: Spec | str, where: Where, name: str) -> Conversi
     except Refusal as fact:
         return fact.at(where, got)
     except Mismatch as fact:
+        if limits and isinstance(spec, Antisymmetric):
+            return NeedsChoiceError(
+                f"{name} cannot be {spec}",
+                where=where,
+                got=got,
+                why=f"{limits}, so it cannot change its sign",
+                do='return what goes in there (the logits), or use tanh instead; or state outputs="invariant"',
+            )
         words = "invariant (auto)" if spec == AUTO else str(spec)
         return NeedsChoiceError(
             f"{name} cannot be {words}",

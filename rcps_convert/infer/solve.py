@@ -18,6 +18,7 @@ from ..algebra.axis import Axis, Mismatch
 from ..algebra.specs import Spec
 from ..errors import Where
 from ..graph.trace import Ref, Trace
+from ..rules.pointwise import range_of
 from ..rules.registry import Const, facts_of
 from . import constants
 from .cuts import Cut
@@ -169,11 +170,23 @@ def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]
             if isinstance(value, Action):
                 where = next((n.where for n in trace.nodes if isinstance(leaf, Ref) and n.name == leaf.name), None)
                 name = f"output {i}" if len(mine) > 1 else "the output"
-                problem = pin_output(value, spec, where or Where(), name)
+                problem = pin_output(value, spec, where or Where(), name, _limits(trace, leaf))
                 if problem is not None:
                     result.report(problem)
         result.made.append(actions)
     result.outputs = result.made[0]
+
+
+def _limits(trace: Trace, leaf: Any) -> str:
+    """What keeps an output from changing its sign, in words: the operator it comes from, but for its shape."""
+    by_name = {n.name: n for n in trace.nodes}
+    node = by_name.get(leaf.name) if isinstance(leaf, Ref) else None
+    while node is not None:
+        found, refs = range_of(node.op), node.refs()
+        if found or len(refs) != 1 or not facts_of(node.op).signs:
+            return found
+        node = by_name.get(refs[0])
+    return ""
 
 
 def _specs_of(trace: Trace, first: Trace, specs: list[Spec | str]) -> list[Spec | str]:

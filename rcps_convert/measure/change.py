@@ -83,6 +83,18 @@ class Change:
             found.append({i: _rank([_rows(y, a) for y in ys], threshold) for i, (ys, a) in kept.items()})
         return found
 
+    def zero(self) -> set[int]:
+        """The outputs that are zero but for rounding, whatever the weights, and were not before."""
+        found: list[set[int]] = []
+        with undisturbed_rng():
+            for seed in range(2):
+                for probe in self.probes:
+                    probe.perturb(seed)
+                before, after = (list(zip(*readings, strict=True)) for readings in self._readings())
+                kept = [i for i, ys in enumerate(zip(before, after, strict=True)) if all(map(_continuous, sum(ys, ())))]
+                found.append({i for i in kept if _largest(after[i]) <= FAINT * _largest(before[i])})
+        return set.intersection(*found)
+
     def _readings(self) -> list[list[list[Any]]]:
         """Per model and batch of random bases the output leaves: a few samples, in two batches or more."""
         batch = self.probes[0].batch
@@ -103,6 +115,11 @@ def _continuous(y: Any) -> bool:
     return isinstance(y, Tensor) and bool(y.numel()) and (y.is_floating_point() or y.is_complex())
 
 
+def _largest(parts: Sequence[Tensor]) -> float:
+    """The largest size of a finite entry."""
+    return max((float(y[y.isfinite()].abs().max()) for y in parts if bool(y.isfinite().any())), default=0.0)
+
+
 def _ends(readings: list[list[Any]]) -> list[Tensor]:
     """Each output over several batches, end to end."""
     leaves = zip(*readings, strict=True)
@@ -112,7 +129,7 @@ def _ends(readings: list[list[Any]]) -> list[Tensor]:
 
 def _rows(y: Tensor, action: Action) -> Tensor:
     """An output as repetitions x channels: samples and positions are repetitions."""
-    if y.dim() != len(action.axes):
+    if y.dim() != len(action.axes) or not y.dim():
         return y.reshape(len(y) if y.dim() else 1, -1)
     repeated = [d for d, t in enumerate(action.axes) if ax.role(t) is not None]
     rest = [d for d in range(y.dim()) if d not in repeated]

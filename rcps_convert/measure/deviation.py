@@ -25,7 +25,11 @@ class Compared:
     entries: int
 
 
-def compare(found: Tensor, expected: Tensor) -> Compared:
+NEAR_ZERO = 1e-6
+"""Size of an output, relative to its size on other inputs, below which it is held to the rounding of the latter."""
+
+
+def compare(found: Tensor, expected: Tensor, usual: float = 0.0) -> Compared:
     """The largest ``|a - b| / max(|a|, |b|, m)`` over entries; ``m`` is the median size of nonzero entries.
 
     A value of 1e9 hides no other entry, and rounding around zero is no deviation. Complex entries are compared as
@@ -34,6 +38,8 @@ def compare(found: Tensor, expected: Tensor) -> Compared:
 
     Args:
         found, expected: the tensors.
+        usual: the size of such entries on other inputs. An antisymmetric output is zero on a sequence that is its own
+            reverse complement; what rounding leaves of it is not compared with itself.
     """
     if found.shape != expected.shape:
         return Compared(INFINITE, 0)
@@ -47,10 +53,17 @@ def compare(found: Tensor, expected: Tensor) -> Compared:
     if not a.numel():
         return Compared(0.0, 0)
     size = torch.maximum(a.abs(), b.abs())
-    nonzero = size[size > 0]
-    if not nonzero.numel():
-        return Compared(0.0, a.numel())
-    return Compared(float(((a - b).abs() / size.clamp(min=float(nonzero.median()))).max()), a.numel())
+    middle = max(middle_size(size), NEAR_ZERO * usual)
+    return Compared(float(((a - b).abs() / size.clamp(min=middle)).max()) if middle else 0.0, a.numel())
+
+
+def middle_size(x: Tensor) -> float:
+    """The median size of the nonzero, finite entries; 0 where there are none, as of whole numbers and truth values."""
+    if not _inexact(x):
+        return 0.0
+    size = _wide(x).abs()
+    nonzero = size[(size > 0) & size.isfinite()]
+    return float(nonzero.median()) if nonzero.numel() else 0.0
 
 
 def deviation(reverse: Tensor, forward: Tensor, action: Action) -> float:

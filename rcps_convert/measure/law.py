@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..algebra.action import Action, act
 from ..errors import ConversionError
-from .deviation import INFINITE, compare
+from .deviation import INFINITE, compare, middle_size
 from .inputs import KINDS
 from .opened import output_leaves
 from .probe import Probe
@@ -48,6 +48,7 @@ class Law:
         variation: per output leaf, its largest relative change between two sequences.
         blended: per output leaf, how far mirroring a sample moved the results of others.
         batches: per output leaf with samples its batch axis; None until they are found.
+        usual: per output leaf, the largest middle size of its entries that was met.
     """
 
     def __init__(self, probe: Probe, outputs: Allowed, trained: Allowed | None = None) -> None:
@@ -58,6 +59,7 @@ class Law:
         self.batches: dict[int, int] | None = None
         self.actions: dict[int, list[Action | None]] = {}
         self.errors: dict[tuple[int, int, bool], float] = {}
+        self.usual: dict[int, float] = {}
 
     # --- results ---
 
@@ -164,8 +166,9 @@ class Law:
     def _compare(self, index: int, y: Tensor, r: Tensor, training: bool) -> None:
         given = self.trained if training and self.trained is not None else self.outputs
         place = index if given is self.outputs else -1 - index  # outputs of train mode alone are counted apart
+        usual = self.usual[index] = max(self.usual.get(index, 0.0), middle_size(y))
         for k, action in enumerate(self._allowed(given, index, place, tuple(y.shape))):
-            found = compare(r, y if action is None else act(action, y))
+            found = compare(r, y if action is None else act(action, y), usual)
             self.errors[place, k, training] = max(self.errors.get((place, k, training), 0.0), found.error)
             self.entries[place] = max(self.entries.get(place, 0), found.entries)
 
@@ -177,7 +180,7 @@ class Law:
     def _blend(self, index: int, dim: int, y: Tensor, r: Tensor, mixed: Tensor) -> None:
         """Compare with mirroring each sample for itself: odd samples as in `r`, even ones as in `y`."""
         odd = (torch.arange(y.shape[dim], device=y.device) % 2).bool().view(-1, *[1] * (y.dim() - dim - 1))
-        found = compare(mixed, torch.where(odd, r, y))
+        found = compare(mixed, torch.where(odd, r, y), self.usual.get(index, 0.0))
         self.blended[index] = max(self.blended.get(index, 0.0), found.error)
 
     # --- rounding, randomness ---

@@ -279,6 +279,7 @@ class _Check:
 
     def _fails_on(self, seed: int, kind: str, in_eval: bool) -> bool:
         law = Law(self.probe, self.law.outputs)
+        law.usual = dict(self.law.usual)
         law.measure(seed, self.law.own_kinds(0, [kind]), training=not in_eval)
         return law.error() > self.limit
 

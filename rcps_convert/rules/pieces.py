@@ -246,17 +246,23 @@ def _pad_length(node: Any, term: Axis, left: int, right: int) -> Axis:
     return advance(node, term, step, term.size + left + right, padded(node, (left, right)))
 
 
-def _commuting(node: Any, term: Axis, table: Tensor) -> Axis:
+def _commuting(node: Any, term: Axis, table: Tensor) -> None:
     """An open axis of rearranged entries: what it turns out to be must commute with that; a sign of all does.
 
     It may turn out as a length, such as that of a kernel, or as pairs. The matrix that rearranges it is invariant just
     under actions that commute.
     """
     moved = ax.Var(term.size, unsigned=True)
-    ax.unify(term, moved if getattr(term, "unsigned", False) else ax.product([moved, ax.Var(1)]))
+    unsigned = isinstance(term, ax.Var) and term.unsigned
+    ax.unify(term, moved if unsigned else ax.product([moved, ax.Var(1)]))
     for axis in node.constant(Const(torch.eye(term.size)[table])).axes:
         ax.unify(axis, moved)
-    return term
+
+
+def _is_open(term: Axis) -> bool:
+    """Whether nothing is known of an axis of several entries, its sign apart."""
+    factors = [f for f in (ax.walk(term), *ax.children(ax.walk(term))) if f.size > 1 and not isinstance(f, ax.Prod)]
+    return len(factors) == 1 and isinstance(factors[0], ax.Var) and factors[0].size == term.size <= MOST_REVERSED
 
 
 @rule(aten.flip.default, ids=True, signs=True)
@@ -264,7 +270,7 @@ def flip(node: Any, x: Action, dims: list[int]) -> Action:
     """A reversal commutes with a reversal; another permutation is conjugated; an open one must commute."""
     axes = list(x.axes)
     for d in dims:
-        if isinstance(ax.walk(axes[d]), ax.Var) or not ax.lengthen(axes[d]):
+        if _is_open(axes[d]) or not ax.lengthen(axes[d]):
             axes[d] = _conjugated(node, axes[d], torch.arange(axes[d].size).flip(0))
     return Action(tuple(axes), x.value)
 
@@ -287,8 +293,9 @@ def roll(node: Any, x: Action, shifts: Any, dims: Any = ()) -> Action:
 
 def _conjugated(node: Any, term: Axis, table: Tensor) -> Axis:
     """The action on an axis whose entries were rearranged: entry j is the old entry table[j]."""
-    if isinstance(ax.walk(term), ax.Var) and 1 < term.size <= MOST_REVERSED:
-        return _commuting(node, ax.walk(term), table)
+    if _is_open(term):
+        _commuting(node, ax.walk(term), table)
+        return term
     if ax.free(term):
         ax.trivialise(term)
     if ax.is_trivial(term):

@@ -20,6 +20,16 @@ ODD = {
 }  # fmt: skip
 """Functions with f(-x) = -f(x)."""
 
+BETWEEN, NOT_NEGATIVE, NOT_POSITIVE = "lies between 0 and 1", "is never negative", "is never positive"
+
+RANGES = {
+    "sigmoid": BETWEEN, "hardsigmoid": BETWEEN, "softmax": BETWEEN, "log_sigmoid": NOT_POSITIVE,
+    "log_softmax": NOT_POSITIVE, "relu": NOT_NEGATIVE, "relu6": NOT_NEGATIVE, "softplus": NOT_NEGATIVE,
+    "exp": NOT_NEGATIVE, "exp2": NOT_NEGATIVE, "abs": NOT_NEGATIVE, "square": NOT_NEGATIVE, "sqrt": NOT_NEGATIVE,
+    "rsqrt": NOT_NEGATIVE, "cosh": NOT_NEGATIVE,
+}  # fmt: skip
+"""Operators whose result cannot change its sign, by plain name, and what is known of it."""
+
 IDENTITY = {"to", "_to_copy", "alias", "detach", "clone", "contiguous", "lift_fresh_copy", "lift_fresh", "type_as"}
 """Operators that return the values of their first argument."""
 
@@ -57,6 +67,13 @@ def rule_of(op: Any) -> Any:
     twin = plain_twin(op)
     found = RULES.get(op) or RULES.get(twin)
     return found or (pointwise if is_pointwise(op) or is_pointwise(twin) else None)
+
+
+def range_of(op: Any) -> str:
+    """What keeps an operator's result from changing its sign, in words; empty where nothing is known to."""
+    name = op_name(op).strip("_")
+    words = RANGES.get(name, "")
+    return f"the result of {name} {words}" if words else ""
 
 
 def is_nonlinear(op: Any, tensors: int) -> bool:

@@ -11,7 +11,7 @@ from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
 from .common import advance, per_axis, slide
-from .registry import aten, rule
+from .registry import aten, op_name, refuse_later, rule
 
 
 @rule(
@@ -41,6 +41,24 @@ def max_pool_with_indices(node: Any, x: Action, kernel: Any, *settings: Any) -> 
     node = replace(node, node=replace(node.node, value=node.value[0]))
     values = max_pool(node, x, kernel, *settings)
     return values, Action(values.axes, ax.product(x.axes[-rank:]))
+
+
+@rule(aten.max_unpool2d.default, aten.max_unpool3d.default, ids=True, signs=True)
+def max_unpool(node: Any, x: Action, places: Action, size: Any, *settings: Any) -> Action:
+    """Values put back where a pool found them; of equal values that is the first place, which is not mirrored."""
+    rank, value = len(size), places.value
+    if value is None or ax.is_trivial(value):
+        for term in x.axes[-rank:]:
+            ax.unify(term, ax.trivial(term.size))
+        return Action((*x.axes[:-rank], *(ax.trivial(s) for s in node.shape[-rank:])))
+    refuse_later(
+        node,
+        f"{op_name(node.op)} puts values back where a pool found them",
+        why="of equal values, as all-zero columns (N) or repeats give them, a pool takes the first from the left, which "
+        "on the other strand is the last",
+        do="upsample instead (nn.Upsample, F.interpolate, a transposed convolution)",
+    )
+    return Action((*x.axes[:-rank], *(ax.trivial(1) if s == 1 else ax.length(s) for s in node.shape[-rank:])))
 
 
 @rule(aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default, signs=True)
