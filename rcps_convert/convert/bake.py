@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from .._torch import stored_name
 from ..algebra.arguments import check_choice, check_model, check_switch
-from ..graph.sandbox import alone, fresh_copy, own_classes
+from ..graph.parametrized import own_classes
+from ..graph.sandbox import alone, fresh_copy
 from ..graph.transaction import all_or_nothing
 from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers

@@ -15,6 +15,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..errors import BreaksSymmetryError, ConversionError, VerificationError
+from ..graph.parametrized import own_classes
 from ..graph.sandbox import fresh_copy, positional_names
 from ..graph.transaction import Snapshot
 from ..measure.change import Change
@@ -59,6 +60,7 @@ class BothStrandsPlan(ConversionPlan):
         """Attach the reading of both strands and the cross-strand weights to a model, in place, unchecked."""
         reading = copy.copy(self.reading)
         assert reading is not None
+        own_classes(target)
         conjoin(target, reading)
         for path, action in self.mixed.items():
             mix(target.get_submodule(path), reading, action)

@@ -16,7 +16,8 @@ from ..algebra.action import Action, act
 from ..algebra.arguments import check_count, check_model, check_switch
 from ..errors import ConversionError, gather
 from ..geometry import Table, anchor, unanchor
-from ..graph.sandbox import aliases, alone, fresh_copy, own_classes, owner
+from ..graph.parametrized import own_classes
+from ..graph.sandbox import aliases, alone, fresh_copy, owner
 from ..graph.transaction import all_or_nothing
 from ..infer.anchors import AnchoredCall
 from ..infer.stretch import Tested

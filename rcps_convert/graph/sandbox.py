@@ -11,19 +11,18 @@ import os
 import random
 import sys
 import threading
-import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import nn
 
-from .._torch import OPERATORS, CustomOpDef, ModeState, own_copying, pytree, refresh_recurrent
+from .._torch import ModeState
 from ..algebra.arguments import Example, call_arguments
 from ..errors import ConversionError
+from .parametrized import computed, own_classes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +40,7 @@ def fresh_copy(model: nn.Module) -> nn.Module:
     try:
         with warnings.catch_warnings(), torch.inference_mode(False):
             warnings.simplefilter("ignore", FutureWarning)  # of torch, about its own graph modules
-            twin = copy.deepcopy(model, _computed(model))
+            twin = copy.deepcopy(model, computed(model))
     except Exception as reason:  # a module may raise anything from its own copying
         raise ConversionError(
             f"{type(model).__name__} cannot be copied, and conversions are tried on copies",
@@ -65,86 +64,6 @@ def _refuse_shared(model: nn.Module, twin: nn.Module) -> None:
             why="conversions are tried on copies, and would change the original through what is shared",
             do="remove the __deepcopy__ that shares it, or hold the shared module outside of the model",
         )
-
-
-SHARED = (
-    types.ModuleType,
-    *OPERATORS,
-    CustomOpDef,
-)
-"""What has no state that a copy could have of its own, and cannot be copied."""
-
-
-def _computed(model: nn.Module) -> dict[int, Any]:
-    """A memo for ``deepcopy``: tensors that modules keep of an earlier computation are copied as values.
-
-    Old-style weight norm keeps such a tensor, ``weight``; ``deepcopy`` refuses them. Operators and Python modules
-    are the same for the copy.
-    """
-    held = [t for m in model.modules() for t in pytree.tree_leaves(list(vars(m).values()))]
-    values = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
-    return {**values, **{id(v): v for v in held if isinstance(v, SHARED)}}
-
-
-def own_classes(model: nn.Module) -> None:
-    """Give each parametrized module of a model a dynamic class of its own."""
-    for module in model.modules():
-        if parametrize.is_parametrized(module):
-            cls = type(module)
-            module.__class__ = quiet_class(cls.__name__, cls.__bases__[0], dict(cls.__dict__))
-            keep_copyable(module)
-
-
-def quiet_class(name: str, base: type, own: dict[str, Any]) -> type:
-    """A subclass that the base does not hear of.
-
-    The user's ``__init_subclass__`` may ask for arguments or keep a list of classes; a class that only carries
-    parametrizations is none of its business.
-
-    Args:
-        name: of the class.
-        base: its only base.
-        own: what it has of its own.
-    """
-    own = {key: value for key, value in own.items() if key not in ("__dict__", "__weakref__")}
-    made = type(name, (_Unheard, base), own)
-    made.__bases__ = (base,)
-    return made
-
-
-class _Unheard:
-    """Stands before a class whose ``__init_subclass__`` is not to be called."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        pass
-
-
-def keep_copyable(module: nn.Module) -> None:
-    """Let ``deepcopy`` take the values of what a parametrized module keeps of its last call.
-
-    A recurrent layer keeps the weights it was called with; when they were computed, ``deepcopy`` would
-    refuse them. One that is no longer parametrized gets its parameters back.
-    """
-    if parametrize.is_parametrized(module):
-        own = own_copying(module)
-        if own is not None and not isinstance(own, _CopyOfValues):
-            type(module).__deepcopy__ = _CopyOfValues(own)  # type: ignore[attr-defined]
-    elif isinstance(module, nn.RNNBase):
-        refresh_recurrent(module)
-
-
-class _CopyOfValues:
-    """A ``__deepcopy__`` that takes computed tensors as values."""
-
-    def __init__(self, copy_module: Any) -> None:
-        self.copy_module = copy_module
-
-    def __get__(self, module: nn.Module, cls: type) -> Any:
-        def copied(memo: dict[int, Any]) -> Any:
-            memo.update({k: v for k, v in _computed(module).items() if k not in memo})
-            return self.copy_module(module, memo)
-
-        return copied
 
 
 def call(model: nn.Module, example: Example) -> Any:

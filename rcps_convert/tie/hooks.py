@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .._torch import drop_hooks, pre_hooks, unseen
 from ..geometry import follow_replicas, unfollow_replicas
@@ -48,7 +49,20 @@ class TensorHook(StrandHook):
         raise NotImplementedError
 
 
-class Before:
+class Numbered:
+    """A hook that is pickled with the handle of torch that numbers it.
+
+    Hooks are kept by numbers that each process counts from 0. Loading the handle makes the process count on from
+    there; otherwise the user's next hook might take the place of this one.
+
+    Attributes:
+        handle: of the hook, once it is attached.
+    """
+
+    handle: RemovableHandle | None = None
+
+
+class Before(Numbered):
     """The forward pre-hook of a `StrandHook`."""
 
     def __init__(self, hook: StrandHook) -> None:
@@ -59,7 +73,7 @@ class Before:
         return self.hook.before(module, args, kwargs)
 
 
-class After:
+class After(Numbered):
     """The forward hook of a `StrandHook`."""
 
     def __init__(self, hook: StrandHook) -> None:
@@ -79,8 +93,9 @@ def install(module: nn.Module, hook: StrandHook, *, outside: bool = False, alway
         outside: around the hooks the user has attached; else next to forward, inside of them.
         always: `StrandHook.after` is called after an exception too, with None for the output.
     """
-    module.register_forward_pre_hook(Before(hook), with_kwargs=True, prepend=outside)
-    module.register_forward_hook(After(hook), with_kwargs=True, prepend=not outside, always_call=always)
+    before, after = Before(hook), After(hook)
+    before.handle = module.register_forward_pre_hook(before, with_kwargs=True, prepend=outside)
+    after.handle = module.register_forward_hook(after, with_kwargs=True, prepend=not outside, always_call=always)
     show_to_compiler(module)
 
 

@@ -12,6 +12,7 @@ from .._torch import drop_hooks, pytree
 from ..algebra.axis import Step, follows, nearest
 from ..errors import BreaksSymmetryError
 from ..graph.sandbox import positional_names
+from .hooks import Numbered
 
 REMAINDER = "at this length an operator that cannot be re-anchored leaves a remainder at the right edge"
 """Why a length is refused at which a window does not reach both edges alike."""
@@ -80,7 +81,7 @@ def through(steps: Sequence[Step], length: int) -> int:
     return length
 
 
-class LengthGuard:
+class LengthGuard(Numbered):
     """The forward pre-hook of a converted model that is exact at some lengths only.
 
     Args:
@@ -120,7 +121,8 @@ def _refused(rule: LengthRule, length: int) -> BreaksSymmetryError:
 def guard(model: nn.Module, rules: Sequence[LengthRule]) -> None:
     """Attach a `LengthGuard` to a model, in place of one it may have."""
     unguard(model)
-    model.register_forward_pre_hook(LengthGuard(rules, positional_names(model)), with_kwargs=True, prepend=True)
+    hook = LengthGuard(rules, positional_names(model))
+    hook.handle = model.register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
 
 
 def unguard(model: nn.Module) -> None:

@@ -20,7 +20,8 @@ from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
 from ..errors import ConversionError
-from ..graph.sandbox import keep_copyable, owner, quiet_class
+from ..graph.parametrized import keep_copyable, parametrized_class
+from ..graph.sandbox import owner
 
 
 @dataclass(frozen=True)
@@ -379,23 +380,10 @@ def _parametrize(module: nn.Module, leaf: str, tie: RCTie) -> None:
     chain = parametrize.ParametrizationList([tie], getattr(module, leaf), unsafe=True)
     delattr(module, leaf)
     if not parametrize.is_parametrized(module):
-        cls = type(module)
-        own = {name: value for name, value in TORCHS.items() if name != "__deepcopy__" or not hasattr(cls, name)}
-        module.__class__ = quiet_class(f"Parametrized{cls.__name__}", cls, own)
+        module.__class__ = parametrized_class(type(module))
         module.parametrizations = nn.ModuleDict()
     parametrize._inject_property(module, leaf)
     module.parametrizations[leaf] = chain  # type: ignore[operator,union-attr,index,assignment]
-
-
-def _torchs_own() -> dict[str, Any]:
-    """How a parametrized module of torch is copied, and that it is not pickled."""
-    module = nn.Module()
-    parametrize._inject_new_class(module)
-    return {name: vars(type(module))[name] for name in ("__getstate__", "__deepcopy__")}
-
-
-TORCHS = _torchs_own()
-"""What torch gives the class of a parametrized module."""
 
 
 def ties(model: nn.Module) -> list[tuple[nn.Module, str, str, RCTie]]:

@@ -18,6 +18,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..errors import BreaksSymmetryError, Where
 from ..graph.sandbox import fresh_copy, owner
+from .hooks import Numbered
 from .length_guard import LengthGuard, unguard
 from .ties import RCTie, register, ties
 
@@ -58,7 +59,7 @@ class Untied(RCTie):
         return full
 
 
-class IdleModule:
+class IdleModule(Numbered):
     """The forward pre-hook of a module of a baked model that no trace calls, as its parameters were not tied.
 
     Args:
@@ -118,7 +119,18 @@ def refuse_calls(found: dict[nn.Module, Untied]) -> None:
     """Refuse calls of the modules that no trace calls, in place: what is left of the refusal when a model is baked."""
     for module, tie in found.items():
         if tie.idle:
-            module.register_forward_pre_hook(IdleModule(tie.name))
+            refuse_call(module, tie.name)
+
+
+def refuse_call(module: nn.Module, name: str) -> None:
+    """Attach an `IdleModule` to a module.
+
+    Args:
+        module: changed in place.
+        name: of one of its parameters.
+    """
+    hook = IdleModule(name)
+    hook.handle = module.register_forward_pre_hook(hook)
 
 
 def unguarded(model: nn.Module) -> nn.Module:

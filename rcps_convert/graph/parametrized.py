@@ -1,0 +1,210 @@
+"""The classes of parametrized modules: one of its own for each module; they are copied and pickled like any class.
+
+torch gives a module with parametrizations a dynamic subclass of its class, which refuses to be pickled, as no other
+process could find it. Here the user's class is pickled instead, with the names of the parametrized parameters, and the
+subclass is made anew when the module is loaded.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .._torch import OPERATORS, CustomOpDef, chains, own_copying, pytree, refresh_recurrent
+
+SHARED = (types.ModuleType, *OPERATORS, CustomOpDef)
+"""What has no state that a copy could have of its own, and cannot be copied."""
+
+
+def computed(model: nn.Module) -> dict[int, Any]:
+    """A memo for ``deepcopy``: tensors that modules keep of an earlier computation are copied as values.
+
+    Old-style weight norm keeps such a tensor, ``weight``; ``deepcopy`` refuses them. Operators and Python modules
+    are the same for the copy.
+    """
+    held = [t for m in model.modules() for t in pytree.tree_leaves(list(vars(m).values()))]
+    values = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
+    return {**values, **{id(v): v for v in held if isinstance(v, SHARED)}}
+
+
+# --- classes ------------------------------------------------------------------------------------
+
+
+def own_classes(model: nn.Module) -> None:
+    """Give each parametrized module of a model a dynamic class of its own."""
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            cls = type(module)
+            own = {name: value for name, value in vars(cls).items() if name != "__getstate__"}
+            module.__class__ = _quiet_class(cls.__name__, cls.__bases__[0], {**own, **PICKLING})
+            keep_copyable(module)
+
+
+def parametrized_class(cls: type) -> type:
+    """A new subclass for a module that gets parametrizations: it is copied and pickled as one of the class itself.
+
+    Args:
+        cls: the module's class.
+    """
+    own = {} if hasattr(cls, "__deepcopy__") else {"__deepcopy__": TORCHS_COPYING}
+    return _quiet_class(f"Parametrized{cls.__name__}", cls, {**own, **PICKLING})
+
+
+def _quiet_class(name: str, base: type, own: dict[str, Any]) -> type:
+    """A subclass that the base does not hear of.
+
+    The user's ``__init_subclass__`` may ask for arguments or keep a list of classes; a class that only carries
+    parametrizations is none of its business.
+
+    Args:
+        name: of the class.
+        base: its only base.
+        own: what it has of its own.
+    """
+    own = {key: value for key, value in own.items() if key not in ("__dict__", "__weakref__")}
+    made = type(name, (_Unheard, base), own)
+    made.__bases__ = (base,)
+    return made
+
+
+class _Unheard:
+    """Stands before a class whose ``__init_subclass__`` is not to be called."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        pass
+
+
+# --- copies -------------------------------------------------------------------------------------
+
+
+def _torchs_copying() -> Any:
+    """How torch copies a parametrized module."""
+    module = nn.Module()
+    parametrize._inject_new_class(module)
+    return vars(type(module))["__deepcopy__"]
+
+
+TORCHS_COPYING = _torchs_copying()
+"""The ``__deepcopy__`` that torch gives a parametrized module."""
+
+
+def keep_copyable(module: nn.Module) -> None:
+    """Let ``deepcopy`` take the values of what a parametrized module keeps of its last call.
+
+    A recurrent layer keeps the weights it was called with; when they were computed, ``deepcopy`` would
+    refuse them. One that is no longer parametrized gets its parameters back.
+    """
+    if parametrize.is_parametrized(module):
+        _copy_values(module)
+    elif isinstance(module, nn.RNNBase):
+        refresh_recurrent(module)
+
+
+def _copy_values(module: nn.Module) -> None:
+    own = own_copying(module)
+    if own is not None and not isinstance(own, _CopyOfValues):
+        type(module).__deepcopy__ = _CopyOfValues(own)  # type: ignore[attr-defined]
+
+
+class _CopyOfValues:
+    """A ``__deepcopy__`` that takes computed tensors as values."""
+
+    def __init__(self, copy_module: Any) -> None:
+        self.copy_module = copy_module
+
+    def __get__(self, module: nn.Module, cls: type) -> Any:
+        def copied(memo: dict[int, Any]) -> Any:
+            memo.update({k: v for k, v in computed(module).items() if k not in memo})
+            return self.copy_module(module, memo)
+
+        return copied
+
+
+# --- pickles ------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Carried:
+    """The state of a module whose class has a reduction of its own, and what that may leave out.
+
+    Attributes:
+        state: as the class gives it; None for none.
+        parametrizations: of the module.
+        setter: what the class gives to set the state with.
+    """
+
+    state: Any
+    parametrizations: Any
+    setter: Callable[[Any, Any], None] | None = None
+
+
+def _reduced(module: nn.Module, protocol: Any) -> Any:
+    """The ``__reduce_ex__`` of a parametrized module: how its class reduces, and the parametrizations on top."""
+    cls = next(c for c in type(module).__mro__ if vars(c).get("__reduce_ex__") is _reduced)
+    base: Any = cls.__bases__[0]
+    reduction = super(cls, module).__reduce_ex__(max(2, protocol))
+    if type(module) is not cls or isinstance(reduction, str):  # another library's class on top
+        return reduction
+    function, args, *rest = reduction
+    function = base if function is cls else function
+    args = tuple(base if value is cls else value for value in args)
+    state, listed, named, setter = (*rest, None, None, None, None)[:4]
+    state = _values(state)
+    if (base.__reduce__, base.__reduce_ex__) != (object.__reduce__, object.__reduce_ex__):
+        state = _Carried(state, module.parametrizations, setter)
+    return _made, (function, args, tuple(chains(module))), state, listed, named
+
+
+def _values(state: Any) -> Any:
+    """A state with tensors of an earlier computation as values: they cannot go to another process as they are."""
+    if not isinstance(state, dict):
+        return state
+    return {
+        name: _detached(value) if isinstance(value, (Tensor, list, tuple)) else value for name, value in state.items()
+    }
+
+
+def _detached(value: Any) -> Any:
+    held = [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
+    if all(t.is_leaf for t in held):
+        return value
+    return pytree.tree_map_only(Tensor, lambda t: t if t.is_leaf else t.detach(), value)
+
+
+def _made(function: Callable[..., Any], args: tuple[Any, ...], names: tuple[str, ...]) -> Any:
+    """A module that is loaded, as its class makes it, ready for the state of one with parametrizations.
+
+    Args:
+        function, args: what the class makes it with.
+        names: of the parametrized parameters.
+    """
+    module = function(*args)
+    if not parametrize.is_parametrized(module):
+        module.__class__ = parametrized_class(type(module))
+        for name in names:
+            if hasattr(module, name):
+                delattr(module, name)
+            parametrize._inject_property(module, name)
+        _copy_values(module)
+    return module
+
+
+def _set_state(module: Any, state: Any) -> None:
+    """The ``__setstate__`` of a parametrized module."""
+    cls = next(c for c in type(module).__mro__ if vars(c).get("__setstate__") is _set_state)
+    carried = state if isinstance(state, _Carried) else _Carried(state, None)
+    if carried.setter is not None:
+        carried.setter(module, carried.state)
+    elif carried.state is not None:
+        super(cls, module).__setstate__(carried.state)
+    if carried.parametrizations is not None:
+        module.parametrizations = carried.parametrizations
+
+
+PICKLING: dict[str, Any] = {"__reduce_ex__": _reduced, "__setstate__": _set_state}
+"""What the class of a parametrized module has of its own to be pickled."""
