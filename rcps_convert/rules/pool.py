@@ -6,12 +6,13 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
 from .common import advance, per_axis, slide
-from .registry import aten, op_name, refuse_later, rule
+from .registry import aten, refuse_later, rule
 
 
 @rule(
@@ -54,8 +55,8 @@ def max_unpool(node: Any, x: Action, places: Action, size: Any, *settings: Any) 
     refuse_later(
         node,
         f"{op_name(node.op)} puts values back where a pool found them",
-        why="of equal values, as all-zero columns (N) or repeats give them, a pool takes the first from the left, which "
-        "on the other strand is the last",
+        why="of equal values, as all-zero columns (N) or repeats give them, a pool takes the first from the left, "
+        "which on the other strand is the last",
         do="upsample instead (nn.Upsample, F.interpolate, a transposed convolution)",
     )
     return Action((*x.axes[:-rank], *(ax.trivial(1) if s == 1 else ax.length(s) for s in node.shape[-rank:])))
