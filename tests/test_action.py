@@ -335,9 +335,9 @@ def test_invariant_and_antisymmetric():
 def test_a_known_action_fits_other_batches_and_lengths_but_not_other_channels():
     action = OneHot("ACGT").action((2, 4, 9))
     assert act(action, torch.zeros(5, 4, 30)).shape == (5, 4, 30)
-    with pytest.raises(ValueError, match="axis 1 has 5 entries, its action 4"):
+    with pytest.raises(ValueError, match="5 entries on axis 1 instead of 4"):
         act(action, torch.zeros(2, 5, 9))
-    with pytest.raises(ValueError, match="3 axes met"):
+    with pytest.raises(ValueError, match="2 axes instead of 3"):
         act(action, torch.zeros(4, 9))
     with pytest.raises(ValueError, match="not known"):
         act(Action((ax.Var(4),)), torch.zeros(4))
