@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -104,6 +104,12 @@ class Facts:
     nonlinear: bool = False
     shape_only: bool = False
     blank: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, bool) and not isinstance(value, bool):
+                raise TypeError(f"{field.name}={value!r}: give True or False")
 
 
 FACTS: dict[Any, Facts] = {}
