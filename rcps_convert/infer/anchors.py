@@ -99,7 +99,8 @@ def _notes(trace: Trace, call: EdgeCall, site: CallAxes) -> Iterator[str]:
     if source is not None and source.kind == "input" and site.channel is not None and channelwise:
         yield (
             f"{call.edge_function.name} at {place} splits the input: half of the bases (or tracks) is read from the "
-            "left edge, their complements from the right; crop or pad behind the first convolution to keep them together"
+            "left edge, their complements from the right; crop or pad behind the first convolution to keep them "
+            "together"
         )
     if (source is None or source.kind == "input") and apart * 10 > max(
         call.settings["input"].shape[d] for d in site.reads
