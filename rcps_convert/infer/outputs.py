@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch
 from ..algebra.specs import Antisymmetric, Invariant, Spec
 from ..errors import ConversionError, NeedsChoiceError, Refusal, Where
+from ..graph.trace import Trace
 
 AUTO = "auto"
 
@@ -161,3 +163,21 @@ def _lengthen(term: Axis) -> None:
     if not ax.free(term):
         raise Mismatch(f"its axis of {term.size} is no length")
     ax.unify(term, ax.length(term.size, ax.Role("length", steps=None)))
+
+
+def specs_of(trace: Trace, first: Trace, specs: list[Spec | str]) -> list[Spec | str]:
+    """The spec of each output of a trace: that of the first trace's output in the same place, else ``"auto"``.
+
+    A train-mode forward may return more: what is returned alone elsewhere is then the first output.
+    """
+    if trace.out_spec == first.out_spec:
+        return specs
+    known = dict(zip(_output_places(first), specs, strict=True))
+    if "" in known:
+        return [specs[0], *[AUTO] * (len(trace.outputs) - 1)]
+    return [known.get(place, AUTO) for place in _output_places(trace)]
+
+
+def _output_places(trace: Trace) -> list[str]:
+    whole = pytree.tree_unflatten([*range(len(trace.outputs))], trace.out_spec)
+    return [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(whole)[0]]

@@ -23,7 +23,7 @@ from ..rules.registry import Const, facts_of
 from . import constants
 from .cuts import Cut
 from .inference import Inference
-from .outputs import AUTO, pin_output
+from .outputs import pin_output, specs_of
 from .stretch import Hint, earlier
 from .walk import Walk, unknown_action
 from .weight_numbers import free_apart
@@ -160,7 +160,7 @@ def _carries(value: Any, variables: set[ax.Var]) -> bool:
 
 def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]) -> None:
     for trace, env in zip(traces, result.values, strict=True):
-        mine = _specs_of(trace, traces[0], specs)
+        mine = specs_of(trace, traces[0], specs)
         actions: list[Action | None] = []
         for i, (leaf, spec) in enumerate(zip(trace.outputs, mine, strict=True)):
             value = env.get(leaf.name) if isinstance(leaf, Ref) else leaf
@@ -187,24 +187,6 @@ def _limits(trace: Trace, leaf: Any) -> str:
             return found
         node = by_name.get(refs[0])
     return ""
-
-
-def _specs_of(trace: Trace, first: Trace, specs: list[Spec | str]) -> list[Spec | str]:
-    """The spec of each output of a trace: that of the first trace's output in the same place, else ``"auto"``.
-
-    A train-mode forward may return more: what is returned alone elsewhere is then the first output.
-    """
-    if trace.out_spec == first.out_spec:
-        return specs
-    known = dict(zip(_output_places(first), specs, strict=True))
-    if "" in known:
-        return [specs[0], *[AUTO] * (len(trace.outputs) - 1)]
-    return [known.get(place, AUTO) for place in _output_places(trace)]
-
-
-def _output_places(trace: Trace) -> list[str]:
-    whole = pytree.tree_unflatten([*range(len(trace.outputs))], trace.out_spec)
-    return [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(whole)[0]]
 
 
 def all_axes(result: Inference) -> Iterable[Axis]:
