@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import torch.nn.functional as F
 from lawful import assert_exact
 from oracle import Signs, assert_law
 from torch import Tensor, nn
+from torch.export import register_dataclass
 
-from rcps_convert import BreaksSymmetryError, NeedsChoiceError, NoRuleError, Tracks, convert_model
+from rcps_convert import BreaksSymmetryError, NeedsChoiceError, NoRuleError, TraceError, Tracks, convert_model
 from rcps_convert.errors import Where
 
 TOLERANCE = 1e-10
@@ -296,3 +298,36 @@ def test_unpooling_is_refused_whatever_numbers_are_drawn(name: str, seed: int) -
     with pytest.raises(BreaksSymmetryError, match="puts values back where a pool found them") as caught:
         convert_model(Steps(UNPOOLED[name], c=conv()), DNA, verify=False)
     assert "equal values" in str(caught.value.why)
+
+
+# --- outputs that are not opened --------------------------------------------------------------------
+
+
+@dataclass
+class Out:
+    """An output of a class of its own."""
+
+    score: Tensor
+
+
+@dataclass
+class Opened(Out):
+    """The same, registered."""
+
+
+register_dataclass(Opened)
+
+
+def test_a_dataclass_is_refused_with_the_way_to_open_it() -> None:
+    model = Steps(lambda m, x: Out(m.o(m.c(x).mean(-1))), c=conv(), o=nn.Linear(6, 2))
+    with pytest.raises(TraceError, match="the model returns an object of class Out") as caught:
+        convert_model(model, DNA)
+    assert "register_dataclass(Out)" in str(caught.value.do)
+
+
+def test_a_registered_dataclass_is_opened() -> None:
+    model = Steps(lambda m, x: Opened(m.o(m.c(x).mean(-1))), c=conv(), o=nn.Linear(6, 2))
+    converted = convert_model(model, DNA)
+    x = torch.eye(4, dtype=torch.float64)[torch.randint(4, (3, 12))].mT
+    difference = converted.double()(x).score - converted(x.flip(1, 2)).score
+    assert float(difference.abs().max()) < TOLERANCE

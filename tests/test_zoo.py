@@ -36,6 +36,13 @@ def test_converts_exactly(family: Family) -> None:
     assert [line.rpartition(", shape ")[2].partition("), ")[2] for line in plan.outputs] == list(report.actions)
 
 
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_relative_shift_takes_odd_batches(batch: int) -> None:
+    family = next(f for f in ZOO if f.name == "EnformerLike")
+    converted = convert_model(family.make(), family.example, verify=False)
+    assert_law(converted, family.example, tolerance=TOLERANCE, batch=batch)
+
+
 def test_names_are_distinct() -> None:
     names = [f.name for f in [*FAMILIES, *ZOO]]
     assert len(names) == len(set(names))

@@ -335,8 +335,7 @@ class _TiedPlanner:
             why = f"rc_leaf says that this module {declared.why}, and it does not"
             do = f"correct what rc_leaf says of {type(self.model.get_submodule(declared.path)).__name__}"
         else:
-            why = "a rule or a custom operator is wrong" + (": this is the first node whose law fails" if where else "")
-            do = "report the operator named here, or register a corrected rule for it"
+            why, do = _wrong_rule(where)
         return VerificationError("the converted model is not equivariant", where=where, got=str(found), why=why, do=do)
 
     def _first_failure(self, converted: nn.Module, inference: Inference) -> Where | None:
@@ -355,6 +354,21 @@ class _TiedPlanner:
         except Exception:  # the search for the place must not hide the failure itself
             return None
         return found[0] if found else None
+
+
+def _wrong_rule(where: Where | None) -> tuple[str, str]:
+    """Why the law fails and what to do, where neither rounding, ties, noise nor state explains it."""
+    if where is not None:
+        return (
+            "a rule or a custom operator is wrong: this is the first node whose law fails",
+            "report the operator named here, or register a corrected rule for it",
+        )
+    return (
+        "every step that was traced obeys its law, so forward computes something else when it is run: it takes another "
+        "way on these values, or reads what it was given in another order",
+        'replace branches on the values of tensors (torch.where), or use strategy="conjoined"; if there are none, '
+        "report the model",
+    )
 
 
 def zero_score(name: str, others: Sequence[str], weight: str | None) -> ConversionError:

@@ -72,8 +72,7 @@ class Windows(Sliding):
 
     def leaves(self, s: Settings, dim: int | None) -> bool:
         """Any axis but that of the windows and the new one."""
-        rank = s["input"].dim()
-        return dim is None or dim not in (s["dimension"] % rank, rank)
+        return dim not in (s["dimension"] % s["input"].dim(), s["input"].dim())
 
     def indifferent(self, s: Settings) -> bool:
         """A step of 1 leaves no remainder."""
@@ -147,7 +146,7 @@ class Convolution(Sliding):
 
     def _of_filters(self, s: Settings, site: CallAxes) -> bool:
         """Whether the swapped channels are the filters, not entries of another axis the windows slide along."""
-        return site.channel == s["input"].dim() - self.rank(s) - 1
+        return bool(site.channel == s["input"].dim() - self.rank(s) - 1)
 
     def _one_pass(self, s: Settings, windows: list[Window], site: CallAxes) -> Tensor:
         """Wide padding gives every window of both readings; each channel takes its own."""

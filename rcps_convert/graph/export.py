@@ -5,6 +5,7 @@ The graph is used for analysis only; the converted model runs the user's own ``f
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Collection
 from typing import Any
@@ -97,6 +98,16 @@ def _trace_error(
             why=f"its layout depends on the values of the lengths ({first})",
             do="run the recurrent layer on the padded batch and pool over the positions that count, or convert the "
             "model for sequences of one length",
+        )
+    unknown = re.search(r"Found <class '([^']+)'> in output, which is not a known type", str(reason))
+    if unknown:
+        name = unknown[1].rpartition(".")[2]
+        return TraceError(
+            f"the model returns an object of class {name}, which torch.export does not open",
+            where=where,
+            why="what it holds is not seen, so how its tensors transform cannot be inferred",
+            do="return tensors, tuples, lists, dicts or named tuples; a dataclass is opened after "
+            f"torch.export.register_dataclass({name})",
         )
     return TraceError(
         "torch.export cannot trace the model",

@@ -55,8 +55,8 @@ def max_unpool(node: Any, x: Action, places: Action, size: Any, *settings: Any) 
     refuse_later(
         node,
         f"{op_name(node.op)} puts values back where a pool found them",
-        why="of equal values, as all-zero columns (N) or repeats give them, a pool takes the first from the left, "
-        "which on the other strand is the last",
+        why="of equal values, as all-zero columns (N) or repeats give them, a pool takes the first from the left, and "
+        "on the other strand that is the last",
         do="upsample instead (nn.Upsample, F.interpolate, a transposed convolution)",
     )
     return Action((*x.axes[:-rank], *(ax.trivial(1) if s == 1 else ax.length(s) for s in node.shape[-rank:])))
