@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..errors import ConversionError
@@ -248,9 +247,9 @@ class _Reader:
 
     def step(self) -> Step:
         """What one operator does to a length."""
-        step = Step(self.number(), self.number(), self.number() if NUMBER.fullmatch(self.next) else 1)
+        mul, add = self.number(), self.number()
+        special: dict[str, Any] = {"div": self.number()} if NUMBER.fullmatch(self.next) else {}
         while self.next in ("only=", "ceil=", "lopsided"):
             word = self.take()
-            value = True if word == "lopsided" else self.number()
-            step = replace(step, **{word.rstrip("="): value})
-        return step
+            special[word.rstrip("=")] = True if word == "lopsided" else self.number()
+        return Step(mul, add, **special)

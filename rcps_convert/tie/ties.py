@@ -23,6 +23,7 @@ from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
 from ..graph.parametrized import keep_copyable, parametrized_class
 from ..graph.sandbox import owner
+from .checkpoints import expect_stored
 
 
 @dataclass(frozen=True)
@@ -405,7 +406,10 @@ def register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
         module, leaf = owner(model, name)
         order = next((c.plain_order for _, c in _chains(module)), parameter_order(module))
         _parametrize(module, leaf, tie)
-        module.parametrizations[leaf].plain_order = order  # type: ignore[union-attr,index]
+        chain: Any = module.parametrizations[leaf]  # type: ignore[union-attr,index]
+        chain.plain_order = order
+        if getattr(chain, "expecting", None) is None:
+            chain.expecting = expect_stored(module, leaf)
         keep_copyable(module)
 
 
@@ -450,7 +454,9 @@ def _chains(module: nn.Module) -> list[tuple[str, Any]]:
 
 def remove(module: nn.Module, leaf: str) -> None:
     """Untie a parameter: the same `nn.Parameter` object holds the full weight, in its old place."""
-    order = dict(_chains(module))[leaf].plain_order
+    chain = dict(_chains(module))[leaf]
+    chain.expecting.remove()
+    order = chain.plain_order
     parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
     keep_copyable(module)
     order_parameters(module, order)
