@@ -15,6 +15,7 @@ from .convert.bake import bake, load_plain_state_dict
 from .convert.convert import convert_model, plan_conversion
 from .convert.decorators import rc_equivariant, rc_leaf
 from .convert.plan import ConversionPlan
+from .convert.saving import apply_recipe, load, recipe, save
 from .errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, VerificationError
 from .measure.report import EquivarianceReport, check_equivariance
 from .rules.registry import rule
@@ -37,16 +38,20 @@ __all__ = [
     "TraceError",
     "Tracks",
     "VerificationError",
+    "apply_recipe",
     "bake",
     "check_equivariance",
     "convert_model",
     "layers",
+    "load",
     "load_plain_state_dict",
     "plan_conversion",
     "rc_equivariant",
     "rc_leaf",
+    "recipe",
     "reverse_complement",
     "rule",
+    "save",
     "unwrap",
 ]
 

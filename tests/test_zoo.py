@@ -8,8 +8,9 @@ import pytest
 import torch
 from lawful import assert_exact
 from models import FAMILIES, ZOO, Family
+from oracle import assert_law
 
-from rcps_convert import check_equivariance, plan_conversion
+from rcps_convert import check_equivariance, convert_model, plan_conversion
 
 TOLERANCE = 1e-10
 """Relative error in float64."""

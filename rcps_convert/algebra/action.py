@@ -68,7 +68,7 @@ class ActionMap:
     """
 
     def __init__(self, action: Action) -> None:
-        self.sizes = action.shape
+        self.action, self.sizes = action, action.shape
         self.flips: list[int] = []
         self.tables: list[tuple[int, Tensor, Tensor | None]] = []
         self.fixed: list[int] = []

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConversionError
+from .outline import Outline, outline
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class Architecture:
         classes: of the modules, by path.
         parameters, buffers: shapes, by name.
         constants: values of the buffers that were taken for constants, by name.
+        outline: the same for files: without the places where classes are defined.
     """
 
     classes: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     buffers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     constants: Mapping[str, Tensor] = field(default_factory=dict)
+    outline: Outline = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: nn.Module, constants: Collection[str] = ()) -> Architecture:
@@ -41,6 +44,7 @@ class Architecture:
             {name: _shape(p) for name, p in model.named_parameters(remove_duplicate=False)},
             {name: _shape(b) for name, b in buffers.items()},
             {name: b.detach().clone() for name, b in buffers.items() if name in constants},
+            outline(model),
         )
 
     def require(self, model: nn.Module) -> None:

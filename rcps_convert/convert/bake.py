@@ -141,6 +141,8 @@ def _check_keys(name: str, expected: Mapping[str, Any], given: Mapping[str, Any]
     missing, unexpected = expected.keys() - given.keys(), given.keys() - expected.keys()
     lines = [f"Missing key(s): {', '.join(sorted(missing))}."] if missing else []
     lines += [f"Unexpected key(s): {', '.join(sorted(unexpected))}."] if unexpected else []
+    if any(key.endswith(".original") for key in unexpected):
+        lines.append("This seems to be a checkpoint of a converted model: model.load_state_dict(state_dict) loads it.")
     for key in expected.keys() & given.keys():
         a, b = expected[key], given[key]
         if isinstance(a, Tensor) and not isinstance(b, Tensor):

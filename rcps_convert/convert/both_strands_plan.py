@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
+from ..algebra.texts import write_action
 from ..errors import BreaksSymmetryError, ConversionError, VerificationError
 from ..graph.parametrized import own_classes
 from ..graph.sandbox import fresh_copy, positional_names
@@ -65,6 +67,11 @@ class BothStrandsPlan(ConversionPlan):
         for path, action in self.mixed.items():
             mix(target.get_submodule(path), reading, action)
         return target
+
+    def _attached(self) -> dict[str, list[dict[str, Any]]]:
+        assert self.reading is not None
+        layers = [{"path": p, "action": write_action(a), "reading": ""} for p, a in self.mixed.items()]
+        return {"readings": [{"path": "", **self.reading.plain()}], "mixed": layers}
 
     @property
     def before(self) -> int:
@@ -133,7 +140,9 @@ def plan_both_strands(
     Returns: the plan, with the problems that stand in the way.
     """
     trained = looks_trained(model)
-    plan = BothStrandsPlan(type(model).__name__, trained=trained, strategy=settings.strategy, held=held)
+    plan = BothStrandsPlan(
+        type(model).__name__, settings=settings, trained=trained, strategy=settings.strategy, held=held
+    )
     before = None if held is None else Snapshot(model)
     try:
         _fill(plan, model, example, settings)

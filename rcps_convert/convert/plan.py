@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import warnings
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ import torch
 from torch import nn
 
 from ..algebra import axis as ax
-from ..algebra.action import Action, act
+from ..algebra.action import Action
 from ..algebra.arguments import check_count, check_model, check_switch
+from ..algebra.plain import plain_setting
+from ..algebra.texts import write_action
 from ..errors import ConversionError, gather
 from ..geometry import Table, anchor, unanchor
 from ..graph.parametrized import own_classes
@@ -24,12 +27,16 @@ from ..infer.stretch import Tested
 from ..measure.change import Change
 from ..measure.verify import Verification
 from ..tie.length_guard import LengthRule, guard, unguard
-from ..tie.norms import fold, pool, unpool
+from ..tie.norms import FoldedNorm, PooledNorm, fold, pool, unpool
+from ..tie.notes import note
 from ..tie.passage import Passage
 from ..tie.symmetriser import symmetrise
-from ..tie.ties import attach, attach_mirror, make_tie
-from ..tie.untied import allow_calls, leave_untied
+from ..tie.ties import MirrorTie, attach, attach_mirror, make_tie
+from ..tie.untied import Untied, allow_calls, is_idle, leave_untied
 from .architecture import Architecture
+from .outline import fingerprint
+from .recipe import Recipe, average, document
+from .settings import MEANINGLESS, Settings
 from .state import is_converted
 
 
@@ -60,6 +67,14 @@ class TiedParameter:
     def image(self) -> bool:
         """Whether it is computed from its partner."""
         return self.partner is not None and self.stored != self.shape
+
+    def plain(self) -> dict[str, Any] | None:
+        """The tie as plain values; None where every entry is free."""
+        if self.image:
+            action = write_action(self.action)
+            return {"names": [*self.names], "kind": MirrorTie.kind, "action": action, "original": self.partner}
+        tie = None if self.shared or self.stored == self.shape else make_tie(self.action)
+        return None if tie is None else {"names": [*self.names], **tie.plain()}
 
     def words(self) -> tuple[str, str, str, str]:
         """Names, shape, action and what is stored, in words."""
@@ -155,6 +170,7 @@ class ConversionPlan:
         unused: parameters no trace reads; they are not tied, and a call that reads one is refused.
         called: paths of the modules that some trace calls.
         init: ``"keep"`` or ``"project"``.
+        settings: as given.
         symmetric: the model is equivariant as it is; nothing needs tying.
         trained: the model shows signs of training.
         notes: what the user should know.
@@ -181,6 +197,7 @@ class ConversionPlan:
     unused: list[str] = field(default_factory=list)
     called: frozenset[str] = frozenset()
     init: str = "keep"
+    settings: Settings = field(default_factory=Settings)
     symmetric: bool = False
     trained: bool = False
     notes: list[str] = field(default_factory=list)
@@ -214,7 +231,9 @@ class ConversionPlan:
         self.architecture.require(model)
         if self.symmetric:
             warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=stacklevel)
-            return model if in_place else fresh_copy(model)
+            target = model if in_place else fresh_copy(model)
+            note(target, self._said())
+            return target
         if not in_place:
             self._check_copyable()
             return self._installed(fresh_copy(model), stacklevel + 2)
@@ -227,8 +246,9 @@ class ConversionPlan:
     def _installed(self, target: nn.Module, stacklevel: int) -> nn.Module:
         """`install`, then the warnings: where they are errors, nothing was changed."""
         self.install(target)
-        for note in self._warnings():
-            warnings.warn(note, stacklevel=stacklevel)
+        note(target, self._said())
+        for text in self._warnings():
+            warnings.warn(text, stacklevel=stacklevel)
         return target
 
     def install(self, target: nn.Module) -> nn.Module:
@@ -247,7 +267,8 @@ class ConversionPlan:
         for row in self.parameters:
             self._tie(target, row)
         for name, action in self.averaged.items():
-            self._average(target, name, action)
+            module, leaf = owner(target, name)
+            average(getattr(module, leaf), action)
         names = aliases(target)
         for name in self.unused:
             leave_untied(target, names[name], self.called)
@@ -284,11 +305,55 @@ class ConversionPlan:
         admitted = [n for n in range(low, high + 1) if all(r.ends_well(n) for r in self.guards)]
         return [n for n in admitted if all(r.holds(n) for r in self.lengths)]
 
-    def _average(self, target: nn.Module, name: str, action: Action) -> None:
-        module, leaf = owner(target, name)
-        buffer = getattr(module, leaf)
-        with torch.no_grad():
-            buffer.copy_((buffer + act(action, buffer)) / 2)
+    def to_dict(self) -> Recipe:
+        """The plan as plain JSON values.
+
+        Returns: a recipe, as `recipe` reads it off a converted model and `apply_recipe` takes it; and under
+            ``"plan"`` what the plan says in words: inputs, outputs, problems, notes, numbers of parameters.
+
+        Raises:
+            ConversionError: the readings of both strands are merged by a function of yours.
+        """
+        words = {
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "problems": [str(p) for p in self.problems],
+            "notes": self.notes,
+            "parameters": [self.before, self.after],
+            "moved": self.moved,
+            "verified": None if self.verification is None else str(self.verification),
+            "checked": self.checked,
+        }
+        name = self.architecture.outline.get("modules", {}).get("", self.model)
+        rows = {} if self.problems else self._attached()
+        return {**document(name, self.architecture.outline, **self._said(), **rows), "plan": copy.deepcopy(words)}
+
+    def _said(self) -> dict[str, Any]:
+        """What a recipe says that cannot be seen on the converted model."""
+        given = vars(self.settings)
+        kept = [name for name in given if name not in (*MEANINGLESS[self.settings.strategy], "verify")]
+        return {
+            "settings": {name: plain_setting(given[name]) for name in kept},
+            "averaged": {name: write_action(action) for name, action in self.averaged.items()},
+            "constants": {name: fingerprint(value) for name, value in self.architecture.constants.items()},
+        }
+
+    def _attached(self) -> dict[str, list[dict[str, Any]]]:
+        """The parts of a recipe that say what is attached."""
+        shared = {name: group for group in self.architecture.outline.get("shared", ()) for name in group}
+        norms = [(n.path, FoldedNorm() if n.folds else PooledNorm(ax.indices(n.channel))) for n in self.norms]
+        unread = [
+            {"names": names, "kind": Untied.kind, "name": name, "idle": is_idle(names, self.called)}
+            for name in self.unused
+            for names in [shared.get(name, [name])]
+        ]
+        return {
+            "parameters": [row for r in self.parameters if (row := r.plain()) is not None] + unread,
+            "norms": [{"path": path, **hook.plain()} for path, hook in norms],
+            "symmetrisers": [{"path": s.path, **s.passage.plain()} for s in self.symmetrisers],
+            "guards": [{"path": "", "rules": [rule.plain() for rule in self.guards]}] if self.guards else [],
+            "anchors": [{"at": path, **table.plain()} for path, table in self.tables.items()],
+        }
 
     def _warnings(self) -> list[str]:
         found = list(self.notes)

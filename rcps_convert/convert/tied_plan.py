@@ -53,7 +53,7 @@ def plan_tied(model: nn.Module, example: Example, settings: Settings, held: Conv
 
     Returns: the plan, with the problems that stand in the way.
     """
-    plan = ConversionPlan(type(model).__name__, init=settings.init, trained=looks_trained(model))
+    plan = ConversionPlan(type(model).__name__, init=settings.init, settings=settings, trained=looks_trained(model))
     if held is not None:
         plan.problems.append(held)
         return plan

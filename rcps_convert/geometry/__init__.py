@@ -5,6 +5,8 @@ from .frames import Entry as Entry
 from .frames import Table as Table
 from .frames import UnplannedCallError as UnplannedCallError
 from .frames import anchor as anchor
+from .frames import anchored as anchored
+from .frames import read_table as read_table
 from .frames import unanchor as unanchor
 from .readings import CallAxes as CallAxes
 from .readings import EdgeFunction as EdgeFunction

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .._torch import function_modes, keep_whole, transform_level, unseen
+from ..algebra.plain import listed, tupled
 from ..errors import BreaksSymmetryError, ConversionError, Where
 from .readings import CallAxes
 from .replicas import follow_replicas, rebound, unfollow_replicas
@@ -66,6 +67,11 @@ class Table:
     runs: tuple[tuple[Entry, ...], ...] = ()
     free: bool = False
     strict: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        """The table as plain values, for `read_table`."""
+        runs = [[_plain_entry(entry) for entry in run] for run in self.runs]
+        return {"path": self.path, "runs": runs, "free": self.free, "strict": self.strict}
 
     def find(self, seen: list[str], function: str, shape: torch.Size) -> tuple[CallAxes | None, bool]:
         """What is known of a call, and whether that depends on its place among the calls.
@@ -117,6 +123,22 @@ class Table:
             do="convert with an example that takes this branch (another length), or put the step into a module of "
             "its own",
         )
+
+
+def _plain_entry(entry: Entry) -> dict[str, Any]:
+    site = None if entry.site is None else listed(asdict(entry.site))
+    return {"function": entry.function, "pattern": [*entry.pattern], "site": site, "fixed": [*entry.fixed]}
+
+
+def read_table(data: Mapping[str, Any]) -> Table:
+    """The table that `Table.plain` describes."""
+    runs = tuple(tuple(map(_read_entry, run)) for run in data["runs"])
+    return Table(data["path"], runs, data["free"], data["strict"])
+
+
+def _read_entry(data: Mapping[str, Any]) -> Entry:
+    site = None if data["site"] is None else CallAxes(**tupled(data["site"]))
+    return Entry(data["function"], tuple(data["pattern"]), site, tuple(data["fixed"]))
 
 
 def _mean_of(sites: Iterable[CallAxes | None]) -> CallAxes | None:
@@ -256,10 +278,21 @@ def anchor(model: nn.Module, tables: Mapping[str, Table]) -> None:
     for path, table in tables.items():
         module = model.get_submodule(path)
         known = found.get(module)  # a module of several names
-        found[module] = table if known is None else Table(path, known.runs + table.runs, known.free or table.free)
+        found[module] = table if known is None else _both(known, table)
     for module, table in found.items():
         module.forward = Anchored(module, table)  # type: ignore[method-assign]
         follow_replicas(module)
+
+
+def _both(a: Table, b: Table) -> Table:
+    """What is known of the calls of a module by one of its names and by another."""
+    return Table(b.path, a.runs + b.runs, a.free or b.free, a.strict or b.strict)
+
+
+def anchored(model: nn.Module) -> dict[str, Table]:
+    """The table of each module whose calls are re-anchored, by path."""
+    own = {path: module.__dict__.get("forward") for path, module in model.named_modules()}
+    return {path: forward.table for path, forward in own.items() if isinstance(forward, Anchored)}
 
 
 def unanchor(model: nn.Module) -> None:

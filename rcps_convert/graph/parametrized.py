@@ -145,9 +145,9 @@ class _Carried:
 
 def _reduced(module: nn.Module, protocol: Any) -> Any:
     """The ``__reduce_ex__`` of a parametrized module: how its class reduces, and the parametrizations on top."""
-    cls: Any = next(c for c in type(module).__mro__ if vars(c).get("__reduce_ex__") is _reduced)
+    cls: type = next(c for c in type(module).__mro__ if vars(c).get("__reduce_ex__") is _reduced)
     base: Any = cls.__bases__[0]
-    reduction = super(cls, module).__reduce_ex__(max(2, protocol))
+    reduction = super(cls, module).__reduce_ex__(max(2, protocol))  # type: ignore[arg-type]
     if type(module) is not cls or isinstance(reduction, str):  # another library's class on top
         return reduction
     function, args, *rest = reduction
@@ -196,12 +196,12 @@ def _made(function: Callable[..., Any], args: tuple[Any, ...], names: tuple[str,
 
 def _set_state(module: Any, state: Any) -> None:
     """The ``__setstate__`` of a parametrized module."""
-    cls: Any = next(c for c in type(module).__mro__ if vars(c).get("__setstate__") is _set_state)
+    cls: type = next(c for c in type(module).__mro__ if vars(c).get("__setstate__") is _set_state)
     carried = state if isinstance(state, _Carried) else _Carried(state, None)
     if carried.setter is not None:
         carried.setter(module, carried.state)
     elif carried.state is not None:
-        super(cls, module).__setstate__(carried.state)
+        super(cls, module).__setstate__(carried.state)  # type: ignore[arg-type]
     if carried.parametrizations is not None:
         module.parametrizations = carried.parametrizations
 

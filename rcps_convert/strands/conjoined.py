@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from .._torch import pytree
 from ..algebra.action import Action, ActionMap
-from ..algebra.arguments import Example, argument_names, call_arguments
+from ..algebra.arguments import Example, argument_names, call_arguments, check_choice
+from ..algebra.plain import plain_structure, read_structure
+from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
 from ..graph.sandbox import positional_names
 from ..tie.hooks import StrandHook, hook_of, install, uninstall
@@ -74,6 +76,27 @@ class Conjoined(StrandHook):
     def __getstate__(self) -> dict[str, Any]:
         """Copies are in the middle of no call."""
         return {**vars(self), "stacked": {}, "running": set(), "answered": {}}
+
+    def plain(self) -> dict[str, Any]:
+        """The reading as plain values, for `read_reading`.
+
+        Raises:
+            ConversionError: the readings are merged by a function.
+        """
+        if not isinstance(self.merge, str):
+            raise ConversionError(
+                f"merge={getattr(self.merge, '__qualname__', self.merge)} is a function, which a recipe cannot hold",
+                why="a recipe has plain values only, and code is none",
+                do='save the whole model, torch.save(model, ...), or merge by "mean", "sum" or "max"',
+            )
+        return {
+            "names": [*self.names],
+            "inputs": {name: [*map(_plain, held)] for name, held in self.inputs.items()},
+            "outputs": [*map(_plain, self.outputs)],
+            "merge": self.merge,
+            "post_hoc": self.post_hoc,
+            "example": plain_structure(self.example),
+        }
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         """Both strands of every argument; a model that calls itself does so on both strands already."""
@@ -213,6 +236,31 @@ def _is_tensor(x: Any) -> bool:
 
 def _ready(action: Action | str | None) -> ActionMap | str | None:
     return ActionMap(action.walk()) if isinstance(action, Action) else action
+
+
+def _plain(mirror: ActionMap | str | None) -> str | None:
+    return write_action(mirror.action) if isinstance(mirror, ActionMap) else mirror
+
+
+def _read(text: str | None) -> Action | str | None:
+    return text if text is None or text == WHOLE else read_action(text)
+
+
+def read_reading(data: Mapping[str, Any]) -> Conjoined:
+    """The reading that `Conjoined.plain` describes.
+
+    Raises:
+        ConversionError: an action cannot be read, or no merge has this name.
+    """
+    check_choice("merge", data["merge"], (*MERGES,))
+    return Conjoined(
+        data["names"],
+        {name: [*map(_read, held)] for name, held in data["inputs"].items()},
+        [None if text is None else read_action(text) for text in data["outputs"]],
+        data["merge"],
+        data["post_hoc"],
+        read_structure(data["example"]),
+    )
 
 
 def _both(x: Any, mirror: ActionMap | str | None) -> Any:

@@ -10,6 +10,7 @@ from ..algebra.arguments import check_model, check_switch
 from ..errors import ConversionError, TraceError, first_line
 from ..graph.sandbox import alone, fresh_copy, quiet
 from ..graph.transaction import all_or_nothing
+from ..tie.notes import forget
 from .conjoined import Conjoined, conjoined, part
 from .mixed import mixed_layers, unmix
 
@@ -85,4 +86,5 @@ def _parted(target: nn.Module) -> nn.Module:
     """A model that reads one strand again, in place."""
     unmix(target)
     part(target)
+    forget(target)
     return target

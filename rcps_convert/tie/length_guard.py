@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor, nn
 
 from .._torch import drop_hooks, pytree
 from ..algebra.axis import Step, follows, nearest
+from ..algebra.texts import read_step, write_step
 from ..errors import BreaksSymmetryError
 from ..graph.sandbox import positional_names
 from .hooks import Numbered
@@ -37,6 +38,11 @@ class LengthRule:
     start: int
     chains: tuple[tuple[Step, ...], ...]
     why: str = REMAINDER
+
+    def plain(self) -> dict[str, Any]:
+        """The rule as plain values, for `read_rule`."""
+        chains = [[write_step(step) for step in chain] for chain in self.chains]
+        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "chains": chains}
 
     def holds(self, length: int) -> bool:
         """Whether every operator reads both edges of this length alike."""
@@ -68,6 +74,15 @@ class LengthRule:
             leaf = dict(enumerate(pytree.tree_leaves(value))).get(self.place)
         known = isinstance(leaf, Tensor) and self.dim < leaf.dim()
         return int(leaf.shape[self.dim]) if known else self.start
+
+
+def read_rule(data: Mapping[str, Any]) -> LengthRule:
+    """The rule that `LengthRule.plain` describes.
+
+    Raises:
+        ConversionError: a step cannot be read.
+    """
+    return LengthRule(**{**data, "chains": tuple(tuple(map(read_step, chain)) for chain in data["chains"])})
 
 
 def _number(argument: str) -> int | None:

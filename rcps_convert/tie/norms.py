@@ -9,6 +9,7 @@ run the stock layer, while it gathers statistics, on the batch and its permuted 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from .._torch import InstanceNorm, NormBase
 from ..algebra import axis as ax
 from ..algebra.axis import Axis
+from ..algebra.texts import write_axis
 from .hooks import TensorHook, hook_of, install, uninstall
 from .ties import Factor, factors
 
@@ -24,6 +26,10 @@ VECTORS = ("weight", "bias", "running_mean", "running_var")
 
 class FoldedNorm(TensorHook):
     """Runs a norm layer of half the width on both halves of the channels as on twice the samples."""
+
+    def plain(self) -> dict[str, Any]:
+        """The hook as plain values."""
+        return {"folds": True}
 
     def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """(N, 2C, ...) seen as (2N, C, ...): a view when x is contiguous."""
@@ -43,6 +49,10 @@ class PooledNorm(TensorHook):
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
+
+    def plain(self) -> dict[str, Any]:
+        """The hook as plain values: the action on the channels as a text."""
+        return {"folds": False, "channel": write_axis(ax.permutation(self.table.tolist()))}
 
     def share(self, module: nn.Module) -> None:
         """Average the kept statistics over the strands, in place."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
+from ..algebra.texts import read_action, write_action
 
 
 @dataclass
@@ -27,6 +30,17 @@ class Passage:
     stacks: bool = False
     calls: int = 1
 
+    def plain(self) -> dict[str, Any]:
+        """The passage as plain values, for `read_passage`."""
+        return {
+            "given": [None if a is None else write_action(a) for a in self.given],
+            "made": [write_action(a) for a in self.made],
+            "given_batch": list(self.given_batch),
+            "made_batch": list(self.made_batch),
+            "stacks": self.stacks,
+            "calls": self.calls,
+        }
+
     def join(self, other: Passage) -> None:
         """Unify with another call of the same module.
 
@@ -42,6 +56,22 @@ class Passage:
                 _agree(a, b)
         self.stacks = self.stacks and (self.given_batch, self.made_batch) == (other.given_batch, other.made_batch)
         self.calls += 1
+
+
+def read_passage(data: Mapping[str, Any]) -> Passage:
+    """The passage that `Passage.plain` describes.
+
+    Raises:
+        ConversionError: an action cannot be read.
+    """
+    return Passage(
+        tuple(None if text is None else read_action(text) for text in data["given"]),
+        tuple(map(read_action, data["made"])),
+        tuple(data["given_batch"]),
+        tuple(data["made_batch"]),
+        data["stacks"],
+        data["calls"],
+    )
 
 
 def _agree(a: Action, b: Action) -> None:

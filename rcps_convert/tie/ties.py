@@ -7,7 +7,7 @@ gathered by index.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,11 @@ from .._torch import chains, order_parameters, parameter_order, unseen
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
+from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
 from ..graph.parametrized import keep_copyable, parametrized_class
 from ..graph.sandbox import owner
+from .checkpoints import expect_stored
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class RCTie(nn.Module):
 
     full_shape: torch.Size
     stored_shape: torch.Size
+    kind = ""
+    """What stands for the class in a recipe."""
 
     def __init__(self, action: Action) -> None:
         super().__init__()
@@ -119,6 +123,10 @@ class RCTie(nn.Module):
             return full
         return self.reduce(full)
 
+    def plain(self) -> dict[str, Any]:
+        """The tie as plain values, for `read_tie`."""
+        return {"kind": self.kind, "action": write_action(self.action)}
+
     def extra_repr(self) -> str:
         """The action in words."""
         return f"{tuple(self.stored_shape)} -> {tuple(self.full_shape)}, {self.action}"
@@ -133,8 +141,11 @@ class HalfTie(RCTie):
         place: position of the factor among the axis's factors.
     """
 
+    kind = "half"
+
     def __init__(self, action: Action, dim: int, place: int) -> None:
         super().__init__(action)
+        self.dim, self.place = dim, place
         view: list[Factor] = []
         self.gathers: list[int] = []
         for d, term in enumerate(action.axes):
@@ -158,6 +169,10 @@ class HalfTie(RCTie):
         stored = list(self.full_shape)
         stored[dim] //= 2
         self.stored_shape = torch.Size(stored)
+
+    def plain(self) -> dict[str, Any]:
+        """The tie as plain values, for `read_tie`."""
+        return {**super().plain(), "dim": self.dim, "place": self.place}
 
     def expand(self, stored: Tensor) -> Tensor:
         """The half and its mirror image."""
@@ -194,6 +209,7 @@ def _merged(view: list[Factor], at: int) -> tuple[list[Factor], int]:
 class OrbitTie(RCTie):
     """Stores one entry per orbit, as a vector; entries that must equal their negative are zero."""
 
+    kind = "orbit"
     gather: Tensor
     kept: Tensor
     factor: Tensor | None
@@ -245,6 +261,7 @@ class MirrorTie(RCTie):
         source: the module that holds the other parameter, and its name there.
     """
 
+    kind = "mirror"
     sign: Tensor | None
 
     def __init__(self, action: Action, source: tuple[nn.Module, str]) -> None:
@@ -321,6 +338,27 @@ def _half(action: Action) -> tuple[int, int] | None:
     return choices[0] if choices else None
 
 
+def read_tie(data: Mapping[str, Any]) -> RCTie:
+    """The tie that `RCTie.plain` describes.
+
+    Raises:
+        ConversionError: the action cannot be read, or no such tie fits it.
+    """
+    action, kind = read_action(data["action"]), data["kind"]
+    if kind == OrbitTie.kind:
+        return OrbitTie(action)
+    dim, place = data["dim"], data["place"]
+    parts = factors(action.axes[dim]) if kind == HalfTie.kind and dim in range(len(action.axes)) else None
+    if parts is None or place not in range(len(parts)) or not parts[place].flipped or parts[place].size % 2:
+        raise ConversionError(
+            f"no tie of the kind {kind!r} fits {data['action']}",
+            got=f"axis {dim}, factor {place}",
+            why="one of two swapped halves is stored, and this factor has none",
+            do="give a recipe as it was written",
+        )
+    return HalfTie(action, dim, place)
+
+
 # --- attaching and removing ---------------------------------------------------------------------
 
 
@@ -368,7 +406,10 @@ def register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
         module, leaf = owner(model, name)
         order = next((c.plain_order for _, c in _chains(module)), parameter_order(module))
         _parametrize(module, leaf, tie)
-        module.parametrizations[leaf].plain_order = order  # type: ignore[union-attr,index]
+        chain: Any = module.parametrizations[leaf]  # type: ignore[union-attr,index]
+        chain.plain_order = order
+        if getattr(chain, "expecting", None) is None:
+            chain.expecting = expect_stored(module, leaf)
         keep_copyable(module)
 
 
@@ -413,7 +454,9 @@ def _chains(module: nn.Module) -> list[tuple[str, Any]]:
 
 def remove(module: nn.Module, leaf: str) -> None:
     """Untie a parameter: the same `nn.Parameter` object holds the full weight, in its old place."""
-    order = dict(_chains(module))[leaf].plain_order
+    chain = dict(_chains(module))[leaf]
+    chain.expecting.remove()
+    order = chain.plain_order
     parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
     keep_copyable(module)
     order_parameters(module, order)

@@ -36,9 +36,15 @@ class Untied(RCTie):
         idle: no trace calls the module that holds it.
     """
 
+    kind = "untied"
+
     def __init__(self, name: str, shape: Sequence[int], idle: bool) -> None:
         super().__init__(Action(tuple(ax.trivial(n) for n in shape)))
         self.name, self.idle, self.stored_shape = name, idle, self.full_shape
+
+    def plain(self) -> dict[str, Any]:
+        """The tie as plain values: no action, as nothing is tied."""
+        return {"kind": self.kind, "name": self.name, "idle": self.idle}
 
     def expand(self, stored: Tensor) -> Tensor:
         """The parameter.
@@ -106,8 +112,17 @@ def leave_untied(model: nn.Module, names: Sequence[str], called: Collection[str]
     parameter = getattr(module, leaf)
     if isinstance(parameter, nn.parameter.UninitializedParameter):
         return  # it has no values that could be read
-    idle = all(name.rpartition(".")[0] not in called for name in names)
-    register(model, names, Untied(names[0], parameter.shape, idle))
+    register(model, names, Untied(names[0], parameter.shape, is_idle(names, called)))
+
+
+def is_idle(names: Sequence[str], called: Collection[str]) -> bool:
+    """Whether no trace calls a module that holds a parameter.
+
+    Args:
+        names: every name of the parameter.
+        called: paths of the modules that some trace calls.
+    """
+    return all(name.rpartition(".")[0] not in called for name in names)
 
 
 def untied(model: nn.Module) -> dict[nn.Module, Untied]:
