@@ -199,7 +199,7 @@ ORDINARY_WORDS = {
     "dist", "round", "list", "output", "eye", "pin", "not", "cat", "dot", "var", "std", "item", "sign", "full",
     "zero", "one", "layout", "scalar", "slice", "rand", "div", "mul", "sub", "neg", "abs", "is_pinned", "name",
     "device", "dense", "sparse", "values", "crop", "dict", "tuple", "linear", "signbit", "repeat", "roll",
-    "flip", "gather", "take", "put", "cross", "str", "int", "Int", "Float", "Bool", "keys", "randn", "normal",
+    "flip", "gather", "take", "put", "cross", "str", "int", "Int", "Float", "Bool", "keys", "ceil", "randn", "normal",
     "format", "join", "stride", "empty", "replace", "lower", "upper", "strip", "startswith", "append", "reverse",
     "insert", "pop",
 }  # fmt: skip
