@@ -166,7 +166,8 @@ def _fill(plan: BothStrandsPlan, model: nn.Module, example: Example, settings: S
     if settings.strategy == "mixed":
         plan.mixed, plan.unmixed = layers_to_mix(runs, settings.mix, settings.merge)
         plan.weights = {p: tuple(model.get_submodule(p).weight.shape) for p in plan.mixed}  # type: ignore[union-attr,arg-type]
-    _check(plan, runs, settings.verify)
+    if settings.verify:
+        _check(plan, runs)
 
 
 def _reading(runs: StackedRuns, merge: Merge, post_hoc: bool) -> Conjoined:
@@ -199,14 +200,11 @@ def _require_merge(merge: Merge, runs: StackedRuns) -> None:
             )
 
 
-def _check(plan: BothStrandsPlan, runs: StackedRuns, wanted: bool) -> None:
-    """Convert a copy, measure how far its outputs moved, and the law if wanted."""
-    s = runs
+def _check(plan: BothStrandsPlan, s: StackedRuns) -> None:
+    """Convert a copy, measure how far its outputs moved, and the law."""
     converted = plan.install(fresh_copy(s.model))
     change = Change(s.model, converted, s.example, s.specs, s.actions)
     plan.moved = change.moved()
-    if not wanted:
-        return
     assert plan.reading is not None
 
     def allowed(i: int, shape: tuple[int, ...]) -> list[Action]:

@@ -75,7 +75,8 @@ def convert_model(
         on_unsupported: ``"error"``, or ``"both_strands"``: the smallest submodule that holds what cannot be
             inferred runs on both strands, and its two readings are averaged; the rest stays tied.
         symmetrise_buffers: average a buffer that is not invariant instead of refusing it.
-        verify: check the law on a randomised copy before returning.
+        verify: check the law on a randomised copy before returning; if not, nothing is measured: neither the law,
+            at no length, nor how far the outputs move, nor whether the model is equivariant already.
         in_place: convert this object. Its parameters stay the same `nn.Parameter` objects, so an optimiser
             built before, and not yet stepped, trains the converted model.
 

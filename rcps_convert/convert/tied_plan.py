@@ -81,7 +81,7 @@ class _TiedPlanner:
         """Read the inputs; trace and solve; describe; list what is tied; measure the law on a converted copy."""
         self.specs, self.actions = input_actions(self.example, self.settings.inputs, self.settings.layout)
         self._describe_inputs()
-        if self._already_symmetric(self.settings.outputs):
+        if self.settings.verify and self._already_symmetric(self.settings.outputs):
             return
         solver = Solver(
             self.model,
@@ -103,7 +103,7 @@ class _TiedPlanner:
             self.plan.problems += map(changed_in_forward, changed_in_place(self.model, self.example))
         if not self.plan.problems:
             self._fill(found)
-        if not self.plan.problems:
+        if self.settings.verify and not self.plan.problems:
             try:
                 self._verify(found)
             except ConversionError:
@@ -254,8 +254,6 @@ class _TiedPlanner:
         converted = self.plan.install(fresh_copy(self.model))
         change = Change(self.model, converted, self.example, self.specs, self.actions)
         self.plan.moved = change.moved()
-        if not self.settings.verify:
-            return
         found = self._measure(converted, self.example, self.actions, solution)
         self.plan.verification = found
         zero = self._made_zero(change)
