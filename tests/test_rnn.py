@@ -21,6 +21,7 @@ from rcps_convert import (
     ConversionError,
     NoRuleError,
     TraceError,
+    Tracks,
     bake,
     convert_model,
     load_plain_state_dict,
@@ -163,7 +164,8 @@ def test_states_as_outputs_swap_their_directions() -> None:
             y, (h, c) = self.rnn(x)
             return y, h.transpose(0, 1), c.transpose(0, 1)
 
-    how = {"outputs": ("+++---", "+-+-", "+-+-"), "layout": "n l c"}
+    states = Tracks("+-+-", layout="n c f")
+    how = {"outputs": ("+++---", states, states), "layout": "n l c"}
     converted = convert_model(States(), torch.zeros(2, 9, 4), **how).double()
     x = torch.randn(3, 9, 4, dtype=torch.float64)
     y, h, c = converted(x)
@@ -464,11 +466,14 @@ class Scaled(Recurrent):
 
 
 class Constant(Scaled):
-    """The weights are no parameters."""
+    """The weights are no parameters, and those of one direction are not those of the other."""
+
+    def constants(self) -> list[Tensor]:
+        return [torch.full_like(w, 0.1 * i) for i, w in enumerate(self.weights())]
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.conv(x)).mT
-        weights, zero = [torch.ones_like(w) for w in self.weights()], h.new_zeros(2, len(x), 5)
+        weights, zero = self.constants(), h.new_zeros(2, len(x), 5)
         return self.out(torch.lstm(h, (zero, zero), weights, True, 1, 0.0, False, True, True)[0].mean(1))
 
 
@@ -486,6 +491,20 @@ def test_weights_that_cannot_be_mirror_images(kind: type[Recurrent], error: type
         model(EXAMPLE)
     with pytest.raises(error, match=say):
         convert_model(model, EXAMPLE)
+
+
+class Alike(Constant):
+    """Both directions have the same constant weights: each is the mirror image of the other."""
+
+    def constants(self) -> list[Tensor]:
+        return [torch.full_like(w, 0.3) for w in self.weights()]
+
+
+def test_constant_weights_that_are_mirror_images() -> None:
+    model = Alike(nn.LSTM(6, 5, bidirectional=True, batch_first=True))
+    with torch.no_grad():
+        model(EXAMPLE)
+    exact(convert_model(model, EXAMPLE))
 
 
 class Packed(Recurrent):

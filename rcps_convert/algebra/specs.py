@@ -24,7 +24,7 @@ class Spec:
     """What a tensor is; subclasses say how reverse complement acts on its channel axis.
 
     Attributes:
-        layout: axes in einops letters: ``n`` batch, ``c`` channels, ``l`` length, ``1`` unit;
+        layout: axes in einops letters: ``n`` batch, ``c`` channels, ``l`` length, ``f`` features that stay, ``1`` unit;
             or ``"auto"``.
     """
 
@@ -79,10 +79,10 @@ class Spec:
         channels = 0 if channel is None else 1
         found = letters.count("c")
         fits = found == channels or (found == 0 and channel is not None and channel.size == 1)
-        if len(letters) != len(shape) or set(letters) - set("ncl1") or not fits:
+        if len(letters) != len(shape) or set(letters) - set(LETTERS) or not fits:
             raise NeedsChoiceError(
                 f"layout {' '.join(letters)!r} does not fit shape {shape}",
-                why=f"a layout names each axis with one of n, c, l, 1, and {self} has {channels or 'no'} axis c",
+                why=f"a layout names each axis with one of n, c, l, f, 1, and {self} has {channels or 'no'} axis c",
                 do='write one letter per axis, such as layout="n c l"',
             )
         axes: list[Axis] = []
@@ -94,11 +94,15 @@ class Spec:
                     why=f"axis {letter!r} has {size} entries, {self} has {expected}",
                     do="name the axes in the order of the tensor, and check the alphabet or the tracks",
                 )
-            axes.append({"n": ax.batch, "l": ax.length, "1": ax.trivial}.get(letter, lambda _: channel)(size))  # type: ignore[arg-type,return-value]
+            makers = {"n": ax.batch, "l": ax.length, "f": ax.trivial, "1": ax.trivial}
+            axes.append(channel if letter == "c" and channel is not None else makers[letter](size))
         return Action(tuple(axes))
 
 
-LAYOUTS = "axes in einops letters (n batch, c channels, l length, 1 unit), such as 'n c l', or 'auto'"
+LETTERS = "nclf1"
+"""What a layout is written in."""
+
+LAYOUTS = "axes in einops letters (n batch, c channels, l length, f features, 1 unit), such as 'n c l', or 'auto'"
 """What a layout is."""
 
 
@@ -111,10 +115,10 @@ def check_layout(layout: Any) -> None:
     """
     if not isinstance(layout, str):
         raise TypeError(f"layout={layout!r}: give {LAYOUTS}")
-    if layout != "auto" and (not layout.split() or set(layout.split()) - set("ncl1")):
+    if layout != "auto" and (not layout.split() or set(layout.split()) - set(LETTERS)):
         raise NeedsChoiceError(
             f"layout {layout!r} does not fit any shape: give {LAYOUTS}",
-            why="a layout names each axis with one of n, c, l, 1",
+            why="a layout names each axis with one of n, c, l, f, 1",
             do='write one letter per axis, such as layout="n c l"',
         )
 

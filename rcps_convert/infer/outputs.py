@@ -161,7 +161,9 @@ def _lengthen(term: Axis) -> None:
     if term.size == 1 or ax.lengthen(term):
         return
     if not ax.free(term):
-        raise Mismatch(f"its axis of {term.size} is no length")
+        raise Mismatch(
+            f'its axis of {term.size} is no length; if it holds features that stay, as in layout="n c f", say so'
+        )
     ax.unify(term, ax.length(term.size, ax.Role("length", steps=None)))
 
 
