@@ -301,6 +301,21 @@ def test_export_reads_the_signature_of_a_forward_that_is_set() -> None:
     assert exported(model, torch.zeros(2, 4, 9)).module()(torch.ones(2, 4, 9)).shape == (2, 6, 7)
 
 
+def test_the_keys_of_weight_norm_are_renamed_by_a_hook_that_can_be_pickled() -> None:
+    """Else a converted model with weight norm cannot be pickled."""
+    old = nn.utils.weight_norm(nn.Conv1d(4, 8, 5)).state_dict()  # of `weight_g` and `weight_v`
+    expected, model = (nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 8, 5)) for _ in range(2))
+    with pytest.raises(AttributeError, match="local object"):
+        pickle.dumps(model._load_state_dict_pre_hooks)
+    _torch.make_hooks_picklable(model)
+    hooks = pickle.loads(pickle.dumps(model._load_state_dict_pre_hooks))
+    assert [type(h.hook) for h in hooks.values()] == [_torch.WeightNormKeys]
+    for m in (expected, model):
+        m.load_state_dict(old)
+    assert torch.equal(model.weight, expected.weight)
+    assert torch.equal(model.parametrizations.weight.original0, old["weight_g"])
+
+
 # --- operators -----------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from ..errors import ConversionError
@@ -56,7 +57,8 @@ def write_action(action: Action) -> str:
 def write_step(step: Step) -> str:
     """The text of what one operator does to a length: multiplier, addend and divisor, then what is special."""
     numbers = [step.mul, step.add] + ([step.div] if step.div != 1 else [])
-    special = [f"{name}={value}" for name in ("only", "ceil") if (value := getattr(step, name)) is not None]
+    optional = [f.name for f in fields(step) if f.default is None]
+    special = [f"{name}={value}" for name in optional if (value := getattr(step, name)) is not None]
     return " ".join([*map(str, numbers), *special, *(["lopsided"] if step.lopsided else [])])
 
 

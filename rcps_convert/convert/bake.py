@@ -100,7 +100,8 @@ def _load(model: nn.Module, state_dict: Mapping[str, Any], init: str) -> None:
     if conjoined(model) is not None:
         _load_both_strands(model, state_dict)
         return
-    expected = bake(model).state_dict()
+    plain = bake(model)
+    expected, again = plain.state_dict(), _second_names(plain)
     _check_keys(type(model).__name__, expected, state_dict)
     tied, images = {name: tie for _, _, name, tie in ties(model)}, mirrored(model)
     folded = {path for path, m in model.named_modules() if isinstance(hook_of(m), FoldedNorm)}
@@ -108,6 +109,8 @@ def _load(model: nn.Module, state_dict: Mapping[str, Any], init: str) -> None:
     with torch.no_grad():
         for key, value in state_dict.items():
             path, _, leaf = key.rpartition(".")
+            if key in again:
+                continue
             if key in tied:
                 full = value.to(expected[key])
                 stored = tied[key].reduce(tied[key].project(full) if init == "project" else full)
@@ -121,6 +124,13 @@ def _load(model: nn.Module, state_dict: Mapping[str, Any], init: str) -> None:
             elif isinstance(own[key], Tensor):
                 own[key].copy_(value)
         _share_statistics(model)
+
+
+def _second_names(model: nn.Module) -> set[str]:
+    """The names of parameters and buffers that have another one before."""
+    first = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    return {name for name, _ in every} - first
 
 
 def _load_both_strands(model: nn.Module, state_dict: Mapping[str, Any]) -> None:

@@ -92,7 +92,7 @@ def require_outline(model: nn.Module, wanted: Mapping[str, Any]) -> None:
     found = outline(model)
     for kind, word in KINDS.items():
         ours, theirs = wanted[kind], found[kind]
-        for name in {**ours, **theirs}:
+        for name in {**theirs, **ours}:
             if ours.get(name) != theirs.get(name):
                 raise _misfit(f"{word} {name or '(the model itself)'}", ours.get(name), theirs.get(name), word)
     if wanted["shared"] != found["shared"]:

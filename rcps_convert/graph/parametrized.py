@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._torch import OPERATORS, CustomOpDef, chains, own_copying, pytree, refresh_recurrent
+from .._torch import OPERATORS, CustomOpDef, chains, make_hooks_picklable, own_copying, pytree, refresh_recurrent
 
 SHARED = (types.ModuleType, *OPERATORS, CustomOpDef)
 """What has no state that a copy could have of its own, and cannot be copied."""
@@ -43,6 +43,7 @@ def own_classes(model: nn.Module) -> None:
             own = {name: value for name, value in vars(cls).items() if name != "__getstate__"}
             module.__class__ = _quiet_class(cls.__name__, cls.__bases__[0], {**own, **PICKLING})
             keep_copyable(module)
+            make_hooks_picklable(module)
 
 
 def parametrized_class(cls: type) -> type:

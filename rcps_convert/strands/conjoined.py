@@ -85,7 +85,7 @@ class Conjoined(StrandHook):
         """
         if not isinstance(self.merge, str):
             raise ConversionError(
-                f"merge={getattr(self.merge, '__qualname__', self.merge)} is a function, which a recipe cannot hold",
+                f"merge={getattr(self.merge, '__name__', self.merge)} is a function, which a recipe cannot hold",
                 why="a recipe has plain values only, and code is none",
                 do='save the whole model, torch.save(model, ...), or merge by "mean", "sum" or "max"',
             )
