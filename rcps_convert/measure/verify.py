@@ -169,7 +169,7 @@ class _Check:
 
     def __init__(self, law: Law, training: bool, draws: int, tolerance: float) -> None:
         self.law, self.probe, self.training, self.draws = law, law.probe, training, draws
-        self.limit, self.widened = max(TOLERANCE[self.probe.dtype], tolerance), False
+        self.limit, self.widened, self.met_all = max(TOLERANCE[self.probe.dtype], tolerance), False, True
         self.modes = "train and eval mode" if training else "eval mode"
         self.cause: str | None = None
         self.last: tuple[int, list[str]] = (0, [])
@@ -183,7 +183,7 @@ class _Check:
         """Measure until the law fails or the draws are used up; more are made while nothing depends on the sequence."""
         turns = self.draws if self.draws == 1 else max(self.draws, -(-len(KINDS) // (self.probe.batch or 1)))
         for seed in range(4 * turns):
-            seen = self.law.batches is not None and seed >= self.draws
+            seen = self.met_all and self.law.batches is not None and seed >= self.draws
             if (seed >= turns or seen) and self.law.depends():
                 break
             self.probe.perturb(seed)
@@ -199,9 +199,16 @@ class _Check:
             return
         if self.draws > 1 and not self.widened and self.law.batches is not None:
             self.widened = True
-            self._measure(seed, self.law.all_kinds())
+            self._widen(seed)
         if self.training and self.law.error() <= self.limit:
             self._train(seed, kinds)
+
+    def _widen(self, seed: int) -> None:
+        """One batch with a sample of each kind; where the model refuses so many, each draw meets a few kinds."""
+        try:
+            self._measure(seed, self.law.all_kinds())
+        except ConversionError:  # such as a branch for many samples, whose weights are not tied
+            self.met_all = False
 
     def _train(self, seed: int, kinds: list[str]) -> None:
         """The example's batch in train mode, if the model runs in it."""
