@@ -11,10 +11,7 @@ from pathlib import Path
 import pytest
 import test_axis
 import test_geometry
-import test_norm
 import test_rules
-import test_tie
-import test_verify
 import torch
 from geometry_steps import STEPS
 from mutation import campaign
@@ -202,7 +199,9 @@ def test_results_are_kept_and_the_last_one_counts(tmp_path: Path) -> None:
 
 def test_the_table_counts_each_folder() -> None:
     drawn = draw(0, 10)
-    text = campaign.table(drawn, {m.key: {"outcome": "killed"} for m in drawn[:9]} | {drawn[9].key: {"outcome": "survived"}})
+    text = campaign.table(
+        drawn, {m.key: {"outcome": "killed"} for m in drawn[:9]} | {drawn[9].key: {"outcome": "survived"}}
+    )
     assert "| algebra | 2 | 2 | 0 | 0 | 100.0% |" in text
     assert "| rules | 2 | 1 | 0 | 1 | 50.0% |" in text
     assert "| all | 10 | 9 | 0 | 1 | 90.0% |" in text
