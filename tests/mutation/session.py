@@ -32,8 +32,8 @@ PARTS = {
 }
 """The files of the quick tests of each folder; those of the other folders are run after them."""
 
-LEFT_OUT = "not wrong_action and not every_operator"
-"""Tests of tests, which judge nothing that the laws do not."""
+LEFT_OUT = "not wrong_action and not every_operator and not hundred_layers"
+"""Tests of tests, which judge nothing that the laws do not, and what takes a minute."""
 
 OPTIONS = ("-m", "not slow", "-k", LEFT_OUT, "-o", "addopts=", "-s")
 PLUGINS_LEFT_OUT = ("terminal", "cacheprovider", "xdist", "timeout", "faulthandler")

@@ -1,0 +1,244 @@
+"""Parts of what measures, each by itself and judged by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
+from rcps_convert.algebra.nesting import input_actions
+from rcps_convert.algebra.specs import OneHot, Tokens, Tracks
+from rcps_convert.geometry import CallNames
+from rcps_convert.graph.closed_modules import Bundle, ModuleCall
+from rcps_convert.measure import axis_roles as roles
+from rcps_convert.measure.inputs import of_kinds
+from rcps_convert.measure.law import relative_change
+from rcps_convert.measure.lengths import Survey, Variant
+from rcps_convert.measure.probe import Probe
+from rcps_convert.measure.report import EquivarianceReport, allowed_actions
+from rcps_convert.measure.verify import verify
+
+EXAMPLE = torch.zeros(2, 4, 24)
+
+
+# --- numbers ----------------------------------------------------------------------------------------
+
+
+def test_a_change_is_relative_to_the_size_of_the_first() -> None:
+    assert relative_change(torch.tensor([2.0, 4.0]), torch.tensor([2.0, 5.0])) == 0.25
+    assert relative_change(torch.tensor([0.0, 0.0]), torch.tensor([2.0, 5.0])) == 0.0
+    assert relative_change(torch.tensor([2.0, float("inf")]), torch.tensor([1.0, 0.0])) == 0.5
+
+
+def test_an_error_as_large_as_the_tolerance_is_within_it() -> None:
+    assert EquivarianceReport((1e-9, 0.0), ("a", "b"), 1e-9, torch.float64)
+    assert not EquivarianceReport((1.1e-9, 0.0), ("a", "b"), 1e-9, torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "by", "equal"),
+    [
+        (torch.float64, 1e-11, True),
+        (torch.float64, 1e-6, False),
+        (torch.complex128, 1e-6, False),
+        (torch.float32, 1e-5, True),
+        (torch.float32, 1e-2, False),
+    ],
+)
+def test_samples_are_compared_in_their_own_precision(dtype: torch.dtype, by: float, equal: bool) -> None:
+    a = torch.tensor([1.0, 2.0], dtype=dtype)
+    assert roles._equal(a, a * (1 + by)) is equal
+
+
+# --- what an output may be ---------------------------------------------------------------------------
+
+
+def test_outputs_without_a_spec_are_automatic() -> None:
+    assert allowed_actions([], None, 0, (2, 3)) == allowed_actions(["auto"], None, 0, (2, 3))
+
+
+def test_the_batch_of_an_automatic_output_is_where_it_was_said_to_be() -> None:
+    said = Action((ax.length(3), ax.batch(2)))
+    (found,) = allowed_actions(["auto"], [said], 0, (3, 2))
+    assert ax.is_length(found.axes[0])
+    assert ax.role(found.axes[1]) == ax.role(ax.batch(2))
+
+
+# --- inputs -----------------------------------------------------------------------------------------
+
+
+def period(x: Tensor) -> int:
+    """The smallest number of positions after which the last axis repeats itself."""
+    n = x.shape[-1]
+    return next(p for p in range(1, n + 1) if torch.equal(x[..., p:], x[..., : n - p]))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", ["run", "repeat"])
+def test_repeats_have_a_short_period(kind: str, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = Tokens({"A": 0, "C": 1, "G": 2, "T": 3, "N": 4})
+    cases = [
+        (OneHot("ACGT"), torch.zeros(1, 4, 24)),
+        (tokens, torch.zeros(1, 24, dtype=torch.int64)),
+        (Tracks("+-"), torch.zeros(1, 2, 24)),
+    ]
+    for spec, example in cases:
+        action = spec.action(example.shape)
+        x = of_kinds(spec, action, example, generator, [kind], torch.float64)
+        assert period(x) == 1 if kind == "run" else period(x) <= 4
+
+
+def test_repeats_differ() -> None:
+    tokens, example = Tokens({"A": 0, "C": 1, "G": 2, "T": 3}), torch.zeros(1, 24, dtype=torch.int64)
+    action, found = tokens.action((1, 24)), set()
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        found.add(period(of_kinds(tokens, action, example, generator, ["repeat"], torch.float64)))
+    assert found >= {2, 3, 4}
+
+
+def test_masked_tracks_are_smaller_somewhere_and_soft_ones_whole() -> None:
+    spec, example = Tracks("+-"), torch.zeros(1, 2, 24)
+    drawn = {
+        kind: of_kinds(
+            spec, spec.action(example.shape), example, torch.Generator().manual_seed(3), [kind], torch.float64
+        )
+        for kind in ("random", "padded", "soft", "masked")
+    }
+    plain = drawn["random"]
+    assert set((drawn["masked"] / plain).unique().tolist()) == {0.5, 1.0}
+    assert torch.equal(drawn["soft"], (plain * 3).round())
+    zero = (drawn["padded"] == 0).all((0, 1))
+    assert int(zero.sum()) == 8
+
+
+# --- the probe --------------------------------------------------------------------------------------
+
+
+def probe_of(model: nn.Module) -> Probe:
+    specs, actions = input_actions(EXAMPLE, "ACGT", "auto")
+    return Probe(model, EXAMPLE, specs, actions)
+
+
+def test_both_running_statistics_are_moved_and_stay_what_they_are() -> None:
+    norm = nn.BatchNorm1d(4)
+    probe = probe_of(norm)
+    probe.perturb(0)
+    (moved,) = (m for m in probe.model.modules() if isinstance(m, nn.BatchNorm1d))
+    assert bool((moved.running_mean != 0).all())
+    assert bool((moved.running_var != 1).all())
+    assert bool((moved.running_var > 0).all())
+    assert bool((norm.running_mean == 0).all())
+
+
+def test_outputs_have_no_history() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(2, 3))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, str]:
+            return self.w, "text"
+
+    probe = probe_of(Own())
+    w, text = probe.outputs(probe.inputs(0))
+    assert not w.requires_grad
+    assert text == "text"
+
+
+# --- modes ------------------------------------------------------------------------------------------
+
+
+class Counting(nn.Module):
+    """Invariant; fails or keeps state in train mode, and counts the calls there."""
+
+    calls = 0
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.conv, self.how = nn.Conv1d(4, 3, 5, padding=2), how
+        self.seen = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (self.conv(x) + self.conv(x.flip(1, 2)).flip(2)).tanh().sum(2)
+        if self.training:
+            Counting.calls += 1
+            if self.how == "fails":
+                raise RuntimeError("only for inference")
+            self.seen += 1
+            y = y + self.seen
+        return y
+
+
+@pytest.mark.parametrize(("how", "most"), [("fails", 1), ("state", 8)])
+def test_a_mode_that_cannot_be_checked_is_not_tried_again(how: str, most: int) -> None:
+    specs, actions = input_actions(EXAMPLE, "ACGT", "auto")
+    Counting.calls = 0
+    outputs = [Action((ax.batch(2), ax.trivial(3)))]
+    found = verify(Counting(how), EXAMPLE, specs, actions, outputs, draws=6)
+    assert found.modes.startswith("eval mode only")
+    assert found.error < 1e-12
+    assert 0 < Counting.calls <= most, Counting.calls
+
+
+def test_an_example_without_samples_is_measured() -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(4, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = F.conv1d(x[None], self.w[None])[0] + F.conv1d(x.flip(0, 1)[None], self.w[None])[0].flip(1)
+            return y.tanh().sum(1)
+
+    example = torch.zeros(4, 24)
+    specs, actions = input_actions(example, OneHot("ACGT", layout="c l"), "auto")
+    found = verify(Whole(), example, specs, actions, [Action((ax.trivial(1),))])
+    assert found.error < 1e-12
+
+
+# --- lengths and roles ------------------------------------------------------------------------------
+
+
+def test_a_survey_gives_the_variants_of_a_length() -> None:
+    variants = [Variant((), (), n, f"length {n}") for n in (10, 11, 10)]
+    assert Survey(accepted=variants).at(10) == [variants[0], variants[2]]
+
+
+def test_names_of_calls_in_their_order() -> None:
+    with CallNames() as seen:
+        F.avg_pool1d(F.max_pool1d(torch.zeros(2, 4, 24), 2), 3)
+    assert seen.names == ["max_pool1d", "avg_pool1d"]
+
+
+class Scaled(nn.Module):
+    """A module with an argument by name, over samples or not."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor, *, scale: float) -> Tensor:
+        if self.kind == "two only" and len(x) != 2:
+            raise ValueError("two samples")
+        y = x * scale
+        return y - y.mean(0) if self.kind == "mixes" else y
+
+
+def call_of(module: nn.Module, seed: int) -> ModuleCall:
+    x = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return ModuleCall(Bundle.of(((x,), {"scale": 2.0})), Bundle.of(module(x, scale=2.0)))
+
+
+@pytest.mark.parametrize(("kind", "stacks"), [("single", True), ("mixes", False), ("two only", False)])
+def test_what_running_a_module_shows(kind: str, stacks: bool) -> None:
+    module = Scaled(kind)
+    given = [Action((ax.batch(2), ax.trivial(3), ax.length(16)))]
+    found = roles.axis_roles(module, [call_of(module, 0), call_of(module, 1)], given, {})
+    assert found.made_batch == (0,)
+    assert found.lengths == (frozenset({2}),)
+    assert found.stacks is stacks

@@ -1,0 +1,72 @@
+"""What the axis algebra does at its edges: undoing, roles of products, sizes that do not nest, sizes of one."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.axis import SIGN, Leaf, Mismatch, Prod, Role, Var
+from rcps_convert.algebra.specs import Tracks
+
+
+def test_what_is_changed_twice_is_undone_to_what_it_was_first() -> None:
+    v = Var(2)
+    with contextlib.suppress(Mismatch), ax.attempt():
+        ax.forbid_sign(v)
+        ax.unify(v, ax.permutation([1, 0]))
+        raise Mismatch
+    assert (v.unsigned, v.ref) == (False, None)
+
+
+def test_a_product_of_reversals_is_a_length_only_if_they_are() -> None:
+    pair, triple = ax.permutation([1, 0]), ax.permutation([2, 1, 0])
+    assert ax.role(ax.product([pair, triple])) is None
+    assert not ax.is_length(ax.product([pair, triple]))
+    assert ax.role(ax.product([ax.length(2), ax.length(3)])) is None or ax.is_length(
+        ax.product([ax.length(2, Role("length", steps=None)), ax.length(3, Role("length", steps=None))])
+    )
+
+
+def test_channels_beside_swapped_directions_are_fixed() -> None:
+    channels, alone = Var(4), Var(4)
+    ax.settle_partnered([ax.product([ax.permutation([1, 0]), channels]), alone])
+    assert ax.same(channels, ax.trivial(4))
+    assert ax.free(alone) == [alone]
+
+
+@pytest.mark.parametrize("pair", [ax.length(2), ax.product([ax.permutation([1, 0]), SIGN])])
+def test_channels_beside_positions_stay_open(pair: ax.Axis) -> None:
+    channels = Var(4)
+    ax.settle_partnered([ax.product([pair, channels])])
+    assert ax.free(channels) == ([channels] if ax.is_length(pair) else [])
+
+
+def test_factors_that_do_not_nest_are_fixed_and_those_beside_them_are_not() -> None:
+    known, open_one, beside = ax.permutation([4, 3, 2, 1, 0]), Var(5), [Var(n) for n in (4, 9, 9, 4)]
+    ax.unify(ax.product([known, *beside[:2]]), ax.product([open_one, *beside[2:]]))
+    assert ax.same(open_one, known)
+    assert all(ax.same(v, ax.trivial(v.size)) for v in beside)
+
+
+def test_an_axis_times_a_sign_is_not_the_axis() -> None:
+    v = Var(3)
+    with pytest.raises(Mismatch):
+        ax.unify(v, Prod((v, SIGN)))
+    one = Var(1)
+    ax.unify(v, Prod((v, one)))
+    assert ax.same(one, ax.trivial(1))
+
+
+def test_an_axis_of_one_entry_is_regular_by_staying() -> None:
+    assert ax.regular(1) == ax.trivial(1) == Leaf(1)
+
+
+def test_a_spec_with_a_layout_has_the_reading_that_the_layout_says() -> None:
+    free, stated = Tracks("+-"), Tracks("+-", layout="n l c")
+    assert len(free.actions((2, 2, 2))) > 1
+    (action,) = stated.actions((2, 2, 2))
+    assert ax.is_length(action.axes[1])
+    assert torch.equal(ax.indices(action.axes[2]), torch.tensor([1, 0]))

@@ -1,0 +1,128 @@
+"""Small parts of what is attached to modules: images, guards, refusals, replicas."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
+from rcps_convert.algebra.axis import Step
+from rcps_convert.geometry.replicas import follow_replicas, rebound, unfollow_replicas
+from rcps_convert.tie.length_guard import LengthGuard, LengthRule, unguard
+from rcps_convert.tie.ties import MirrorTie, attach_mirror, mirrored
+from rcps_convert.tie.untied import leave_untied, refusal, untied
+
+ACTION = Action((ax.regular(4), ax.length(3)))
+
+
+# --- mirror images ----------------------------------------------------------------------------------
+
+
+def pair() -> nn.ModuleDict:
+    return nn.ModuleDict({"a": nn.Linear(3, 4), "b": nn.Linear(3, 4)})
+
+
+def test_a_model_knows_which_parameters_are_mirror_images() -> None:
+    model = pair()
+    attach_mirror(model, ["b.weight"], ACTION, "a.weight", "keep")
+    ((original, (image, tie)),) = mirrored(model).items()
+    assert (original, image) == ("a.weight", "b.weight")
+    assert isinstance(tie, MirrorTie)
+    assert torch.equal(model.b.weight, model.a.weight.roll(2, 0).flip(1))
+
+
+def test_what_an_image_stores_is_empty_and_has_as_many_axes() -> None:
+    model = pair()
+    attach_mirror(model, ["b.weight"], ACTION, "a.weight", "keep")
+    (stored,) = model.b.parametrizations.weight.parameters()
+    assert stored.shape == (0, 3)
+
+
+# --- length guards ----------------------------------------------------------------------------------
+
+
+def rule(argument: str, place: int = 0, *chains: tuple[Step, ...]) -> LengthRule:
+    return LengthRule(argument, place, 2, 12, chains or ((Step(1, 0, 4),),))
+
+
+@pytest.mark.parametrize(
+    ("found", "args", "kwargs", "length"),
+    [
+        (rule("x"), (torch.zeros(2, 4, 8),), {}, 8),
+        (rule("x"), (), {"x": torch.zeros(2, 4, 9)}, 9),
+        (rule("y"), (torch.zeros(2, 4, 8),), {}, 12),
+        (rule("y"), (torch.zeros(2, 4, 8), torch.zeros(2, 4, 10)), {}, 10),
+        (rule("2"), (0, 0, torch.zeros(2, 4, 11)), {}, 11),
+        (rule("2"), (0, 0), {}, 12),
+        (rule("x", 1), ([torch.zeros(2, 4, 8), torch.zeros(2, 4, 7)],), {}, 7),
+        (rule("x", 1), (torch.zeros(2, 4, 8),), {}, 12),
+        (rule("x"), (torch.zeros(2),), {}, 12),
+        (rule("x"), ("text",), {}, 12),
+    ],
+)
+def test_a_guard_finds_the_length_of_its_input(
+    found: LengthRule, args: tuple[Any, ...], kwargs: dict[str, Any], length: int
+) -> None:
+    assert found.found_in(["x", "y"], args, kwargs) == length
+
+
+def test_a_rule_holds_where_every_chain_does_and_names_the_nearest_lengths() -> None:
+    found = rule("x", 0, (Step(1, 0, 4),), (Step(1, 0, 2), Step(1, 1, 3)))
+    assert [n for n in range(1, 41) if found.holds(n)] == [4, 16, 28, 40]
+    assert found.nearest(17) == [16, 28]
+    assert not found.fixed
+    assert rule("x", 0, (Step(1, 0), Step(1, 0, only=12))).fixed
+
+
+def test_guards_are_taken_off() -> None:
+    model = nn.Sequential(nn.Conv1d(4, 2, 1))
+    model.register_forward_pre_hook(LengthGuard([rule("input")], ["input"]), with_kwargs=True)
+    with pytest.raises(Exception, match="13"):
+        model(torch.zeros(2, 4, 13))
+    unguard(model)
+    assert model(torch.zeros(2, 4, 13)).shape == (2, 2, 13)
+
+
+# --- parameters that no trace read ------------------------------------------------------------------
+
+
+def test_a_refusal_says_which_parameter_and_where_it_is() -> None:
+    said = refusal("tower.conv.weight")
+    assert "tower.conv.weight" in str(said)
+    assert said.where is not None
+    assert said.where.path == "tower.conv"
+
+
+@pytest.mark.parametrize(("called", "idle"), [({"a"}, False), ({"b", "weight"}, True)])
+def test_a_module_is_idle_where_no_trace_calls_it(called: set[str], idle: bool) -> None:
+    model = pair()
+    leave_untied(model, ["a.weight"], called)
+    ((module, tie),) = untied(model).items()
+    assert module is model.a
+    assert tie.idle is idle
+
+
+# --- replicas ---------------------------------------------------------------------------------------
+
+
+def test_following_replicas_is_undone() -> None:
+    module = nn.Linear(3, 4)
+    before = dict(vars(module))
+    follow_replicas(module)
+    assert dict(vars(module)) != before
+    unfollow_replicas(module)
+    assert dict(vars(module)) == before
+
+
+def test_a_replica_runs_its_own_forward_and_keeps_what_belongs_to_nobody() -> None:
+    module = nn.Linear(3, 4)
+    twin, other = copy.deepcopy(module), nn.Linear(3, 4)
+    assert rebound(module.forward, module, twin).__self__ is twin
+    assert rebound(other.forward, module, twin).__self__ is other
+    assert rebound(torch.relu, module, twin) is torch.relu
+    assert rebound(abs, module, twin) is abs
