@@ -88,8 +88,10 @@ def test_kinds_of_change(source: str, operator: str, change: str) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ['"""1 + 1"""', "from __future__ import annotations", "x: int", "assert x > 0", 'x = "a"', 'f(f"{x + 1}")', "x = None",
-     "if TYPE_CHECKING:\n    x = 1", "@dataclass(frozen=True)\nclass A:\n    y: int"],
+    [
+     '"""1 + 1"""', "from __future__ import annotations", "x: int", "assert x > 0", 'x = "a"', 'f(f"{x + 1}")', 
+     "x = None", "if TYPE_CHECKING:\n    x = 1", "@dataclass(frozen=True)\nclass A:\n    y: int",
+    ],
 )  # fmt: skip
 def test_what_is_left_alone(source: str) -> None:
     assert [m for m in mutants("f.py", source) if m.operator not in ("SDL", "ARG")] == []
