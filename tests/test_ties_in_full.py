@@ -131,7 +131,7 @@ def test_a_replica_runs_its_own_forward_and_keeps_what_belongs_to_nobody() -> No
     assert rebound(module.forward, module, twin).__self__ is twin
     assert rebound(other.forward, module, twin).__self__ is other
     assert rebound(torch.relu, module, twin) is torch.relu
-    assert rebound(abs, module, twin) is abs
+    assert rebound(pair, module, twin) is pair
 
 
 def test_a_replica_is_made_once() -> None:
