@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rcps_convert.errors import BreaksSymmetryError
+from rcps_convert.geometry import UnplannedCallError
+from rcps_convert.geometry.frames import Anchored, Entry, Table
 from rcps_convert.geometry.readings import CallAxes, setting_per_axis
 from rcps_convert.geometry.table import EDGE_FUNCTIONS
 
@@ -256,3 +258,69 @@ def test_windows_leave_every_axis_but_their_own_and_the_new_one(dim: int) -> Non
     edge = EDGE_FUNCTIONS[Tensor.unfold]
     settings = edge.bind((drawn(2, 6, 12), dim, 3, 2), {})
     assert [edge.leaves(settings, d) for d in (None, 0, 1, 2, 3)] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_functions_have_the_names_that_users_call_them_by(rank: int) -> None:
+    named = [f"{kind}{rank}d" for kind in ("max_pool", "avg_pool", "lp_pool")]
+    assert [EDGE_FUNCTIONS[getattr(F, name)].name for name in named] == named
+    assert EDGE_FUNCTIONS[getattr(torch, f"conv{rank}d")].name == f"conv{rank}d"
+
+
+@pytest.mark.parametrize(
+    ("site", "words"),
+    [
+        (CallAxes((2,), (2,), 1), "first half"),
+        (CallAxes((2,), (2,)), "mean"),
+        (CallAxes((2,), (2,), 1, (1, 0, 2)), "of two swapped channels"),
+    ],
+)
+def test_which_channels_take_which_reading_in_words(site: CallAxes, words: str) -> None:
+    assert words in site.words()
+
+
+# --- the calls of a module --------------------------------------------------------------------------
+
+HALVES, MEAN = CallAxes((2,), (2,), 1), CallAxes((2,), (2,))
+
+
+def entry(site: CallAxes | None, function: str = "max_pool1d", samples: int | None = None) -> Entry:
+    return Entry(function, (samples, 6, None), site, (0,))
+
+
+def test_a_call_is_found_by_its_shape_then_by_its_place_and_else_the_mean_serves() -> None:
+    shape = torch.Size([2, 6, 11])
+    one = Table("tower", ((entry(HALVES),),))
+    assert one.find([], "max_pool1d", shape) == (HALVES, False)
+    fixed = Table("tower", ((entry(HALVES, samples=3),),))
+    assert fixed.find([], "max_pool1d", shape) == (HALVES, False)
+    two = Table("tower", ((entry(HALVES), entry(MEAN)),))
+    assert two.find([], "max_pool1d", shape) == (HALVES, True)
+    assert two.find(["max_pool1d"], "max_pool1d", shape) == (MEAN, True)
+    assert two.find(["other"], "max_pool1d", shape) == (MEAN, False)
+
+
+def test_a_mean_of_ids_stays_one_of_ids() -> None:
+    ids = CallAxes((2,), (2,), ids=True)
+    table = Table("tower", ((entry(HALVES), entry(ids)),))
+    assert table.find(["other"], "max_pool1d", torch.Size([2, 6, 11])) == (ids, False)
+
+
+def test_an_unplanned_call_says_where() -> None:
+    table = Table("tower.block", ((entry(HALVES), entry(CallAxes((1,), (1,)))),))
+    for seen, function in (([], "avg_pool1d"), (["other"], "max_pool1d")):
+        with pytest.raises(UnplannedCallError) as caught:
+            table.find(seen, function, torch.Size([2, 6, 11]))
+        assert caught.value.where is not None
+        assert caught.value.where.path == "tower.block"
+        assert ("several ways" in str(caught.value)) == (function == "max_pool1d")
+    assert table.other_calls(["a"]).where.path == "tower.block"  # type: ignore[union-attr]
+
+
+def test_a_forward_is_bound_to_a_replica_with_what_it_replaced() -> None:
+    module, replica = nn.Linear(3, 4), nn.Linear(3, 4)
+    plain = Anchored(module, Table("")).bound_to(replica)
+    assert (plain.module, plain.before) == (replica, None)
+    module.forward = module.forward  # type: ignore[method-assign]
+    bound = Anchored(module, Table("")).bound_to(replica)
+    assert bound.before.__self__ is replica

@@ -12,8 +12,14 @@ from torch import nn
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
 from rcps_convert.algebra.axis import Step
+from rcps_convert.errors import ConversionError
 from rcps_convert.geometry.replicas import follow_replicas, rebound, unfollow_replicas
+from rcps_convert.graph.closed_modules import Bundle
+from rcps_convert.tie.hooks import hook_of
 from rcps_convert.tie.length_guard import LengthGuard, LengthRule, unguard
+from rcps_convert.tie.norms import fold, unfold
+from rcps_convert.tie.passage import Passage
+from rcps_convert.tie.symmetriser import symmetrise, symmetrised, unsymmetrised
 from rcps_convert.tie.ties import MirrorTie, attach_mirror, mirrored
 from rcps_convert.tie.untied import leave_untied, refusal, untied
 
@@ -125,4 +131,50 @@ def test_a_replica_runs_its_own_forward_and_keeps_what_belongs_to_nobody() -> No
     assert rebound(module.forward, module, twin).__self__ is twin
     assert rebound(other.forward, module, twin).__self__ is other
     assert rebound(torch.relu, module, twin) is torch.relu
-    assert rebound(abs, module, twin) is abs
+    assert rebound(pair, module, twin) is pair
+
+
+def test_a_replica_is_made_once() -> None:
+    module = nn.Linear(3, 4)
+    follow_replicas(module)
+    twin = module._replicate_for_data_parallel()
+    assert set(vars(module)) - set(vars(twin)) == {"_replicate_for_data_parallel"}
+    assert twin.forward.__self__ is twin
+
+
+# --- norms and both strands -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [4, 12])
+def test_an_unfolded_norm_without_statistics_pools_both_halves(width: int) -> None:
+    norm = nn.BatchNorm1d(width, track_running_stats=False)
+    fold(norm, "keep")
+    unfold(norm)
+    x = torch.randn(3, width, 5, dtype=torch.float64)
+    y = norm.double()(x)
+    strands = torch.cat([x, x.roll(width // 2, 1)])
+    expected = (x - strands.mean((0, 2))[:, None]) / (strands.var((0, 2), correction=0)[:, None] + norm.eps).sqrt()
+    assert torch.allclose(y, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("stacks", [True, False])
+def test_a_module_on_both_strands_is_symmetric_and_says_so_at_other_shapes(stacks: bool) -> None:
+    bases = Action((ax.batch(2), ax.permutation([3, 2, 1, 0]), ax.length(8)))
+    module = nn.Conv1d(4, 4, 3, padding=1).double()
+    plain = copy.deepcopy(module)
+    symmetrise(module, Passage((bases,), (bases,), (0,), (0,), stacks=stacks))
+    x = torch.randn(2, 4, 8, dtype=torch.float64)
+    expected = (plain(x) + plain(x.flip(1, 2)).flip(1, 2)) / 2
+    assert torch.allclose(module(x), expected, rtol=0, atol=1e-12)
+    with pytest.raises(ConversionError, match="in another way than at conversion"):
+        hook_of(module)._mirrored(module, Bundle.of(((x, x), {})))  # type: ignore[union-attr]
+    assert symmetrised(module) == [""]
+    assert symmetrised(unsymmetrised(module)) == []
+
+
+def test_a_module_on_both_strands_refuses_channels_that_it_was_not_converted_for() -> None:
+    swapped = Action((ax.batch(2), ax.product([ax.permutation([1, 0, 2]), ax.trivial(2)])))
+    module = nn.Identity()
+    symmetrise(module, Passage((swapped,), (swapped,), (0,), (0,), stacks=True))
+    with pytest.raises(ConversionError, match="at other lengths than at conversion"):
+        module(torch.zeros(2, 5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 from .operators import Mutant, mutants
@@ -19,10 +20,11 @@ def rank(seed: int, *words: str) -> bytes:
     return hashlib.sha256("\0".join((str(seed), *words)).encode()).digest()
 
 
-def all_mutants(folder: str) -> list[Mutant]:
+@cache
+def all_mutants(folder: str) -> tuple[Mutant, ...]:
     """Every mutant of a folder."""
     paths = sorted((PACKAGE / folder).glob("*.py"))
-    return [m for p in paths for m in mutants(p.relative_to(PACKAGE).as_posix(), p.read_text())]
+    return tuple(m for p in paths for m in mutants(p.relative_to(PACKAGE).as_posix(), p.read_text()))
 
 
 def order(folder: str, seed: int) -> list[Mutant]:

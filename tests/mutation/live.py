@@ -39,7 +39,7 @@ def codes(code: types.CodeType, *, below: bool = False) -> dict[Key, types.CodeT
 def functions_of(file: str) -> list[types.FunctionType]:
     """Every function that was made from a file of the package and is alive."""
     path = str(PACKAGE / file)
-    return [f for f in gc.get_objects() if isinstance(f, types.FunctionType) and f.__code__.co_filename == path]
+    return [f for f in gc.get_objects() if type(f) is types.FunctionType and f.__code__.co_filename == path]
 
 
 def exchange(mutant: Mutant) -> dict[types.FunctionType, types.CodeType]:
@@ -65,7 +65,7 @@ def exchange(mutant: Mutant) -> dict[types.FunctionType, types.CodeType]:
 
 def forget() -> None:
     """Empty the caches of the package's functions."""
-    for cache in [c for c in gc.get_objects() if isinstance(c, functools._lru_cache_wrapper)]:
+    for cache in [c for c in gc.get_objects() if type(c) is functools._lru_cache_wrapper]:
         if str(getattr(cache, "__module__", "")).startswith("rcps_convert"):
             cache.cache_clear()
 

@@ -24,11 +24,11 @@ from .operators import Mutant
 TESTS = Path(__file__).resolve().parents[1]
 
 PARTS = {
-    "algebra": ("test_axis.py", "test_action.py", "test_augment.py"),
-    "geometry": ("test_geometry.py",),
-    "tie": ("test_tie.py", "test_norm.py", "test_guards.py", "test_branches.py"),
+    "algebra": ("test_terms_in_full.py", "test_axis.py", "test_action.py", "test_augment.py", "test_arguments.py"),
+    "geometry": ("test_edge_functions.py", "test_geometry.py", "test_transforms.py"),
+    "tie": ("test_ties_in_full.py", "test_tie.py", "test_norm.py", "test_guards.py", "test_branches.py"),
     "measure": ("test_verify.py", "test_along_sequence.py", "test_vmap.py", "test_measured_*.py", "test_lengths.py"),
-    "rules": ("test_rules.py",),
+    "rules": ("test_rules_in_full.py", "test_rules.py"),
 }
 """The files of the quick tests of each folder; those of the other folders are run after them."""
 
@@ -229,11 +229,10 @@ def judged_at_import(mutant: Mutant, paths: list[str], chosen: list[str]) -> dic
     results: list[tuple[str | None, int]] = []
 
     def work(session: pytest.Session, items: dict[str, pytest.Item]) -> None:
-        known = [items[name] for name in chosen if name in items]
-        gone = [name for name in chosen if name not in items and name.partition("::")[0] in files_here]
-        results.append((f"{gone[0]} is gone", 0) if gone else first_failure(session, known))
+        gone = {name.partition("[")[0] for name in chosen if name not in items}  # a name may print what is mutated
+        renamed = [items[name] for name in items if name not in chosen and name.partition("[")[0] in gone]
+        results.append(first_failure(session, [*(items[name] for name in chosen if name in items), *renamed]))
 
-    files_here = {str(Path(p).relative_to(TESTS.parent)) for p in paths}
     Importer(mutant).install()
     if not start(paths, work):
         return {"outcome": "killed", "by": "import", "tests": 0}

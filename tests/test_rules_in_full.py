@@ -1,0 +1,80 @@
+"""What is known of operators beside their laws, and calls of them that the samples of `test_rules` leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import test_rules
+import torch
+import torch.nn.functional as F
+from rule_samples import Sample
+
+from rcps_convert.rules.pointwise import is_nonlinear
+from rcps_convert.rules.registry import MISSING, Missing, aten, facts_of, rule
+
+OPS = torch.ops.aten
+
+
+@pytest.fixture(autouse=True)
+def _missing_as_before() -> Iterator[None]:
+    """The list of operators that torch lacks, without those that a test made up."""
+    before = [*MISSING]
+    yield
+    MISSING[:] = before
+
+
+SAMPLES = [
+    Sample(OPS.clamp.default, lambda x: x.clamp(min=0.1), ("n2 u4 l5",)),
+    Sample(OPS.clamp.default, lambda x: x.clamp(-0.5, 0.5), ("n2 s4 l5",)),
+    Sample(OPS.conv_transpose2d.input, lambda x, w: F.conv_transpose2d(x, w), ("n2 v4 v3 l6", "v4 v2 t1 l3")),
+    Sample(
+        OPS.conv_transpose2d.input,
+        lambda x, w: F.conv_transpose2d(x, w, padding=(0, 1)),
+        ("n2 v4 r4 l6", "v4 v2 t1 l3"),
+    ),
+    Sample(OPS.conv_transpose1d.default, lambda x, w: F.conv_transpose1d(x, w, padding=1), ("n2 v4 l6", "v4 v2 l1")),
+]
+
+
+@pytest.mark.parametrize("case", SAMPLES, ids=test_rules.name_of)
+def test_law(case: Sample) -> None:
+    test_rules.test_law(case)
+    test_rules.test_whatever_a_rule_accepts_is_true(case)
+
+
+@pytest.mark.parametrize(
+    ("op", "tensors", "nonlinear"),
+    [
+        (aten.relu.default, 1, True), (aten.relu_.default, 1, True), (aten.sigmoid.default, 1, True),
+        (aten.mul.Tensor, 2, True), (aten.mul.Tensor, 1, False), (aten.div.Tensor, 1, False),
+        (aten.add.Tensor, 2, False), (aten.neg.default, 1, False), (aten.flip.default, 1, False),
+        (aten.max_pool1d.default, 1, True), (aten.avg_pool1d.default, 1, False), (aten.linear.default, 3, False),
+    ],
+)  # fmt: skip
+def test_which_operators_are_nonlinear(op: object, tensors: int, nonlinear: bool) -> None:
+    assert is_nonlinear(op, tensors) is nonlinear
+
+
+def test_an_operator_that_torch_lacks_has_a_name_and_no_rule() -> None:
+    assert aten.no_such_operator.default == Missing("aten.no_such_operator.default")
+    assert Missing("aten.a").b == Missing("aten.a.b")
+
+    def nothing(node: object, x: object) -> object:
+        return x
+
+    assert rule(Missing("aten.no_such_operator").default)(nothing) is nothing
+
+
+def test_an_operator_in_place_has_the_facts_of_its_plain_twin() -> None:
+    assert facts_of(aten.relu_.default) == facts_of(aten.relu.default)
+
+
+def test_a_function_has_one_set_of_facts() -> None:
+    def nothing(node: object, x: object) -> object:
+        return x
+
+    first = rule(Missing("aten.no_such_operator"), signs=True)(nothing)
+    with pytest.raises(ValueError, match="twice"):
+        rule(Missing("aten.no_such_other"), ids=True)(first)
+    assert rule(Missing("aten.no_such_other"), signs=True)(first) is first
