@@ -146,16 +146,11 @@ def lost(model: nn.Module, **how: Any) -> list[str]:
     return [str(w.message) for w in caught if "whatever the weights" in str(w.message)]
 
 
-def test_an_antisymmetric_head_that_became_zero_is_named() -> None:
+def test_an_antisymmetric_head_that_would_become_zero_is_refused() -> None:
     torch.manual_seed(0)
     model = Net(heads, c=conv(), a=nn.Linear(8, 1))
-    (warning,) = lost(model, outputs=("antisymmetric", "auto"))
-    assert warning.startswith("output 0 no longer depends on the sequence")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        zero, other = randomised(convert_model(model, X, outputs=("antisymmetric", "auto")))(bases())
-    assert float(zero.abs().max()) < 1e-12
-    assert float(other.std()) > 1e-3
+    with pytest.raises(NeedsChoiceError, match="output 0 would be zero, whatever the weights"):
+        convert_model(model, X, outputs=("antisymmetric", "auto"))
 
 
 def test_stranded_counts_that_became_equal_are_named() -> None:

@@ -115,28 +115,28 @@ class _Flattened:
             return self._inline(node, args, prefix)
         if node.target is operator.getitem and not isinstance(args[0], Ref):
             return args[0][args[1]]
-        where, scope = _where(node)
+        where, modules = _where(node)
         if node.target is MARK:
             x, number, part = args
-            self._mark(x, number, part, (where, scope))
+            self._mark(x, number, part, (where, modules))
             return x
         name = prefix + node.name
         where = Where(where.path, where.source, name)
-        self.nodes.append(Node(name, node.target, args, kwargs, where, scope, value(node)))
+        self.nodes.append(Node(name, node.target, args, kwargs, where, modules, value(node)))
         return Ref(name)
 
     def _mapped(self, call: VmapCall, env: dict[str, Any], prefix: str) -> None:
         """A whole vmap as one node, and one more for each of several results."""
-        where, scope = _where(next(c for c in call.calls if scope(c) or c is call.calls[-1]))
+        where, modules = _where(next(c for c in call.calls if scope(c) or c is call.calls[-1]))
         name = prefix + call.calls[0].name
         values = [value(r) for r in call.results]
         whole, args = Ref(name), tuple(env[n.name] for n in call.operands)
-        value = values[0] if len(values) == 1 else tuple(values)
-        self.nodes.append(Node(name, call, args, {}, Where(where.path, where.source, name), scope, value))
+        made = values[0] if len(values) == 1 else tuple(values)
+        self.nodes.append(Node(name, call, args, {}, Where(where.path, where.source, name), modules, made))
         env.update({r.name: whole for r in call.results[:1]})
         for i, r in enumerate(call.results if len(values) > 1 else []):
             at = Where(where.path, where.source, prefix + r.name)
-            self.nodes.append(Node(at.node or "", operator.getitem, (whole, i), {}, at, scope, values[i]))
+            self.nodes.append(Node(at.node or "", operator.getitem, (whole, i), {}, at, modules, values[i]))
             env[r.name] = Ref(prefix + r.name)
 
     def _mark(self, x: Any, number: int, part: str, place: tuple[Where, tuple[tuple[str, str], ...]]) -> None:
