@@ -361,7 +361,9 @@ def test_in_place_and_unwrapped() -> None:
 
 def test_a_plan_for_another_model_does_not_fit() -> None:
     plan = plan_conversion(BassetLike(), BASSET, strategy="mixed", verify=False)
-    with pytest.raises(ConversionError, match=r"another model: the model itself\n  got    models\.basic\.SpliceAILike, planned"):
+    with pytest.raises(
+        ConversionError, match=r"another model: the model itself\n  got    models\.basic\.SpliceAILike, planned"
+    ):
         plan.apply(SpliceAILike())
     wider = BassetLike()
     wider.fc2 = nn.Linear(40, 6)

@@ -403,7 +403,7 @@ def test_operators_are_torch_s_own():
 def test_the_lines_above_a_rule_agree_on_its_facts():
     one, two = torch.ops.aten.frac.default, torch.ops.aten.special_bessel_j0.default
     try:
-        with pytest.raises(ValueError, match="aten.frac.default"):
+        with pytest.raises(ValueError, match=r"aten\.frac\.default"):
             rule(one, two, ids=True)(rule(one)(nothing))
     finally:
         for op in (one, two):
