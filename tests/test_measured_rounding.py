@@ -30,10 +30,12 @@ def verified(model: nn.Module) -> Any:
 # --- rounding ---
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_hundred_layers_with_norms_convert(seed: int) -> None:
+@pytest.mark.parametrize(
+    "layers, seed", [(30, 0), *(pytest.param(100, seed, marks=pytest.mark.slow) for seed in range(3))]
+)
+def test_deep_models_with_norms_convert(layers: int, seed: int) -> None:
     torch.manual_seed(seed)
-    converted = convert_model(deep(100), X).double().eval()
+    converted = convert_model(deep(layers), X).double().eval()
     x = bases()
     assert worst(converted(mirror(x)), converted(x)) < 1e-6
 

@@ -196,8 +196,9 @@ def profile_head(s: Scene) -> tuple[str, Slot]:
 @kind(HEADS, 6)
 def hidden_head(s: Scene) -> tuple[str, Slot]:
     """The last hidden tensor as it is, with channels that the output pins."""
-    x = s.hidden[-1][0]
-    return s.let(s.dice.pick(x, f"{x} * 1e3", f"{x}.abs()")), _slot('"auto"', "t.flip(-1)", "profile")
+    x, c, _ = s.hidden[-1]
+    spec = f'Tracks("{"." * c}", layout="n c l")' if s.written else '"auto"'
+    return s.let(s.dice.pick(x, f"{x} * 1e3", f"{x}.abs()")), _slot(spec, "t.flip(-1)", "profile")
 
 
 @kind(HEADS, 15)

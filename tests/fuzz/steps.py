@@ -197,7 +197,7 @@ def dense(s: Scene) -> str:
 @kind(STEPS)
 def over_positions(s: Scene) -> str:
     """A linear layer over the positions: its length is fixed."""
-    s.fate = s.fate
+    s.written = True
     m = s.dice.pick(s.n, 6, 5)
     return s.let(f"{s.layer(f'nn.Linear({s.n}, {m})')}({s.x})")
 
