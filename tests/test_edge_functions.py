@@ -6,6 +6,7 @@ the mirror image of its input, kernels mirrored too.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -238,6 +239,13 @@ def test_a_pool_that_returns_indices_has_one_reading_only() -> None:
         pool.right(pool.bind((drawn(2, 6, 11), 3), {"return_indices": True}), CallAxes((2,), (2,)))
 
 
+def test_channels_are_those_of_the_result() -> None:
+    x, crop = drawn(2, 6, 12), EDGE_FUNCTIONS[Tensor.__getitem__]
+    left, right = x[None, ..., 3:], x[None, ..., :-3]
+    expected = torch.cat([left[:, :, :3], right[:, :, 3:]], 2)
+    assert close(crop.both(crop.bind((x, (None, ..., slice(3, None))), {}), CallAxes((2,), (3,), 2)), expected)
+
+
 def test_a_mean_of_ids_is_refused() -> None:
     crop = EDGE_FUNCTIONS[Tensor.__getitem__]
     settings = crop.bind((torch.arange(24).reshape(2, 12), (..., slice(1, None))), {})
@@ -279,6 +287,38 @@ def test_which_channels_take_which_reading_in_words(site: CallAxes, words: str) 
     assert words in site.words()
 
 
+@pytest.mark.parametrize(
+    ("function", "args"), [(F.max_pool1d, (4, 3)), (F.pad, ((1, 3),)), (torch.narrow, (2, 2, 5)), (F.avg_pool1d, (4,))]
+)
+def test_swapped_halves_are_read_once_each(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    seen: list[int] = []
+
+    def counted(x: Tensor, *rest: Any) -> Tensor:
+        seen.append(x.shape[1])
+        return function(x, *rest)  # type: ignore[no-any-return]
+
+    edge = copy.copy(EDGE_FUNCTIONS[function])
+    edge.function = counted
+    edge.both(edge.bind((drawn(2, 6, 14), *args), {}), CallAxes((2,), (2,), 1))
+    assert seen == [3, 3]
+
+
+def test_channels_that_windows_slide_along_are_chosen_afterwards() -> None:
+    x, pool = drawn(2, 3, 7, 14), EDGE_FUNCTIONS[F.max_pool2d]
+    settings = pool.bind((x, (2, 3), (1, 3)), {})
+    left, right = F.max_pool2d(x, (2, 3), (1, 3)), F.max_pool2d(x.flip(3), (2, 3), (1, 3)).flip(3)
+    expected = torch.cat([left[:, :, :3], right[:, :, 3:]], 2)
+    assert close(pool.both(settings, CallAxes((3,), (3,), 2)), expected)
+
+
+def test_a_kernel_is_made_longer_by_its_own_length_at_most() -> None:
+    conv, x = EDGE_FUNCTIONS[torch.conv2d], drawn(2, 6, 7, 12)
+    for taps, stride, found in ((1, 4, None), (2, 4, [0, 2]), (4, 5, [0, 3])):
+        settings = conv.bind((x, drawn(8, 6, 4, taps), None, (1, stride)), {})
+        windows = conv.windows(settings, CallAxes((3,), (3,)))  # type: ignore[attr-defined]
+        assert conv._more_taps(settings, windows) == found  # type: ignore[attr-defined]
+
+
 # --- the calls of a module --------------------------------------------------------------------------
 
 HALVES, MEAN = CallAxes((2,), (2,), 1), CallAxes((2,), (2,))
@@ -298,6 +338,12 @@ def test_a_call_is_found_by_its_shape_then_by_its_place_and_else_the_mean_serves
     assert two.find([], "max_pool1d", shape) == (HALVES, True)
     assert two.find(["max_pool1d"], "max_pool1d", shape) == (MEAN, True)
     assert two.find(["other"], "max_pool1d", shape) == (MEAN, False)
+
+
+def test_a_module_is_let_go_other_ways_unless_there_is_no_solution_for_them() -> None:
+    assert (Table("tower").strict, Table("tower").free) == (False, False)
+    assert Table("tower").complete([])
+    assert not Table("tower", ((entry(MEAN),),)).complete([])
 
 
 def test_a_mean_of_ids_stays_one_of_ids() -> None:

@@ -9,9 +9,11 @@ import test_rules
 import torch
 import torch.nn.functional as F
 from rule_samples import Sample
+from rule_samples_recurrent import called, weights_of
 
+from rcps_convert.rules import FAMILIES
 from rcps_convert.rules.pointwise import is_nonlinear
-from rcps_convert.rules.registry import MISSING, Missing, aten, facts_of, rule
+from rcps_convert.rules.registry import MISSING, RULES, Missing, aten, facts_of, rule
 
 OPS = torch.ops.aten
 
@@ -25,6 +27,17 @@ def _missing_as_before() -> Iterator[None]:
 
 
 SAMPLES = [
+    *(
+        Sample(op, lambda x, f=f: f(x), operands)
+        for op, f in (
+            (OPS.topk.default, lambda x: x.topk(3)),
+            (OPS.sort.default, lambda x: x.sort()),
+            (OPS.kthvalue.default, lambda x: x.kthvalue(2)),
+        )
+        for operands in (("n2 t3 l5 v6",), ("n2 v6 l5",), ("n2 v6",))
+    ),
+    Sample(OPS.gru.input, called("gru", 0), ("n2 l7 s6", *weights_of("gru", 6))),
+    Sample(OPS.rnn_tanh.input, called("rnn_tanh", 0), ("n2 l7 r4*s1", *weights_of("rnn_tanh", 4))),
     Sample(OPS.clamp.default, lambda x: x.clamp(min=0.1), ("n2 u4 l5",)),
     Sample(OPS.clamp.default, lambda x: x.clamp(-0.5, 0.5), ("n2 s4 l5",)),
     Sample(OPS.conv_transpose2d.input, lambda x, w: F.conv_transpose2d(x, w), ("n2 v4 v3 l6", "v4 v2 t1 l3")),
@@ -78,3 +91,14 @@ def test_a_function_has_one_set_of_facts() -> None:
     with pytest.raises(ValueError, match="twice"):
         rule(Missing("aten.no_such_other"), ids=True)(first)
     assert rule(Missing("aten.no_such_other"), signs=True)(first) is first
+
+
+def test_which_statistics_are_gathered_over_samples() -> None:
+    assert facts_of(aten.batch_norm.default).over_samples
+    assert not facts_of(aten.instance_norm.default).over_samples
+    assert facts_of(aten.batch_norm.default).statistics == (3, 4)
+
+
+def test_the_families_hold_every_rule() -> None:
+    ours = {r.__module__ for r in RULES.values() if r.__module__.startswith("rcps_convert.")}
+    assert ours == {family.__name__ for family in FAMILIES}
