@@ -35,6 +35,10 @@ def test_a_change_is_relative_to_the_size_of_the_first() -> None:
     assert relative_change(torch.tensor([2.0, float("inf")]), torch.tensor([1.0, 0.0])) == 0.5
 
 
+def test_a_report_of_nothing_has_no_error() -> None:
+    assert EquivarianceReport((), (), 1e-9, torch.float64).error == 0
+
+
 def test_an_error_as_large_as_the_tolerance_is_within_it() -> None:
     assert EquivarianceReport((1e-9, 0.0), ("a", "b"), 1e-9, torch.float64)
     assert not EquivarianceReport((1.1e-9, 0.0), ("a", "b"), 1e-9, torch.float64)
@@ -75,7 +79,7 @@ def test_rounding_is_allowed_fifty_times_over() -> None:
     for seed in range(law_of_measure.NUDGES):
         with probe.nudged(seed):
             moved.append(compare(probe.outputs(drawn), before).error)
-    assert law.rounding(0, kinds, training=False) == pytest.approx(law_of_measure.MARGIN * max(moved))
+    assert law.rounding(0, kinds, training=False) == law_of_measure.MARGIN * max(moved) > 0
 
 
 # --- what an output may be ---------------------------------------------------------------------------

@@ -8,10 +8,15 @@ import pytest
 import test_rules
 import torch
 import torch.nn.functional as F
-from rule_samples import Sample
+from rule_samples import Sample, action_of
 from rule_samples_recurrent import called, weights_of
 
+from rcps_convert.algebra import axis as ax
+from rcps_convert.infer.inference import Inference
+from rcps_convert.infer.walk import Walk
 from rcps_convert.rules import FAMILIES
+from rcps_convert.rules.pieces import MOST_REVERSED
+from rcps_convert.rules.pins import open_action
 from rcps_convert.rules.pointwise import is_nonlinear
 from rcps_convert.rules.registry import MISSING, RULES, Missing, aten, facts_of, rule
 
@@ -102,3 +107,21 @@ def test_which_statistics_are_gathered_over_samples() -> None:
 def test_the_families_hold_every_rule() -> None:
     ours = {r.__module__ for r in RULES.values() if r.__module__.startswith("rcps_convert.")}
     assert ours == {family.__name__ for family in FAMILIES}
+
+
+@pytest.mark.parametrize(("rank", "signed"), [(4, True), (5, False)])
+def test_constants_of_many_axes_keep_their_signs(rank: int, signed: bool) -> None:
+    value = torch.tensor([[1.0, -1.0], [2.0, -2.0]]).view(2, 2, *[1] * (rank - 2))
+    first = open_action(value).axes[0]
+    assert isinstance(first, ax.Var)
+    assert first.unsigned is not signed
+
+
+@pytest.mark.parametrize(("size", "is_open"), [(MOST_REVERSED, True), (MOST_REVERSED + 1, False)])
+def test_open_channels_that_are_rearranged_stay_open_up_to_a_size(size: int, is_open: bool) -> None:
+    inputs = [action_of(f"n1 v{size}")]
+    case = Sample(OPS.roll.default, lambda x: x.roll(1, 1), (f"n1 v{size}",))
+    found = Inference()
+    Walk(test_rules.traced(case), found).run(inputs)
+    assert not found.problems
+    assert bool(ax.free(inputs[0].axes[1])) is is_open

@@ -74,6 +74,21 @@ def test_a_spec_with_a_layout_has_the_reading_that_the_layout_says() -> None:
     assert torch.equal(ax.indices(action.axes[2]), torch.tensor([1, 0]))
 
 
+@pytest.mark.parametrize(
+    ("term", "size", "found"),
+    [
+        (ax.length(6), 9, ax.length(9)),
+        (ax.product([ax.length(6), ax.regular(4)]), 36, ax.product([ax.length(9), ax.regular(4)])),
+        (ax.product([ax.regular(4), ax.batch(2)]), 12, ax.product([ax.regular(4), ax.batch(3)])),
+        (ax.product([ax.length(6), ax.regular(4)]), 35, None),
+        (ax.regular(4), 6, None),
+        (ax.trivial(4), 6, ax.trivial(6)),
+    ],
+)
+def test_an_axis_at_another_size(term: ax.Axis, size: int, found: ax.Axis | None) -> None:
+    assert ax.resized(term, size) == found
+
+
 # --- arguments --------------------------------------------------------------------------------------
 
 

@@ -49,9 +49,9 @@ class Coverage:
         return mutant.live and bool(self.by_line.get((mutant.file, mutant.line)))
 
     def tests(self, mutant: Mutant, budget: float) -> list[str]:
-        """The tests that may notice a mutant: those that run its line; for one at import those of its file's folder.
+        """The tests that may notice a mutant: those that run its line; for one at import all of its folder.
 
-        The quickest first, as they look at the least; of each test function one in turn.
+        The quickest first, as they look at the least, for half of the time; then one of each test function in turn.
 
         Args:
             mutant: a mutant.
@@ -61,10 +61,14 @@ class Coverage:
             found = self.by_line[mutant.file, mutant.line]
         else:
             own = {str(Path(p).relative_to(judge.TESTS.parent)) for p in judge.files([mutant.file.split("/")[0]])}
-            found = {t for (file, _), tests in self.by_line.items() if file == mutant.file for t in tests}
-            found = {t for t in found if t.partition("::")[0] in own}
+            found = {t for t in self.seconds if t.partition("::")[0] in own}
+        quick = self._within(sorted(found, key=lambda t: (self.seconds[t], t)), budget / 2)
+        return quick + self._within(self._in_turn(found - set(quick)), budget - sum(self.seconds[t] for t in quick))
+
+    def _within(self, tests: Iterable[str], budget: float) -> list[str]:
+        """The first tests that take so long; one at least."""
         chosen, spent = [], 0.0
-        for test in self._in_turn(found):
+        for test in tests:
             spent += self.seconds[test]
             if spent > budget and chosen:
                 break
