@@ -6,6 +6,7 @@ the mirror image of its input, kernels mirrored too.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rcps_convert.errors import BreaksSymmetryError
-from rcps_convert.geometry import UnplannedCallError
+from rcps_convert.geometry import UnplannedCallError, frames
 from rcps_convert.geometry.frames import Anchored, Entry, Table
-from rcps_convert.geometry.readings import CallAxes, setting_per_axis
+from rcps_convert.geometry.readings import CallAxes, choose, setting_per_axis
 from rcps_convert.geometry.table import EDGE_FUNCTIONS
 
 LENGTHS = range(11, 19)
@@ -82,6 +83,7 @@ PLANE = {"height": 7, "reads": (3,), "makes": (3,)}
 CASES: dict[str, Case] = {
     "max pool": Case(F.max_pool1d, (3,)),
     "max pool, stride": Case(F.max_pool1d, (3,), {"stride": 2}),
+    "max pool, step 1": Case(F.max_pool1d, (3, 1)),
     "max pool, padding": Case(F.max_pool1d, (4, 3), {"padding": 1}),
     "max pool, dilation": Case(F.max_pool1d, (2, 3), {"dilation": 2}),
     "max pool, ceil": Case(F.max_pool1d, (3,), {"ceil_mode": True}),
@@ -95,6 +97,7 @@ CASES: dict[str, Case] = {
     "power pool, stride": Case(F.lp_pool1d, (2.0, 3, 2)),
     "convolution": Case(torch.conv1d, ((8, 6, 5), None, 3)),
     "convolution, padding": Case(torch.conv1d, ((8, 6, 5), None, 3, 2)),
+    "convolution, step 1": Case(torch.conv1d, ((8, 6, 5), None, 1, 2)),
     "convolution, wide stride": Case(torch.conv1d, ((8, 6, 1), None, 5)),
     "convolution, dilation": Case(torch.conv1d, ((8, 6, 3), None, 4, 0, 2)),
     "convolution, groups": Case(torch.conv1d, ((8, 3, 3), None, 2, 0, 1, 2)),
@@ -196,6 +199,16 @@ def test_a_call_is_aligned_where_both_readings_agree(name: str) -> None:
         assert aligned or not function.indifferent(settings), length
 
 
+@each
+def test_calls_that_read_both_edges_alike_at_every_length_are_known(name: str) -> None:
+    case = CASES[name]
+    args, kwargs = case.arguments()
+    edge = EDGE_FUNCTIONS[case.function]
+    known = ("max pool, step 1", "convolution, step 1", "transposed, aligned", "pad, alike", "unfold, step 1")
+    expected = name in (*known, "interpolate, aligned corners", "interpolate, area")
+    assert edge.indifferent(edge.bind((case.input(12), *args), kwargs)) is expected
+
+
 def test_some_cases_agree_at_some_lengths_only() -> None:
     found = {name: {close(c.left(x), c.right(x)) for x in map(c.input, LENGTHS)} for name, c in CASES.items()}
     assert sum(len(seen) == 2 for seen in found.values()) > 15
@@ -236,6 +249,19 @@ def test_a_pool_that_returns_indices_has_one_reading_only() -> None:
     pool = EDGE_FUNCTIONS[F.max_pool1d]
     with pytest.raises(BreaksSymmetryError, match="indices"):
         pool.right(pool.bind((drawn(2, 6, 11), 3), {"return_indices": True}), CallAxes((2,), (2,)))
+
+
+def test_channels_are_those_of_the_result() -> None:
+    x, crop = drawn(2, 6, 12), EDGE_FUNCTIONS[Tensor.__getitem__]
+    left, right = x[None, ..., 3:], x[None, ..., :-3]
+    expected = torch.cat([left[:, :, :3], right[:, :, 3:]], 2)
+    assert close(crop.both(crop.bind((x, (None, ..., slice(3, None))), {}), CallAxes((2,), (3,), 2)), expected)
+
+
+def test_readings_are_chosen_where_the_tensors_are() -> None:
+    site = CallAxes((2,), (2,), 1, PAIRS[6])
+    left, right = torch.empty(2, 6, 9, device="meta"), torch.empty(2, 6, 9, device="meta")
+    assert choose(left, right, site).device == left.device
 
 
 def test_a_mean_of_ids_is_refused() -> None:
@@ -279,6 +305,38 @@ def test_which_channels_take_which_reading_in_words(site: CallAxes, words: str) 
     assert words in site.words()
 
 
+@pytest.mark.parametrize(
+    ("function", "args"), [(F.max_pool1d, (4, 3)), (F.pad, ((1, 3),)), (torch.narrow, (2, 2, 5)), (F.avg_pool1d, (4,))]
+)
+def test_swapped_halves_are_read_once_each(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    seen: list[int] = []
+
+    def counted(x: Tensor, *rest: Any) -> Tensor:
+        seen.append(x.shape[1])
+        return function(x, *rest)  # type: ignore[no-any-return]
+
+    edge = copy.copy(EDGE_FUNCTIONS[function])
+    edge.function = counted
+    edge.both(edge.bind((drawn(2, 6, 14), *args), {}), CallAxes((2,), (2,), 1))
+    assert seen == [3, 3]
+
+
+def test_channels_that_windows_slide_along_are_chosen_afterwards() -> None:
+    x, pool = drawn(2, 3, 7, 14), EDGE_FUNCTIONS[F.max_pool2d]
+    settings = pool.bind((x, (2, 3), (1, 3)), {})
+    left, right = F.max_pool2d(x, (2, 3), (1, 3)), F.max_pool2d(x.flip(3), (2, 3), (1, 3)).flip(3)
+    expected = torch.cat([left[:, :, :3], right[:, :, 3:]], 2)
+    assert close(pool.both(settings, CallAxes((3,), (3,), 2)), expected)
+
+
+def test_a_kernel_is_made_longer_by_its_own_length_at_most() -> None:
+    conv, x = EDGE_FUNCTIONS[torch.conv2d], drawn(2, 6, 7, 12)
+    for taps, stride, found in ((1, 4, None), (2, 4, [0, 2]), (4, 5, [0, 3])):
+        settings = conv.bind((x, drawn(8, 6, 4, taps), None, (1, stride)), {})
+        windows = conv.windows(settings, CallAxes((3,), (3,)))  # type: ignore[attr-defined]
+        assert conv._more_taps(settings, windows) == found  # type: ignore[attr-defined]
+
+
 # --- the calls of a module --------------------------------------------------------------------------
 
 HALVES, MEAN = CallAxes((2,), (2,), 1), CallAxes((2,), (2,))
@@ -300,6 +358,12 @@ def test_a_call_is_found_by_its_shape_then_by_its_place_and_else_the_mean_serves
     assert two.find(["other"], "max_pool1d", shape) == (MEAN, False)
 
 
+def test_a_module_is_let_go_other_ways_unless_there_is_no_solution_for_them() -> None:
+    assert (Table("tower").strict, Table("tower").free) == (False, False)
+    assert Table("tower").complete([])
+    assert not Table("tower", ((entry(MEAN),),)).complete([])
+
+
 def test_a_mean_of_ids_stays_one_of_ids() -> None:
     ids = CallAxes((2,), (2,), ids=True)
     table = Table("tower", ((entry(HALVES), entry(ids)),))
@@ -315,6 +379,13 @@ def test_an_unplanned_call_says_where() -> None:
         assert caught.value.where.path == "tower.block"
         assert ("several ways" in str(caught.value)) == (function == "max_pool1d")
     assert table.other_calls(["a"]).where.path == "tower.block"  # type: ignore[union-attr]
+
+
+def test_a_copy_shows_the_compiler_what_the_original_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[bool] = []
+    monkeypatch.setattr(frames, "_show_pads_to_compiler", lambda: shown.append(True))
+    copy.copy(Anchored(nn.Linear(3, 4), Table("")))
+    assert shown == [True, True]
 
 
 def test_a_forward_is_bound_to_a_replica_with_what_it_replaced() -> None:

@@ -14,11 +14,13 @@ from rcps_convert.algebra.specs import OneHot, Tokens, Tracks
 from rcps_convert.geometry import CallNames
 from rcps_convert.graph.closed_modules import Bundle, ModuleCall
 from rcps_convert.measure import axis_roles as roles
+from rcps_convert.measure import law as law_of_measure
+from rcps_convert.measure.deviation import compare
 from rcps_convert.measure.inputs import of_kinds
-from rcps_convert.measure.law import relative_change
-from rcps_convert.measure.lengths import Survey, Variant
+from rcps_convert.measure.law import Law, relative_change
+from rcps_convert.measure.lengths import Survey, Variant, changed_in_place
 from rcps_convert.measure.probe import Probe
-from rcps_convert.measure.report import EquivarianceReport, allowed_actions
+from rcps_convert.measure.report import EquivarianceReport, allowed_actions, check_equivariance
 from rcps_convert.measure.verify import verify
 
 EXAMPLE = torch.zeros(2, 4, 24)
@@ -31,6 +33,10 @@ def test_a_change_is_relative_to_the_size_of_the_first() -> None:
     assert relative_change(torch.tensor([2.0, 4.0]), torch.tensor([2.0, 5.0])) == 0.25
     assert relative_change(torch.tensor([0.0, 0.0]), torch.tensor([2.0, 5.0])) == 0.0
     assert relative_change(torch.tensor([2.0, float("inf")]), torch.tensor([1.0, 0.0])) == 0.5
+
+
+def test_a_report_of_nothing_has_no_error() -> None:
+    assert EquivarianceReport((), (), 1e-9, torch.float64).error == 0
 
 
 def test_an_error_as_large_as_the_tolerance_is_within_it() -> None:
@@ -51,6 +57,29 @@ def test_an_error_as_large_as_the_tolerance_is_within_it() -> None:
 def test_samples_are_compared_in_their_own_precision(dtype: torch.dtype, by: float, equal: bool) -> None:
     a = torch.tensor([1.0, 2.0], dtype=dtype)
     assert roles._equal(a, a * (1 + by)) is equal
+
+
+def test_a_tolerance_that_is_given_is_the_one_that_counts() -> None:
+    model = nn.Sequential(*(nn.Conv1d(4, 4, 3, padding=1).double() for _ in range(2)))
+    with torch.no_grad():
+        for layer in model:
+            layer.weight.copy_((layer.weight + layer.weight.flip(0, 1, 2)) / 2)
+            layer.bias.copy_((layer.bias + layer.bias.flip(0)) / 2)
+    report = check_equivariance(model, EXAMPLE.double(), outputs="ACGT", tolerance=1e-30)
+    assert report.tolerance == 1e-30
+    assert check_equivariance(model, EXAMPLE.double(), outputs="ACGT")
+
+
+def test_rounding_is_allowed_fifty_times_over() -> None:
+    probe = probe_of(nn.Conv1d(4, 3, 5))
+    law = Law(probe, [])
+    kinds, drawn = ["random", "soft"], probe.drawn(0, ["random", "soft"])
+    before = probe.outputs(drawn)
+    moved = []
+    for seed in range(law_of_measure.NUDGES):
+        with probe.nudged(seed):
+            moved.append(compare(probe.outputs(drawn), before).error)
+    assert law.rounding(0, kinds, training=False) == law_of_measure.MARGIN * max(moved) > 0
 
 
 # --- what an output may be ---------------------------------------------------------------------------
@@ -199,6 +228,25 @@ def test_an_example_without_samples_is_measured() -> None:
     specs, actions = input_actions(example, OneHot("ACGT", layout="c l"), "auto")
     found = verify(Whole(), example, specs, actions, [Action((ax.trivial(1),))])
     assert found.error < 1e-12
+
+
+class Renormed(nn.Module):
+    """Scales its weights in one mode."""
+
+    def __init__(self, training: bool) -> None:
+        super().__init__()
+        self.w, self.when = nn.Parameter(torch.ones(4)), training
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training is self.when:
+            self.w.data.mul_(0.5)
+        return x.mT @ self.w
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mode", [True, False])
+def test_parameters_that_forward_changes_are_found_in_both_modes(training: bool, mode: bool) -> None:
+    assert changed_in_place(Renormed(training).train(mode), EXAMPLE) == ["w"]
 
 
 # --- lengths and roles ------------------------------------------------------------------------------

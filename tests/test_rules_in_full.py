@@ -8,10 +8,17 @@ import pytest
 import test_rules
 import torch
 import torch.nn.functional as F
-from rule_samples import Sample
+from rule_samples import Sample, action_of
+from rule_samples_recurrent import called, weights_of
 
+from rcps_convert.algebra import axis as ax
+from rcps_convert.infer.inference import Inference
+from rcps_convert.infer.walk import Walk
+from rcps_convert.rules import FAMILIES
+from rcps_convert.rules.pieces import MOST_REVERSED
+from rcps_convert.rules.pins import open_action
 from rcps_convert.rules.pointwise import is_nonlinear
-from rcps_convert.rules.registry import MISSING, Missing, aten, facts_of, rule
+from rcps_convert.rules.registry import MISSING, RULES, Missing, aten, facts_of, rule
 
 OPS = torch.ops.aten
 
@@ -25,6 +32,17 @@ def _missing_as_before() -> Iterator[None]:
 
 
 SAMPLES = [
+    *(
+        Sample(op, lambda x, f=f: f(x), operands)
+        for op, f in (
+            (OPS.topk.default, lambda x: x.topk(3)),
+            (OPS.sort.default, lambda x: x.sort()),
+            (OPS.kthvalue.default, lambda x: x.kthvalue(2)),
+        )
+        for operands in (("n2 t3 l5 v6",), ("n2 v6 l5",), ("n2 v6",))
+    ),
+    Sample(OPS.gru.input, called("gru", 0), ("n2 l7 s6", *weights_of("gru", 6))),
+    Sample(OPS.rnn_tanh.input, called("rnn_tanh", 0), ("n2 l7 r4*s1", *weights_of("rnn_tanh", 4))),
     Sample(OPS.clamp.default, lambda x: x.clamp(min=0.1), ("n2 u4 l5",)),
     Sample(OPS.clamp.default, lambda x: x.clamp(-0.5, 0.5), ("n2 s4 l5",)),
     Sample(OPS.conv_transpose2d.input, lambda x, w: F.conv_transpose2d(x, w), ("n2 v4 v3 l6", "v4 v2 t1 l3")),
@@ -78,3 +96,32 @@ def test_a_function_has_one_set_of_facts() -> None:
     with pytest.raises(ValueError, match="twice"):
         rule(Missing("aten.no_such_other"), ids=True)(first)
     assert rule(Missing("aten.no_such_other"), signs=True)(first) is first
+
+
+def test_which_statistics_are_gathered_over_samples() -> None:
+    assert facts_of(aten.batch_norm.default).over_samples
+    assert not facts_of(aten.instance_norm.default).over_samples
+    assert facts_of(aten.batch_norm.default).statistics == (3, 4)
+
+
+def test_the_families_hold_every_rule() -> None:
+    ours = {r.__module__ for r in RULES.values() if r.__module__.startswith("rcps_convert.")}
+    assert ours == {family.__name__ for family in FAMILIES}
+
+
+@pytest.mark.parametrize(("rank", "signed"), [(4, True), (5, False)])
+def test_constants_of_many_axes_keep_their_signs(rank: int, signed: bool) -> None:
+    value = torch.tensor([[1.0, -1.0], [2.0, -2.0]]).view(2, 2, *[1] * (rank - 2))
+    first = open_action(value).axes[0]
+    assert isinstance(first, ax.Var)
+    assert first.unsigned is not signed
+
+
+@pytest.mark.parametrize(("size", "is_open"), [(MOST_REVERSED, True), (MOST_REVERSED + 1, False)])
+def test_open_channels_that_are_rearranged_stay_open_up_to_a_size(size: int, is_open: bool) -> None:
+    inputs = [action_of(f"n1 v{size}")]
+    case = Sample(OPS.roll.default, lambda x: x.roll(1, 1), (f"n1 v{size}",))
+    found = Inference()
+    Walk(test_rules.traced(case), found).run(inputs)
+    assert not found.problems
+    assert bool(ax.free(inputs[0].axes[1])) is is_open

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.arguments import check_model, check_switch, checked_example
 from rcps_convert.algebra.axis import SIGN, Leaf, Mismatch, Prod, Role, Var
+from rcps_convert.algebra.nesting import input_actions
 from rcps_convert.algebra.specs import Tracks
 
 
@@ -70,3 +72,53 @@ def test_a_spec_with_a_layout_has_the_reading_that_the_layout_says() -> None:
     (action,) = stated.actions((2, 2, 2))
     assert ax.is_length(action.axes[1])
     assert torch.equal(ax.indices(action.axes[2]), torch.tensor([1, 0]))
+
+
+@pytest.mark.parametrize(
+    ("term", "size", "found"),
+    [
+        (ax.length(6), 9, ax.length(9)),
+        (ax.product([ax.length(6), ax.regular(4)]), 36, ax.product([ax.length(9), ax.regular(4)])),
+        (ax.product([ax.regular(4), ax.batch(2)]), 12, ax.product([ax.regular(4), ax.batch(3)])),
+        (ax.product([ax.length(6), ax.regular(4)]), 35, None),
+        (ax.regular(4), 6, None),
+        (ax.trivial(4), 6, ax.trivial(6)),
+    ],
+)
+def test_an_axis_at_another_size(term: ax.Axis, size: int, found: ax.Axis | None) -> None:
+    assert ax.resized(term, size) == found
+
+
+# --- arguments --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [(None, "model= is None:"), (3, r"model= is a int \(3\):"), ({}, "a state_dict or another mapping")],
+)
+def test_what_is_no_model_is_named(model: object, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        check_model(model)
+
+
+@pytest.mark.parametrize(("letters", "whole"), [(77, True), (78, False)])
+def test_long_values_are_cut_to_eighty_characters(letters: int, whole: bool) -> None:
+    with pytest.raises(TypeError) as caught:
+        check_switch("verify", "a" * letters)
+    shown = str(caught.value).removeprefix("verify=").removesuffix(": give True or False")
+    assert len(shown) == 79 if whole else len(shown) == 80
+    assert shown.endswith("'" if whole else "...")
+
+
+def test_a_shape_stands_for_zeros() -> None:
+    made = checked_example((2, 4, 6), torch.float32, torch.device("cpu"))
+    assert isinstance(made, torch.Tensor)
+    assert torch.equal(made, torch.zeros(2, 4, 6))
+
+
+def test_what_is_no_tensor_has_no_layout() -> None:
+    example = (torch.zeros(2, 6, 4), 5)
+    specs, actions = input_actions(example, ("ACGT", "ACGT"), ("n l c", "n l c"))
+    assert (specs[1], actions[1]) == (None, None)
+    assert actions[0] is not None
+    assert [ax.is_length(t) for t in actions[0].axes] == [False, True, False]

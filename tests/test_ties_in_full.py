@@ -15,9 +15,9 @@ from rcps_convert.algebra.axis import Step
 from rcps_convert.errors import ConversionError
 from rcps_convert.geometry.replicas import follow_replicas, rebound, unfollow_replicas
 from rcps_convert.graph.closed_modules import Bundle
-from rcps_convert.tie.hooks import hook_of
+from rcps_convert.tie.hooks import StrandHook, TensorHook, hook_of
 from rcps_convert.tie.length_guard import LengthGuard, LengthRule, unguard
-from rcps_convert.tie.norms import fold, unfold
+from rcps_convert.tie.norms import fold, needs_statistics, unfold
 from rcps_convert.tie.passage import Passage
 from rcps_convert.tie.symmetriser import symmetrise, symmetrised, unsymmetrised
 from rcps_convert.tie.ties import MirrorTie, attach_mirror, mirrored
@@ -140,6 +140,30 @@ def test_a_replica_is_made_once() -> None:
     twin = module._replicate_for_data_parallel()
     assert set(vars(module)) - set(vars(twin)) == {"_replicate_for_data_parallel"}
     assert twin.forward.__self__ is twin
+
+
+# --- hooks ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hook", [StrandHook(), TensorHook()])
+def test_a_hook_says_what_it_lacks(hook: StrandHook) -> None:
+    for work in (hook.before, lambda *given: hook.after(*given, torch.zeros(1))):
+        with pytest.raises(NotImplementedError):
+            work(nn.Identity(), (torch.zeros(1),), {})
+
+
+@pytest.mark.parametrize(
+    ("module", "needs"),
+    [
+        (nn.BatchNorm1d(4), True),
+        (nn.BatchNorm1d(4, track_running_stats=False), True),
+        (nn.InstanceNorm1d(4), False),
+        (nn.InstanceNorm1d(4, track_running_stats=True), True),
+        (nn.LayerNorm(4), False),
+    ],
+)
+def test_which_norms_depend_on_statistics_over_the_batch(module: nn.Module, needs: bool) -> None:
+    assert needs_statistics(module) is needs
 
 
 # --- norms and both strands -------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def _negates(term: Axis) -> bool:
     if not isinstance(term, ax.Prod) or ax.SIGN not in term.factors:
         return False
     rest = [f for f in term.factors if f != ax.SIGN]
-    return len(term.factors) - len(rest) == 1 and all(ax.is_trivial(f) and not ax.has_sign(f) for f in rest)
+    return all(ax.is_trivial(f) and not ax.has_sign(f) for f in rest)
 
 
 def act(action: Action, x: Tensor) -> Tensor:

@@ -270,9 +270,8 @@ def resized(term: Axis, size: int) -> Axis | None:
     rest = math.prod(f.size for f in term.factors if role(f) is None)
     if len(places) != 1 or size % rest:
         return None
-    factors = list(term.factors)
-    factors[places[0]] = resized(factors[places[0]], size // rest) or factors[places[0]]
-    return product(factors)
+    grown = resized(term.factors[places[0]], size // rest)
+    return None if grown is None else product(grown if i in places else f for i, f in enumerate(term.factors))
 
 
 def replaced(term: Axis, known: Callable[[Var], Axis]) -> Axis:

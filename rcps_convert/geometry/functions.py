@@ -60,10 +60,6 @@ def _refuse_indices() -> None:
 class Windows(Sliding):
     """``Tensor.unfold``: windows of one axis, a new axis of positions inside them."""
 
-    def rank(self, s: Settings) -> int:
-        """Not used: the axis is an argument."""
-        return 1
-
     def windows(self, s: Settings, site: CallAxes) -> list[Window]:
         """The one window, if its axis is a length."""
         x = s["input"]
@@ -109,7 +105,6 @@ class Convolution(Sliding):
     follows r zeros reads from the right. A few more taps cost less than two convolutions of half the filters.
     """
 
-    keeps_axes = False
     mixes = True
 
     def rank(self, s: Settings) -> int:

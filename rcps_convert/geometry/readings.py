@@ -8,7 +8,7 @@ channel takes the mean of both: the result is equivariant at every length (`docs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -169,12 +169,12 @@ class Window:
     stride: int
     left: int
     right: int
-    shift: int = field(init=False)
-    """How far right of the windows from the left edge those from the right edge lie."""
 
-    def __post_init__(self) -> None:
+    @property
+    def shift(self) -> int:
+        """How far right of the windows from the left edge those from the right edge lie."""
         rest = (self.size + self.left + self.right - self.extent) % self.stride
-        self.shift = rest + self.left - self.right
+        return rest + self.left - self.right
 
 
 class Sliding(EdgeFunction):

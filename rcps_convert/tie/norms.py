@@ -57,7 +57,7 @@ class PooledNorm(TensorHook):
     def share(self, module: nn.Module) -> None:
         """Average the kept statistics over the strands, in place."""
         for name in ("running_mean", "running_var"):
-            value = getattr(module, name, None)
+            value = getattr(module, name)
             if value is not None:
                 with torch.no_grad():
                     value.copy_((value + value[self.table.to(value.device)]) / 2)
