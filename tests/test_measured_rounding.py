@@ -31,7 +31,7 @@ def verified(model: nn.Module) -> Any:
 
 
 @pytest.mark.parametrize(
-    "layers, seed", [(30, 0), *(pytest.param(100, seed, marks=pytest.mark.slow) for seed in range(3))]
+    ("layers", "seed"), [(30, 0), *(pytest.param(100, seed, marks=pytest.mark.slow) for seed in range(3))]
 )
 def test_deep_models_with_norms_convert(layers: int, seed: int) -> None:
     torch.manual_seed(seed)
