@@ -176,3 +176,35 @@ def test_nothing_is_said_of_outputs_that_keep_their_values(spec: str) -> None:
     wide = Net(lambda m, x: m.a(m.c(x).relu().mean(-1)), c=conv(), a=nn.Linear(8, 2))
     assert lost(wide, outputs=spec) == []
     assert lost(wide, outputs=spec, strategy="conjoined") == []
+
+
+# --- outputs that fold the samples into another axis ---------------------------------------------------
+
+
+def coupled(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    return m.a((h - h.mean(0, keepdim=True)).relu().mean(-1))
+
+
+def separate(m: Any, x: Tensor) -> Tensor:
+    return m.a(m.c(x).relu().mean(-1))
+
+
+FOLDED = {
+    "each sample's scores together": lambda y: y.reshape(-1),
+    "each score's samples together": lambda y: y.T.reshape(-1),
+    "beside an output of samples": lambda y: (y, y.reshape(-1)),
+    "beside an output with a row more": lambda y: (y, torch.cat([y, y.detach()[:1]])),
+}
+
+
+@pytest.mark.parametrize("fold", FOLDED)
+@pytest.mark.parametrize("body", [coupled, separate])
+def test_samples_are_mirrored_alone_where_an_output_folds_them(body: Any, fold: str) -> None:
+    torch.manual_seed(0)
+    model = Net(lambda m, x: FOLDED[fold](body(m, x)), c=conv(), a=nn.Linear(8, 2))
+    plan = plan_conversion(model, X)
+    if body is coupled:
+        assert "samples of one batch influence each other" in str(plan.problems[0])
+    else:
+        assert not plan.problems

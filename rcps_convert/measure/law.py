@@ -47,7 +47,8 @@ class Law:
         entries: per output leaf, how many numbers were compared.
         variation: per output leaf, its largest relative change between two sequences.
         blended: per output leaf, how far mirroring a sample moved the results of others.
-        batches: per output leaf with samples its batch axis; None until they are found.
+        batches: per output leaf with samples the axis that holds them; None until they are found.
+        any_batch: the outputs' actions hold for batches of other sizes too: no axis holds samples and more.
         usual: per output leaf, the largest middle size of its entries that was met.
     """
 
@@ -57,6 +58,7 @@ class Law:
         self.variation: dict[int, float] = {}
         self.blended: dict[int, float] = {}
         self.batches: dict[int, int] | None = None
+        self.any_batch = False
         self.actions: dict[int, list[Action | None]] = {}
         self.errors: dict[tuple[int, int, bool], float] = {}
         self.usual: dict[int, float] = {}
@@ -105,7 +107,7 @@ class Law:
         return [only[(turn * count + i) % len(only)] for i in range(count)]
 
     def find_batches(self, forward: list[Any]) -> None:
-        """Find the batch axis of each output: the one that grows when the batch does.
+        """Find the batch axis of each output: the one that grows when the batch does, by itself or with others folded in.
 
         Args:
             forward: the outputs for the example's batch.
@@ -119,8 +121,9 @@ class Law:
         except Exception:  # a model may raise anything on a batch it was not made for
             return
         grown = [_grown(a, b, own) for a, b in zip(forward, large, strict=False)]
-        if len(forward) == len(large) and -1 not in grown:
-            self.batches = {i: d for i, d in enumerate(grown) if d is not None}
+        if len(forward) == len(large):
+            self.batches = {i: d for i, d in enumerate(grown) if d is not None and d >= 0}
+            self.any_batch = -1 not in grown and all(forward[i].shape[d] == own for i, d in self.batches.items())
 
     def all_kinds(self) -> list[str]:
         """Kinds for a batch in which all are met, or two samples of large inputs."""
@@ -151,7 +154,7 @@ class Law:
         if self.batches and len(kinds) > 1 and not training:
             mixed = output_leaves(probe.outputs(probe.some_mirrored(drawn)))
             for i, dim in self.batches.items():
-                self._blend(i, dim, forward[i], reverse[i], mixed[i])
+                self._blend(i, dim, len(kinds), forward[i], reverse[i], mixed[i])
         return forward
 
     def vary(self, forward: list[Any], seed: int, kinds: Sequence[str]) -> None:
@@ -177,11 +180,17 @@ class Law:
         known = self.actions.setdefault(place, allowed)
         return allowed if len(allowed) == len(known) else known
 
-    def _blend(self, index: int, dim: int, y: Tensor, r: Tensor, mixed: Tensor) -> None:
-        """Compare with mirroring each sample for itself: odd samples as in `r`, even ones as in `y`."""
-        odd = (torch.arange(y.shape[dim], device=y.device) % 2).bool().view(-1, *[1] * (y.dim() - dim - 1))
-        found = compare(mixed, torch.where(odd, r, y), self.usual.get(index, 0.0))
-        self.blended[index] = max(self.blended.get(index, 0.0), found.error)
+    def _blend(self, index: int, dim: int, samples: int, y: Tensor, r: Tensor, mixed: Tensor) -> None:
+        """Compare with mirroring each sample for itself: odd samples as in `r`, even ones as in `y`.
+
+        An axis of more entries than samples holds each sample's entries together, or the samples' entries in turn.
+        """
+        size = y.shape[dim]
+        place, errors = torch.arange(size, device=y.device), []
+        for sample in dict.fromkeys((tuple((place // (size // samples)).tolist()), tuple((place % samples).tolist()))):
+            odd = (torch.tensor(sample, device=y.device) % 2).bool().view(-1, *[1] * (y.dim() - dim - 1))
+            errors.append(compare(mixed, torch.where(odd, r, y), self.usual.get(index, 0.0)).error)
+        self.blended[index] = max(self.blended.get(index, 0.0), min(errors))
 
     # --- rounding, randomness ---
 
@@ -210,11 +219,11 @@ def _finite(y: Any) -> bool:
 
 
 def _grown(a: Any, b: Any, own: int) -> int | None:
-    """The axis of an output that holds the samples; None if it has none, -1 if they are folded into another."""
+    """The axis of an output that holds the samples; None if it has none, -1 if it is not to be told."""
     if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape == b.shape:
         return None
     dims = [d for d in range(a.dim()) if a.shape[d] != b.shape[d]] if a.dim() == b.dim() else []
-    return dims[0] if len(dims) == 1 and (a.shape[dims[0]], b.shape[dims[0]]) == (own, own + 1) else -1
+    return dims[0] if len(dims) == 1 and a.shape[dims[0]] * (own + 1) == b.shape[dims[0]] * own else -1
 
 
 def difference(a: list[Any], b: list[Any]) -> float:

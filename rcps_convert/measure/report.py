@@ -139,7 +139,7 @@ def _run(law: Law) -> None:
     forward = law.measure(0, law.own_kinds(0, KINDS[:1]))
     law.require_measured()
     law.find_batches(forward)
-    rest = [law.all_kinds()] if law.batches is not None else [law.own_kinds(i) for i in range(len(KINDS))]
+    rest = [law.all_kinds()] if law.any_batch else [law.own_kinds(i) for i in range(len(KINDS))]
     for seed, kinds in enumerate(rest, 1):
         try:
             law.measure(seed, kinds)

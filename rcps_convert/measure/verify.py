@@ -183,7 +183,7 @@ class _Check:
         """Measure until the law fails or the draws are used up; more are made while nothing depends on the sequence."""
         turns = self.draws if self.draws == 1 else max(self.draws, -(-len(KINDS) // (self.probe.batch or 1)))
         for seed in range(4 * turns):
-            seen = self.met_all and self.law.batches is not None and seed >= self.draws
+            seen = self.met_all and self.law.any_batch and seed >= self.draws
             if (seed >= turns or seen) and self.law.depends():
                 break
             self.probe.perturb(seed)
@@ -197,7 +197,7 @@ class _Check:
         kinds = self._measure(seed, self.law.own_kinds(seed))
         if self.law.error() > self.limit:
             return
-        if self.draws > 1 and not self.widened and self.law.batches is not None:
+        if self.draws > 1 and not self.widened and self.law.any_batch:
             self.widened = True
             self._widen(seed)
         if self.training and self.law.error() <= self.limit:

@@ -138,6 +138,7 @@ def transforms(s: Scene) -> str:
     """Fourier transforms, complex numbers: nothing is promised."""
     s.maybe()
     d, x = s.dice, s.x
+    s.written = True
     return s.let(
         d.pick(
             f"torch.fft.rfft({x}).abs()",

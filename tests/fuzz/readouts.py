@@ -183,7 +183,8 @@ def profile_head(s: Scene) -> tuple[str, Slot]:
     x, c, _ = s.hidden[-1]
     t, k = s.dice.pick(1, 2, 3), s.dice.pick(1, 3, 4)
     h = s.let(f"{s.layer(f'nn.Conv1d({c}, {t}, {k}, padding={s.dice.pick(k // 2, 0)})')}({x})")
-    spec = s.dice.pick('"auto"', f'Tracks("{"." * t}", layout="n c l")')
+    stated = f'Tracks("{"." * t}", layout="n c l")'
+    spec = s.dice.pick(stated if s.written else '"auto"', stated)
     if s.dice.chance(25):
         return s.let(f"{h}.mT"), _slot(spec.replace("n c l", "n l c"), "t.flip(1)", "profile")
     if t == 1 and s.dice.chance(50):
