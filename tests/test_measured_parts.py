@@ -14,11 +14,12 @@ from rcps_convert.algebra.specs import OneHot, Tokens, Tracks
 from rcps_convert.geometry import CallNames
 from rcps_convert.graph.closed_modules import Bundle, ModuleCall
 from rcps_convert.measure import axis_roles as roles
+from rcps_convert.measure import change
 from rcps_convert.measure import law as law_of_measure
 from rcps_convert.measure.deviation import compare
 from rcps_convert.measure.inputs import of_kinds
 from rcps_convert.measure.law import Law, relative_change
-from rcps_convert.measure.lengths import Survey, Variant, changed_in_place
+from rcps_convert.measure.lengths import Run, Survey, Variant, changed_in_place
 from rcps_convert.measure.probe import Probe
 from rcps_convert.measure.report import EquivarianceReport, allowed_actions, check_equivariance
 from rcps_convert.measure.verify import verify
@@ -290,3 +291,28 @@ def test_what_running_a_module_shows(kind: str, stacks: bool) -> None:
     assert found.made_batch == (0,)
     assert found.lengths == (frozenset({2}),)
     assert found.stacks is stacks
+
+
+def test_two_ways_through_a_forward_differ_in_calls_or_parameters() -> None:
+    runs = [
+        Run(("a",), frozenset({1}), ((2, 3),)),
+        Run(("a",), frozenset({1}), ((2, 4),)),
+        Run(("b",), frozenset(), ()),
+    ]
+    assert runs[0].way == runs[1].way != runs[2].way
+    assert [r.is_like(runs[0]) for r in runs] == [True, True, False]
+
+
+@pytest.mark.parametrize(("directions", "rows"), [(3, 40), (1, 40), (0, 40), (3, 1)])
+def test_the_rank_of_rows_is_the_number_of_directions_in_which_they_vary(directions: int, rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    basis, middle = torch.randn(max(directions, 1), 5, generator=generator), torch.randn(5, generator=generator)
+    weights = torch.randn(rows, max(directions, 1), generator=generator) * bool(directions)
+    assert change._rank([weights @ basis + middle], 1e-3) == (directions if rows > 1 else 0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_outputs_are_without_dropout(training: bool) -> None:
+    probe = probe_of(nn.Dropout(0.5))
+    drawn = probe.inputs(0)
+    assert torch.equal(probe.outputs(drawn, training), drawn[0])
