@@ -205,15 +205,9 @@ def test_calls_that_read_both_edges_alike_at_every_length_are_known(name: str) -
     case = CASES[name]
     args, kwargs = case.arguments()
     edge = EDGE_FUNCTIONS[case.function]
-    known = (
-        "max pool, step 1",
-        "convolution, step 1",
-        "transposed, aligned",
-        "pad, alike",
-        "unfold, step 1",
-        "slice, all",
-    )
-    expected = name in (*known, "interpolate, aligned corners", "interpolate, area")
+    steps = ("max pool, step 1", "convolution, step 1", "unfold, step 1")
+    whole = ("transposed, aligned", "pad, alike", "slice, all", "interpolate, aligned corners", "interpolate, area")
+    expected = name in steps + whole
     assert edge.indifferent(edge.bind((case.input(12), *args), kwargs)) is expected
 
 
@@ -327,6 +321,17 @@ def test_swapped_halves_are_read_once_each(function: Callable[..., Any], args: t
     edge.function = counted
     edge.both(edge.bind((drawn(2, 6, 14), *args), {}), CallAxes((2,), (2,), 1))
     assert seen == [3, 3]
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_patches_of_the_right_edge_are_those_of_a_crop(padding: int) -> None:
+    x, edge = drawn(2, 3, 4, 12), EDGE_FUNCTIONS[F.unfold]
+    settings = edge.bind((x, (2, 3)), {"stride": (1, 4), "padding": padding})
+    padded = F.pad(x, [padding] * 4)
+    rest = (12 + 2 * padding - 3) % 4
+    left, right = F.unfold(padded, (2, 3), stride=(1, 4)), F.unfold(padded[..., rest:], (2, 3), stride=(1, 4))
+    assert not close(left, right)
+    assert close(edge.both(settings, CallAxes((3,), (2,))), (left + right) / 2)
 
 
 def test_channels_that_windows_slide_along_are_chosen_afterwards() -> None:

@@ -234,13 +234,15 @@ def test_an_example_without_samples_is_measured() -> None:
 class Renormed(nn.Module):
     """Scales its weights in one mode."""
 
-    def __init__(self, training: bool) -> None:
+    def __init__(self, training: bool, weights: int = 4) -> None:
         super().__init__()
-        self.w, self.when = nn.Parameter(torch.ones(4)), training
+        self.w, self.when = nn.Parameter(torch.ones(weights)), training
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training is self.when:
             self.w.data.mul_(0.5)
+            if len(self.w) == 3:
+                raise RuntimeError("three")
         return x.mT @ self.w
 
 
@@ -248,6 +250,7 @@ class Renormed(nn.Module):
 @pytest.mark.parametrize("mode", [True, False])
 def test_parameters_that_forward_changes_are_found_in_both_modes(training: bool, mode: bool) -> None:
     assert changed_in_place(Renormed(training).train(mode), EXAMPLE) == ["w"]
+    assert changed_in_place(Renormed(training, 3).train(mode), EXAMPLE) == ["w"]
 
 
 # --- lengths and roles ------------------------------------------------------------------------------
@@ -316,3 +319,12 @@ def test_outputs_are_without_dropout(training: bool) -> None:
     probe = probe_of(nn.Dropout(0.5))
     drawn = probe.inputs(0)
     assert torch.equal(probe.outputs(drawn, training), drawn[0])
+
+
+def test_a_module_that_asks_for_values_may_branch() -> None:
+    class Asks(nn.Module):
+        def forward(self, x: Tensor, *, scale: float) -> Tensor:
+            return x * scale if x.sum() > 0 else x
+
+    assert not roles.branches(Scaled("single"), call_of(Scaled("single"), 0))
+    assert roles.branches(Asks(), call_of(Asks(), 0))

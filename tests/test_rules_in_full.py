@@ -43,6 +43,7 @@ SAMPLES = [
     Sample(OPS.hstack.default, lambda x, y: torch.hstack([x, y]), ("v4", "t3")),
     Sample(OPS.cat.default, lambda x: torch.cat([x.new_ones(2, 4, 3), x, x.new_ones(2, 4, 3)], 2), ("n2 v4 l6",)),
     Sample(OPS.cat.default, lambda x: torch.cat([x.new_zeros(2, 4, 3), x, x.new_zeros(2, 4, 3)], 2), ("n2 v4 l6*s1",)),
+    Sample(OPS.cat.default, lambda x: torch.cat([x.new_zeros(2, 4, 3), x, x.new_zeros(2, 4, 3)], 2), ("n2 v4 l6*s1",)),
     Sample(OPS.gru.input, called("gru", 0), ("n2 l7 s6", *weights_of("gru", 6))),
     Sample(OPS.rnn_tanh.input, called("rnn_tanh", 0), ("n2 l7 r4*s1", *weights_of("rnn_tanh", 4))),
     Sample(OPS.clamp.default, lambda x: x.clamp(min=0.1), ("n2 u4 l5",)),

@@ -187,9 +187,8 @@ def test_a_hook_sees_the_first_tensor() -> None:
 def test_a_module_that_no_trace_calls_says_which_parameter_it_holds() -> None:
     model = pair()
     leave_untied(model, ["a.weight"], set())
-    found = untied(model)
-    plain = nn.Linear(3, 4)
-    refuse_calls({plain: tie for tie in found.values()})
+    (tie,), plain = untied(model).values(), nn.Linear(3, 4)
+    refuse_calls({plain: tie})
     with pytest.raises(UntiedParameterError, match=r"a\.weight"):
         plain(torch.zeros(3))
 
