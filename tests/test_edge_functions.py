@@ -133,6 +133,7 @@ CASES: dict[str, Case] = {
     "slice, step": Case(Tensor.__getitem__, ((slice(None), slice(None), slice(0, None, 2)),)),
     "slice, to a number": Case(Tensor.__getitem__, ((..., slice(None, 9)),)),
     "slice, new axis": Case(Tensor.__getitem__, ((None, ..., slice(3, None)),), makes=(3,), plain=True),
+    "slice, all": Case(Tensor.__getitem__, ((..., slice(None)),)),
     "slice, another axis": Case(Tensor.__getitem__, ((..., slice(1, 4), slice(None)),), **PLANE),
     "interpolate, nearest": Case(F.interpolate, (), {"scale_factor": 2}),
     "interpolate, to a size": Case(F.interpolate, (24,)),
@@ -204,8 +205,9 @@ def test_calls_that_read_both_edges_alike_at_every_length_are_known(name: str) -
     case = CASES[name]
     args, kwargs = case.arguments()
     edge = EDGE_FUNCTIONS[case.function]
-    known = ("max pool, step 1", "convolution, step 1", "transposed, aligned", "pad, alike", "unfold, step 1")
-    expected = name in (*known, "interpolate, aligned corners", "interpolate, area")
+    steps = ("max pool, step 1", "convolution, step 1", "unfold, step 1")
+    whole = ("transposed, aligned", "pad, alike", "slice, all", "interpolate, aligned corners", "interpolate, area")
+    expected = name in steps + whole
     assert edge.indifferent(edge.bind((case.input(12), *args), kwargs)) is expected
 
 
@@ -321,6 +323,17 @@ def test_swapped_halves_are_read_once_each(function: Callable[..., Any], args: t
     assert seen == [3, 3]
 
 
+@pytest.mark.parametrize("padding", [0, 1])
+def test_patches_of_the_right_edge_are_those_of_a_crop(padding: int) -> None:
+    x, edge = drawn(2, 3, 4, 12), EDGE_FUNCTIONS[F.unfold]
+    settings = edge.bind((x, (2, 3)), {"stride": (1, 4), "padding": padding})
+    padded = F.pad(x, [padding] * 4)
+    rest = (12 + 2 * padding - 3) % 4
+    left, right = F.unfold(padded, (2, 3), stride=(1, 4)), F.unfold(padded[..., rest:], (2, 3), stride=(1, 4))
+    assert not close(left, right)
+    assert close(edge.both(settings, CallAxes((3,), (2,))), (left + right) / 2)
+
+
 def test_channels_that_windows_slide_along_are_chosen_afterwards() -> None:
     x, pool = drawn(2, 3, 7, 14), EDGE_FUNCTIONS[F.max_pool2d]
     settings = pool.bind((x, (2, 3), (1, 3)), {})
@@ -335,6 +348,33 @@ def test_a_kernel_is_made_longer_by_its_own_length_at_most() -> None:
         settings = conv.bind((x, drawn(8, 6, 4, taps), None, (1, stride)), {})
         windows = conv.windows(settings, CallAxes((3,), (3,)))  # type: ignore[attr-defined]
         assert conv._more_taps(settings, windows) == found  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("index", "axes"),
+    [
+        ((slice(None), [0, 2]), (1,)),
+        ((slice(None), torch.tensor([True] * 6)), (1,)),
+        ((slice(None), torch.ones(6, 12, dtype=torch.bool)), (1, 2)),
+        ((0, ..., torch.tensor([1, 2])), (2,)),
+        ((slice(None), 1, slice(1, 4)), ()),
+    ],
+)
+def test_axes_that_are_indexed_by_a_list(index: Any, axes: tuple[int, ...]) -> None:
+    edge = EDGE_FUNCTIONS[Tensor.__getitem__]
+    assert edge.listed(edge.bind((drawn(2, 6, 12), index), {})) == axes
+
+
+def test_inside_of_a_transform_and_outside() -> None:
+    seen: list[bool] = []
+
+    def noted(x: Tensor) -> Tensor:
+        seen.append(frames.is_in_transform())
+        return x
+
+    noted(drawn(2))
+    torch.func.vmap(noted)(drawn(2))
+    assert seen == [False, True]
 
 
 # --- the calls of a module --------------------------------------------------------------------------

@@ -14,11 +14,12 @@ from rcps_convert.algebra.specs import OneHot, Tokens, Tracks
 from rcps_convert.geometry import CallNames
 from rcps_convert.graph.closed_modules import Bundle, ModuleCall
 from rcps_convert.measure import axis_roles as roles
+from rcps_convert.measure import change
 from rcps_convert.measure import law as law_of_measure
 from rcps_convert.measure.deviation import compare
 from rcps_convert.measure.inputs import of_kinds
 from rcps_convert.measure.law import Law, relative_change
-from rcps_convert.measure.lengths import Survey, Variant, changed_in_place
+from rcps_convert.measure.lengths import Run, Survey, Variant, changed_in_place
 from rcps_convert.measure.probe import Probe
 from rcps_convert.measure.report import EquivarianceReport, allowed_actions, check_equivariance
 from rcps_convert.measure.verify import verify
@@ -233,13 +234,15 @@ def test_an_example_without_samples_is_measured() -> None:
 class Renormed(nn.Module):
     """Scales its weights in one mode."""
 
-    def __init__(self, training: bool) -> None:
+    def __init__(self, training: bool, weights: int = 4) -> None:
         super().__init__()
-        self.w, self.when = nn.Parameter(torch.ones(4)), training
+        self.w, self.when = nn.Parameter(torch.ones(weights)), training
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training is self.when:
             self.w.data.mul_(0.5)
+            if len(self.w) == 3:
+                raise RuntimeError("three")
         return x.mT @ self.w
 
 
@@ -247,6 +250,7 @@ class Renormed(nn.Module):
 @pytest.mark.parametrize("mode", [True, False])
 def test_parameters_that_forward_changes_are_found_in_both_modes(training: bool, mode: bool) -> None:
     assert changed_in_place(Renormed(training).train(mode), EXAMPLE) == ["w"]
+    assert changed_in_place(Renormed(training, 3).train(mode), EXAMPLE) == ["w"]
 
 
 # --- lengths and roles ------------------------------------------------------------------------------
@@ -290,3 +294,37 @@ def test_what_running_a_module_shows(kind: str, stacks: bool) -> None:
     assert found.made_batch == (0,)
     assert found.lengths == (frozenset({2}),)
     assert found.stacks is stacks
+
+
+def test_two_ways_through_a_forward_differ_in_calls_or_parameters() -> None:
+    runs = [
+        Run(("a",), frozenset({1}), ((2, 3),)),
+        Run(("a",), frozenset({1}), ((2, 4),)),
+        Run(("b",), frozenset(), ()),
+    ]
+    assert runs[0].way == runs[1].way != runs[2].way
+    assert [r.is_like(runs[0]) for r in runs] == [True, True, False]
+
+
+@pytest.mark.parametrize(("directions", "rows"), [(3, 40), (1, 40), (0, 40), (3, 1)])
+def test_the_rank_of_rows_is_the_number_of_directions_in_which_they_vary(directions: int, rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    basis, middle = torch.randn(max(directions, 1), 5, generator=generator), torch.randn(5, generator=generator)
+    weights = torch.randn(rows, max(directions, 1), generator=generator) * bool(directions)
+    assert change._rank([weights @ basis + middle], 1e-3) == (directions if rows > 1 else 0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_outputs_are_without_dropout(training: bool) -> None:
+    probe = probe_of(nn.Dropout(0.5))
+    drawn = probe.inputs(0)
+    assert torch.equal(probe.outputs(drawn, training), drawn[0])
+
+
+def test_a_module_that_asks_for_values_may_branch() -> None:
+    class Asks(nn.Module):
+        def forward(self, x: Tensor, *, scale: float) -> Tensor:
+            return x * scale if x.sum() > 0 else x
+
+    assert not roles.branches(Scaled("single"), call_of(Scaled("single"), 0))
+    assert roles.branches(Asks(), call_of(Asks(), 0))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,8 @@ from mutation.operators import Mutant, mutants, mutated
 from mutation.session import Children
 
 aten = torch.ops.aten
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 # --- changes ----------------------------------------------------------------------------------------
@@ -210,6 +214,31 @@ def test_a_child_says_what_became_of_its_mutant(work: Callable[[], dict], outcom
     children.finish()
     assert [r["outcome"] for r in results] == [outcome]
     assert by in str(results[0]["by"])
+
+
+SMALL = """
+import sys
+from tests.mutation import __main__, session
+session.PARTS = {**dict.fromkeys(session.PARTS, ()), "algebra": ("test_terms_in_full.py",)}
+sys.exit(__main__.main(["--mutants", "20", "--only", "algebra", "--out", sys.argv[1], "--coverage", sys.argv[2]]))
+"""
+"""A run with the tests of one file; its exit status is 1, as some mutants survive these."""
+
+
+@pytest.mark.slow
+def test_a_run_judges_what_is_left_and_prints_the_table(tmp_path: Path) -> None:
+    out, notes = tmp_path / "results.jsonl", tmp_path / "coverage.jsonl"
+    command = [sys.executable, "-c", SMALL, str(out), str(notes)]
+    first, second = (subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False) for _ in range(2))
+    results = campaign.latest(out)
+    drawn = [m.key for m in draw(0, 20) if m.file.startswith("algebra")]
+    assert sorted(results) == sorted(drawn)
+    assert {line["outcome"] for line in results.values()} == {"killed", "survived"}
+    assert len(out.read_text().splitlines()) == len(drawn), "the second run had nothing to do"
+    assert first.returncode == second.returncode == 1, first.stderr
+    assert second.stdout.splitlines()[-1].startswith("survived: algebra/")
+    assert f"| all | {len(drawn)} |" in second.stdout
+    assert all(json.loads(line)["passed"] for line in notes.read_text().splitlines())
 
 
 def test_results_are_kept_and_the_last_one_counts(tmp_path: Path) -> None:

@@ -122,3 +122,12 @@ def test_what_is_no_tensor_has_no_layout() -> None:
     assert (specs[1], actions[1]) == (None, None)
     assert actions[0] is not None
     assert [ax.is_length(t) for t in actions[0].axes] == [False, True, False]
+
+
+def test_sums_with_open_parts_are_described_part_by_part() -> None:
+    assert ax.describe(ax.total([Var(2), ax.trivial(3)])) == "2 open + 3 fixed"
+
+
+@pytest.mark.parametrize(("far", "found"), [(4095, [10000 - 4095, 10000 + 4095]), (4096, [])])
+def test_nearest_lengths_are_looked_for_up_to_a_distance(far: int, found: list[int]) -> None:
+    assert ax.nearest(10000, lambda n: abs(n - 10000) == far) == found

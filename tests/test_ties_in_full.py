@@ -15,13 +15,13 @@ from rcps_convert.algebra.axis import Step
 from rcps_convert.errors import ConversionError
 from rcps_convert.geometry.replicas import follow_replicas, rebound, unfollow_replicas
 from rcps_convert.graph.closed_modules import Bundle
-from rcps_convert.tie.hooks import StrandHook, TensorHook, hook_of
+from rcps_convert.tie.hooks import StrandHook, TensorHook, hook_of, install, uninstall
 from rcps_convert.tie.length_guard import LengthGuard, LengthRule, unguard
 from rcps_convert.tie.norms import fold, needs_statistics, unfold
 from rcps_convert.tie.passage import Passage
 from rcps_convert.tie.symmetriser import symmetrise, symmetrised, unsymmetrised
 from rcps_convert.tie.ties import MirrorTie, attach_mirror, mirrored
-from rcps_convert.tie.untied import leave_untied, refusal, untied
+from rcps_convert.tie.untied import UntiedParameterError, leave_untied, refusal, refuse_calls, untied
 
 ACTION = Action((ax.regular(4), ax.length(3)))
 
@@ -164,6 +164,33 @@ def test_a_hook_says_what_it_lacks(hook: StrandHook) -> None:
 )
 def test_which_norms_depend_on_statistics_over_the_batch(module: nn.Module, needs: bool) -> None:
     assert needs_statistics(module) is needs
+
+
+def test_a_hook_sees_the_first_tensor() -> None:
+    class Seen(TensorHook):
+        def tensor_before(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            return x + 1
+
+        def tensor_after(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return torch.stack([x, y])
+
+    module = nn.Bilinear(1, 1, 1, bias=False)
+    nn.init.ones_(module.weight)
+    install(module, Seen())
+    first, second = torch.tensor([2.0]), torch.tensor([5.0])
+    assert module(first, second).flatten().tolist() == [3.0, 15.0]
+    assert module(first, input2=second).flatten().tolist() == [3.0, 15.0]
+    uninstall(module)
+    assert module(first, second).tolist() == [10.0]
+
+
+def test_a_module_that_no_trace_calls_says_which_parameter_it_holds() -> None:
+    model = pair()
+    leave_untied(model, ["a.weight"], set())
+    (tie,), plain = untied(model).values(), nn.Linear(3, 4)
+    refuse_calls({plain: tie})
+    with pytest.raises(UntiedParameterError, match=r"a\.weight"):
+        plain(torch.zeros(3))
 
 
 # --- norms and both strands -------------------------------------------------------------------------

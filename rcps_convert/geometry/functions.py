@@ -18,7 +18,6 @@ class Pooling(Sliding):
     def __init__(self, function: Any, rank: int, names: str, **defaults: Any) -> None:
         super().__init__(function, names, **defaults)
         self._rank = rank
-        self.name = self.name if self.name != "fn" else f"max_pool{rank}d"
 
     def rank(self, s: Settings) -> int:
         """As in the function's name."""

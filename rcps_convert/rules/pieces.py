@@ -41,7 +41,7 @@ def stacks(node: Any, tensors: list[Action]) -> Action:
 
 
 def _mirrored_padding(node: Any, tensors: list[Any], actions: list[Action], dim: int) -> Axis | None:
-    """A length between equal blocks of one constant value is a longer length."""
+    """A length between equal blocks of one constant value is a longer length; signed only if the value is zero."""
     inner = [i for i, x in enumerate(actions) if ax.is_length(x.axes[dim])]
     if len(inner) != 1 or len(actions) != 2 * inner[0] + 1:
         return None
@@ -51,6 +51,8 @@ def _mirrored_padding(node: Any, tensors: list[Any], actions: list[Action], dim:
             return None
         if not _uniform(a.value, dim):
             return None
+    if any(bool(block.value.any()) for block in left):
+        ax.forbid_sign(actions[inner[0]].axes[dim])
     grown = node.shape[dim] - actions[inner[0]].axes[dim].size
     return advance(node, actions[inner[0]].axes[dim], Step(1, grown), node.shape[dim])
 

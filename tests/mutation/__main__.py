@@ -23,7 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, default=20, help="seconds of tests for one mutant")
     parser.add_argument("--out", type=Path, default=CACHE / "results.jsonl", help="results; a second run goes on")
     parser.add_argument("--coverage", type=Path, default=CACHE / "coverage.jsonl", help="what each test runs")
-    parser.add_argument("--only", default="", help="judge the drawn mutants whose name has this, again")
+    parser.add_argument("--only", default="", help="judge only those whose name has this")
+    parser.add_argument("--again", action="store_true", help="judge those again that have a result")
     parser.add_argument("--survivors", action="store_true", help="judge those again that survived")
     asked = parser.parse_args(arguments)
     CACHE.mkdir(exist_ok=True)
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     drawn = draw(asked.seed, asked.mutants)
     for m in drawn:
         survived = campaign.lines.get(m.key, {}).get("outcome") in ("survived", "error")
-        if (asked.only and asked.only in m.key) or (asked.survivors and survived):
+        if asked.only in m.key and (asked.again or (asked.survivors and survived)):
             campaign.lines.pop(m.key, None)
     campaign.run([m for m in drawn if asked.only in m.key], asked.minutes)
     print("\n" + table(drawn, campaign.lines))

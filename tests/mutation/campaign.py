@@ -33,7 +33,7 @@ class Coverage:
     def __init__(self, path: Path) -> None:
         self.seconds: dict[str, float] = {}
         self.failing: list[str] = []
-        self.by_line: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self.by_line: dict[tuple[str, int | None], set[str]] = defaultdict(set)
         for line in path.read_text().splitlines() if path.exists() else []:
             note = json.loads(line)
             if not note["passed"]:
@@ -41,12 +41,17 @@ class Coverage:
                 continue
             self.seconds[note["test"]] = note["seconds"]
             for file, numbers in note["lines"].items():
-                for number in numbers:
+                same = note["sources"][file] == judge.digest(file)  # else the file has been edited, and lines moved
+                for number in numbers if same else [None]:
                     self.by_line[file, number].add(note["test"])
 
     def runs(self, mutant: Mutant) -> bool:
         """Whether some test runs the line of a mutant; otherwise it counts at import, if at all."""
-        return mutant.live and bool(self.by_line.get((mutant.file, mutant.line)))
+        return mutant.live and bool(self._running(mutant))
+
+    def _running(self, mutant: Mutant) -> set[str]:
+        nothing: set[str] = set()
+        return self.by_line.get((mutant.file, mutant.line), nothing) | self.by_line.get((mutant.file, None), nothing)
 
     def tests(self, mutant: Mutant, budget: float) -> list[str]:
         """The tests that may notice a mutant: those that run its line; for one at import all of its folder.
@@ -58,7 +63,7 @@ class Coverage:
             budget: seconds that they may take when nothing is wrong.
         """
         if self.runs(mutant):
-            found = self.by_line[mutant.file, mutant.line]
+            found = self._running(mutant)
         else:
             own = {str(Path(p).relative_to(judge.TESTS.parent)) for p in judge.files([mutant.file.split("/")[0]])}
             found = {t for t in self.seconds if t.partition("::")[0] in own}

@@ -313,7 +313,8 @@ def candidates(tree: ast.Module) -> Iterator[tuple[ast.AST, Place, ast.AST, str,
     """Each change of a tree: the node, its place, what replaces it, the operator, the scope, in a function or not."""
     for node, place, scope, live in nodes(tree):
         for operator, new in OPERATORS.get(type(node), lambda _: iter(()))(node):
-            yield node, place, new, operator, scope, live
+            if ast.dump(new) != ast.dump(node):
+                yield node, place, new, operator, scope, live
 
 
 def line_of(node: ast.AST, place: Place) -> int:
