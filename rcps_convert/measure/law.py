@@ -107,7 +107,7 @@ class Law:
         return [only[(turn * count + i) % len(only)] for i in range(count)]
 
     def find_batches(self, forward: list[Any]) -> None:
-        """Find the batch axis of each output: the one that grows when the batch does, by itself or with others folded in.
+        """Find the batch axis of each output: the one that grows when the batch does, alone or with others in it.
 
         Args:
             forward: the outputs for the example's batch.

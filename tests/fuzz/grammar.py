@@ -81,7 +81,7 @@ class Scene:
         hidden: name and shape of each tensor (N, C, L) so far.
         vec: name and width of the tensor (N, C) after the read-out.
         fate: ``"yes"``, ``"maybe"`` or ``"never"``: whether the documentation says that it converts.
-        written: a dense layer or a spectrum made the last axis, so that an output has to say whether it holds positions.
+        written: a dense layer or a spectrum made the last axis: an output has to say whether it holds positions.
     """
 
     dice: Dice
