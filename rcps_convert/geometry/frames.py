@@ -204,7 +204,31 @@ class Frame(TorchFunctionMode):
             raise self.table.other_calls(self.seen)
 
 
-class Anchored:
+class AroundForward:
+    """A callable in the place of a module's forward that looks like the forward inside it: torch.export reads that.
+
+    Attributes:
+        module: the module.
+        before: the forward that was set on the module itself; None where its class's is meant.
+    """
+
+    module: nn.Module
+    before: Any
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.before or type(self.module).forward.__get__(self.module))
+
+    @property
+    def __code__(self) -> Any:
+        return (self.before or type(self.module).forward).__code__
+
+    @property
+    def __name__(self) -> str:
+        return "forward"
+
+
+class Anchored(AroundForward):
     """The forward of a module some of whose calls are re-anchored.
 
     Args:
@@ -241,21 +265,6 @@ class Anchored:
         twin = Anchored(replica, self.table)
         twin.before = None if self.before is None else rebound(self.before, self.module, replica)
         return twin
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        """As of the module's own forward: torch.export reads it."""
-        own = self.before or type(self.module).forward.__get__(self.module)
-        return inspect.signature(own)
-
-    @property
-    def __code__(self) -> Any:
-        """As of the module's own forward: torch.export reads it."""
-        return (self.before or type(self.module).forward).__code__
-
-    @property
-    def __name__(self) -> str:
-        return "forward"
 
 
 def _refuse_recording() -> ConversionError:

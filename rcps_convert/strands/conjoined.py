@@ -7,7 +7,6 @@ the user's module: class, forward and state_dict keys stay.
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from ..algebra.arguments import Example, argument_names, call_arguments, check_c
 from ..algebra.plain import plain_structure, read_structure
 from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
+from ..geometry.frames import AroundForward
 from ..graph.sandbox import positional_names
 from ..tie.hooks import StrandHook, hook_of, install, uninstall
 
@@ -271,7 +271,7 @@ def _both(x: Any, mirror: ActionMap | str | None) -> Any:
 # --- attaching ----------------------------------------------------------------------------------
 
 
-class StackedForward:
+class StackedForward(AroundForward):
     """The forward of a conjoined model: ``model.forward(x)`` reads both strands as ``model(x)`` does.
 
     Args:
@@ -291,20 +291,6 @@ class StackedForward:
         if self.before is not None:
             return self.before(*args, **kwargs)
         return type(module).forward(module, *args, **kwargs)
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        """As of the model's own forward: torch.export reads it."""
-        return inspect.signature(self.before or type(self.module).forward.__get__(self.module))
-
-    @property
-    def __code__(self) -> Any:
-        """As of the model's own forward: torch.export reads it."""
-        return (self.before or type(self.module).forward).__code__
-
-    @property
-    def __name__(self) -> str:
-        return "forward"
 
 
 def this_thread() -> int:
