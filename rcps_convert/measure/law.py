@@ -124,6 +124,9 @@ class Law:
         if len(forward) == len(large):
             self.batches = {i: d for i, d in enumerate(grown) if d is not None and d >= 0}
             self.any_batch = -1 not in grown and all(forward[i].shape[d] == own for i, d in self.batches.items())
+            if own == 1 and not self.any_batch:  # no other batch of several samples will be measured
+                reverse = output_leaves(self.probe.outputs(self.probe.mirrored(drawn)))
+                self._mirror_some(drawn, own + 1, large, reverse)
 
     def all_kinds(self) -> list[str]:
         """Kinds for a batch in which all are met, or two samples of large inputs."""
@@ -151,10 +154,8 @@ class Law:
         for i, (y, r) in enumerate(zip(forward, reverse, strict=True)):
             if isinstance(y, Tensor) and y.numel():
                 self._compare(i, y, r, training)
-        if self.batches and len(kinds) > 1 and not training:
-            mixed = output_leaves(probe.outputs(probe.some_mirrored(drawn)))
-            for i, dim in self.batches.items():
-                self._blend(i, dim, len(kinds), forward[i], reverse[i], mixed[i])
+        if len(kinds) > 1 and not training:
+            self._mirror_some(drawn, len(kinds), forward, reverse)
         return forward
 
     def vary(self, forward: list[Any], seed: int, kinds: Sequence[str]) -> None:
@@ -180,15 +181,22 @@ class Law:
         known = self.actions.setdefault(place, allowed)
         return allowed if len(allowed) == len(known) else known
 
+    def _mirror_some(self, drawn: Any, samples: int, forward: list[Any], reverse: list[Any]) -> None:
+        """Every other sample of a batch mirrored alone; needs no actions of the outputs, only where samples are."""
+        if self.batches:
+            mixed = output_leaves(self.probe.outputs(self.probe.some_mirrored(drawn)))
+            for i, dim in self.batches.items():
+                self._blend(i, dim, samples, forward[i], reverse[i], mixed[i])
+
     def _blend(self, index: int, dim: int, samples: int, y: Tensor, r: Tensor, mixed: Tensor) -> None:
         """Compare with mirroring each sample for itself: odd samples as in `r`, even ones as in `y`.
 
         An axis of more entries than samples holds each sample's entries together, or the samples' entries in turn.
         """
-        size = y.shape[dim]
-        place, errors = torch.arange(size, device=y.device), []
-        for sample in dict.fromkeys((tuple((place // (size // samples)).tolist()), tuple((place % samples).tolist()))):
-            odd = (torch.tensor(sample, device=y.device) % 2).bool().view(-1, *[1] * (y.dim() - dim - 1))
+        place, each = torch.arange(y.shape[dim], device=y.device), y.shape[dim] // samples
+        errors = []
+        for sample in [place] if each == 1 else [place // each, place % samples]:
+            odd = (sample % 2).bool().view(-1, *[1] * (y.dim() - dim - 1))
             errors.append(compare(mixed, torch.where(odd, r, y), self.usual.get(index, 0.0)).error)
         self.blended[index] = max(self.blended.get(index, 0.0), min(errors))
 
