@@ -8,9 +8,12 @@ import pytest
 import test_rules
 import torch
 import torch.nn.functional as F
+from by_hand import Net, X, conv
+from oracle import assert_law
 from rule_samples import Sample, action_of
 from rule_samples_recurrent import called, weights_of
 
+from rcps_convert import NoRuleError, convert_model
 from rcps_convert.algebra import axis as ax
 from rcps_convert.infer.inference import Inference
 from rcps_convert.infer.walk import Walk
@@ -128,3 +131,26 @@ def test_open_channels_that_are_rearranged_stay_open_up_to_a_size(size: int, is_
     Walk(test_rules.traced(case), found).run(inputs)
     assert not found.problems
     assert bool(ax.free(inputs[0].axes[1])) is is_open
+
+
+# --- a length between constant blocks ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fill", [0.0, 1.0])
+def test_windows_slide_over_a_length_between_constant_blocks(fill: float) -> None:
+    def forward(m: Net, x: torch.Tensor) -> torch.Tensor:
+        block = torch.full((x.shape[0], 8, 2), fill, dtype=x.dtype)
+        return m.d(torch.cat([block, m.c(x), block], -1)).amax(-1)
+
+    torch.manual_seed(0)
+    converted = convert_model(Net(forward, c=conv(), d=torch.nn.Conv1d(8, 6, 3, stride=2)), X)
+    assert_law(converted, X, lengths=(20, 23))
+
+
+def test_unequal_entries_of_the_blocks_are_no_padding() -> None:
+    def forward(m: Net, x: torch.Tensor) -> torch.Tensor:
+        block = torch.arange(2, dtype=x.dtype).expand(x.shape[0], 8, 2)
+        return m.d(torch.cat([block, m.c(x), block], -1)).amax(-1)
+
+    with pytest.raises(NoRuleError, match="slides over an axis that mixes positions with something else"):
+        convert_model(Net(forward, c=conv(), d=torch.nn.Conv1d(8, 6, 3, stride=2)), X)

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from faults import picture
+from oracle import assert_law
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, bake, check_equivariance, convert_model, plan_conversion, unwrap
@@ -379,6 +380,7 @@ def test_other_outputs_are_not(model: nn.Module, recwarn: Any) -> None:
     converted = convert_model(model, DNA, strategy="conjoined", **how)
     assert not recwarn.list
     assert check_equivariance(converted, DNA, **how)
+    assert_law(converted, DNA, **how)
 
 
 def test_what_the_note_says_is_so() -> None:

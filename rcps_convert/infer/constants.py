@@ -16,14 +16,11 @@ from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
 from ..errors import BreaksSymmetryError
+from ..rules.common import is_uniform
 from ..rules.pins import Pin, nearly_equal
 
 MATCHED = 1024
 """Entries of an axis of a constant up to which they are matched one by one."""
-
-
-def _uniform(value: Tensor, dim: int) -> bool:
-    return value.numel() == 0 or bool((value == value.narrow(dim, 0, 1)).all())
 
 
 def complete(pin: Pin) -> None:
@@ -34,7 +31,7 @@ def complete(pin: Pin) -> None:
     """
     terms = [ax.walk(t) for t in pin.action.axes]
     lengths = [t for t in terms if ax.is_length(t) and t.size > 1]
-    dims = [d for d, t in enumerate(terms) if ax.free(t) and (t.size == 1 or not _uniform(pin.const.value, d))]
+    dims = [d for d, t in enumerate(terms) if ax.free(t) and (t.size == 1 or not is_uniform(pin.const.value, d))]
     rows_open = pin.action.value is not None and bool(ax.free(pin.action.value))
     if not lengths or not (dims or rows_open) or len(dims) > 3 or any(ax.free(terms[d]) != [terms[d]] for d in dims):
         return
@@ -131,7 +128,7 @@ def pin(pins: Iterable[Pin]) -> None:
     pins = list(pins)
     for p in pins:
         for dim, term in enumerate(p.action.axes):
-            if ax.free(term) and not _uniform(p.const.value, dim):
+            if ax.free(term) and not is_uniform(p.const.value, dim):
                 for v in ax.free(term):
                     _pair(v, pins)
                 ax.trivialise(term)

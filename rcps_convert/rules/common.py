@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .._torch import op_name
 from ..algebra import axis as ax
@@ -264,3 +265,8 @@ def padded(node: Any, pad: tuple[int, int], why: str = "", do: str = "") -> Refu
         why=f"the reverse complement would need {right} on the left and {left} on the right{why}",
         do=do or "pad both sides alike, with an odd kernel after it: no input length avoids this",
     )
+
+
+def is_uniform(value: Tensor, dim: int) -> bool:
+    """Whether all entries along an axis are the same."""
+    return value.numel() == 0 or bool((value == value.narrow(dim, 0, 1)).all())

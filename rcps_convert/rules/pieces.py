@@ -12,7 +12,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch, Step
 from ..errors import BreaksSymmetryError, Refusal
-from .common import advance, broadcast, dim_of, padded, same_ids, slide
+from .common import advance, broadcast, dim_of, is_uniform, padded, same_ids, slide
 from .registry import Const, aten, refuse, refuse_later, require_unsigned, rule
 
 MOST_REVERSED = 2048
@@ -49,16 +49,12 @@ def _mirrored_padding(node: Any, tensors: list[Any], actions: list[Action], dim:
     for a, b in zip(left, right, strict=True):
         if not (isinstance(a, Const) and isinstance(b, Const) and torch.equal(a.value, b.value)):
             return None
-        if not _uniform(a.value, dim):
+        if not is_uniform(a.value, dim):
             return None
     if any(bool(block.value.any()) for block in left):
         ax.forbid_sign(actions[inner[0]].axes[dim])
     grown = node.shape[dim] - actions[inner[0]].axes[dim].size
     return advance(node, actions[inner[0]].axes[dim], Step(1, grown), node.shape[dim])
-
-
-def _uniform(value: Tensor, dim: int) -> bool:
-    return bool((value == value.narrow(dim, 0, 1)).all())
 
 
 @rule(aten.stack.default, constants=True, ids=True, signs=True)
