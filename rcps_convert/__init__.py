@@ -17,6 +17,7 @@ from .convert.decorators import rc_equivariant, rc_leaf
 from .convert.plan import ConversionPlan
 from .convert.saving import apply_recipe, load, recipe, save
 from .errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, VerificationError
+from .match.recalibrate import recalibrate
 from .measure.report import EquivarianceReport, check_equivariance
 from .rules.registry import rule
 from .strands.unwrapped import unwrap
@@ -48,6 +49,7 @@ __all__ = [
     "plan_conversion",
     "rc_equivariant",
     "rc_leaf",
+    "recalibrate",
     "recipe",
     "reverse_complement",
     "rule",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -101,7 +101,9 @@ class Matcher:
         """Pairs in rounds: first where everything else of a site is known, then where entries must be guessed."""
         left = self.variables.paired()
         while left:
-            chosen = next((v for v in left if self._sure(v)), None) or next((v for v in left if self._sites(v)), left[0])
+            chosen = next((v for v in left if self._sure(v)), None) or next(
+                (v for v in left if self._sites(v)), left[0]
+            )
             left.remove(chosen)
             table, how = self._similarity(chosen)
             partner = best_pairs(table)
@@ -121,21 +123,30 @@ class Matcher:
     def _similarity(self, v: Var) -> tuple[Tensor, str]:
         found = self.evidence.tables(v)
         least = min((self._open(s.keys, v) for s, _ in found), default=0)
-        tables = [contracted(t, s, [v], self.known) for s, t in found if self._open(s.keys, v) == least]
-        table = torch.stack(tables).mean(0) if tables else torch.zeros(v.size, v.size, dtype=torch.float64)
+        best = [(s, seen) for s, seen in found if self._open(s.keys, v) == least]
+        table = self._mean([contracted(seen.table(), s, [v], self.known) for s, seen in best], v.size)
         silent = (table == 0).all(0) | (table == 0).all(1)
         if bool(silent.any()):
             weights = from_weights(v, self.variables, self.known, self.model)
             table = torch.where(silent[:, None] | silent, weights, table)
         return table, "weights" if bool(silent.all()) else "activations"
 
+    def _mean(self, tables: Sequence[Tensor], size: int) -> Tensor:
+        return torch.stack([*tables]).mean(0) if tables else torch.zeros(size, size, dtype=torch.float64)
+
     def _row(self, v: Var, table: Tensor, partner: Tensor, how: str) -> Matched:
+        """What the plan says of a variable, in correlations."""
         names = tuple(self.variables.names[v])
         two = partner != torch.arange(len(partner))
+        if how == "activations":
+            seen = self.evidence.tables(v)
+            table = self._mean([contracted(each.correlation(), s, [v], self.known) for s, each in seen], v.size)
         table = (table + table.mT) / 2
         likeness = float(table[torch.arange(len(partner)), partner][two].mean())
         apart = ~torch.eye(len(table), dtype=torch.bool)
-        return Matched(self.variables.label(v), names, int(two.sum()) // 2, likeness, float(table[apart].mean()), how=how)
+        return Matched(
+            self.variables.label(v), names, int(two.sum()) // 2, likeness, float(table[apart].mean()), how=how
+        )
 
     # --- copies ---
 
@@ -143,11 +154,12 @@ class Matcher:
         """The order of each copy of a variable in which its entries meet their partners of the other copy."""
         found = self.evidence.tables(v, outer)
         least = min((self._open(s.keys, v, outer) for s, _ in found), default=0)
-        tables = [contracted(t, s, [outer, v], self.known) for s, t in found if self._open(s.keys, v, outer) == least]
-        if not tables:
+        best = [(s, seen) for s, seen in found if self._open(s.keys, v, outer) == least]
+        if not best:
             return None
         n, wanted = outer.size, self.variables.wanted[v]
-        table = torch.stack(tables).mean(0).reshape(n, v.size, n, v.size)
+        tables = [contracted(seen.table(), s, [outer, v], self.known) for s, seen in best]
+        table = self._mean(tables, n * v.size).reshape(n, v.size, n, v.size)
         image = ax.indices(ax.permutation([1, 0])) if is_direction(outer) else self.known.get(outer)
         if image is None:
             return None
@@ -175,7 +187,9 @@ def safe(matching: Matching, same: Callable[[Moves], bool]) -> Matching:
         return matching
     found, moves = matching.moves, Moves()
     for v in found.variables:
-        ways = [found.of([v])] + ([Moves({v: matching.orders[v]})] if v in found.copies and v in matching.orders else [])
+        ways = [found.of([v])] + (
+            [Moves({v: matching.orders[v]})] if v in found.copies and v in matching.orders else []
+        )
         good = next((w for w in ways if same(w)), Moves())
         moves = Moves({**moves.orders, **good.orders}, {**moves.copies, **good.copies})
     matching.moves = moves if same(moves) else Moves()

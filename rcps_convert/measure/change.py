@@ -80,7 +80,7 @@ class Change:
         for readings, threshold in zip(self._readings(), (SURE, FAINT), strict=True):
             whole = enumerate(zip(zip(*readings, strict=True), outputs, strict=False))
             kept = {i: (ys, a) for i, (ys, a) in whole if a is not None and all(map(_continuous, ys))}
-            found.append({i: _rank([_rows(y, a) for y in ys], threshold) for i, (ys, a) in kept.items()})
+            found.append({i: _rank([repetitions(y, a) for y in ys], threshold) for i, (ys, a) in kept.items()})
         return found
 
     def zero(self) -> set[int]:
@@ -127,7 +127,7 @@ def _ends(readings: list[list[Any]]) -> list[Tensor]:
     return [torch.cat([y.flatten() for y in ys]) if ys else torch.zeros(0) for ys in kept]
 
 
-def _rows(y: Tensor, action: Action) -> Tensor:
+def repetitions(y: Tensor, action: Action) -> Tensor:
     """An output as repetitions x channels: samples and positions are repetitions."""
     if y.dim() != len(action.axes) or not y.dim():
         return y.reshape(len(y) if y.dim() else 1, -1)
