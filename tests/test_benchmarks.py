@@ -61,6 +61,24 @@ def test_a_trained_network_keeps_its_readings_at_conversion(tmp_path: Path) -> N
     assert f"{after['mixed']:.5f}" in printed
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not CTCF.is_file(), reason="the CTCF peaks are not beside the checkout")
+def test_a_matched_start_is_compared_with_the_others(tmp_path: Path) -> None:
+    settings = ("--epochs", 1, "--tune", 1, "--distil", 1, "--widths", 8, "--seeds", 0, "--limit", 800)
+    out = tmp_path / "found.jsonl"
+    done = run("match_ctcf.py", "--data", CTCF, "--out", out, *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {row["way"]: row["steps"] for row in map(json.loads, out.read_text().splitlines())}
+    assert set(found) == {
+        "trained", "match, sequences", "distilled", "match", "project", "keep", "conjoined", "scratch",
+    }  # fmt: skip
+    assert found["conjoined"]["conversion"]["test"] == pytest.approx(found["trained"]["conversion, both"]["test"])
+    assert f"{found['match']['recalibrated']['test']:.4f}" in done.stdout
+    again = run("match_ctcf.py", "--data", CTCF, "--out", out, *settings)  # nothing is left to do
+    assert again.stdout == done.stdout
+    assert len(out.read_text().splitlines()) == len(found)
+
+
 def test_drop_in_layers_and_the_conjoined_network_compute_the_same(tmp_path: Path) -> None:
     pytest.importorskip("rcps")
     sizes = ("--channels", 8, "--length", 100, "--batch", 4, "--rounds", 2)

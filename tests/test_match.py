@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -661,3 +662,21 @@ def test_a_weight_that_fits_is_left() -> None:
     assert normal.solve(weight, bias) is None
     assert normal.solve(weight, bias + 0.1) is not None
     assert normal.solve(weight * 1.01, bias) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [32, 256])
+def test_matching_costs_at_most_twice_the_conversion_again(channels: int) -> None:
+    """In CPU time, so other work on the machine does not count."""
+    model = nn.Sequential(
+        nn.Conv1d(4, channels, 15, padding=7), nn.BatchNorm1d(channels), nn.ReLU(), nn.MaxPool1d(4),
+        nn.Conv1d(channels, channels, 5, padding=2), nn.BatchNorm1d(channels), nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(channels, 5),
+    )  # fmt: skip
+    seconds: dict[str, list[float]] = {"project": [], "match": []}
+    for _ in range(3):
+        for init, found in seconds.items():
+            start = time.process_time()
+            convert_model(model, torch.zeros(2, 4, 200), init=init)
+            found.append(time.process_time() - start)
+    assert min(seconds["match"]) <= 3 * min(seconds["project"]), seconds

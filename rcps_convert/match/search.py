@@ -29,14 +29,16 @@ from .reorder import Moves, reorder
 from .sequences import given_batches, random_batches
 from .variables import Variables
 
-BUDGET = 2e10
-"""Multiplications that running the model on one strand may take."""
+BUDGET = 5e9
+"""Multiplications that running the model on one strand may take; with sequences of the user's `GIVEN` times as many."""
 
 STEP = 5e5
 """Multiplications for which the time is that of calling one operator."""
 
-SAMPLES = 512
-"""Most samples that are looked at."""
+SAMPLES = 256
+"""Most samples that are looked at; of the user's `GIVEN` times as many."""
+
+GIVEN = 4
 
 MEMORY, LIVE = 1e9, 64
 """Bytes that the results of all batches may take while layers are refitted, and bytes for each entry of the largest."""
@@ -106,7 +108,7 @@ class Search:
         with undisturbed_rng():
             probe = Probe(model, self.example, self.specs, self.actions, own=True)
             largest = max((n.value.numel() for n in self.trace.nodes if isinstance(n.value, Tensor)), default=1)
-            most = min(2 * self._count(probe.batch or 1), int(MEMORY / (LIVE * largest)))
+            most = min(self._count(probe.batch or 1), int(MEMORY / (LIVE * largest)))
             refit.run(model, islice(given_batches(self.calls, probe), max(LEAST, most)))
         return refit.count
 
@@ -132,7 +134,8 @@ class Search:
 
     def _count(self, batch: int) -> int:
         work = sum(map(self._work, self.trace.nodes))
-        return max(LEAST, min(-(-SAMPLES // batch), int(BUDGET / max(1.0, work))))
+        more = 1 if self.calls is None else GIVEN
+        return max(LEAST, min(-(-SAMPLES * more // batch), int(BUDGET * more / max(1.0, work))))
 
     def _work(self, node: Node) -> float:
         """Multiplications of a node."""
