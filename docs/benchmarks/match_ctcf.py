@@ -167,27 +167,27 @@ def run_all(data: Data, args: argparse.Namespace) -> None:
 
 
 def table(found: list[dict[str, Any]], width: int) -> str:
-    """Means over seeds and standard deviations of test auROC; differences from `trained` at one pass, by seed."""
-    mine = [r for r in found if r["width"] == width]
-    seeds = sorted({r["seed"] for r in mine})
-    by = {way: [next(r["steps"] for r in mine if (r["way"], r["seed"]) == (way, s)) for s in seeds] for way in NAMES}
-    base = np.array([best_of_trained(steps, "") for steps in by["trained"]])
+    """Means over seeds and standard deviations of test auROC; differences from `trained` at one pass, seed by seed."""
+    by = {way: {r["seed"]: r["steps"] for r in found if (r["width"], r["way"]) == (width, way)} for way in NAMES}
+    base = {seed: best_of_trained(steps, "") for seed, steps in by["trained"].items()}
     heads = " ".join(f"{name:>14}" for name in ("conversion", "recalibrated", "1 epoch", "2 epochs", "stopped"))
-    rows = [f"width {width}, {len(seeds)} seeds; test auROC, mean (sd)", f"{'':<22} {heads} {'- trained (sd)':>17}"]
+    rows = [f"width {width}; test auROC, mean (sd) over seeds", f"{'':<17} seeds {heads} {'- trained (sd)':>17}"]
     for way, runs in by.items():
         for kind in ("", ", both") if way == "trained" else ("",):
-            rows.append(row(way, kind, runs, base))
+            if runs:
+                rows.append(row(way, kind, runs, base))
     return "\n".join(rows)
 
 
-def row(way: str, kind: str, runs: list[dict[str, dict[str, float]]], base: Any) -> str:
+def row(way: str, kind: str, runs: dict[int, dict[str, dict[str, float]]], base: dict[int, float]) -> str:
     """One way's scores by step, and its gain over the trained network."""
-    steps = [f"conversion{kind}", "recalibrated", f"epoch 1{kind}", f"epoch 2{kind}"]
-    cells = [cell([r[step]["test"] for r in runs]) if step in runs[0] else f"{'-':>14}" for step in steps]
-    last = [best_of_trained(r, kind) if way == "trained" else stopped(r) for r in runs]
-    gain = np.array(last) - base
+    steps, some = [f"conversion{kind}", "recalibrated", f"epoch 1{kind}", f"epoch 2{kind}"], next(iter(runs.values()))
+    cells = [cell([r[step]["test"] for r in runs.values()]) if step in some else f"{'-':>14}" for step in steps]
+    last = {seed: best_of_trained(r, kind) if way == "trained" else stopped(r) for seed, r in runs.items()}
+    gain = np.array([last[seed] - base[seed] for seed in runs])
     spread = gain.std(ddof=1) if len(gain) > 1 else 0.0
-    return f"{way + kind:<22} {' '.join(cells)} {cell(last)} {gain.mean():>+8.4f} ({spread:.4f})"
+    values = f"{' '.join(cells)} {cell([*last.values()])} {gain.mean():>+8.4f} ({spread:.4f})"
+    return f"{way + kind:<17} {len(runs):>5} {values}"
 
 
 def best_of_trained(steps: dict[str, dict[str, float]], kind: str) -> float:
@@ -259,12 +259,10 @@ def main(argv: list[str] | None = None) -> None:
             data["train"] = (data["train"][0][shuffled], data["train"][1][shuffled])
         run_all(data, args)
     found = lines(args.out)
-    known = {(r["width"], r["seed"], r["way"]) for r in found}
-    done = [r for r in found if all((r["width"], r["seed"], way) in known for way in NAMES)]
-    widths = [width for width in args.widths if any(r["width"] == width for r in done)]
-    print("\n\n".join(table(done, width) for width in widths))
+    widths = [width for width in args.widths if any(r["width"] == width and r["way"] == "trained" for r in found)]
+    print("\n\n".join(table(found, width) for width in widths))
     if args.figure:
-        draw(done, args.figure)
+        draw(found, args.figure)
 
 
 if __name__ == "__main__":
