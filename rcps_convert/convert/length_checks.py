@@ -28,6 +28,12 @@ from ..tie.length_guard import LengthRule
 WIDE = 3
 """Entries of a hidden length from which on nothing about it is an accident of its size."""
 
+AROUND = (0, *(c for k in (1, 2, 3, 4, 6, 8, 16) for c in (-k, k)))
+"""Changes, in positions, of a multiple of the length that forward does not take as it is."""
+
+FAR = 2**13
+"""Positions of all inputs up to which the law is measured at the longest length that forward was seen to take."""
+
 UNSEEN = "forward was seen to run at no other length at which the law could be checked"
 """Why other lengths are refused where none was checked."""
 
@@ -213,13 +219,14 @@ class LengthChecks:
 
     def _widen(self, longest: int) -> None:
         """Look for a length at which every hidden length has several positions, if none is known."""
-        for times in (3, 4, 6, 8):
-            if self._is_wide(None) or any(self._is_wide(v.run) for v in self.survey.accepted):
+        for times, change in itertools.product((3, 4, 6, 8), AROUND):
+            if max(self._width(run) for run in (None, *(v.run for v in self.survey.accepted))) == WIDE:
                 return
-            self.variants.try_at(times * longest, self.survey, {})
+            self.variants.try_at(times * longest + change, self.survey, {})
 
-    def _is_wide(self, run: Run | None) -> bool:
-        return self.survey.narrowest(run) >= WIDE
+    def _width(self, run: Run | None) -> int:
+        """The smallest hidden length of a run, or of the example's; nothing is told from more than a few entries."""
+        return min(self.survey.narrowest(run), WIDE)
 
     def _chosen(self) -> list[Variant]:
         """Few and short variants that differ in kind: re-anchored, and each input shorter and longer."""
@@ -234,8 +241,11 @@ class LengthChecks:
         return found
 
     def _kinds(self) -> list[Callable[[Variant], bool]]:
-        wide: Callable[[Variant], bool] = lambda v: self._is_wide(v.run)  # noqa: E731
-        kinds = [wide] if not self._is_wide(None) else []
+        here = self._width(None)
+        far = max((v.length for v in self.survey.accepted if sum(v.sizes) <= FAR), default=0)
+        kinds: list[Callable[[Variant], bool]] = []
+        kinds += [lambda v: self._width(v.run) > here] if here < WIDE else []
+        kinds += [lambda v: v.length == far and sum(v.sizes) <= FAR]  # what reads one edge shows most where it is far
         if self.rules:
             kinds += [self._is_cut, lambda v: self._is_cut(v) and self._goes(v, 0, 1), self._is_cut]
         return kinds
@@ -249,7 +259,7 @@ class LengthChecks:
         here, there = self._sizes(variant)[axis]
         return (there - here) * side > 0
 
-    def _cost(self, variant: Variant) -> tuple[bool, int, int]:
+    def _cost(self, variant: Variant) -> tuple[int, int, int]:
         """Variants with wide hidden lengths first, then those that change every input, then short ones."""
         unchanged = sum(a == b for a, b in self._sizes(variant))
-        return not self._is_wide(variant.run), unchanged, sum(variant.sizes)
+        return -self._width(variant.run), unchanged, sum(variant.sizes)

@@ -363,9 +363,10 @@ def _wrong_rule(where: Where | None) -> tuple[str, str]:
         )
     return (
         "every step that was traced obeys its law, so forward computes something else when it is run: it takes another "
-        "way on these values, or reads what it was given in another order",
-        'replace branches on the values of tensors (torch.where), or use strategy="conjoined"; if there are none, '
-        "report the model",
+        "way on these values, reads what it was given in another order, or takes the place of one of several equal "
+        "numbers (argmax, the indices of a maximum)",
+        "replace branches on the values of tensors (torch.where) and places of maxima (amax, softmax weights), or use "
+        'strategy="conjoined"; if there are none, report the model',
     )
 
 

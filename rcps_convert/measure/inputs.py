@@ -11,9 +11,9 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.specs import OneHot, Spec
 
-KINDS = ("random", "padded", "run", "repeat", "soft", "masked")
+KINDS = ("random", "padded", "run", "repeat", "soft", "masked", "blank")
 """What a sample may be: random bases, with all-zero (N) columns, one base throughout, a tandem repeat, probabilities
-of bases, or with stretches that are scaled down and set to zero."""
+of bases, with stretches that are scaled down and set to zero, or all zero, so that all positions tie."""
 
 SOFT = 2.0
 """Spread of the logits that soft bases come from."""
@@ -112,6 +112,8 @@ def _bases(x: Tensor, kind: str, generator: torch.Generator) -> None:
     elif kind == "masked" and x.is_floating_point():
         x[..., _third(length, generator)] *= 0.5
         x[..., _third(length, generator)] = 0
+    elif kind == "blank":
+        x.zero_()
 
 
 def _ids(x: Tensor, kind: str, table: ax.Axis, generator: torch.Generator) -> None:
@@ -119,6 +121,8 @@ def _ids(x: Tensor, kind: str, table: ax.Axis, generator: torch.Generator) -> No
     own = (ax.indices(table) == torch.arange(table.size)).nonzero().flatten()
     if kind in ("padded", "masked") and len(own):
         x[..., _third(x.shape[-1], generator)] = own[0 if kind == "padded" else -1].to(x)
+    elif kind == "blank" and len(own):
+        x.fill_(int(own[0]))
     elif kind == "run":
         _repeated(x, 1)
     elif kind == "repeat":
@@ -133,6 +137,7 @@ def _numbers(x: Tensor, kind: str, generator: torch.Generator) -> None:
         "repeat": lambda: _repeated(x, min(3, x.shape[-1])),
         "soft": lambda: x.mul_(3).round_(),
         "masked": lambda: x[..., _third(x.shape[-1], generator)].mul_(0.5),
+        "blank": x.zero_,
     }
     if kind in ways and x.is_floating_point():
         ways[kind]()

@@ -298,6 +298,7 @@ _WORDS = {
     "repeat": "tandem repeats",
     "soft": "probabilities of bases",
     "masked": "stretches scaled down or set to zero",
+    "blank": "no bases at all (all zero)",
 }
 
 

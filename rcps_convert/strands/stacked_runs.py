@@ -137,15 +137,22 @@ class StackedRuns:
         return found
 
     def _auto(self, index: int, value: Tensor) -> Action:
-        """What an output is, from the trace where there is one, else measured."""
+        """What an output is, from the trace where there is one, else measured.
+
+        What is behind a node that no rule takes is not known, so there only the lengths of the trace are.
+        """
         inference = self.inference
         traced = inference.outputs[index] if inference and index < len(inference.outputs) else None
-        if traced is not None and traced.shape == tuple(value.shape):
-            return _unstranded(traced.walk(), self.names[index])
-        return self._measured_output(index, tuple(value.shape))
+        if inference is None or traced is None or traced.shape != tuple(value.shape):
+            return self._measured_output(index, tuple(value.shape))
+        action = _unstranded(traced.walk(), self.names[index])
+        if not inference.problems:
+            return action
+        known = {d for d, t in enumerate(action.axes) if ax.is_length(t)}
+        return self._measured_output(index, tuple(value.shape), frozenset(known))
 
-    def _measured_output(self, index: int, shape: tuple[int, ...]) -> Action:
-        verdicts = self._verdicts[index]
+    def _measured_output(self, index: int, shape: tuple[int, ...], known: frozenset[int] = frozenset()) -> Action:
+        verdicts = [FOLLOWS if d in known else v for d, v in enumerate(self._verdicts[index])]
         lengths = {x.shape[d] for x, a in self._sequences() for d, t in enumerate(a.axes) if ax.is_length(t)}
         doubtful = [d for d, v in enumerate(verdicts) if v == UNCLEAR or (v == FIXED and d and shape[d] in lengths)]
         if doubtful:

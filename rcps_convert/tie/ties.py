@@ -236,7 +236,7 @@ class OrbitTie(RCTie):
     def expand(self, stored: Tensor) -> Tensor:
         """Every entry from the representative of its orbit."""
         if not stored.numel():  # every entry must be zero; the sum keeps autograd aware of the parameter
-            return stored.sum().expand(self.full_shape)
+            return stored.sum().expand(self.full_shape).contiguous()  # entries of their own, once it is baked
         full = stored.index_select(0, self.gather)
         if self.factor is not None:
             full = full * self.factor.to(full.dtype)
