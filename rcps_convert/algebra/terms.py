@@ -400,7 +400,7 @@ def is_trivial(term: Axis) -> bool:
     """Whether the action is known and does nothing; a length of one position is reversed once it is longer."""
     term = walk(term)
     if isinstance(term, Leaf):
-        return not term.negative and (term.perm is None or term.size == 1 and term.role is None)
+        return not term.negative and (term.perm is None or (term.size == 1 and term.role is None))
     return not free(term) and not has_sign(term) and bool((indices(term) == torch.arange(term.size)).all())
 
 
