@@ -145,6 +145,36 @@ def test_what_reads_one_edge_at_longer_lengths_only_is_refused_there(forward: Fo
     assert error(model, 30, lambda y: y) is not None
 
 
+# --- lengths that are refused, beside others at which the law fails ---
+
+
+def middle(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    h = h * torch.hann_window(41, periodic=False, dtype=torch.float64).to(h.dtype)[: h.shape[-1]]
+    return m.o(h[..., h.shape[-1] // 2] + h.amax(-1))
+
+
+def middle_and_table(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    return m.o(h[..., h.shape[-1] // 2] * (h * torch.linspace(-1, 1, 41, dtype=torch.float64).abs().to(h.dtype)[: h.shape[-1]]).mean(-1))
+
+
+def middle_and_mask(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    return m.o(h[..., h.shape[-1] // 2] + (h * (torch.arange(h.shape[-1]) < 41)).amax(-1))
+
+
+@pytest.mark.parametrize("forward", [middle, middle_and_table, middle_and_mask])
+def test_a_refused_length_leaves_no_other_one_unchecked(forward: Forward) -> None:
+    model = converted(Net(forward), 41)
+    found = {
+        n: error(model, n, lambda y: y)
+        for n in (20, 21, 31, 37, 39, 40, 41, *((42, 43, 83) * (forward is middle_and_mask)))
+    }
+    assert found[41] is not None
+    assert all(e is None or e < TOLERANCE for e in found.values()), found
+
+
 # --- all positions tie ---
 
 

@@ -8,7 +8,7 @@ at one of them, or where there is none, calls at other lengths are refused.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -30,6 +30,9 @@ WIDE = 3
 
 AROUND = (0, *(c for k in (1, 2, 3, 4, 6, 8, 16) for c in (-k, k)))
 """Changes, in positions, of a multiple of the length that forward does not take as it is."""
+
+MORE = 8
+"""Lengths that are tried beside, where the converted model refuses all that were chosen."""
 
 FAR = 2**13
 """Positions of all inputs up to which the law is measured at the longest length that forward was seen to take."""
@@ -126,6 +129,7 @@ class LengthChecks:
         problem: what stands in the way of the conversion, if anything does.
         failed: the law was seen to fail at one of the lengths.
         varied: which lengths of the inputs, in order, had another size in a check.
+        refused: why the converted model refused the first length that it refused.
     """
 
     model: nn.Module
@@ -139,6 +143,7 @@ class LengthChecks:
     problem: ConversionError | None = None
     failed: bool = False
     varied: set[int] = field(default_factory=set)
+    refused: str | None = None
 
     def run(self, measure: Measure, outputs: Sequence[Action | None]) -> None:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
@@ -146,8 +151,8 @@ class LengthChecks:
         self.variants = Variants(self.model, self.example, self.actions)
         if longest is not None:
             self._widen(longest)
-        refused = False
-        for number, variant in enumerate(self._chosen()):
+        chosen = self._chosen()
+        for number, variant in enumerate(itertools.chain(chosen, self._others(chosen))):
             held = self._held(self._with_other_samples(variant) if number == 0 else variant)
             if self.fixed is not None and number == 0 and self._is_by_samples(variant):
                 return
@@ -158,13 +163,12 @@ class LengthChecks:
                     "the example; calls at other lengths are refused"
                 )
                 return
-            refused |= held is None
             if held is not False:
                 self.varied |= {i for i, (a, b) in enumerate(self._sizes(variant)) if a != b}
             if held:
                 self.checked.append(variant.length)
-        if longest is not None and not self.checked and not refused:
-            self.fixed = UNSEEN
+        if longest is not None and not self.checked:
+            self.fixed = self.refused or UNSEEN
             self._is_by_samples(None)
 
     def _sizes(self, variant: Variant) -> list[tuple[int, int]]:
@@ -210,6 +214,7 @@ class LengthChecks:
             found = self._measure(variant.example, list(variant.actions), at_this_length)
         except ConversionError as refused:
             self.notes.append(f"refused at {variant.words}: {refused.what}")
+            self.refused = self.refused or f"at the others that were tried, as at {variant.words}, {refused.what}"
             return None
         except Exception:  # it cannot be run or compared here, such as in train mode
             return False
@@ -240,9 +245,17 @@ class LengthChecks:
                     found += [v for v in by_kind if self._goes(v, axis, side)][:1]
         return found
 
+    def _others(self, chosen: list[Variant]) -> Iterator[Variant]:
+        """More variants, as long as the converted model refuses each."""
+        for variant in [v for v in sorted(self.survey.accepted, key=self._cost) if v not in chosen][:MORE]:
+            if self.checked:
+                return
+            yield variant
+
     def _kinds(self) -> list[Callable[[Variant], bool]]:
         here = self._width(None)
-        far = max((v.length for v in self.survey.accepted if sum(v.sizes) <= FAR), default=0)
+        own = main_length(self.actions) or 0
+        far = max((v.length for v in self.survey.accepted if v.length > own and sum(v.sizes) <= FAR), default=0)
         kinds: list[Callable[[Variant], bool]] = []
         kinds += [lambda v: self._width(v.run) > here] if here < WIDE else []
         kinds += [lambda v: v.length == far and sum(v.sizes) <= FAR]  # what reads one edge shows most where it is far
