@@ -156,7 +156,10 @@ def middle(m: Any, x: Tensor) -> Tensor:
 
 def middle_and_table(m: Any, x: Tensor) -> Tensor:
     h = m.c(x)
-    return m.o(h[..., h.shape[-1] // 2] * (h * torch.linspace(-1, 1, 41, dtype=torch.float64).abs().to(h.dtype)[: h.shape[-1]]).mean(-1))
+    return m.o(
+        h[..., h.shape[-1] // 2]
+        * (h * torch.linspace(-1, 1, 41, dtype=torch.float64).abs().to(h.dtype)[: h.shape[-1]]).mean(-1)
+    )
 
 
 def middle_and_mask(m: Any, x: Tensor) -> Tensor:
