@@ -13,6 +13,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves
 from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
+from ..algebra.opened import opened
 from ..algebra.specs import Antisymmetric
 from ..errors import ConversionError, NeedsChoiceError, NoRuleError, VerificationError, Where
 from ..graph.export import does_not_run
@@ -27,7 +28,6 @@ from ..infer.outputs import AUTO, auto_words
 from ..infer.walk import changed_in_forward
 from ..measure.change import Change
 from ..measure.lengths import Variants, changed_in_place
-from ..measure.opened import opened
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
 from ..measure.verify import ROUNDED_CONSTANTS, Verification, undecided, verify

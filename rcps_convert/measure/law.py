@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..algebra.action import Action, act
+from ..algebra.opened import output_leaves
 from ..errors import ConversionError
 from .deviation import INFINITE, compare, middle_size
 from .inputs import KINDS
-from .opened import output_leaves
 from .probe import Probe
 
 Allowed = Callable[[int, tuple[int, ...]], list[Action]] | Sequence[Action | None]

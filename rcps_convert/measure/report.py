@@ -16,13 +16,13 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, check_number
 from ..algebra.nesting import input_actions, output_specs, read_call
+from ..algebra.opened import opened
 from ..algebra.specs import Spec
 from ..errors import ConversionError
 from ..graph.export import does_not_run
 from ..graph.sandbox import alone
 from .inputs import KINDS
 from .law import Law
-from .opened import opened
 from .probe import Probe
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}

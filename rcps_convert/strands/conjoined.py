@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .._torch import pytree
 from ..algebra.action import Action, ActionMap
 from ..algebra.arguments import Example, argument_names, call_arguments, check_choice
+from ..algebra.opened import flatten
 from ..algebra.plain import plain_structure, read_structure
 from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
@@ -198,7 +199,7 @@ class Conjoined(StrandHook):
         Raises:
             ConversionError: the model returned other tensors than it did for the example.
         """
-        leaves, spec = pytree.tree_flatten(output)
+        leaves, again = flatten(output)
         if len(leaves) != len(self.outputs):
             raise ConversionError(
                 f"the model returned {len(leaves)} values, and was converted for {len(self.outputs)}",
@@ -206,7 +207,7 @@ class Conjoined(StrandHook):
                 do="convert it with an example for which it returns them all",
             )
         joined = [self._one(y, mirror, size) for y, mirror in zip(leaves, self.outputs, strict=True)]
-        return pytree.tree_unflatten(joined, spec)
+        return again(joined)
 
     def _one(self, y: Any, mirror: ActionMap | str | None, size: int) -> Any:
         if not isinstance(mirror, ActionMap) or not isinstance(y, Tensor):

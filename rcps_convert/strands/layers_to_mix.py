@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
+from ..algebra.opened import output_leaves
 from ..errors import NeedsChoiceError
 from ..graph.trace import Node, Ref
 from ..measure.along_sequence import FOLLOWS, UNCLEAR, following
@@ -169,7 +169,7 @@ def _record(probe: Probe, layers: dict[str, nn.Module], drawn: list[Any]) -> _Re
     finally:
         for handle in handles:
             handle.remove()
-    return _Recording(inputs, results, pytree.tree_leaves(outputs))
+    return _Recording(inputs, results, output_leaves(outputs, loosely=True))
 
 
 def _is_one_of(x: Tensor, outputs: list[Any]) -> bool:

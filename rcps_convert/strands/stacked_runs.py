@@ -17,6 +17,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, call_arguments, leaves
 from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
+from ..algebra.opened import opened, output_leaves
 from ..algebra.specs import Invariant, Spec
 from ..errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, Where, first_line
 from ..graph.export import does_not_run, trace
@@ -89,6 +90,7 @@ class StackedRuns:
         except Exception as reason:  # the model may raise anything
             raise does_not_run(reason) from reason
         both = self._stacked_run()
+        one, both = opened(one, loosely=True), opened(both, loosely=True)
         self.names = structure_names(one)
         self.kinds = _kinds(one, both, self.names, self.batch)
         if not post_hoc:
@@ -115,6 +117,7 @@ class StackedRuns:
             trained = self.probe.outputs(self._stacked_inputs(0), training=True)
         except Exception:  # verification tells what train mode does
             return
+        trained = opened(trained, loosely=True)
         if pytree.tree_structure(trained) != pytree.tree_structure(one):
             raise NoRuleError(
                 "the model returns other outputs in train mode",
@@ -159,11 +162,13 @@ class StackedRuns:
 
     @cached_property
     def _verdicts(self) -> list[list[str]]:
-        return following(self.probe, lambda drawn: pytree.tree_leaves(self.probe.outputs(drawn)))
+        return following(self.probe, lambda drawn: output_leaves(self.probe.outputs(drawn), loosely=True))
 
     def one_sided_outputs(self) -> list[str]:
         """What the user should know of outputs each entry of which answers to one side of its position only."""
-        sides = one_sided(self.probe, self.outputs, lambda drawn: pytree.tree_leaves(self.probe.outputs(drawn)))
+        sides = one_sided(
+            self.probe, self.outputs, lambda drawn: output_leaves(self.probe.outputs(drawn), loosely=True)
+        )
         return [_one_sided_note(name, side) for name, side in zip(self.names, sides, strict=True) if side]
 
     def _sequences(self) -> list[tuple[Tensor, Action]]:
