@@ -193,6 +193,8 @@ def _is_layer(node: Node, path: str) -> bool:
 
 def _layout(action: Action) -> list[Any]:
     """What `mixed.Cross` does to an input, comparable: dims that are flipped, and tables."""
-    flips = [d for d, t in enumerate(action.axes) if ax.is_length(t)]
-    tables = [(d, ax.indices(t).tolist()) for d, t in enumerate(action.axes) if d not in flips and not ax.is_trivial(t)]
+    flips = [(d, ax.ends(t)) for d, t in enumerate(action.axes) if ax.ends(t) is not None]
+    tables = [
+        (d, ax.indices(t).tolist()) for d, t in enumerate(action.axes) if ax.ends(t) is None and not ax.is_trivial(t)
+    ]
     return [len(action.axes), flips, tables, batch_axis(action)]

@@ -109,8 +109,9 @@ class StackedRuns:
     def _stacked_inputs(self, seed: int) -> list[Any]:
         drawn = self.probe.inputs(seed)
         other = self.probe.mirrored(drawn)
-        pairs = zip(drawn, other, self.stacked, strict=True)
-        return [x if a is None or not isinstance(x, Tensor) else torch.cat([x, y]) for x, y, a in pairs]
+        triples = zip(drawn, other, self.stacked, strict=True)
+        apart = [(x, y) if a is not None and isinstance(x, Tensor) else (x, None) for x, y, a in triples]
+        return [x if y is None else torch.stack([x, y], 1).flatten(0, 1) for x, y in apart]
 
     def _same_in_training(self, one: Any) -> None:
         try:
@@ -149,7 +150,7 @@ class StackedRuns:
 
     def _measured_output(self, index: int, shape: tuple[int, ...]) -> Action:
         verdicts = self._verdicts[index]
-        lengths = {x.shape[d] for x, a in self._sequences() for d, t in enumerate(a.axes) if ax.is_length(t)}
+        lengths = {x.shape[d] for x, a in self._sequences() for d, t in enumerate(a.axes) if ax.ends(t) is not None}
         doubtful = [d for d, v in enumerate(verdicts) if v == UNCLEAR or (v == FIXED and d and shape[d] in lengths)]
         if doubtful:
             raise NeedsChoiceError(
@@ -281,7 +282,7 @@ def _placed(spec: Spec, shape: tuple[int, ...], name: str) -> Action:
 
 def _unstranded(action: Action, name: str) -> Action:
     """A traced output as `"auto"` reads it: lengths reversed, everything else fixed."""
-    unclear = [d for d, t in enumerate(action.axes) if not (ax.is_trivial(t) or ax.is_length(t))]
+    unclear = [d for d, t in enumerate(action.axes) if not (ax.is_trivial(t) or ax.ends(t) is not None)]
     if unclear:
         raise NeedsChoiceError(
             f"output {name} has an axis {unclear[0]} that reverse complement permutes: {action}",
