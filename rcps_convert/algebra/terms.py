@@ -264,6 +264,10 @@ def resized(term: Axis, size: int) -> Axis | None:
         return term
     if isinstance(term, Leaf) and (term.role is not None or _is_identity(term)):
         return Leaf(size, term.perm, role=term.role)
+    found = ends(term)
+    if found is not None and size > sum(found):
+        parts = children(term)
+        return total(resized(p, size - sum(found)) or p if is_length(p) else p for p in parts)
     if not isinstance(term, Prod):
         return None
     places = [i for i, f in enumerate(term.factors) if role(f) is not None]
@@ -424,6 +428,17 @@ def is_length(term: Axis) -> bool:
     return found is not None and found.name == "length"
 
 
+def ends(term: Axis) -> tuple[int, int] | None:
+    """Entries that stay before and after the positions of an axis, (0, 0) for a length; None if it has no positions."""
+    if is_length(term):
+        return 0, 0
+    parts = children(walk(term)) if isinstance(walk(term), Sum) else ()
+    middle = [i for i, p in enumerate(parts) if isinstance(p, Leaf) and is_length(p)]
+    if len(middle) != 1 or not all(map(_is_identity, (*parts[: middle[0]], *parts[middle[0] + 1 :]))):
+        return None
+    return sum(p.size for p in parts[: middle[0]]), sum(p.size for p in parts[middle[0] + 1 :])
+
+
 def units(term: Axis) -> list[Axis]:
     """The factors of size 1 of a product: its signs, known and open."""
     term = walk(term)
@@ -454,7 +469,7 @@ def describe(term: Axis) -> str:
         return words + (" and negated" if has_sign(term) else "")
     if isinstance(term, Prod) and (free(term) or any(role(f) for f in term.factors)):
         return " x ".join(f"({describe(f)})" for f in _phrases(term))
-    if free(term):
+    if free(term) or ends(term) is not None:
         return " + ".join(describe(p) for p in children(term))
     return _counts(term)
 

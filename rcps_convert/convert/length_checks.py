@@ -80,7 +80,7 @@ def length_rules(
     found, where = [], places(positional_names(model), example)
     for (argument, place), action in zip(where, actions, strict=True):
         for dim, term in enumerate(action.axes if action is not None else ()):
-            mine = chains.get(term.size) if ax.is_length(term) else None
+            mine = chains.get(term.size) if ax.ends(term) is not None else None
             if mine:
                 rule = LengthRule(argument, place, dim, term.size, tuple(_longest(mine)))
                 found.append(LengthRule(**{**vars(rule), "why": why}) if why else rule)
@@ -104,7 +104,7 @@ def guarded_chains(anchors: Iterable[Anchor], actions: Sequence[Action | None]) 
 
 
 def _lengths(actions: Sequence[Action | None]) -> list[int]:
-    return sorted({t.size for a in actions if a is not None for t in a.axes if ax.is_length(t)})
+    return sorted({t.size for a in actions if a is not None for t in a.axes if ax.ends(t) is not None})
 
 
 def _longest(chains: set[tuple[ax.Step, ...]]) -> list[tuple[ax.Step, ...]]:

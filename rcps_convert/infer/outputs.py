@@ -6,7 +6,7 @@ from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch
-from ..algebra.specs import Antisymmetric, Invariant, Spec
+from ..algebra.specs import Antisymmetric, Ended, Invariant, Spec
 from ..errors import ConversionError, NeedsChoiceError, Refusal, Where
 from ..graph.trace import Trace
 
@@ -83,7 +83,7 @@ def require_plain(term: Axis) -> None:
     Raises:
         Mismatch: the axis is permuted otherwise than a length is.
     """
-    if ax.is_trivial(term) or ax.is_length(term):
+    if ax.is_trivial(term) or ax.ends(term) is not None:
         return
     factors = [f for f in (ax.walk(term), *ax.children(ax.walk(term))) if ax.is_length(f) and f.size > 1]
     if factors and isinstance(ax.walk(term), ax.Prod):
@@ -96,7 +96,7 @@ def require_plain(term: Axis) -> None:
 
 def auto_words(action: Action) -> str:
     """What `"auto"` takes an output for."""
-    profile = any(ax.is_length(t) for t in action.axes)
+    profile = any(ax.ends(t) is not None for t in action.axes)
     return ("unstranded profile" if profile else "invariant") + " (auto)"
 
 
@@ -115,7 +115,9 @@ def _demand_tracks(x: Action, spec: Spec, name: str) -> None:
     if len(letters) != len(x.axes):
         raise Mismatch(f"layout {layout!r} has {len(letters)} axes, the output {len(x.axes)}")
     for term, letter in zip(x.axes, letters, strict=True):
-        if letter == "l":
+        if letter == "l" and isinstance(spec, Ended) and any(spec.ends):
+            ax.unify(term, spec.positions(term.size))
+        elif letter == "l":
             _lengthen(term)
             ax.forbid_sign(term)
         else:
@@ -125,7 +127,11 @@ def _demand_tracks(x: Action, spec: Spec, name: str) -> None:
 def _letters(x: Action, spec: Spec, channels: int, name: str) -> tuple[str, ...]:
     """The one reading of the output's shape that agrees with what is known of its axes."""
     fits = [r for r in spec.readings(x.shape) if all(map(_agrees, x.axes, r))]
-    sure = [r for r in fits if all(c != "l" or t.size == 1 or ax.is_length(t) for t, c in zip(x.axes, r, strict=True))]
+    sure = [
+        r
+        for r in fits
+        if all(c != "l" or t.size == 1 or ax.ends(t) is not None for t, c in zip(x.axes, r, strict=True))
+    ]
     if len(fits) != 1 and len(sure) == 1:
         fits = sure
     if len(fits) == 1:
