@@ -7,7 +7,7 @@ An `Action` is one axis term per dimension. `OneHot`, `Tracks`, `Tokens`, `Invar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import ConversionError
 from . import axis as ax
-from .axis import Axis
+from .axis import Axis, Var
 from .runs import fitting
 
 
@@ -45,6 +45,11 @@ class Action:
         axes = list(self.axes)
         axes[dim] = term
         return Action(tuple(axes), self.value)
+
+    def replaced(self, known: Callable[[Var], Axis]) -> Action:
+        """The action with every unbound variable replaced by what `known` says of it; nothing is bound."""
+        value = None if self.value is None else ax.replaced(self.value, known)
+        return Action(tuple(ax.replaced(t, known) for t in self.axes), value)
 
     def resized(self, shape: Sequence[int]) -> Action | None:
         """The action on the same tensor at other lengths or batch sizes; None where more than these differ."""

@@ -13,7 +13,7 @@ from ..rules.registry import Anchor
 from ..tie.passage import Passage
 from . import constants
 from .mirrors import MirroredPairs
-from .stretch import Tested
+from .stretch import Hint, Tested
 
 
 @dataclass
@@ -40,6 +40,7 @@ class Inference:
         tested: stretches of the graph whose action was established by testing, per trace.
         refused: per trace, the nodes that their rules refused, in graph order.
         lost: a stretch that was asked for was not closed.
+        hints: where stretches begin though the rules know the operators there.
         rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
     """
 
@@ -59,6 +60,7 @@ class Inference:
     tested: list[list[Tested]] = field(default_factory=list)
     refused: list[list[Node]] = field(default_factory=list)
     lost: bool = False
+    hints: tuple[Hint, ...] = ()
     rounded: bool = False
     anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
     guarded: list[Anchor] = field(default_factory=list)

@@ -24,7 +24,7 @@ from . import constants
 from .cuts import Cut
 from .inference import Inference
 from .outputs import pin_output, specs_of
-from .stretch import Hint, earlier
+from .stretch import Hint, Memory, earlier
 from .walk import Walk, unknown_action
 from .weight_numbers import free_apart
 
@@ -40,6 +40,8 @@ def infer(
     cuts: Mapping[str, Cut] | None = None,
     symmetrise_buffers: bool = False,
     lengths: Iterable[tuple[str, int]] = (),
+    memory: Memory | None = None,
+    known: tuple[Hint, ...] = (),
 ) -> Inference:
     """The actions of a model's parameters, results and outputs.
 
@@ -50,18 +52,22 @@ def infer(
         cuts: how reverse complement passes through the modules the traces do not look into, by path.
         symmetrise_buffers: a buffer that is not invariant is to be averaged instead of refused.
         lengths: axes of parameters, as (name, dimension), that are longer than the length they meet.
+        memory: of stretches that were met in other solutions for the model.
+        known: where stretches had to begin in another solution for the model; tried first.
     """
-    longer = tuple(lengths)
-    settings = (traces, inputs, outputs, cuts or {}, longer, dict[Any, int | None]())
-    hints: tuple[Hint, ...] = ()
-    result = _solve(*settings, hints)
+    memory = Memory() if memory is None else memory
+    memory.guesses = 0
+    settings = (traces, inputs, outputs, cuts or {}, tuple(lengths), memory)
+    hints, result = known, _solve(*settings, known)
+    if result.lost:  # they are of another solution, which left out other modules
+        hints, result = (), _solve(*settings, ())
     for _ in range(RESTARTS):
-        found = next(
-            ((r, h) for h in _hints(traces, result) if _helps(r := _solve(*settings, (*hints, h)), result)), None
-        )
+        tried = ((_solve(*settings, (*hints, h), trial=True), h) for h in _hints(traces, result))
+        found = next(((r, h) for r, h in tried if _helps(r, result)), None)
         if found is None:
             break
         result, hints = found[0], (*hints, found[1])
+    result.hints = hints
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)
@@ -80,15 +86,20 @@ def _solve(
     outputs: list[Spec | str],
     cuts: Mapping[str, Cut],
     lengths: Iterable[tuple[str, int]],
-    memory: dict[Any, int | None],
+    memory: Memory,
     hints: tuple[Hint, ...],
+    *,
+    trial: bool = False,
 ) -> Inference:
+    """The solution with some hints; in a trial it is left at the first stretch that obeys no law."""
     result = Inference()
     for name, dim in lengths:
         result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
-    walks = [Walk(trace, result, hints, memory, cuts) for trace in traces]
+    walks = [Walk(trace, result, hints, memory, cuts, trial=trial) for trace in traces]
     for walk in walks:
         walk.run(inputs)
+        if trial and result.lost:
+            return result
     unasked = {name: action for name, action in result.parameters.items() if name not in result.wanted}
     free_apart([(w.trace, w.weight_numbers) for w in walks], unasked)
     for problem in result.mirrors.problems:
@@ -138,7 +149,7 @@ def _longer(trace: Trace, name: str, dim: int, known: Action | None) -> Action:
 
 def _open_filters(trace: Trace, env: dict[str, Any]) -> list[tuple[Axis, frozenset[str]]]:
     """The open filter axes of convolutions along a length, with the results that carry them."""
-    found = []
+    found, carriers = [], _carriers(trace, env)
     for node in trace.nodes:
         y = env.get(node.name)
         at, axis = facts_of(node.op).weight, facts_of(node.op).filters
@@ -148,14 +159,18 @@ def _open_filters(trace: Trace, env: dict[str, Any]) -> list[tuple[Axis, frozens
         slides = isinstance(weight, Action) and any(ax.is_length(t) and t.size > 1 for t in weight.axes[2:])
         mine = set(ax.free(weight.axes[axis])) if slides else set()
         if mine:
-            names = (n.name for n in trace.nodes if _carries(env.get(n.name), mine))
-            found.append((weight.axes[axis], frozenset(names)))
+            found.append((weight.axes[axis], frozenset().union(*(carriers.get(v, ()) for v in mine))))
     return found
 
 
-def _carries(value: Any, variables: set[ax.Var]) -> bool:
-    actions = (a for a in pytree.tree_leaves(value) if isinstance(a, Action))
-    return any(variables & set(ax.free(t)) for a in actions for t in a.axes)
+def _carriers(trace: Trace, env: dict[str, Any]) -> dict[ax.Var, list[str]]:
+    """For each open variable the results with an axis that is made of it."""
+    found: dict[ax.Var, list[str]] = {}
+    for node in trace.nodes:
+        actions = (a for a in pytree.tree_leaves(env.get(node.name)) if isinstance(a, Action))
+        for v in dict.fromkeys(v for a in actions for t in a.axes for v in ax.free(t)):
+            found.setdefault(v, []).append(node.name)
+    return found
 
 
 def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]) -> None:
