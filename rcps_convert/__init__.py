@@ -14,6 +14,7 @@ from .algebra.specs import Antisymmetric, Invariant, Mask, OneHot, Tokens, Track
 from .convert.bake import bake, load_plain_state_dict
 from .convert.convert import convert_model, plan_conversion
 from .convert.decorators import rc_equivariant, rc_leaf
+from .convert.extending import extend
 from .convert.plan import ConversionPlan
 from .convert.saving import apply_recipe, load, recipe, save
 from .errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, VerificationError
@@ -43,6 +44,7 @@ __all__ = [
     "bake",
     "check_equivariance",
     "convert_model",
+    "extend",
     "layers",
     "load",
     "load_plain_state_dict",

@@ -29,6 +29,7 @@ from ..measure.verify import Verification
 from ..tie.length_guard import LengthRule, guard, unguard
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool, unpool
 from ..tie.notes import note
+from ..tie.parts import watch
 from ..tie.passage import Passage
 from ..tie.symmetriser import symmetrise
 from ..tie.ties import MirrorTie, attach, attach_mirror, make_tie
@@ -277,6 +278,7 @@ class ConversionPlan:
         if self.guards:
             guard(target, self.guards)
         anchor(target, self.tables)
+        watch(target)
         return target
 
     def _tie(self, target: nn.Module, row: TiedParameter) -> None:
