@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from ..tie.symmetriser import BothStrands, symmetrise
 from ..tie.ties import MirrorTie, RCTie, attach, attach_mirror, read_tie, register
 from ..tie.untied import IdleModule, Untied, refuse_call
 from .outline import outline
+from .settings import Init, tie_init
 
 FORMAT = 1
 """The number of the form of a recipe; another form has another number, and this one stays readable."""
@@ -179,7 +180,8 @@ def readable(recipe: Any, read: Callable[[], T]) -> T:
 def _steps(recipe: Mapping[str, Any]) -> Iterator[Step]:
     """What attaches the parts of a recipe, in the order in which a conversion attaches them."""
     init = recipe["settings"].get("init", "keep")
-    check_choice("init", init, ("keep", "project"))
+    check_choice("init", init, get_args(Init))
+    init = tie_init(init)
     shapes, paths = recipe["outline"]["parameters"], recipe["outline"]["modules"]
     for row in recipe["norms"]:
         yield _norm(_known(row["path"], paths), row, init)

@@ -26,6 +26,9 @@ from ..infer.inference import Inference
 from ..infer.leaving_out import Solution, Solver
 from ..infer.outputs import AUTO, auto_words
 from ..infer.walk import changed_in_forward
+from ..match.search import Search
+from ..match.sequences import read_calls
+from ..match.start import MatchedStart
 from ..measure.change import Change
 from ..measure.lengths import Variants, changed_in_place
 from ..measure.probe import Probe
@@ -173,6 +176,8 @@ class _TiedPlanner:
             self.plan.notes.append("exact to the rounding of the constants that the model holds in float32")
         self.plan.tested = list({str(t): t for tested in inference.tested for t in tested}.values())
         self._fill_norms(inference)
+        if self.settings.init == "match":
+            self._match(found)
         self.plan.tables, self.plan.calls = plan_calls(self.traces, inference, tuple(found.cuts), bool(found.lost))
         self.plan.notes += dict.fromkeys(_lost_note(problem) for problem in found.lost)
         self.plan.notes += dict.fromkeys(note for call in self.plan.calls for note in call.notes)
@@ -195,6 +200,13 @@ class _TiedPlanner:
                 self.plan.symmetrisers.append(Symmetriser(path, inference.passages[path], untied[path], cut.why))
             else:
                 self.plan.declared.append(DeclaredLeaf(path, str(cut.why), untied[path]))
+
+    def _match(self, found: Solution) -> None:
+        """Find the pairs that the model has learned."""
+        given = self.settings.sequences
+        calls = None if given is None else read_calls(given, self.example, self.actions)
+        search = Search.of(found.traces[0], found.inference, self.example, self.specs, self.actions, calls)
+        self.plan.start = MatchedStart(search, search.find(self.model))
 
     def _constants(self) -> set[str]:
         """Buffers whose values were taken for constants: those that are read, and not written."""

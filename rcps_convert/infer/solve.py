@@ -22,7 +22,7 @@ from ..rules.pointwise import range_of
 from ..rules.registry import Const, facts_of
 from . import constants
 from .cuts import Cut
-from .inference import Inference
+from .inference import Inference, OpenTerms
 from .outputs import pin_output, specs_of
 from .stretch import Hint, Memory, earlier
 from .walk import Walk, unknown_action
@@ -111,6 +111,7 @@ def _solve(
     _pin_outputs(traces, result, outputs)
     result.forced = [carriers for term, carriers in filters if ax.is_trivial(term)]
     constants.pin(result.pins)
+    result.open_terms = OpenTerms.of(result.parameters, result.statistics, result.values[0])
     ax.settle_partnered(_shown_axes(traces, result))
     ax.settle(all_axes(result))
     for broken, action in constants.broken(result.pins):
