@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..errors import ConversionError
@@ -72,9 +73,13 @@ class ActionMap:
         self.flips: list[int] = []
         self.tables: list[tuple[int, Tensor, Tensor | None]] = []
         self.fixed: list[int] = []
+        self.edged: list[tuple[int, Axis]] = []
         self.negative = False
         for dim, term in enumerate(map(ax.walk, action.axes)):
             if ax.is_trivial(term):
+                continue
+            if ax.has_edge(term):
+                self.edged.append((dim, term))
                 continue
             if _negates(term):
                 self.negative = not self.negative
@@ -96,6 +101,8 @@ class ActionMap:
         for dim in self.fixed:
             if x.shape[dim] != self.sizes[dim]:
                 raise _other_tensor(x, self.sizes, f"{x.shape[dim]} entries on axis {dim} instead of {self.sizes[dim]}")
+        for dim, term in self.edged:
+            x = _between_bases(x, dim, term)
         for dim, table, sign in self.tables:
             x = x.index_select(dim, table.to(x.device))
             if sign is not None:
@@ -105,6 +112,32 @@ class ActionMap:
         if self.values is not None:
             x = self.values.to(x.device)[x.long()].to(x.dtype)
         return x
+
+
+def _between_bases(x: Tensor, dim: int, term: Axis) -> Tensor:
+    """Values between bases turned round along one axis, of any length; those at the edge stay."""
+    parts = []
+    for (start, size), part in zip(_blocks(x.shape[dim], term), ax.children(term), strict=True):
+        block = x.narrow(dim, start, size)
+        parts.append(block.flip(dim) if ax.is_length(part) else block)
+    return torch.cat(parts, dim)
+
+
+def _blocks(size: int, term: Axis) -> list[tuple[int, int]]:
+    """Start and size of the covered positions and of the edge, in order, at another length."""
+    first, last = ax.children(term)
+    if ax.is_length(first):
+        return [(0, size - last.size), (size - last.size, last.size)]
+    return [(0, first.size), (first.size, size - first.size)]
+
+
+def covered(action: Action, x: Tensor) -> Tensor:
+    """The tensor without the positions that have no partner, where the action has some."""
+    for dim, term in enumerate(map(ax.walk, action.axes)):
+        if ax.has_edge(term) and x.dim() == len(action.axes):
+            parts = zip(_blocks(x.shape[dim], term), ax.children(term), strict=True)
+            x = next(x.narrow(dim, *block) for block, part in parts if ax.is_length(part))
+    return x
 
 
 def _other_tensor(x: Tensor, sizes: tuple[int, ...], difference: str) -> ConversionError:
