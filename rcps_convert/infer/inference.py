@@ -40,6 +40,7 @@ class Inference:
         tested: stretches of the graph whose action was established by testing, per trace.
         refused: per trace, the nodes that their rules refused, in graph order.
         lost: a stretch that was asked for was not closed.
+        opened: buffers whose actions are unknown at first, as those of parameters are, to be averaged.
         rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
     """
 
@@ -60,6 +61,7 @@ class Inference:
     refused: list[list[Node]] = field(default_factory=list)
     lost: bool = False
     rounded: bool = False
+    opened: frozenset[str] = frozenset()
     anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
     guarded: list[Anchor] = field(default_factory=list)
 
@@ -76,4 +78,9 @@ class Inference:
         self.problems = [p for p in self.problems if p.what not in words]
         self.broken = [p for p in self.broken if not p.const.buffer]
         uneven = {p.const.buffer: p.action.walk() for p in self.pins if p.const.buffer and constants.is_rounded(p)}
-        self.averaged = {str(name): action for name, action in {**uneven, **refused}.items()}
+        opened = {name: self.parameters[name].walk() for name in self.opened if name in self.parameters}
+        self.averaged = {str(name): action for name, action in {**uneven, **refused, **opened}.items()}
+
+    def cut_buffers(self) -> frozenset[str]:
+        """Buffers of which forward cuts out entries that are not invariant."""
+        return frozenset(p.const.entries_of for p in self.broken if p.const.entries_of and not p.const.buffer)

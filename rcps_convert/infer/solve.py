@@ -7,7 +7,7 @@ Inputs have known actions, parameters and hidden tensors have unknown ones; rule
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -51,20 +51,32 @@ def infer(
         symmetrise_buffers: a buffer that is not invariant is to be averaged instead of refused.
         lengths: axes of parameters, as (name, dimension), that are longer than the length they meet.
     """
-    longer = tuple(lengths)
-    settings = (traces, inputs, outputs, cuts or {}, longer, dict[Any, int | None]())
-    hints: tuple[Hint, ...] = ()
-    result = _solve(*settings, hints)
-    for _ in range(RESTARTS):
-        found = next(
-            ((r, h) for h in _hints(traces, result) if _helps(r := _solve(*settings, (*hints, h)), result)), None
+    longer, memory = tuple(lengths), dict[Any, int | None]()
+
+    def solved(opened: frozenset[str]) -> Inference:
+        return _with_hints(
+            traces, lambda hints: _solve(traces, inputs, outputs, cuts or {}, longer, memory, hints, opened)
         )
-        if found is None:
-            break
-        result, hints = found[0], (*hints, found[1])
+
+    result = solved(frozenset())
+    if symmetrise_buffers and result.cut_buffers():
+        again = solved(result.cut_buffers())
+        result = again if len(again.problems) < len(result.problems) else result
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)
+    return result
+
+
+def _with_hints(traces: list[Trace], solve: Callable[[tuple[Hint, ...]], Inference]) -> Inference:
+    """A solution, with stretches that begin wherever that makes problems go away."""
+    hints: tuple[Hint, ...] = ()
+    result = solve(hints)
+    for _ in range(RESTARTS):
+        found = next(((r, h) for h in _hints(traces, result) if _helps(r := solve((*hints, h)), result)), None)
+        if found is None:
+            break
+        result, hints = found[0], (*hints, found[1])
     return result
 
 
@@ -82,8 +94,9 @@ def _solve(
     lengths: Iterable[tuple[str, int]],
     memory: dict[Any, int | None],
     hints: tuple[Hint, ...],
+    opened: frozenset[str],
 ) -> Inference:
-    result = Inference()
+    result = Inference(opened=opened)
     for name, dim in lengths:
         result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
     walks = [Walk(trace, result, hints, memory, cuts) for trace in traces]

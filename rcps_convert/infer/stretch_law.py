@@ -72,9 +72,8 @@ class StretchLaw:
 
     @property
     def rounds(self) -> bool:
-        """Whether a constant holds numbers that float32 could not hold exactly."""
-        constants = [v.value for v in self.given.values() if isinstance(v, Const)]
-        return any(c.dtype in (torch.float32, torch.complex64) and not _short(c) for c in constants)
+        """Whether a constant holds numbers that the model rounded to float32, or computed from such."""
+        return any(v.rounded for v in self.given.values() if isinstance(v, Const))
 
     def refresh(self) -> None:
         """Read the given actions again, after variables were bound."""
@@ -292,12 +291,6 @@ def _shown_value(value: Any, variables: dict[ax.Var, int]) -> Any:
     if isinstance(value, Action):
         return tuple((_shown(t, variables), ax.role(t)) for t in (*value.axes, value.value) if t is not None)
     return repr(value)
-
-
-def _short(value: Tensor) -> bool:
-    """Whether all numbers have a few binary digits, as whole numbers and halves have: such were not rounded."""
-    parts = torch.view_as_real(value) if value.is_complex() else value
-    return bool((parts * 1024 == (parts * 1024).round()).all())
 
 
 def _digest(value: Tensor) -> tuple[float, float]:
