@@ -138,16 +138,102 @@ class SinusoidsFirst(SinusoidsCut):
         return self.out(self.encoder((h + self.pe[: h.size(0)]).transpose(0, 1)).amax(1))
 
 
+BASES = Tokens("ACGT")
+
+
+class OnIds(nn.Module):
+    """A small network behind something computed from ids. (N, 24) -> (N, 2)."""
+
+    def __init__(self, c: int = 4, rows: int = 64) -> None:
+        super().__init__()
+        self.conv, self.table, self.out = nn.Conv1d(c, 8, 5, padding=2), nn.Embedding(rows, 8), nn.Linear(8, 2)
+
+    def hot(self, ids: Tensor, c: int = 4) -> Tensor:
+        return torch.tanh(self.conv(F.one_hot(ids, c).to(self.conv.weight.dtype).mT)).mean(-1)
+
+    def read(self, ids: Tensor) -> Tensor:
+        return self.out(torch.tanh(self.table(ids)).mean(1))
+
+
+class Complemented(OnIds):
+    """The complement as ``3 - ids``, embedded beside the ids (ConvNova)."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.read(ids) * self.out(self.hot(3 - ids)) + self.out(self.hot((3 - ids) * 2 // 2))
+
+
+class ComplementTable(OnIds):
+    """The complement from a table, read by ids; ids as signed numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.side = nn.Linear(8, 2, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        other = torch.tensor([3, 2, 1, 0], device=ids.device)[ids]
+        signed = (2 * ids - 3) / 3
+        drawn = torch.tanh(self.table(ids) * signed[..., None]).mean(1)
+        return self.out(self.hot(other)) + self.read(ids) + self.side(drawn)
+
+
+class KmerIds(OnIds):
+    """Ids of 3-mers from ids of bases, by slices."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.read(ids[:, :-2] * 16 + ids[:, 1:-1] * 4 + ids[:, 2:])
+
+
+class KmerWindows(OnIds):
+    """Ids of 3-mers, by windows and weights."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.read((ids.unfold(1, 3, 1) * torch.tensor([16, 4, 1])).sum(-1))
+
+
+class WideOneHot(OnIds):
+    """One-hot codes with more classes than the vocabulary has (GPN)."""
+
+    def __init__(self) -> None:
+        super().__init__(9)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out(self.hot(ids, 9)) + self.read(ids)
+
+
+class SoftMasked(WideOneHot):
+    """Two one-hot codes in one tensor, upper and lower case."""
+
+    def __init__(self) -> None:
+        super(WideOneHot, self).__init__(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.tanh(self.conv(x)).mean(-1)) + self.read(x.argmax(1) % 4)
+
+
 KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (EsmLike, {"inputs": IDS}),
     (RotaryCasts, {}),
     (SinusoidsCut, {"symmetrise_buffers": True}),
     (SinusoidsFirst, {"symmetrise_buffers": True}),
+    (Complemented, {"inputs": BASES}),
+    (ComplementTable, {"inputs": BASES}),
+    (KmerIds, {"inputs": BASES}),
+    (KmerWindows, {"inputs": BASES}),
+    (WideOneHot, {"inputs": IDS}),
+    (SoftMasked, {"inputs": "ACGTacgt"}),
 ]
 
-EXAMPLES: dict[Callable[[], nn.Module], Tensor] = {EsmLike: torch.zeros(2, 24, dtype=torch.long)}
+EXAMPLES: dict[Callable[[], nn.Module], Tensor] = {SoftMasked: torch.zeros(2, 8, 24)}
 
-ZOO = [Family(make, EXAMPLES.get(make, torch.zeros(2, 4, 24)), how) for make, how in KINDS]
+
+def example_of(make: Callable[[], nn.Module], how: dict[str, Any]) -> Tensor:
+    """What a network is converted for."""
+    if isinstance(how.get("inputs"), Tokens):
+        return torch.zeros(2, 24, dtype=torch.long)
+    return EXAMPLES.get(make, torch.zeros(2, 4, 24))
+
+
+ZOO = [Family(make, example_of(make, how), how) for make, how in KINDS]
 
 ONE_LENGTH: set[str] = set()
 """Networks whose forward takes one length only."""
