@@ -10,7 +10,8 @@ Start reading at `convert/convert.py`, which names each stage of a conversion an
 
 from . import layers
 from .algebra.augment import ReverseComplementAugment
-from .algebra.specs import Antisymmetric, Invariant, Mask, OneHot, Tokens, Tracks, reverse_complement
+from .algebra.channels import Channels, UpperTriangle
+from .algebra.specs import Antisymmetric, Invariant, Mask, OneHot, Permutation, Tokens, Tracks, reverse_complement
 from .convert.bake import bake, load_plain_state_dict
 from .convert.convert import convert_model, plan_conversion
 from .convert.decorators import rc_equivariant, rc_leaf
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Antisymmetric",
     "BreaksSymmetryError",
+    "Channels",
     "ConversionError",
     "ConversionPlan",
     "EquivarianceReport",
@@ -35,10 +37,12 @@ __all__ = [
     "NeedsChoiceError",
     "NoRuleError",
     "OneHot",
+    "Permutation",
     "ReverseComplementAugment",
     "Tokens",
     "TraceError",
     "Tracks",
+    "UpperTriangle",
     "VerificationError",
     "apply_recipe",
     "bake",

@@ -149,6 +149,15 @@ def _reordered(x: Tensor, dim: int, order: Tensor, batch: int) -> Tensor:
     return x.expand(sizes).gather(dim, places.expand(sizes))
 
 
+def covered(action: Action, x: Tensor) -> Tensor:
+    """The tensor without the positions that have no partner, where the action has some."""
+    for dim, term in enumerate(map(ax.walk, action.axes)):
+        if ax.has_edge(term) and x.dim() == len(action.axes):
+            before, after = ax.ends(term) or (0, 0)
+            x = x.narrow(dim, before, max(0, x.shape[dim] - before - after))
+    return x
+
+
 def _other_tensor(x: Tensor, sizes: tuple[int, ...], difference: str) -> ConversionError:
     return ConversionError(
         f"a tensor of shape {tuple(x.shape)} has {difference}",

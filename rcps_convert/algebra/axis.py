@@ -28,6 +28,7 @@ from .terms import describe as describe
 from .terms import ends as ends
 from .terms import follows as follows
 from .terms import free as free
+from .terms import has_edge as has_edge
 from .terms import has_sign as has_sign
 from .terms import indices as indices
 from .terms import is_length as is_length
@@ -35,12 +36,14 @@ from .terms import is_trivial as is_trivial
 from .terms import length as length
 from .terms import nearest as nearest
 from .terms import permutation as permutation
+from .terms import positions as positions
 from .terms import product as product
 from .terms import regular as regular
 from .terms import replaced as replaced
 from .terms import resized as resized
 from .terms import role as role
 from .terms import same as same
+from .terms import signed_permutation as signed_permutation
 from .terms import signs as signs
 from .terms import total as total
 from .terms import trivial as trivial

@@ -26,9 +26,13 @@ class Spec:
         """Action on the channel axis, or None when there is no such axis."""
         return None
 
-    def positions(self, size: int) -> Axis:
+    def along(self, size: int) -> Axis:
         """Action on an axis along the sequence."""
-        return ax.length(size)
+        return ax.positions(size, getattr(self, "offset", 0))
+
+    def parts(self) -> tuple[Spec, ...]:
+        """The specs of consecutive blocks of the channel axis; one, unless it holds several kinds."""
+        return (self,)
 
     def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
         """The action on a tensor of this shape.
@@ -92,7 +96,7 @@ class Spec:
                     why=f"axis {letter!r} has {size} entries, {self} has {expected}",
                     do="name the axes in the order of the tensor, and check the alphabet or the tracks",
                 )
-            makers = {"n": ax.batch, "l": self.positions, "f": ax.trivial, "1": ax.trivial}
+            makers = {"n": ax.batch, "l": self.along, "f": ax.trivial, "1": ax.trivial}
             axes.append(channel if letter == "c" and channel is not None else makers[letter](size))
         return Action(tuple(axes))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._torch import pytree
 from ..errors import NeedsChoiceError, Where
 from .action import Action
-from .arguments import Example, call_arguments, check_model, checked_example, leaves
+from .arguments import Example, call_arguments, check_model, checked_example, holds_shapes, leaves, with_leaves
 from .specs import Mask, Spec, Tokens, check_layout, read_spec
 
 
@@ -28,7 +28,12 @@ def read_call(model: Any, example: Any, inputs: Any) -> Example:
     """
     check_model(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    return checked_example(example, torch.int64 if isinstance(inputs, Tokens) else torch.float32, device)
+    read = checked_example(example, torch.float32, device)
+    if not holds_shapes(example):
+        return read
+    specs = _per_leaf(inputs, read, "inputs")
+    values = [v.long() if isinstance(s, Tokens) else v for v, s in zip(leaves(read), specs, strict=True)]
+    return values[0] if isinstance(read, Tensor) else with_leaves(read, values)
 
 
 def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec | None], list[Action | None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ COMPLEMENT = dict(zip("ACGTUNRYSWKMBDHV", "TGCAANYRSWMKVHDB", strict=True))
 class OneHot(Spec):
     """One-hot nucleotides in the order of `alphabet`, such as ``"ACGT"`` or ``"ACGTN"``.
 
+    In an alphabet with both cases, such as ``"ACGTacgt"`` for soft-masked repeats, each letter keeps its case.
+
     Raises:
         ValueError: a letter is no nucleotide code, repeats, or its complement is missing.
     """
@@ -41,8 +44,8 @@ class OneHot(Spec):
 
     def channel(self) -> Axis:
         """Each base comes from its complement."""
-        letters = self.alphabet.upper()
-        unknown = [c for c in letters if c not in COMPLEMENT]
+        letters = self.alphabet if _has_both_cases(self.alphabet) else self.alphabet.upper()
+        unknown = [c for c in letters if c.upper() not in COMPLEMENT]
         if unknown or len(set(letters)) != len(letters) or not letters:
             raise ValueError(
                 f"alphabet {self.alphabet!r}: letters must be distinct nucleotide codes, got {unknown or letters!r}"
@@ -53,22 +56,93 @@ class OneHot(Spec):
         return f"one-hot {self.alphabet}"
 
 
+def _has_both_cases(alphabet: str) -> bool:
+    """Whether some base is in an alphabet in both cases, so that they are letters of their own."""
+    return len(set(alphabet.upper())) < len(set(alphabet))
+
+
 def _complement_at(alphabet: str, letter: str) -> int:
-    partner = COMPLEMENT[letter]
-    if letter == "A" and "T" not in alphabet:
+    mine = [c.upper() if c.isupper() == letter.isupper() else "" for c in alphabet]
+    partner = COMPLEMENT[letter.upper()]
+    if letter in "Aa" and "T" not in mine:
         partner = "U"
-    if partner not in alphabet or (letter in "TU" and "T" in alphabet and "U" in alphabet):
+    if partner not in mine or (letter in "TUtu" and "T" in mine and "U" in mine):
         raise ValueError(f"alphabet {alphabet!r}: the complement of {letter} is not in it; give both, such as 'ACGT'")
-    return alphabet.index(partner)
+    return mine.index(partner)
+
+
+@dataclass(frozen=True, init=False)
+class Permutation(Spec):
+    """Channels permuted by a table: channel i comes from channel ``table[i]``, times ``signs[i]``.
+
+    Args:
+        table: one whole number per channel; applied twice, it must leave every channel in its place.
+        signs: 1 or -1 per channel; the same for the two channels of a pair. None for all 1.
+        layout: axes in einops letters when shapes alone leave a choice, such as ``"n l c"``.
+        offset: position i goes to L - 1 - i - offset; see `Tracks`.
+
+    Raises:
+        ValueError: the table is no such permutation, or a sign is not 1 or -1.
+    """
+
+    table: tuple[int, ...]
+    signs: tuple[int, ...] | None = None
+    layout: str = "auto"
+    offset: int = 0
+
+    def __init__(
+        self, table: Sequence[int], signs: Sequence[int] | None = None, layout: str = "auto", offset: int = 0
+    ) -> None:
+        check_layout(layout)
+        _check_numbers("table", table, "the place each channel comes from, such as [1, 0]")
+        if signs is not None:
+            _check_numbers("signs", signs, "1 or -1 for each channel, such as [1, -1]")
+            if len(signs) != len(table) or set(signs) - {1, -1}:
+                raise ValueError(f"signs={[*signs]}: give 1 or -1 for each of {len(table)} channels")
+        _check_numbers("offset", [offset], "a whole number")
+        for name, value in (("table", (*table,)), ("signs", None if signs is None else (*signs,))):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "layout", layout)
+        object.__setattr__(self, "offset", offset)
+        self.channel()
+
+    def channel(self) -> Axis:
+        """The permutation of the table, with its signs."""
+        if not self.table:
+            raise ValueError("table=[]: give the place each channel comes from, such as [1, 0]")
+        return ax.signed_permutation(self.table, self.signs or (1,) * len(self.table))
+
+    def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
+        """With a length, or without."""
+        return arrangements(shape, ["c"] if len(shape) == 2 else ["c", "l"], len(self.table))
+
+    def forms(self) -> str:
+        """The layouts this spec can be read from, in words."""
+        return f"n (batch), c ({len(self.table)} channels) and, for profiles, l (length)"
+
+    def __str__(self) -> str:
+        count = len(self.table)
+        return f"{count} channel{'s' * (count > 1)} ({ax.describe(self.channel())})" + _offset_words(self.offset)
+
+
+def _check_numbers(name: str, values: Any, what: str) -> None:
+    if not isinstance(values, (list, tuple, range)) or not all(type(v) is int for v in values):
+        raise TypeError(f"{name}={values!r}: give {what}")
+
+
+def _offset_words(offset: int) -> str:
+    return f", position i to L - 1 - i {'-' if offset > 0 else '+'} {abs(offset)}" if offset else ""
 
 
 @dataclass(frozen=True)
 class Tracks(Spec):
-    """Stranded and unstranded tracks: each ``+`` swaps with the next ``-``, each ``.`` stays.
+    """Stranded and unstranded tracks: the k-th ``+`` swaps with the k-th ``-``, each ``.`` stays.
 
     Args:
         signs: one character per track, such as ``"+-"`` or ``"+-.."``.
         layout: axes in einops letters when shapes alone leave a choice, such as ``"n l c"``.
+        offset: for values that lie between bases, such as cuts: position i goes to L - 1 - i - offset. What has no
+            partner at the edge stays where it is, and checks pass over it.
 
     Raises:
         ValueError: another character, or a strand without its partner.
@@ -76,29 +150,42 @@ class Tracks(Spec):
 
     signs: str
     layout: str = "auto"
+    offset: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.signs, str):
             raise TypeError(f"signs={self.signs!r}: give one of '+', '-', '.' for each track, such as '+-'")
+        _check_numbers("offset", [self.offset], "a whole number")
         check_layout(self.layout)
         self.channel()
 
+    @staticmethod
+    def pairs(table: Sequence[int], layout: str = "auto", offset: int = 0) -> Permutation:
+        """Tracks paired by a table: track i is read as track ``table[i]`` on the other strand.
+
+        Args:
+            table: such as the column ``strand_pair`` of Borzoi's targets; an unstranded track is its own partner.
+            layout, offset: as of `Tracks`.
+
+        Raises:
+            ValueError: the partner of a track's partner is another track.
+        """
+        return Permutation(table, layout=layout, offset=offset)
+
     def channel(self) -> Axis:
         """Plus tracks come from minus tracks and back."""
-        table, waiting = list(range(len(self.signs))), []
-        for i, c in enumerate(self.signs):
-            if c == "+":
-                waiting.append(i)
-            elif c == "-" and waiting:
-                plus = waiting.pop(0)
-                table[plus], table[i] = i, plus
-            elif c != ".":
-                raise ValueError(
-                    f"tracks {self.signs!r}: {c!r} at {i} is not '+', '-' or '.', or a '-' before its '+'; "
-                    "give one for each track, such as '+-.'"
-                )
-        if waiting or not table:
-            raise ValueError(f"tracks {self.signs!r}: each '+' needs a '-' after it, such as '+-.'")
+        strange = next((c for c in self.signs if c not in "+-."), None)
+        if strange is not None:
+            raise ValueError(
+                f"tracks {self.signs!r}: {strange!r} at {self.signs.index(strange)} is not '+', '-' or '.'; "
+                "give one for each track, such as '+-.'"
+            )
+        plus, minus = ([i for i, c in enumerate(self.signs) if c == sign] for sign in "+-")
+        if len(plus) != len(minus) or not self.signs:
+            raise ValueError(f"tracks {self.signs!r}: each '+' needs a '-', such as '+-.'")
+        table = list(range(len(self.signs)))
+        for p, m in zip(plus, minus, strict=True):
+            table[p], table[m] = m, p
         return ax.permutation(table)
 
     def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
@@ -113,7 +200,7 @@ class Tracks(Spec):
         return f"n (batch), c ({len(self.signs)} tracks) and, for profiles, l (length)"
 
     def __str__(self) -> str:
-        return f"tracks {self.signs}"
+        return f"tracks {self.signs}" + _offset_words(self.offset)
 
 
 @dataclass(frozen=True)
@@ -137,7 +224,7 @@ class Ended(Spec):
         """Entries that stay before and after the sequence."""
         return self.prefix or 0, self.suffix or 0
 
-    def positions(self, size: int) -> Axis:
+    def along(self, size: int) -> Axis:
         """The entries at the ends stay, those between them are reversed."""
         before, after = self.ends
         inner = size - before - after
@@ -362,6 +449,24 @@ WORDS: dict[str, Callable[[], Spec]] = {"invariant": Invariant, "antisymmetric":
 """The words that are specs."""
 
 
+KNOWN = (
+    f"an alphabet such as 'ACGT', tracks such as '+-.', {', '.join(map(repr, WORDS))}, or a spec such as Tokens(...)"
+)
+"""What a spec may be, in words."""
+
+MEANT = {
+    "profile": "a profile of one unstranded track is '.', of two strands '+-'",
+    "track": "one character per track: '.' for an unstranded one, '+-' for two strands",
+    "count": "counts of two strands are '+-', of none 'invariant'",
+    "scalar": "a number that does not change is 'invariant'",
+    "hot": "one-hot bases are given by their order, such as 'ACGT'",
+    "dna": "one-hot bases are given by their order, such as 'ACGT'",
+    "token": "ids are given by their texts: Tokens('ACGTN')",
+    "ids": "ids are given by their texts: Tokens('ACGTN')",
+}
+"""Words that are taken for specs, and what to give instead."""
+
+
 def read_spec(text: SpecLike, what: str = "spec") -> Spec:
     """The spec a string stands for.
 
@@ -375,14 +480,11 @@ def read_spec(text: SpecLike, what: str = "spec") -> Spec:
     """
     if isinstance(text, Spec):
         return text
-    known = (
-        "an alphabet such as 'ACGT', tracks such as '+-.', 'invariant', 'antisymmetric', 'mask', or a spec such as "
-        "Tokens(...)"
-    )
     if not isinstance(text, str):
-        raise ValueError(f"{what}={text!r} is no spec: give {known}")
+        raise ValueError(f"{what}={text!r} is no spec: give {KNOWN}")
     if not text or (set(text) - set("+-.") and not set(text.upper()) <= COMPLEMENT.keys() and text not in WORDS):
-        raise ValueError(f"{what}={text!r} is no spec: give {known}")
+        near = next((f"; {do}" for word, do in MEANT.items() if word in text.lower()), "")
+        raise ValueError(f"{what}={text!r} is no spec: give {KNOWN}{near}")
     if text in WORDS:
         return WORDS[text]()
     return Tracks(text) if set(text) <= set("+-.") else OneHot(text)

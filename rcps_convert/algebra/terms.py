@@ -92,7 +92,7 @@ def nearest(length: int, holds: Callable[[int], bool]) -> list[int]:
 
 @dataclass(frozen=True)
 class Role:
-    """What an axis is, beyond how it is permuted: ``"length"`` or ``"batch"``.
+    """What an axis is, beyond how it is permuted: ``"length"``, ``"batch"``, or the ``"edge"`` of values between bases.
 
     Length is a role, not a value: the permutation of ACGT is a reversal too, and only an axis that
     came from a length may be convolved.
@@ -196,6 +196,57 @@ def permutation(table: Sequence[int]) -> Axis:
     return Leaf(n, "reversed" if table == tuple(reversed(range(n))) else table)
 
 
+def positions(size: int, offset: int = 0) -> Axis:
+    """The action on values along a sequence: position i goes to size - 1 - i - offset; what has no partner stays."""
+    if not offset:
+        return length(size)
+    edge = Leaf(min(size, abs(offset)), role=Role("edge"))
+    covered = length(size - edge.size, Role("length", start=size, steps=None))
+    return total([covered, edge] if offset > 0 else [edge, covered])
+
+
+def signed_permutation(table: Sequence[int], signs: Sequence[int]) -> Axis:
+    """The action with entry i coming from ``table[i]`` times ``signs[i]``.
+
+    Raises:
+        ValueError: the table is no involution, or the signs of a pair differ.
+    """
+    permutation(table)
+    if any(signs[i] != signs[p] for i, p in enumerate(table)):
+        raise ValueError(f"signs {list(signs)}: the two entries of a pair have the same sign")
+    found = _signed(tuple(table), tuple(signs))
+    if found is None:
+        raise ValueError(
+            f"pairs of different signs lie interleaved in {list(table)}: reorder the channels so that what changes its "
+            "sign stand beside each other"
+        )
+    return found
+
+
+def _signed(table: tuple[int, ...], signs: tuple[int, ...]) -> Axis | None:
+    """A signed permutation as consecutive blocks of one sign, or as outer x inner; None where it is neither."""
+    n = len(table)
+    if len(set(signs)) == 1:
+        return product([permutation(table), SIGN]) if signs[0] < 0 else permutation(table)
+    cut = next((i for i in range(1, n) if max(table[:i]) < i), None)
+    if cut is not None:
+        parts = [_signed(table[:cut], signs[:cut]), _signed(tuple(t - cut for t in table[cut:]), signs[cut:])]
+        return total(p for p in parts if p is not None) if None not in parts else None
+    for inner in (d for d in range(2, n) if n % d == 0):
+        outer = tuple(t // inner for t in table[::inner]), tuple(s * signs[0] for s in signs[::inner])
+        within = tuple(t % inner for t in table[:inner]), signs[:inner]
+        places = [(o * inner + i, s * r) for o, s in zip(*outer, strict=True) for i, r in zip(*within, strict=True)]
+        if places == [*zip(table, signs, strict=True)]:
+            found = [_signed(*outer), _signed(*within)]
+            return product(f for f in found if f is not None) if None not in found else None
+    return None
+
+
+def has_edge(term: Axis) -> bool:
+    """Whether some entries of an axis along a sequence have no partner, as of values that lie between bases."""
+    return any(isinstance(p, Leaf) and p.role == Role("edge") for p in children(walk(term)))
+
+
 def regular(size: int) -> Axis:
     """The first half of the axis swaps with the second half; an odd one out stays fixed."""
     half = size // 2
@@ -237,7 +288,7 @@ def total(parts: Iterable[Axis]) -> Axis:
     for p in _flat(parts, Sum):
         if p.size == 0:
             continue
-        if whole and _is_identity(whole[-1]) and _is_identity(p):
+        if whole and _is_identity(whole[-1]) and _is_identity(p) and Role("edge") not in (role(whole[-1]), role(p)):
             whole[-1] = trivial(whole[-1].size + p.size)
         else:
             whole.append(p)
@@ -405,7 +456,9 @@ def is_trivial(term: Axis) -> bool:
     term = walk(term)
     if isinstance(term, Leaf):
         return not term.negative and (term.perm is None or (term.size == 1 and term.role is None))
-    return not free(term) and not has_sign(term) and bool((indices(term) == torch.arange(term.size)).all())
+    if free(term) or has_sign(term) or any(map(is_length, term.parts if isinstance(term, Sum) else ())):
+        return False
+    return bool((indices(term) == torch.arange(term.size)).all())
 
 
 def role(term: Axis) -> Role | None:
@@ -465,8 +518,10 @@ def describe(term: Axis) -> str:
         return f"{term.size} open"
     found = role(term)
     if found is not None:
-        words = f"{term.size} reversed" if found.name == "length" else f"batch of {term.size}"
-        return words + (" and negated" if has_sign(term) else "")
+        words = {"length": f"{term.size} reversed", "edge": f"{term.size} at the edge"}
+        return words.get(found.name, f"batch of {term.size}") + (" and negated" if has_sign(term) else "")
+    if has_edge(term):
+        return " + ".join(map(describe, children(term)))
     if isinstance(term, Prod) and (free(term) or any(role(f) for f in term.factors)):
         return " x ".join(f"({describe(f)})" for f in _phrases(term))
     if free(term) or ends(term) is not None:

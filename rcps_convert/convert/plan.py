@@ -41,7 +41,6 @@ from .recipe import Recipe, average, document
 from .settings import MEANINGLESS, Settings, tie_init
 from .state import is_converted
 
-
 UNSAID = ("verify", "sequences")
 """Settings that a recipe does not say: they leave nothing on the model."""
 

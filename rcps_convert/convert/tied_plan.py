@@ -14,7 +14,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves
 from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
 from ..algebra.opened import opened
-from ..algebra.specs import Antisymmetric, Tokens
+from ..algebra.specs import Antisymmetric, Spec, Tokens
 from ..errors import ConversionError, NeedsChoiceError, NoRuleError, VerificationError, Where
 from ..graph.export import does_not_run
 from ..graph.sandbox import aliases, fresh_copy
@@ -317,7 +317,8 @@ class _TiedPlanner:
         spec_allows = partial(allowed_actions, self.wanted, solution.inference.outputs)
 
         def allowed(index: int, shape: tuple[int, ...]) -> list[Action]:
-            if outputs is not None:
+            stated = self.wanted[index] if index < len(self.wanted) else AUTO
+            if outputs is not None and not (isinstance(stated, Spec) and stated.actions(shape)):
                 outputs(index, shape)  # raises where the output grows in a way that is not known
             return spec_allows(index, shape)
 

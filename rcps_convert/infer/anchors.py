@@ -168,7 +168,7 @@ def cut_to_length(traces: list[Trace], inference: Inference) -> list[tuple[str, 
     for trace in traces:
         for call in trace.calls:
             source = trace.sources.get(call.given.name)
-            if source is not None and source.kind == "parameter" and source.target in inference.parameters:
+            if source is not None and source.kind != "input" and source.target in inference.parameters:
                 for dim, term in enumerate(inference.parameters[source.target].walk().axes):
                     if isinstance(term, ax.Sum) and any(ax.is_length(p) and p.size > 1 for p in term.parts):
                         found[source.target, dim] = None

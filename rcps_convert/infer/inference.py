@@ -65,6 +65,7 @@ class Inference:
         refused: per trace, the nodes that their rules refused, in graph order.
         lost: a stretch that was asked for was not closed.
         hints: where stretches begin though the rules know the operators there.
+        opened: buffers whose actions are unknown at first, as those of parameters are, to be averaged.
         rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
         open_terms: the actions before what was open got its default.
     """
@@ -87,6 +88,7 @@ class Inference:
     lost: bool = False
     hints: tuple[Hint, ...] = ()
     rounded: bool = False
+    opened: frozenset[str] = frozenset()
     anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
     guarded: list[Anchor] = field(default_factory=list)
     open_terms: OpenTerms = field(default_factory=OpenTerms)
@@ -104,4 +106,9 @@ class Inference:
         self.problems = [p for p in self.problems if p.what not in words]
         self.broken = [p for p in self.broken if not p.const.buffer]
         uneven = {p.const.buffer: p.action.walk() for p in self.pins if p.const.buffer and constants.is_rounded(p)}
-        self.averaged = {str(name): action for name, action in {**uneven, **refused}.items()}
+        opened = {name: self.parameters[name].walk() for name in self.opened if name in self.parameters}
+        self.averaged = {str(name): action for name, action in {**uneven, **refused, **opened}.items()}
+
+    def cut_buffers(self) -> frozenset[str]:
+        """Buffers of which forward cuts out entries that are not invariant."""
+        return frozenset(p.const.entries_of for p in self.broken if p.const.entries_of and not p.const.buffer)

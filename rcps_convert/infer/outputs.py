@@ -6,7 +6,7 @@ from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch
-from ..algebra.specs import Antisymmetric, Ended, Invariant, Spec
+from ..algebra.specs import Antisymmetric, Invariant, Spec
 from ..errors import ConversionError, NeedsChoiceError, Refusal, Where
 from ..graph.trace import Trace
 
@@ -115,13 +115,25 @@ def _demand_tracks(x: Action, spec: Spec, name: str) -> None:
     if len(letters) != len(x.axes):
         raise Mismatch(f"layout {layout!r} has {len(letters)} axes, the output {len(x.axes)}")
     for term, letter in zip(x.axes, letters, strict=True):
-        if letter == "l" and isinstance(spec, Ended) and any(spec.ends):
-            ax.unify(term, spec.positions(term.size))
-        elif letter == "l":
+        along = spec.along(term.size) if letter == "l" else None
+        if along is not None and ax.has_edge(along):
+            _refuse_between(name, spec)
+        elif along is not None and ax.is_length(along):
             _lengthen(term)
             ax.forbid_sign(term)
+        elif along is not None:
+            ax.unify(term, along)
         else:
             ax.unify(term, channel if letter == "c" else ax.trivial(term.size))
+
+
+def _refuse_between(name: str, spec: Spec) -> None:
+    raise Refusal(
+        NeedsChoiceError,
+        f"{name} cannot be {spec} with tied weights",
+        why="what a tied model writes for position i of L is mirrored to L - 1 - i",
+        do='take offset=0 and cut the targets so that position i is mirrored to L - 1 - i, or use strategy="conjoined"',
+    )
 
 
 def _letters(x: Action, spec: Spec, channels: int, name: str) -> tuple[str, ...]:

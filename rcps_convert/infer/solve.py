@@ -7,8 +7,9 @@ Inputs have known actions, parameters and hidden tensors have unknown ones; rule
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from .._torch import pytree
@@ -57,20 +58,38 @@ def infer(
     """
     memory = Memory() if memory is None else memory
     memory.guesses = 0
-    settings = (traces, inputs, outputs, cuts or {}, tuple(lengths), memory)
-    hints, result = known, _solve(*settings, known)
+    solve = partial(_solve, traces, inputs, outputs, cuts or {}, tuple(lengths), memory)
+    result = _with_hints(solve, traces, known, frozenset())
+    if symmetrise_buffers and result.cut_buffers():
+        again = _with_hints(solve, traces, known, result.cut_buffers())
+        result = again if len(again.problems) < len(result.problems) else result
+    if symmetrise_buffers:
+        result.average_buffers()
+    result.rounded = _is_rounded(result)
+    return result
+
+
+def _with_hints(
+    solve: Callable[..., Inference], traces: list[Trace], known: tuple[Hint, ...], opened: frozenset[str]
+) -> Inference:
+    """A solution, with stretches that begin wherever that makes problems go away.
+
+    Args:
+        solve: `_solve`, given everything but hints and buffers.
+        traces: of the model.
+        known: where stretches begin in another solution; tried first.
+        opened: buffers whose actions are unknown at first.
+    """
+    hints, result = known, solve(known, opened)
     if result.lost:  # they are of another solution, which left out other modules
-        hints, result = (), _solve(*settings, ())
+        hints, result = (), solve((), opened)
     for _ in range(RESTARTS):
-        tried = ((_solve(*settings, (*hints, h), trial=True), h) for h in _hints(traces, result))
+        tried = ((solve((*hints, h), opened, trial=True), h) for h in _hints(traces, result))
         found = next(((r, h) for r, h in tried if _helps(r, result)), None)
         if found is None:
             break
         result, hints = found[0], (*hints, found[1])
     result.hints = hints
-    if symmetrise_buffers:
-        result.average_buffers()
-    result.rounded = _is_rounded(result)
     return result
 
 
@@ -88,11 +107,12 @@ def _solve(
     lengths: Iterable[tuple[str, int]],
     memory: Memory,
     hints: tuple[Hint, ...],
+    opened: frozenset[str],
     *,
     trial: bool = False,
 ) -> Inference:
     """The solution with some hints; in a trial it is left at the first stretch that obeys no law."""
-    result = Inference()
+    result = Inference(opened=opened)
     for name, dim in lengths:
         result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
     walks = [Walk(trace, result, hints, memory, cuts, trial=trial) for trace in traces]

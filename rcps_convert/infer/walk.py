@@ -16,12 +16,14 @@ from ..algebra.action import Action
 from ..algebra.axis import Mismatch
 from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal, Where
 from ..graph.closed_modules import CLOSED
-from ..graph.precision import double_precision, widened
-from ..graph.trace import Node, Ref, Trace
+from ..graph.precision import WIDER, double_precision, widened
+from ..graph.trace import Node, Ref, Source, Trace
 from ..graph.writes import changed_parameters, is_inplace, written_refs
 from ..rules.node import RuleNode, Swap
+from ..rules.pins import is_short
 from ..rules.pointwise import rule_of
 from ..rules.registry import Anchor, Const, Facts, facts_of, is_silent, require_fit
+from ..rules.shape import moves
 from . import constants
 from .cuts import Asked, Cut
 from .inference import Inference
@@ -115,7 +117,7 @@ class Walk:
                 action = next(given)
                 at_its_lengths = None if action is None else action.resized(source.value.shape)
                 self.env[name] = source.value if action is None else at_its_lengths or action
-            elif source.kind == "parameter":
+            elif source.kind == "parameter" or source.target in self.result.opened:
                 self.env[name] = self.result.parameters.setdefault(source.target, unknown_action(source.value))
             elif name in statistics:
                 self.env[name] = self.result.statistics.setdefault(source.target, unknown_action(source.value))
@@ -124,8 +126,7 @@ class Walk:
                 if name not in self.weight_numbers:
                     self._refuse_written(source.target)
             else:
-                buffer = source.target if source.kind == "buffer" else None
-                self.env[name] = Const(source.value.detach().clone(), buffer)
+                self.env[name] = _held(source)
 
     def _refuse_written(self, name: str) -> None:
         self.result.report(
@@ -185,7 +186,15 @@ class Walk:
             and torch.equal(only.value, value.value)
         ):
             value = Const(value.value, only.buffer)
+        if isinstance(value, Const):
+            entries = only.entries_of if isinstance(only, Const) and moves(node.op) else None
+            value = Const(value.value, value.buffer, entries, self._rounds(node, value.value))
         return RuleNode(node, self.result.pins).constant(value) if node.name in self.trace.written else value
+
+    def _rounds(self, node: Node, value: Tensor) -> bool:
+        """Whether a value is computed from numbers that the model rounded to float32."""
+        operands = (self.env.get(r) for r in node.refs())
+        return any(isinstance(c, Const) and c.rounded for c in operands) and not is_short(value)
 
     def _apply(self, node: Node) -> Any:
         function: Any = self._cross if node.op is CLOSED else rule_of(node.op)
@@ -306,6 +315,13 @@ def changed_in_forward(parameter: str, by: str = "", where: Where | None = None)
         why="a tied parameter is computed whenever it is read, so what is written into it would be lost",
         do="change it between training steps, or compute a changed one and use that (w.clamp(-1, 1))",
     )
+
+
+def _held(source: Source) -> Const:
+    """A buffer, or a tensor that forward holds, in double precision."""
+    value, buffer = source.value.detach(), source.target if source.kind == "buffer" else None
+    wide = value.to(WIDER.get(value.dtype, value.dtype), copy=True)
+    return Const(wide, buffer, buffer, value.dtype in (torch.float32, torch.complex64) and not is_short(wide))
 
 
 def _constant(value: Tensor, blank: bool) -> Const:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -101,7 +101,9 @@ class Matcher:
         """Pairs in rounds: first where everything else of a site is known, then where entries must be guessed."""
         left = self.variables.paired()
         while left:
-            chosen = next((v for v in left if self._sure(v)), None) or next((v for v in left if self._sites(v)), left[0])
+            chosen = next((v for v in left if self._sure(v)), None) or next(
+                (v for v in left if self._sites(v)), left[0]
+            )
             left.remove(chosen)
             table, how = self._similarity(chosen)
             partner = best_pairs(table)
@@ -135,7 +137,9 @@ class Matcher:
         table = (table + table.mT) / 2
         likeness = float(table[torch.arange(len(partner)), partner][two].mean())
         apart = ~torch.eye(len(table), dtype=torch.bool)
-        return Matched(self.variables.label(v), names, int(two.sum()) // 2, likeness, float(table[apart].mean()), how=how)
+        return Matched(
+            self.variables.label(v), names, int(two.sum()) // 2, likeness, float(table[apart].mean()), how=how
+        )
 
     # --- copies ---
 
@@ -175,7 +179,9 @@ def safe(matching: Matching, same: Callable[[Moves], bool]) -> Matching:
         return matching
     found, moves = matching.moves, Moves()
     for v in found.variables:
-        ways = [found.of([v])] + ([Moves({v: matching.orders[v]})] if v in found.copies and v in matching.orders else [])
+        ways = [found.of([v])] + (
+            [Moves({v: matching.orders[v]})] if v in found.copies and v in matching.orders else []
+        )
         good = next((w for w in ways if same(w)), Moves())
         moves = Moves({**moves.orders, **good.orders}, {**moves.copies, **good.copies})
     matching.moves = moves if same(moves) else Moves()

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ..algebra.action import Action
 from ..algebra.arguments import Example
+from ..algebra.opened import output_leaves
 from ..algebra.specs import Spec
 from ..graph.sandbox import owner, undisturbed_rng
 from ..graph.trace import Node, Ref, Trace
 from ..infer.inference import Inference
 from ..infer.leaving_out import plain_copy
 from ..measure.law import relative_change
-from ..measure.opened import output_leaves
 from ..measure.probe import Probe
 from ..rules.registry import facts_of
 from .evidence import Evidence

@@ -108,5 +108,7 @@ def _taken(call: list[Any], probe: Probe, index: Tensor) -> list[Any]:
 
 def _both(call: list[Any], probe: Probe) -> Batch:
     like = leaves(probe.example)
-    mine = [x.to(t.dtype) if isinstance(x, Tensor) and isinstance(t, Tensor) else x for x, t in zip(call, like, strict=True)]
+    mine = [
+        x.to(t.dtype) if isinstance(x, Tensor) and isinstance(t, Tensor) else x for x, t in zip(call, like, strict=True)
+    ]
     return mine, [x if a is None else act(a, x) for x, a in zip(mine, probe.actions, strict=True)]

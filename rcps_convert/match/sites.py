@@ -18,7 +18,8 @@ DIRECTIONS = Leaf(2, "reversed")
 """A factor that swaps two copies of what stands beside it, such as the directions of a recurrence."""
 
 import os
-MODE = os.environ.get('MODE','ccc')
+
+MODE = os.environ.get("MODE", "ccc")
 CONSTANT = 1e-6
 """Share of its mean square below which the variance of an entry is taken for rounding."""
 
@@ -162,7 +163,7 @@ class Likeness:
         spread_a, spread_b = square_a - mean_a.square(), square_b - mean_b.square()
         live = (spread_a > CONSTANT * square_a)[:, None] & (spread_b > CONSTANT * square_b)
         shared = self.products / max(1, self.count) - mean_a[:, None] * mean_b
-        if MODE == 'corr':
-            return torch.where(live, shared / (spread_a[:, None]*spread_b).clamp(min=1e-300).sqrt(), 0.0)
+        if MODE == "corr":
+            return torch.where(live, shared / (spread_a[:, None] * spread_b).clamp(min=1e-300).sqrt(), 0.0)
         apart = spread_a[:, None] + spread_b + (mean_a[:, None] - mean_b).square()
         return torch.where(live, 2 * shared / apart.clamp(min=1e-300), 0.0)

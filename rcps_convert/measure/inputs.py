@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,8 @@ def random_like(spec: Spec, action: Action, example: Tensor, generator: torch.Ge
     Returns: a tensor like `example`, contiguous. An invariant integer input is returned as it is: its values are
         keys the model may look up.
     """
+    if spec.parts() != (spec,):
+        return torch.cat([random_like(*part, generator) for part in _blocks(spec, action, example)], _channels(action))
     if isinstance(spec, Mask):
         draw = torch.rand(example.shape, generator=generator) > HIDDEN
         draw[..., 0] = True  # what reads nothing at all gives no numbers
@@ -88,6 +90,20 @@ def _padded(spec: Tokens, x: Tensor, seed: int) -> Tensor:
     return x
 
 
+def _channels(action: Action) -> int:
+    """The axis of an input that holds its channels."""
+    return next(i for i, t in enumerate(action.axes) if ax.role(t) is None and t.size > 1)
+
+
+def _blocks(spec: Spec, action: Action, example: Tensor) -> Iterator[tuple[Spec, Action, Tensor]]:
+    """The channels of one kind after the other, each with its spec and its action."""
+    dim, start = _channels(action), 0
+    for part in spec.parts():
+        channel = part.channel() or ax.trivial(0)
+        yield part, action.with_axis(dim, channel), example.narrow(dim, start, channel.size)
+        start += channel.size
+
+
 def batch_dim(action: Action) -> int | None:
     """The axis of an input that holds its samples; None if it has none."""
     return next((i for i, t in enumerate(action.axes) if (r := ax.role(t)) is not None and r.name == "batch"), None)
@@ -103,6 +119,9 @@ def of_kinds(
         kinds: one of `KINDS` per sample; an input without a batch axis is of the first kind.
         dtype: of the result where it is of floating point.
     """
+    if spec.parts() != (spec,):
+        blocks = [of_kinds(*part, generator, kinds, dtype) for part in _blocks(spec, action, example)]
+        return torch.cat(blocks, _channels(action))
     x = random_like(spec, action, example, generator)
     x = x.to(dtype) if x.is_floating_point() else x
     length = next((i for i, t in enumerate(action.axes) if ax.ends(t) is not None), None)

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..algebra.action import Action, act
+from ..algebra.action import Action
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError
-from .deviation import INFINITE, compare, middle_size
+from .deviation import INFINITE, compare, held_to, middle_size
 from .inputs import KINDS
 from .probe import Probe
 
@@ -172,7 +172,7 @@ class Law:
         place = index if given is self.outputs else -1 - index  # outputs of train mode alone are counted apart
         usual = self.usual[index] = max(self.usual.get(index, 0.0), middle_size(y))
         for k, action in enumerate(self._allowed(given, index, place, tuple(y.shape))):
-            found = compare(r, y if action is None else act(action, y, orders), usual)
+            found = compare(r, y, usual) if action is None else held_to(action, r, y, usual, orders)
             self.errors[place, k, training] = max(self.errors.get((place, k, training), 0.0), found.error)
             self.entries[place] = max(self.entries.get(place, 0), found.entries)
 

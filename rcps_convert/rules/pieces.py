@@ -12,7 +12,18 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch, Step
 from ..errors import BreaksSymmetryError, Refusal
-from .common import advance, broadcast, dim_of, is_uniform, padded, same_ids, slide
+from .common import (
+    advance,
+    broadcast,
+    dim_of,
+    is_uniform,
+    padded,
+    permuted_ids,
+    renamed,
+    rows_of_ids,
+    same_ids,
+    slide,
+)
 from .registry import Const, aten, refuse, refuse_later, require_unsigned, rule
 
 MOST_REVERSED = 2048
@@ -326,14 +337,16 @@ def index_select(node: Any, x: Action, dim: int, index: Any) -> Action:
 
 @rule(aten.index.Tensor, constants=True, ids=True, signs=True)
 def index(node: Any, x: Any, where: list[Any]) -> Action:
-    """As `index_select`, for one axis."""
+    """As `index_select`, for one axis; a table of numbers read by ids is a function of ids."""
+    if isinstance(x, Const) and x.value.dim() == 1 and permuted_ids(where) and not ax.free(where[0].value):
+        return renamed(node, where[0], x.value[: where[0].value.size])
     if not isinstance(x, Action):
         x = node.constant(x)
     used = [i for i, w in enumerate(where) if w is not None]
     if len(used) != 1:
         _refuse_index()
     if used == [0] and isinstance(where[0], Action) and where[0].value is not None:
-        ax.unify(x.axes[0], where[0].value)  # rows of a table by ids, as in an embedding
+        rows_of_ids(x.axes[0], where[0])  # as in an embedding
         return Action((*where[0].axes, *x.axes[1:]), x.value)
     return _indexed(node, x, used[0], where[used[0]])
 

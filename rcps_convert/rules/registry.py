@@ -69,10 +69,14 @@ class Const:
     Attributes:
         value: the tensor.
         buffer: name of the buffer it is, or None when it was computed.
+        entries_of: name of the buffer whose entries it holds, some or all, perhaps in another layout or precision.
+        rounded: it holds numbers that the model rounded to float32, or that are computed from such.
     """
 
     value: Tensor
     buffer: str | None = None
+    entries_of: str | None = None
+    rounded: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,18 @@ from ..algebra.axis import Axis
 from .common import advance, dim_of, dims_of
 from .registry import aten, rule
 
+MOVES = {
+    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t",
+    "mT", "movedim", "expand", "slice", "select", "narrow", "to", "_to_copy", "type_as", "detach", "clone", 
+    "contiguous", "alias", "lift_fresh_copy", "index_select",
+}  # fmt: skip
+"""Operators whose result holds entries of their first operand and nothing else, by plain name."""
+
+
+def moves(op: Any) -> bool:
+    """Whether an operator only selects, arranges or casts the entries of its first operand."""
+    return op_name(op) in MOVES
+
 
 def regroup(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
     """The axes of a tensor after a reshape in memory order.

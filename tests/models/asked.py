@@ -1,0 +1,239 @@
+"""Networks with the constructs that published models ask for: rotary tables, cut tables of positions, and more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rcps_convert import Tokens
+
+from .family import Family
+
+IDS = Tokens(["[PAD]", "A", "C", "G", "T", "N"])
+
+
+def rotate_half(x: Tensor) -> Tensor:
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((-b, a), dim=-1)
+
+
+class RotaryBuffer(nn.Module):
+    """The rotary embedding of ESM and the Nucleotide Transformer: a buffer of frequencies, tables kept, casts."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("inv_freq", 1.0 / (10000 ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim)))
+        self.length, self.cos, self.sin = 0, None, None
+
+    def tables(self, x: Tensor) -> tuple[Any, Any]:
+        if x.shape[-2] != self.length or self.cos is None:
+            t = torch.arange(x.shape[-2], device=x.device).type_as(self.inv_freq)
+            angle = torch.outer(t, self.inv_freq)
+            angle = torch.cat((angle, angle), dim=-1).to(x.device)
+            self.length, self.cos, self.sin = x.shape[-2], angle.cos()[None, None], angle.sin()[None, None]
+        return self.cos, self.sin
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = self.tables(k)
+        return tuple(
+            (x * cos[:, :, : x.shape[-2]] + rotate_half(x) * sin[:, :, : x.shape[-2]]).to(q.dtype) for x in (q, k)
+        )
+
+
+class EsmLayer(nn.Module):
+    def __init__(self, c: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.dense = (nn.Linear(c, c) for _ in range(4))
+        self.rotary, self.norm = RotaryBuffer(c // heads), nn.LayerNorm(c)
+        self.ff = nn.Sequential(nn.LayerNorm(c), nn.Linear(c, 2 * c), nn.GELU(), nn.Linear(2 * c, c))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        h = self.norm(x)
+        q, k, v = (f(h).view(*h.shape[:-1], self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
+        q, k = self.rotary(q * q.shape[-1] ** -0.5, k)
+        weights = F.dropout((q @ k.transpose(-1, -2) + mask).softmax(-1), 0.1, self.training)
+        x = x + self.dense((weights @ v).permute(0, 2, 1, 3).contiguous().flatten(2))
+        return x + self.ff(x)
+
+
+class EsmLike(nn.Module):
+    """Tokens with padding, masked rotary attention, the mean over what is no padding. (N, 24) -> (N, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.norm, self.out = nn.Embedding(6, 16), nn.LayerNorm(16), nn.Linear(16, 2)
+        self.layers = nn.ModuleList([EsmLayer(16, 2) for _ in range(2)])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        kept = (ids != 0).to(self.table.weight.dtype)
+        h = self.table(ids) * kept[..., None]
+        mask = (1.0 - kept[:, None, None, :]) * -1e4
+        for layer in self.layers:
+            h = layer(h, mask)
+        h = self.norm(h) * kept[..., None]
+        return self.out(h.sum(1) / (kept.sum(1, keepdim=True) + 1.0))
+
+
+class RotaryCasts(EsmLayer):
+    """As LLaMA writes it: frequencies in float, tables cast to the type of the queries. (N, 4, 24) -> (N, 24, 12)."""
+
+    def __init__(self) -> None:
+        super().__init__(12, 3)
+        self.stem = nn.Conv1d(4, 12, 5, padding=2)
+        self.register_buffer("inv_freq", 1.0 / (500 ** (torch.arange(0, 4, 2).float() / 4)), persistent=False)
+
+    def turned(self, x: Tensor) -> Tensor:
+        at = torch.arange(x.shape[-2], device=x.device)[None]
+        freqs = self.inv_freq[None, :, None].float().expand(at.shape[0], -1, 1).to(x.device)
+        angle = (freqs.float() @ at[:, None, :].float()).transpose(1, 2)
+        angle = torch.cat((angle, angle), dim=-1)
+        cos, sin = (t.to(dtype=x.dtype).unsqueeze(1) for t in (angle.cos() * 1.0, angle.sin() * 1.0))
+        return x * cos + rotate_half(x) * sin
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.stem(x)).mT
+        q, k, v = (f(h).view(*h.shape[:-1], self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
+        y = F.scaled_dot_product_attention(self.turned(q), self.turned(k), v)
+        return self.dense(y.transpose(1, 2).flatten(2))
+
+
+def sinusoids(length: int, c: int) -> Tensor:
+    """The table of "Attention is all you need", (length, c)."""
+    table, at = torch.zeros(length, c), torch.arange(length).float()[:, None]
+    rate = torch.exp(torch.arange(0, c, 2).float() * (-math.log(10000.0) / c))
+    table[:, 0::2], table[:, 1::2] = torch.sin(at * rate), torch.cos(at * rate)
+    return table
+
+
+class SinusoidsCut(nn.Module):
+    """A table of many positions, cut to the length: averaged with pairs of channels. (N, 4, 24) -> (N, 3)."""
+
+    def __init__(self, c: int = 12) -> None:
+        super().__init__()
+        self.stem, self.out = nn.Conv1d(4, c, 5, padding=2), nn.Linear(c, 3)
+        self.register_buffer("pe", sinusoids(64, c)[None])
+        self.encoder = nn.TransformerEncoderLayer(c, 3, 20, dropout=0.1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.stem(x)).transpose(1, 2)
+        h = h + self.pe[:, : h.size(1)].to(h.device).requires_grad_(False)
+        return self.out(self.encoder(h).mean(1))
+
+
+class SinusoidsFirst(SinusoidsCut):
+    """The positions come first, as in torch's tutorial: (L, 1, C), cut to (L, N, C)."""
+
+    def __init__(self, c: int = 12) -> None:
+        super().__init__(c)
+        self.pe = sinusoids(50, c)[:, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.stem(x)).permute(2, 0, 1)
+        return self.out(self.encoder((h + self.pe[: h.size(0)]).transpose(0, 1)).amax(1))
+
+
+BASES = Tokens("ACGT")
+
+
+class OnIds(nn.Module):
+    """A small network behind something computed from ids. (N, 24) -> (N, 2)."""
+
+    def __init__(self, c: int = 4, rows: int = 64) -> None:
+        super().__init__()
+        self.conv, self.table, self.out = nn.Conv1d(c, 8, 5, padding=2), nn.Embedding(rows, 8), nn.Linear(8, 2)
+
+    def hot(self, ids: Tensor, c: int = 4) -> Tensor:
+        return torch.tanh(self.conv(F.one_hot(ids, c).to(self.conv.weight.dtype).mT)).mean(-1)
+
+    def read(self, ids: Tensor) -> Tensor:
+        return self.out(torch.tanh(self.table(ids)).mean(1))
+
+
+class Complemented(OnIds):
+    """The complement as ``3 - ids``, embedded beside the ids (ConvNova)."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.read(ids) * self.out(self.hot(3 - ids)) + self.out(self.hot((3 - ids) * 2 // 2))
+
+
+class ComplementTable(OnIds):
+    """The complement from a table, read by ids; ids as signed numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.side = nn.Linear(8, 2, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        other = torch.tensor([3, 2, 1, 0], device=ids.device)[ids]
+        signed = (2 * ids - 3) / 3
+        drawn = torch.tanh(self.table(ids) * signed[..., None]).mean(1)
+        return self.out(self.hot(other)) + self.read(ids) + self.side(drawn)
+
+
+class KmerIds(OnIds):
+    """Ids of 3-mers from ids of bases, by slices."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.read(ids[:, :-2] * 16 + ids[:, 1:-1] * 4 + ids[:, 2:])
+
+
+class KmerWindows(OnIds):
+    """Ids of 3-mers, by windows and weights."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.read((ids.unfold(1, 3, 1) * torch.tensor([16, 4, 1])).sum(-1))
+
+
+class WideOneHot(OnIds):
+    """One-hot codes with more classes than the vocabulary has (GPN)."""
+
+    def __init__(self) -> None:
+        super().__init__(9)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out(self.hot(ids, 9)) + self.read(ids)
+
+
+class SoftMasked(WideOneHot):
+    """Two one-hot codes in one tensor, upper and lower case."""
+
+    def __init__(self) -> None:
+        super(WideOneHot, self).__init__(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.tanh(self.conv(x)).mean(-1)) + self.read(x.argmax(1) % 4)
+
+
+KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
+    (EsmLike, {"inputs": IDS}),
+    (RotaryCasts, {}),
+    (SinusoidsCut, {"symmetrise_buffers": True}),
+    (SinusoidsFirst, {"symmetrise_buffers": True}),
+    (Complemented, {"inputs": BASES}),
+    (ComplementTable, {"inputs": BASES}),
+    (KmerIds, {"inputs": BASES}),
+    (KmerWindows, {"inputs": BASES}),
+    (WideOneHot, {"inputs": IDS}),
+    (SoftMasked, {"inputs": "ACGTacgt"}),
+]
+
+EXAMPLES: dict[Callable[[], nn.Module], Tensor] = {SoftMasked: torch.zeros(2, 8, 24)}
+
+
+def example_of(make: Callable[[], nn.Module], how: dict[str, Any]) -> Tensor:
+    """What a network is converted for."""
+    if isinstance(how.get("inputs"), Tokens):
+        return torch.zeros(2, 24, dtype=torch.long)
+    return EXAMPLES.get(make, torch.zeros(2, 4, 24))
+
+
+ZOO = [Family(make, example_of(make, how), how) for make, how in KINDS]
+
+ONE_LENGTH: set[str] = set()
+"""Networks whose forward takes one length only."""
