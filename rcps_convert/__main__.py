@@ -17,8 +17,7 @@ from typing import Any, NoReturn, get_args
 import torch
 from torch import Tensor, nn
 
-from . import __version__
-from .algebra.specs import Tokens
+from . import Tokens, __version__
 from .convert import demonstration
 from .convert.convert import plan_conversion
 from .convert.plan import ConversionPlan

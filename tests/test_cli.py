@@ -13,8 +13,8 @@ import torch
 from inprocess import finished
 
 from rcps_convert import apply_recipe, check_equivariance
-from rcps_convert.__main__ import main, shape_of, vocabulary
 from rcps_convert.__main__ import load as load_model
+from rcps_convert.__main__ import main, shape_of, vocabulary
 from rcps_convert.convert.saving import load as load_saved
 
 MODEL = """
