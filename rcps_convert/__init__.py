@@ -8,6 +8,8 @@
 Start reading at `convert/convert.py`, which names each stage of a conversion and its folder.
 """
 
+import sys
+
 from . import layers
 from .algebra.augment import ReverseComplementAugment
 from .algebra.channels import Channels, UpperTriangle
@@ -19,9 +21,12 @@ from .convert.extending import extend
 from .convert.plan import ConversionPlan
 from .convert.saving import apply_recipe, load, recipe, save
 from .errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, VerificationError
+from .measure import testing
 from .measure.report import EquivarianceReport, check_equivariance
 from .rules.registry import rule
 from .strands.unwrapped import unwrap
+
+sys.modules[f"{__name__}.testing"] = testing
 
 __version__ = "0.1.0"
 
@@ -59,6 +64,7 @@ __all__ = [
     "reverse_complement",
     "rule",
     "save",
+    "testing",
     "unwrap",
 ]
 

@@ -98,10 +98,10 @@ class _TiedPlanner:
         found = solver.solve(self.wanted)
         self.found, self.traces = found, found.traces
         if found.untraced is not None:
-            self.plan.notes.append(f"only the eval-mode forward was analysed; in train mode: {found.untraced}")
+            self.plan.warnings.append(f"only the eval-mode forward was analysed; in train mode: {found.untraced}")
         self._describe_outputs(found.inference)
         self.plan.problems += found.inference.problems
-        self.plan.notes += [_unheld_note(n.where) for n in found.unheld]
+        self.plan.warnings += [_unheld_note(n.where) for n in found.unheld]
         if not self.plan.problems:
             self.plan.problems += map(changed_in_forward, changed_in_place(self.model, self.example))
         if not self.plan.problems:
@@ -275,7 +275,7 @@ class _TiedPlanner:
             self.plan.problems.append(self._failed(converted, solution, found))
         else:
             names = structure_names(_structure(self.traces[0]))
-            self.plan.notes += lost_notes(change, names, solution.inference.outputs)
+            self.plan.warnings += lost_notes(change, names, solution.inference.outputs)
             self._verify_lengths(converted, solution)
             self._verify_padding(converted, solution)
 
@@ -349,6 +349,7 @@ class _TiedPlanner:
         checks.run(measure, solution.inference.outputs)
         self.plan.checked = sorted(set(checks.checked))
         self.plan.notes += checks.notes
+        self.plan.warnings += checks.warnings
         if checks.problem is not None:
             self.plan.problems.append(checks.problem)
         sizes = {t.size for a in self.actions if a is not None for t in a.axes if ax.ends(t) is not None}
