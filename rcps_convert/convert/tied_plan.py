@@ -121,9 +121,9 @@ class _TiedPlanner:
         """Whether the model obeys the law with any weights."""
         try:
             probe = Probe(self.model, self.example, self.specs, self.actions)
-            wanted = output_specs(outputs, opened(probe.outputs(probe.inputs(0))))
+            wanted = output_specs(outputs, opened(probe.usual_outputs()))
             allowed = partial(allowed_actions, wanted, None)
-            found = verify(self.model, self.example, self.specs, self.actions, allowed, diagnose=False)
+            found = verify(self.model, self.example, self.specs, self.actions, allowed, diagnose=False, probe=probe)
         except ConversionError:
             raise
         except Exception:  # the model does not run as given; tracing reports why

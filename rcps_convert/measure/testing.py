@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..algebra.arguments import Example
 from ..algebra.nesting import input_actions, read_call
 from ..graph.sandbox import alone
-from .opened import output_leaves
+from ..algebra.opened import output_leaves
 from .probe import Probe
 from .report import check_equivariance
 
