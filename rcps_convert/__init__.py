@@ -11,6 +11,7 @@ Start reading at `convert/convert.py`, which names each stage of a conversion an
 from . import layers
 from .algebra.augment import ReverseComplementAugment
 from .algebra.specs import Antisymmetric, Invariant, OneHot, Tokens, Tracks, reverse_complement
+from .convert.accelerate import accelerate
 from .convert.bake import bake, load_plain_state_dict
 from .convert.convert import convert_model, plan_conversion
 from .convert.decorators import rc_equivariant, rc_leaf
@@ -38,6 +39,7 @@ __all__ = [
     "TraceError",
     "Tracks",
     "VerificationError",
+    "accelerate",
     "apply_recipe",
     "bake",
     "check_equivariance",

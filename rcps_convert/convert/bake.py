@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._torch import stored_name
 from ..algebra.arguments import check_choice, check_model, check_switch
+from ..fast.attached import decelerate
 from ..graph.parametrized import own_classes
 from ..graph.sandbox import alone, fresh_copy
 from ..graph.transaction import all_or_nothing
@@ -57,6 +58,7 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
 def _baked(target: nn.Module) -> nn.Module:
     """A model with its ties and shared norms undone, in place."""
     own_classes(target)
+    decelerate(target)
     with torch.no_grad():
         idle = untied(target)
         for module, leaf, _, _ in ties(target):
