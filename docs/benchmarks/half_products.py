@@ -100,7 +100,7 @@ def contenders(case: Case, peer: bool) -> dict[str, nn.Module]:
         "pure torch": without_compiler(lambda: accelerate(converted, case.inputs, verbose=False)),
     }
     if peer:
-        found["rcps-pytorch"] = OfRcps(15, 9, 128)
+        found["rcps-pytorch"] = OfRcps(15, 9, case.model[0].out_channels)
     return found
 
 

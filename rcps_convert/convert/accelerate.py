@@ -12,7 +12,7 @@ from ..algebra.arguments import Example, check_choice, check_switch
 from ..algebra.nesting import read_call
 from ..errors import ConversionError
 from ..fast.attached import Choice, accelerate_layer, computed_in, decelerate
-from ..fast.backends import CPP, STOCK, TORCH, usable
+from ..fast.backends import CPP, TORCH, usable
 from ..fast.compiled import why_not
 from ..fast.layers import Candidate, candidates
 from ..fast.operator import Ways
@@ -38,8 +38,9 @@ def accelerate(
         example: as in `convert_model`, of the batch size, length and type the model will be called with; called under
             ``torch.autocast``, layers are timed in its type. On tensors of other types the stock operators run. Batches
             of very many positions are timed on some of their samples.
-        backend: ``"auto"`` takes the fastest; ``"cpp"`` (C++, built at the first use, for convolutions on a CPU) or
-            ``"torch"`` (no compiler) takes this one for every layer that it can compute, whatever the times are.
+        backend: ``"auto"``: C++ (built at the first use) for convolutions on a CPU, pure torch for the rest, each where
+            it is faster than the stock operator; ``"torch"``: pure torch, where it is faster; ``"cpp"``: as auto, but
+            C++ for every convolution that it can compute, whatever the times are: then these are bitwise equivariant.
         in_place: change and return this object instead of a copy.
         verbose: print the plan: layer, shape, ratio to the stock operator's time, backend.
 
@@ -144,21 +145,20 @@ def _layer(candidate: Candidate, met: Met, backend: str, known: dict[object, Tim
         for t in (reading.weight(candidate.module), reading.bias(candidate.module))
     )
     assert w is not None
-    names = [n for n in usable(product, met.dtype, met.device) if backend in ("auto", n)][:1] or [TORCH]
+    ways_here = usable(product, met.dtype, met.device)
+    names = [TORCH] if backend == TORCH else ways_here[:1]
     shape = _read_shape(candidate, met)
     key = (product, shape, met, b is None, tuple(names))
     if key not in known:
         known[key] = measured(product, shape, w, b, names, met.depends)
     times = known[key]
-    forced = next((n for n in names if n not in times.differs), STOCK)
-    train = times.ways() if backend == "auto" else Ways(forced, forced, forced)
-    forward = times.fastest("forward") if backend == "auto" else forced
-    if not train.stock or forward != STOCK:
-        dtype = met.dtype if backend == "auto" else None
-        accelerate_layer(candidate, Choice(product, reading, train, forward, dtype, met.device.type))
-    backend_words = STOCK if train.stock and forward == STOCK else train.words()
-    ratios = times.ratio(Ways(forward=forward), ("forward",)), times.ratio(train)
-    return Row(candidate.name, met.shape, product.words(), *ratios, backend_words)
+    forced = backend == CPP and CPP in ways_here and CPP not in times.differs
+    train = Ways(CPP, CPP, CPP) if forced else times.ways()
+    if not train.stock:
+        dtype = None if forced else met.dtype
+        accelerate_layer(candidate, Choice(product, reading, train, dtype, met.device.type))
+    ratios = times.ratio(train, ("forward",)), times.ratio(train)
+    return Row(candidate.name, met.shape, product.words(), *ratios, train.words())
 
 
 def _read_shape(candidate: Candidate, met: Met) -> tuple[int, ...]:

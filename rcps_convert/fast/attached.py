@@ -28,16 +28,14 @@ class Choice:
     Attributes:
         product: what it multiplies.
         reading: how its input and result become the product's.
-        train: where gradients are recorded.
-        forward: name of the backend where they are not.
+        ways: how each part is computed.
         dtype: of the tensors; None for any, where nothing was chosen by time.
         device: of the tensors. On others the stock operator runs.
     """
 
     product: Product
     reading: Reading
-    train: Ways
-    forward: str
+    ways: Ways
     dtype: torch.dtype | None
     device: str
 
@@ -56,7 +54,7 @@ class Accelerated(AroundForward):
     def __init__(self, module: nn.Module, choice: Choice) -> None:
         self.module, self.choice = module, choice
         self.before: Any = module.__dict__.get("forward")
-        self.here: dict[torch.dtype, tuple[Ways, Ways]] = {}
+        self.here: dict[torch.dtype, Ways] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process may have no compiler."""
@@ -92,8 +90,9 @@ class Accelerated(AroundForward):
         reading, dtype = self.choice.reading, computed_in(x)
         w, b = reading.weight(self.module), reading.bias(self.module)
         recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, w, b))
-        ways = self.ways(dtype)[recorded]
-        if ways.stock or type(w) not in (Tensor, nn.Parameter) or (x.dtype == dtype != w.dtype):
+        ways = self.ways(dtype)
+        idle = ways.stock if recorded else ways.forward == STOCK
+        if idle or type(w) not in (Tensor, nn.Parameter) or (x.dtype == dtype != w.dtype):
             return self._own(x)  # type: ignore[no-any-return]
         x, w, b = x.to(dtype), w.to(dtype), None if b is None else b.to(dtype)
         y = reading.after(compute(reading.before(x), w, b, self.choice.product, ways))
@@ -102,12 +101,13 @@ class Accelerated(AroundForward):
             cross.done.add(this_thread())
         return y
 
-    def ways(self, dtype: torch.dtype) -> tuple[Ways, Ways]:
-        """How the layer is computed in this process: without gradients, and where they are recorded."""
+    def ways(self, dtype: torch.dtype) -> Ways:
+        """How the layer is computed in this process: one without a compiler may have loaded it."""
         if dtype not in self.here:
             choice = self.choice
             known = {STOCK, *usable(choice.product, dtype, torch.device(choice.device))}
-            self.here[dtype] = available(Ways(forward=choice.forward), known), available(choice.train, known)
+            parts = (choice.ways.forward, choice.ways.back, choice.ways.weight)
+            self.here[dtype] = Ways(*(name if name in known else STOCK for name in parts))
         return self.here[dtype]
 
     def _own(self, *args: Any, **kwargs: Any) -> Any:
@@ -131,11 +131,6 @@ def computed_in(x: Tensor) -> torch.dtype:
     """The type a stock convolution or linear layer computes in: autocast's, where that is on."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
-def available(ways: Ways, known: set[str]) -> Ways:
-    """Ways that exist in this process: a model that was pickled may meet one without a compiler."""
-    return Ways(*(name if name in known else STOCK for name in (ways.forward, ways.back, ways.weight)))
 
 
 # --- mixed layers -------------------------------------------------------------------------------

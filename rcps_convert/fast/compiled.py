@@ -150,7 +150,7 @@ def _call(name: str, p: Product, sizes: ctypes.Array, *tensors: Tensor | None) -
         RuntimeError: out of memory.
     """
     dtype = next(t.dtype for t in tensors if t is not None)
-    function = getattr(library(), f"half_{name}_{DTYPES[dtype]}")
+    function = getattr(library(), f"{name}_{DTYPES[dtype]}")
     pointers = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors]
     if function(sizes, _table(p.reads), _table(p.makes), *pointers):
         raise RuntimeError("out of memory in a half product")
@@ -169,7 +169,7 @@ def convolve(x: Tensor, w: Tensor, bias: Tensor | None, p: Product, *, transpose
     x, w = x.contiguous(), w.contiguous()
     y = x.new_empty(x.shape[0], p.makes.size, p.made(x.shape[2]))
     bias = None if bias is None else bias.contiguous()
-    _call("forward", p, _sizes(p, x, y.shape[2], transposed), x, w, bias, y)
+    _call("half_forward", p, _sizes(p, x, y.shape[2], transposed), x, w, bias, y)
     return y
 
 
@@ -181,5 +181,5 @@ def convolve_back(x: Tensor, g: Tensor, w: Tensor, p: Product) -> Tensor:
 def weight_gradient(x: Tensor, g: Tensor, w: Tensor, p: Product) -> Tensor:
     """The gradient of the weight of a tied convolution."""
     x, g, found = x.contiguous(), g.contiguous(), torch.zeros_like(w, memory_format=torch.contiguous_format)
-    _call("gradient", p, _sizes(p, x, g.shape[2], False), x, g, found)
+    _call("half_gradient", p, _sizes(p, x, g.shape[2], False), x, g, found)
     return found

@@ -124,7 +124,7 @@ def is_stock(module: nn.Module) -> bool:
 def _conv_sizes(conv: nn.Conv1d) -> tuple[int, int, int] | None:
     """Kernel, dilation and padding of a convolution that half products can compute; None for others."""
     (kernel,), (dilation,), span = conv.kernel_size, conv.dilation, conv.dilation[0] * (conv.kernel_size[0] - 1)
-    if conv.stride != (1,) or conv.groups != 1 or conv.padding_mode != "zeros":
+    if conv.stride != (1,) or conv.groups != 1 or conv.padding_mode in ("reflect", "replicate", "circular"):
         return None
     if isinstance(conv.padding, str):
         pad = 0 if conv.padding == "valid" else span // 2
