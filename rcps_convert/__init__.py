@@ -14,6 +14,7 @@ from . import layers
 from .algebra.augment import ReverseComplementAugment
 from .algebra.channels import Channels, UpperTriangle
 from .algebra.specs import Antisymmetric, Invariant, Mask, OneHot, Permutation, Tokens, Tracks, reverse_complement
+from .convert.accelerate import accelerate
 from .convert.bake import bake, load_plain_state_dict
 from .convert.convert import convert_model, plan_conversion
 from .convert.decorators import rc_equivariant, rc_leaf
@@ -49,6 +50,7 @@ __all__ = [
     "Tracks",
     "UpperTriangle",
     "VerificationError",
+    "accelerate",
     "apply_recipe",
     "bake",
     "check_equivariance",

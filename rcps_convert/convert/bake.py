@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .._torch import chains
 from ..algebra.arguments import check_choice, check_model, check_switch
 from ..algebra.texts import read_action
+from ..fast.attached import decelerate
 from ..graph.parametrized import own_classes
 from ..graph.sandbox import alone, fresh_copy, owner
 from ..graph.transaction import all_or_nothing
@@ -63,6 +64,7 @@ def untied_in_place(target: nn.Module) -> nn.Module:
     """A model with its ties and shared norms undone, in place."""
     own_classes(target)
     unwatch(target)
+    decelerate(target)
     with torch.no_grad():
         idle = untied(target)
         for module, leaf, _, _ in ties(target):

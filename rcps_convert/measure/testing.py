@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ..algebra.arguments import Example
 from ..algebra.nesting import input_actions, read_call
-from ..graph.sandbox import alone
 from ..algebra.opened import output_leaves
+from ..graph.sandbox import alone
 from .probe import Probe
 from .report import check_equivariance
 
