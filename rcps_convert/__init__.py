@@ -22,6 +22,7 @@ from .convert.extending import extend
 from .convert.plan import ConversionPlan
 from .convert.saving import apply_recipe, load, recipe, save
 from .errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, VerificationError
+from .match.recalibrate import recalibrate
 from .measure import testing
 from .measure.report import EquivarianceReport, check_equivariance
 from .rules.registry import rule
@@ -62,6 +63,7 @@ __all__ = [
     "plan_conversion",
     "rc_equivariant",
     "rc_leaf",
+    "recalibrate",
     "recipe",
     "reverse_complement",
     "rule",

@@ -29,7 +29,7 @@ from ..measure.change import Change
 from ..measure.verify import Verification
 from ..tie.length_guard import LengthRule, guard, unguard
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool, unpool
-from ..tie.notes import note
+from ..tie.notes import KEPT, note
 from ..tie.parts import watch
 from ..tie.passage import Passage
 from ..tie.symmetriser import symmetrise
@@ -182,6 +182,7 @@ class ConversionPlan:
         start: the pairs of a trained model, with ``init="match"``.
         unused: parameters no trace reads; they are not tied, and a call that reads one is refused.
         called: paths of the modules that some trace calls.
+        given: the example as shapes and dtypes, and the settings but for what weights start from.
         init: ``"keep"``, ``"project"`` or ``"match"``.
         settings: as given.
         symmetric: the model is equivariant as it is; nothing needs tying.
@@ -211,6 +212,7 @@ class ConversionPlan:
     start: MatchedStart | None = None
     unused: list[str] = field(default_factory=list)
     called: frozenset[str] = frozenset()
+    given: tuple[Any, Settings] | None = None
     init: str = "keep"
     settings: Settings = field(default_factory=Settings)
     symmetric: bool = False
@@ -262,7 +264,7 @@ class ConversionPlan:
     def _installed(self, target: nn.Module, stacklevel: int) -> nn.Module:
         """`install`, then the warnings: where they are errors, nothing was changed."""
         self.install(target)
-        note(target, self._said())
+        note(target, {**self._said(), KEPT: self.given})
         for text in self._warnings():
             warnings.warn(text, stacklevel=stacklevel)
         return target
@@ -385,13 +387,24 @@ class ConversionPlan:
                 f"no trace of the model reads {', '.join(self.unused)}: not tied, and a call that reads one is refused"
             )
         if self.trained and (self.moved is None or self.moved > 1e-6):
-            by = "" if self.moved is None else f" (outputs move by {self.moved:.2g} x their largest value)"
-            found.append(
-                f"the model looks trained, and tying its weights changes what it computes{by}: fine-tune it, convert "
-                'with init="project" if it is nearly symmetric, or keep its function with two passes per prediction: '
-                'strategy="conjoined", or "mixed" to fine-tune with both strands'
-            )
+            found.append(self._changed())
         return found
+
+    def _changed(self) -> str:
+        """What to do where tying changes a trained model."""
+        by = "" if self.moved is None else f" (outputs move by {self.moved:.2g} x their largest value)"
+        if self.start is not None:
+            statistics = "" if self.start.on_sequences else "give sequences= or call recalibrate, then "
+            return (
+                f"the model looks trained; its pairs were matched, and tied it computes something near{by}: "
+                f"{statistics}fine-tune it, or let it learn the trained model's outputs"
+            )
+        return (
+            f'the model looks trained, and tying its weights changes what it computes{by}: convert with init="match", '
+            'which finds the pairs it has learned (init="project" if it is nearly symmetric as it is), and fine-tune '
+            'it; or keep its function with two passes per prediction: strategy="conjoined", or "mixed" to fine-tune '
+            "with both strands"
+        )
 
     @property
     def before(self) -> int:

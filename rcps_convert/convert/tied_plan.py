@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves
 from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
 from ..algebra.opened import opened
+from ..algebra.plain import plain_structure
 from ..algebra.specs import Antisymmetric, Spec, Tokens
 from ..errors import ConversionError, NeedsChoiceError, NoRuleError, VerificationError, Where
 from ..graph.export import does_not_run
@@ -26,6 +28,7 @@ from ..infer.inference import Inference
 from ..infer.leaving_out import Solution, Solver
 from ..infer.outputs import AUTO, auto_words
 from ..infer.walk import changed_in_forward
+from ..match.inside import left_out
 from ..match.search import Search
 from ..match.sequences import read_calls
 from ..match.start import MatchedStart
@@ -57,6 +60,7 @@ def plan_tied(model: nn.Module, example: Example, settings: Settings, held: Conv
     Returns: the plan, with the problems that stand in the way.
     """
     plan = ConversionPlan(type(model).__name__, init=settings.init, settings=settings, trained=looks_trained(model))
+    plan.given = _given(example, settings)
     if held is not None:
         plan.problems.append(held)
         return plan
@@ -65,6 +69,14 @@ def plan_tied(model: nn.Module, example: Example, settings: Settings, held: Conv
     except ConversionError as problem:
         plan.problems.extend(problem.problems)
     return plan
+
+
+def _given(example: Example, settings: Settings) -> tuple[Any, Settings] | None:
+    """How a conversion was called, without tensors; None where an argument is no plain value."""
+    try:
+        return plain_structure(example), replace(settings, init="keep", sequences=None)
+    except ConversionError:
+        return None
 
 
 class _TiedPlanner:
@@ -205,7 +217,9 @@ class _TiedPlanner:
         """Find the pairs that the model has learned."""
         given = self.settings.sequences
         calls = None if given is None else read_calls(given, self.example, self.actions)
-        search = Search.of(found.traces[0], found.inference, self.example, self.specs, self.actions, calls)
+        told = (self.model, self.example, self.actions, self.wanted, found.inference.open_terms)
+        inside = left_out(*told, tuple(found.cuts)) if found.cuts else {}
+        search = Search.of(found.traces[0], found.inference, self.example, self.specs, self.actions, calls, inside)
         self.plan.start = MatchedStart(search, search.find(self.model))
 
     def _constants(self) -> set[str]:
@@ -268,6 +282,8 @@ class _TiedPlanner:
         self.plan.moved = change.moved()
         found = self._measure(converted, self.example, self.actions, solution)
         self.plan.verification = found
+        if self.plan.start is not None:
+            self.plan.start.compare(self.model, converted, solution.inference.outputs)
         zero = self._made_zero(change)
         if zero is not None:
             self.plan.problems.append(zero)

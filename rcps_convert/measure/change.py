@@ -130,7 +130,7 @@ def _ends(readings: list[list[Any]]) -> list[Tensor]:
     return [torch.cat([y.flatten() for y in ys]) if ys else torch.zeros(0) for ys in kept]
 
 
-def _rows(y: Tensor, action: Action) -> Tensor:
+def repetitions(y: Tensor, action: Action) -> Tensor:
     """An output as repetitions x channels: samples and positions are repetitions."""
     if y.dim() != len(action.axes) or not y.dim():
         return y.reshape(len(y) if y.dim() else 1, -1)
@@ -142,7 +142,7 @@ def _rows(y: Tensor, action: Action) -> Tensor:
 def _parts(readings: list[list[Any]], outputs: Sequence[Action | None]) -> dict[int, list[Tensor]]:
     """The rows of each output that holds numbers, per batch."""
     whole = enumerate(zip(zip(*readings, strict=True), outputs, strict=False))
-    return {i: [_rows(y, a) for y in ys] for i, (ys, a) in whole if a is not None and all(map(_continuous, ys))}
+    return {i: [repetitions(y, a) for y in ys] for i, (ys, a) in whole if a is not None and all(map(_continuous, ys))}
 
 
 def _is_full(readings: list[list[Any]], outputs: Sequence[Action | None]) -> bool:
