@@ -11,6 +11,7 @@ Start reading at `convert/convert.py`, which names each stage of a conversion an
 from . import layers
 from .algebra.augment import ReverseComplementAugment
 from .algebra.specs import Antisymmetric, Invariant, Mask, OneHot, Tokens, Tracks, reverse_complement
+from .convert.attribution import deep_lift_rule, filter_pairs
 from .convert.bake import bake, load_plain_state_dict
 from .convert.convert import convert_model, plan_conversion
 from .convert.decorators import rc_equivariant, rc_leaf
@@ -43,6 +44,8 @@ __all__ = [
     "bake",
     "check_equivariance",
     "convert_model",
+    "deep_lift_rule",
+    "filter_pairs",
     "layers",
     "load",
     "load_plain_state_dict",
