@@ -15,6 +15,7 @@ from .algebra.augment import ReverseComplementAugment
 from .algebra.channels import Channels, UpperTriangle
 from .algebra.specs import Antisymmetric, Invariant, Mask, OneHot, Permutation, Tokens, Tracks, reverse_complement
 from .convert.accelerate import accelerate
+from .convert.attribution import deep_lift_rule, filter_pairs
 from .convert.bake import bake, load_plain_state_dict
 from .convert.convert import convert_model, plan_conversion
 from .convert.decorators import rc_equivariant, rc_leaf
@@ -56,7 +57,9 @@ __all__ = [
     "bake",
     "check_equivariance",
     "convert_model",
+    "deep_lift_rule",
     "extend",
+    "filter_pairs",
     "layers",
     "load",
     "load_plain_state_dict",

@@ -185,6 +185,7 @@ def _reading(runs: StackedRuns, merge: Merge, post_hoc: bool) -> Conjoined:
         post_hoc,
         skeleton(runs.example, runs.stacked),
         runs_by_argument(runs.model, runs.example, runs.specs),
+        runs.fields,
     )
 
 
