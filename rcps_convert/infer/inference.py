@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..algebra.action import Action
+from ..algebra.axis import Axis
 from ..errors import ConversionError
 from ..graph.trace import Node
 from ..rules.pins import Pin
@@ -41,6 +42,8 @@ class Inference:
         refused: per trace, the nodes that their rules refused, in graph order.
         lost: a stretch that was asked for was not closed.
         opened: buffers whose actions are unknown at first, as those of parameters are, to be averaged.
+        written: open axes that windows slide over are taken for positions, which a dense layer wrote.
+        slid: those that were slid over.
         rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
     """
 
@@ -62,6 +65,8 @@ class Inference:
     lost: bool = False
     rounded: bool = False
     opened: frozenset[str] = frozenset()
+    written: bool = False
+    slid: list[Axis] = field(default_factory=list)
     anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
     guarded: list[Anchor] = field(default_factory=list)
 

@@ -53,19 +53,30 @@ def infer(
     """
     longer, memory = tuple(lengths), dict[Any, int | None]()
 
-    def solved(opened: frozenset[str]) -> Inference:
-        return _with_hints(
-            traces, lambda hints: _solve(traces, inputs, outputs, cuts or {}, longer, memory, hints, opened)
-        )
+    def solved(**assumed: Any) -> Inference:
+        def once(hints: tuple[Hint, ...]) -> Inference:
+            return _solve(traces, inputs, outputs, cuts or {}, longer, memory, hints, Inference(**assumed))
 
-    result = solved(frozenset())
-    if symmetrise_buffers and result.cut_buffers():
-        again = solved(result.cut_buffers())
+        return _with_hints(traces, once)
+
+    result = solved()
+    for assumed in _assumptions(result, symmetrise_buffers):
+        again = solved(**assumed)
         result = again if len(again.problems) < len(result.problems) else result
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)
     return result
+
+
+def _assumptions(found: Inference, symmetrise_buffers: bool) -> Iterator[dict[str, Any]]:
+    """What may be assumed so that problems go away: buffers to be averaged, axes that a dense layer writes."""
+    opened = found.cut_buffers() if symmetrise_buffers else frozenset()
+    written = bool(found.problems and found.slid)
+    if opened:
+        yield {"opened": opened}
+    if written:
+        yield {"written": True, "opened": opened}
 
 
 def _with_hints(traces: list[Trace], solve: Callable[[tuple[Hint, ...]], Inference]) -> Inference:
@@ -94,9 +105,8 @@ def _solve(
     lengths: Iterable[tuple[str, int]],
     memory: dict[Any, int | None],
     hints: tuple[Hint, ...],
-    opened: frozenset[str],
+    result: Inference,
 ) -> Inference:
-    result = Inference(opened=opened)
     for name, dim in lengths:
         result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
     walks = [Walk(trace, result, hints, memory, cuts) for trace in traces]

@@ -189,7 +189,7 @@ class Walk:
             return None
         if function is None:
             return self._refused(node, self._uncovered(node, "no rule says how reverse complement passes through it"))
-        site, known = RuleNode(node, self.result.pins), len(self.result.pins)
+        site, known = RuleNode(node, self.result.pins, written=self.result.written), len(self.result.pins)
         problem: ConversionError | None = None
         facts: Facts = CROSSED if node.op is CLOSED else function.facts
         args, kwargs = self._operands(site, facts.constants)
@@ -217,6 +217,7 @@ class Walk:
         for refusal in [*site.deferred, *self._unanchored(site, args)]:
             self.result.report(refusal.at(node.where, _got(args, kwargs)))
         self.swaps += site.swaps
+        self.result.slid += site.slid
         return value
 
     def _refused(self, node: Node, problem: ConversionError) -> Any:

@@ -26,6 +26,8 @@ class RuleNode:
         swaps: pairs of operands that change places.
         parameters: actions of the parameters of an `rc_leaf` module, by name; those asked for are tied.
         anchors: lengths of which the operator may read one edge only.
+        written: open axes that windows slide over are positions, which a dense layer wrote.
+        slid: open axes that windows slide over.
     """
 
     node: Node
@@ -35,6 +37,8 @@ class RuleNode:
     operands: dict[int, str] = field(default_factory=dict)
     parameters: Mapping[str, Action] = field(default_factory=dict)
     anchors: list[Anchor] = field(default_factory=list)
+    written: bool = False
+    slid: list[Axis] = field(default_factory=list)
 
     @property
     def op(self) -> Any:

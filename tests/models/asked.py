@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rcps_convert import Tokens
+from rcps_convert import Tokens, Tracks
 
 from .family import Family
 
@@ -210,6 +210,58 @@ class SoftMasked(WideOneHot):
         return self.out(torch.tanh(self.conv(x)).mean(-1)) + self.read(x.argmax(1) % 4)
 
 
+class Written(nn.Module):
+    """A profile that a dense layer writes: its features are positions (ASAP). (N, 4, 24) -> (N, 50)."""
+
+    def __init__(self, written: int = 50, c: int = 8) -> None:
+        super().__init__()
+        self.conv, self.write = nn.Conv1d(4, c, 5, padding=2), nn.Linear(c * 24, written)
+        self.tracks, self.others = nn.Conv1d(c, 6, 1), nn.Conv1d(c, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.write(torch.tanh(self.conv(x)).flatten(1))
+
+
+class WrittenStrands(Written):
+    """Two strands of a profile, written at once, as a distribution and as counts (CLIPNET). -> (N, 2, 20), (N, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__(40)
+        self.counts = nn.Linear(8 * 24, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.conv(x)).flatten(1)
+        return self.write(h).softmax(-1).view(-1, 2, 20), self.counts(h)
+
+
+class WrittenLast(Written):
+    """Positions first, tracks last; what follows reads positions. (N, 4, 24) -> (N, 20, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__(40)
+        self.smooth = nn.Conv1d(2, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x).view(-1, 20, 2)
+        return self.smooth(y.mT).mT
+
+
+class Flat(Written):
+    """Maps flattened, channels first and positions first. (N, 4, 24) -> (N, 6 * 24), (N, 24 * 6)."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.conv(x))
+        return self.tracks(h).flatten(1), self.others(h).mT.flatten(1)
+
+
+class SubBins(Written):
+    """Each position gives finer ones, six of one track and three of two. (N, 4, 24) -> (N, 144), (N, 2, 72)."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.conv(x))
+        return self.tracks(h).mT.flatten(1), self.others(h).unflatten(1, (2, 3)).transpose(2, 3).flatten(2)
+
+
 KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (EsmLike, {"inputs": IDS}),
     (RotaryCasts, {}),
@@ -221,6 +273,11 @@ KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (KmerWindows, {"inputs": BASES}),
     (WideOneHot, {"inputs": IDS}),
     (SoftMasked, {"inputs": "ACGTacgt"}),
+    (Written, {"outputs": "."}),
+    (WrittenStrands, {"outputs": ("+-", "+-")}),
+    (WrittenLast, {"outputs": Tracks("+-", layout="n l c")}),
+    (Flat, {"outputs": (Tracks("+-+-..", layout="n (c l)"), Tracks("++--..", layout="n (l c)"))}),
+    (SubBins, {"outputs": (".", "-+")}),
 ]
 
 EXAMPLES: dict[Callable[[], nn.Module], Tensor] = {SoftMasked: torch.zeros(2, 8, 24)}
@@ -235,5 +292,5 @@ def example_of(make: Callable[[], nn.Module], how: dict[str, Any]) -> Tensor:
 
 ZOO = [Family(make, example_of(make, how), how) for make, how in KINDS]
 
-ONE_LENGTH: set[str] = set()
+ONE_LENGTH = {"Written", "WrittenStrands", "WrittenLast"}
 """Networks whose forward takes one length only."""
