@@ -18,7 +18,7 @@ from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal,
 from ..graph.closed_modules import CLOSED
 from ..graph.precision import WIDER, double_precision, widened
 from ..graph.trace import Node, Ref, Source, Trace
-from ..graph.writes import changed_parameters, is_inplace, written_refs
+from ..graph.writes import changed_in_forward, changed_parameters, is_inplace, written_refs
 from ..rules.node import RuleNode, Swap
 from ..rules.pins import is_short
 from ..rules.pointwise import rule_of
@@ -173,8 +173,9 @@ class Walk:
         ):
             value = Const(value.value, only.buffer)
         if isinstance(value, Const):
-            entries = only.entries_of if isinstance(only, Const) and moves(node.op) else None
-            value = Const(value.value, value.buffer, entries, self._rounds(node, value.value))
+            held = only if isinstance(only, Const) and moves(node.op) else value
+            rounds = self._rounds(node, value.value)
+            value = Const(value.value, value.buffer, held.entries_of, rounds, held.attribute)
         return RuleNode(node, self.result.pins).constant(value) if node.name in self.trace.written else value
 
     def _rounds(self, node: Node, value: Tensor) -> bool:
@@ -288,27 +289,13 @@ def _shapes_only(trace: Trace) -> set[str]:
     return shaped - read - outputs - set(trace.sources) - {n.name for n in trace.nodes if is_inplace(n.op)}
 
 
-def changed_in_forward(parameter: str, by: str = "", where: Where | None = None) -> ConversionError:
-    """The refusal of a forward that writes into a parameter.
-
-    Args:
-        parameter: its name.
-        by: the operator that does it, where that is known.
-        where: its place, where that is known.
-    """
-    return NoRuleError(
-        f"{by or 'something'} changes the parameter {parameter} in forward",
-        where=where or Where(parameter.rpartition(".")[0]),
-        why="a tied parameter is computed whenever it is read, so what is written into it would be lost",
-        do="change it between training steps, or compute a changed one and use that (w.clamp(-1, 1))",
-    )
-
-
 def _held(source: Source) -> Const:
     """A buffer, or a tensor that forward holds, in double precision."""
     value, buffer = source.value.detach(), source.target if source.kind == "buffer" else None
     wide = value.to(WIDER.get(value.dtype, value.dtype), copy=True)
-    return Const(wide, buffer, buffer, value.dtype in (torch.float32, torch.complex64) and not is_short(wide))
+    rounded = value.dtype in (torch.float32, torch.complex64) and not is_short(wide)
+    named = source.kind == "constant" and not source.target.startswith("lifted_tensor")
+    return Const(wide, buffer, buffer, rounded, source.target if named else None)
 
 
 def _constant(value: Tensor, blank: bool) -> Const:
