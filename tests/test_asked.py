@@ -32,7 +32,9 @@ LONGER = [f for f in asked.ZOO if f.name not in asked.ONE_LENGTH]
 @pytest.mark.parametrize("family", LONGER, ids=[f.name for f in LONGER])
 def test_exact_at_other_lengths(family: Family) -> None:
     model = converted(family)
-    assert_exact(model, family.example, **family.how, lengths=(17, 30), tolerance=TOLERANCE)
+    assert_exact(
+        model, family.example, **family.how, lengths=asked.OTHER_LENGTHS.get(family.name, (17, 30)), tolerance=TOLERANCE
+    )
 
 
 def refused(model: nn.Module, example: Any, **how: Any) -> str:
@@ -194,3 +196,54 @@ def test_texts_of_torch_are_translated(make: Any, why: str) -> None:
     assert why in words
     assert f"test_asked.py:{make.forward.__code__.co_firstlineno + (2 if make is Branching else 1)}" in words
     assert not any(word in words for word in ("Guard", "fake", "u0", "<string>"))
+
+
+# --- pieces of a length ------------------------------------------------------------------------------
+
+
+class Pieces(asked.InPieces):
+    """What becomes of the two halves of a length."""
+
+    def __init__(self, how: Any) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.stem(x).chunk(2, dim=1)
+        return self.out(self.how(self, a, b).mean(1))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda m, a, b: torch.cat([m.f(a), m.g(b)], 1),
+        lambda m, a, b: torch.cat([m.f(a), m.f(a)], 1),
+        lambda m, a, b: torch.cat([m.f(a) * 2, m.f(b) * 3], 1),
+        lambda m, a, b: torch.cat([m.f(a), m.f(b) + m.g(a)], 1),
+        lambda m, a, b: m.f(a),
+        lambda m, a, b: m.f(a) + 2 * m.f(b),
+        lambda m, a, b: torch.cat([m.f(a.mul_(2)), m.f(b.mul_(2))], 1),
+    ],
+    ids=[
+        "two layers",
+        "one twice",
+        "two numbers",
+        "one reads the other",
+        "one left out",
+        "weighed differently",
+        "written into",
+    ],
+)
+def test_pieces_that_are_not_treated_alike_are_refused(how: Any) -> None:
+    assert "cuts a length of 24 into pieces of 12, 12" in refused(Pieces(how), (2, 4, 24))
+
+
+def test_pieces_may_be_joined_in_the_other_order() -> None:
+    model = convert_model(Pieces(lambda m, a, b: torch.cat([m.f(b), m.f(a)], 1)), (2, 4, 24))
+    assert_exact(model, torch.zeros(2, 4, 24), tolerance=TOLERANCE)
+
+
+def test_lengths_that_do_not_divide_are_refused_when_called() -> None:
+    model = convert_model(asked.InPieces(), (2, 4, 24))
+    with pytest.raises(ConversionError, match="26"):
+        model(torch.zeros(2, 4, 26))

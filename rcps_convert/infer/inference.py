@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..algebra.action import Action
-from ..algebra.axis import Axis
 from ..errors import ConversionError
 from ..graph.trace import Node
 from ..rules.pins import Pin
@@ -42,8 +41,9 @@ class Inference:
         refused: per trace, the nodes that their rules refused, in graph order.
         lost: a stretch that was asked for was not closed.
         opened: buffers whose actions are unknown at first, as those of parameters are, to be averaged.
-        written: open axes that windows slide over are taken for positions, which a dense layer wrote.
-        slid: those that were slid over.
+        as_they_are: nodes that read one edge only, and need no second reading.
+        assumed: what rules may assume that nothing shows.
+        doubts: what they would have assumed.
         rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
     """
 
@@ -65,8 +65,9 @@ class Inference:
     lost: bool = False
     rounded: bool = False
     opened: frozenset[str] = frozenset()
-    written: bool = False
-    slid: list[Axis] = field(default_factory=list)
+    assumed: frozenset[str] = frozenset()
+    doubts: set[str] = field(default_factory=set)
+    as_they_are: set[str] = field(default_factory=set)
     anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
     guarded: list[Anchor] = field(default_factory=list)
 

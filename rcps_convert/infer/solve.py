@@ -60,23 +60,19 @@ def infer(
         return _with_hints(traces, once)
 
     result = solved()
-    for assumed in _assumptions(result, symmetrise_buffers):
-        again = solved(**assumed)
-        result = again if len(again.problems) < len(result.problems) else result
+    if symmetrise_buffers and result.cut_buffers():
+        result = _better(solved(opened=result.cut_buffers()), result)
+    for doubt in sorted(result.doubts) if result.problems else ():
+        result = _better(solved(opened=result.opened, assumed=result.assumed | {doubt}), result)
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)
     return result
 
 
-def _assumptions(found: Inference, symmetrise_buffers: bool) -> Iterator[dict[str, Any]]:
-    """What may be assumed so that problems go away: buffers to be averaged, axes that a dense layer writes."""
-    opened = found.cut_buffers() if symmetrise_buffers else frozenset()
-    written = bool(found.problems and found.slid)
-    if opened:
-        yield {"opened": opened}
-    if written:
-        yield {"written": True, "opened": opened}
+def _better(new: Inference, old: Inference) -> Inference:
+    """A solution with another assumption, if it has fewer problems."""
+    return new if len(new.problems) < len(old.problems) else old
 
 
 def _with_hints(traces: list[Trace], solve: Callable[[tuple[Hint, ...]], Inference]) -> Inference:

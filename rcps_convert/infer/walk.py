@@ -30,6 +30,7 @@ from .inference import Inference
 from .mirrors import pair_parameters
 from .own_precision import OwnPrecision
 from .stretch import Hint, Stretches
+from .torn import Torn
 from .weight_numbers import find_weight_numbers
 
 
@@ -48,6 +49,7 @@ class Walk:
         self.env: dict[str, Any] = {}
         self.own = OwnPrecision(trace)
         self.swaps: list[Swap] = []
+        self.torn = Torn(trace)
         self.refused: list[Node] = []
         self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory)
         self.shapes_only = _shapes_only(trace)
@@ -68,6 +70,8 @@ class Walk:
                 self.result.report(problem)
             self.result.lost |= self.stretches.lost
             self.result.tested.append(self.stretches.tested)
+        for problem in self.torn.problems():
+            self.result.report(problem)
         self._order_problems(before)
         pair_parameters(self.trace, self.env, self.weight_numbers, self.swaps, self.result.mirrors)
         for node, parameter in changed_parameters(self.trace):
@@ -83,6 +87,7 @@ class Walk:
 
     def _nodes(self) -> None:
         for node in self.trace.nodes:
+            self.torn.carry(node)
             if self.stretches is not None and self.stretches.takes(node):
                 continue
             if node.name in self.shapes_only and isinstance(node.value, Tensor):
@@ -190,7 +195,7 @@ class Walk:
             return None
         if function is None:
             return self._refused(node, self._uncovered(node, "no rule says how reverse complement passes through it"))
-        site, known = RuleNode(node, self.result.pins, written=self.result.written), len(self.result.pins)
+        site, known = self._site(node), len(self.result.pins)
         problem: ConversionError | None = None
         facts: Facts = CROSSED if node.op is CLOSED else function.facts
         args, kwargs = self._operands(site, facts.constants)
@@ -218,8 +223,15 @@ class Walk:
         for refusal in [*site.deferred, *self._unanchored(site, args)]:
             self.result.report(refusal.at(node.where, _got(args, kwargs)))
         self.swaps += site.swaps
-        self.result.slid += site.slid
+        if site.torn:
+            self.torn.cut(node)
+            self.result.as_they_are.add(node.name)
         return value
+
+    def _site(self, node: Node) -> RuleNode:
+        """A node for its rule; what the rule would assume is noted on the solution."""
+        assumed, doubts = self.result.assumed, self.result.doubts
+        return RuleNode(node, self.result.pins, assumed=assumed, doubts=doubts, mends=self.torn.mends(node))
 
     def _refused(self, node: Node, problem: ConversionError) -> Any:
         """Open a stretch at a node without result; its action, if the law holds for the node alone."""
@@ -245,10 +257,10 @@ class Walk:
     def _unanchored(self, site: RuleNode, args: Any) -> list[Refusal]:
         """Note where edges are read; refuse what cannot be re-anchored and is not aligned."""
         ids = any(isinstance(a, Action) and a.value is not None for a in pytree.tree_leaves(args))
-        if site.node.name in self.caught and not ids:
+        if site.node.name in self.caught and not ids and not site.torn:
             self.anchors[site.node.name] = site.anchors
             return []
-        if site.node.name not in self.caught:
+        if site.node.name not in self.caught or site.torn:
             self.result.guarded += site.anchors
         return [a.refusal for a in site.anchors if not a.aligned]
 

@@ -228,11 +228,9 @@ def slide(
 
 
 def read_as_positions(node: Any, x: Axis) -> None:
-    """Make an open axis that windows slide over a length, where such axes are taken for positions; note it if not."""
-    if isinstance(ax.walk(x), ax.Var) and x.size > 1:
-        node.slid.append(x)
-        if node.written:
-            ax.unify(x, ax.length(x.size, ax.Role("length", steps=None)))
+    """Make an open axis that windows slide over a length, where a dense layer may be assumed to write positions."""
+    if isinstance(ax.walk(x), ax.Var) and x.size > 1 and node.assumes("written positions"):
+        ax.unify(x, ax.length(x.size, ax.Role("length", steps=None)))
 
 
 def is_reversal(x: Axis) -> bool:

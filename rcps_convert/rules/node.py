@@ -26,8 +26,10 @@ class RuleNode:
         swaps: pairs of operands that change places.
         parameters: actions of the parameters of an `rc_leaf` module, by name; those asked for are tied.
         anchors: lengths of which the operator may read one edge only.
-        written: open axes that windows slide over are positions, which a dense layer wrote.
-        slid: open axes that windows slide over.
+        assumed: what may be assumed; see `assumes`.
+        doubts: what the rule would have assumed.
+        torn: pieces of a length that the rule gave; reverse complement swaps the first with the last.
+        mends: the operands are pieces of a length, in an order that reverse complement reverses.
     """
 
     node: Node
@@ -37,8 +39,10 @@ class RuleNode:
     operands: dict[int, str] = field(default_factory=dict)
     parameters: Mapping[str, Action] = field(default_factory=dict)
     anchors: list[Anchor] = field(default_factory=list)
-    written: bool = False
-    slid: list[Axis] = field(default_factory=list)
+    assumed: frozenset[str] = frozenset()
+    doubts: set[str] = field(default_factory=set)
+    torn: bool = False
+    mends: bool = False
 
     @property
     def op(self) -> Any:
@@ -65,6 +69,14 @@ class RuleNode:
         action = open_action(const.value, rows)
         self.pins.append(Pin(const, action, self.node.where))
         return Action(action.axes)
+
+    def assumes(self, what: str) -> bool:
+        """Whether something that cannot be known here may be assumed; that it was asked for is noted.
+
+        A solution without problems needs no assumption; where there are some, each is tried.
+        """
+        self.doubts.add(what)
+        return what in self.assumed
 
     def swap(self, image: Action, original: Action) -> None:
         """State that two operands change places under reverse complement, each acted on as its axes say.

@@ -262,6 +262,48 @@ class SubBins(Written):
         return self.tracks(h).mT.flatten(1), self.others(h).unflatten(1, (2, 3)).transpose(2, 3).flatten(2)
 
 
+class InPieces(nn.Module):
+    """A position-wise layer in pieces, to save memory (transformers' feed-forward chunks). (N, 4, 24) -> (N, 2)."""
+
+    def __init__(self, c: int = 8) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, c, 5, padding=2), nn.Linear(c, 2)
+        self.f = nn.Sequential(nn.LayerNorm(c), nn.Linear(c, 2 * c), nn.GELU(), nn.Linear(2 * c, c))
+        self.g, self.mix = nn.Linear(c, c), nn.Conv1d(c, c, 3, padding=1)
+
+    def stem(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.conv(x)).mT
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        return self.out((h + torch.cat([self.f(p) for p in h.chunk(4, dim=1)], dim=1)).mean(1))
+
+
+class QueriesInPieces(InPieces):
+    """Attention for a piece of the queries at a time. (N, 4, 24) -> (N, 24, 2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        pieces = [(self.g(q) @ h.mT).softmax(-1) @ self.f(h) for q in h.chunk(3, dim=1)]
+        return self.out(torch.cat(pieces, dim=1))
+
+
+class PooledPieces(InPieces):
+    """One vector per piece, in a row: a coarser length. (N, 4, 24) -> (N, 2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.stack([self.f(p.amax(1)) for p in self.stem(x).chunk(4, dim=1)], dim=-1)
+        return self.out(torch.tanh(self.mix(rows)).mean(-1))
+
+
+class UnevenPieces(InPieces):
+    """Two short pieces around a long one, each convolved alone. (N, 4, 24) -> (N, 2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).mT
+        return self.out(torch.cat([self.mix(p) for p in h.split([5, 14, 5], dim=2)], dim=2).mean(-1))
+
+
 KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (EsmLike, {"inputs": IDS}),
     (RotaryCasts, {}),
@@ -278,6 +320,10 @@ KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (WrittenLast, {"outputs": Tracks("+-", layout="n l c")}),
     (Flat, {"outputs": (Tracks("+-+-..", layout="n (c l)"), Tracks("++--..", layout="n (l c)"))}),
     (SubBins, {"outputs": (".", "-+")}),
+    (InPieces, {}),
+    (QueriesInPieces, {}),
+    (PooledPieces, {}),
+    (UnevenPieces, {}),
 ]
 
 EXAMPLES: dict[Callable[[], nn.Module], Tensor] = {SoftMasked: torch.zeros(2, 8, 24)}
@@ -292,5 +338,8 @@ def example_of(make: Callable[[], nn.Module], how: dict[str, Any]) -> Tensor:
 
 ZOO = [Family(make, example_of(make, how), how) for make, how in KINDS]
 
-ONE_LENGTH = {"Written", "WrittenStrands", "WrittenLast"}
+ONE_LENGTH = {"Written", "WrittenStrands", "WrittenLast", "UnevenPieces"}
 """Networks whose forward takes one length only."""
+
+OTHER_LENGTHS = {"InPieces": (12, 36), "QueriesInPieces": (12, 36), "PooledPieces": (12, 36)}
+"""Lengths at which networks are tried that do not take every length."""
