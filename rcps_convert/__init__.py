@@ -11,10 +11,11 @@ Start reading at `convert/convert.py`, which names each stage of a conversion an
 from . import layers
 from .algebra.augment import ReverseComplementAugment
 from .algebra.channels import Channels, UpperTriangle
-from .algebra.specs import Antisymmetric, Invariant, OneHot, Permutation, Tokens, Tracks, reverse_complement
+from .algebra.specs import Antisymmetric, Invariant, Mask, OneHot, Permutation, Tokens, Tracks, reverse_complement
 from .convert.bake import bake, load_plain_state_dict
 from .convert.convert import convert_model, plan_conversion
 from .convert.decorators import rc_equivariant, rc_leaf
+from .convert.extending import extend
 from .convert.plan import ConversionPlan
 from .convert.saving import apply_recipe, load, recipe, save
 from .errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, VerificationError
@@ -32,6 +33,7 @@ __all__ = [
     "ConversionPlan",
     "EquivarianceReport",
     "Invariant",
+    "Mask",
     "NeedsChoiceError",
     "NoRuleError",
     "OneHot",
@@ -46,6 +48,7 @@ __all__ = [
     "bake",
     "check_equivariance",
     "convert_model",
+    "extend",
     "layers",
     "load",
     "load_plain_state_dict",

@@ -43,6 +43,7 @@ __all__ = [
     "arguments",
     "calling_modules",
     "chains",
+    "children",
     "convolve",
     "drop_hooks",
     "frames",
@@ -50,11 +51,15 @@ __all__ = [
     "function_modes",
     "function_name",
     "hide_buffers",
+    "hold_the_same",
+    "holds",
     "hook_tables",
     "in_backward",
     "inputs_of",
     "is_operator",
     "is_recomputed",
+    "is_replica",
+    "is_scripting",
     "is_wrapper",
     "keep_whole",
     "leave_map",
@@ -69,9 +74,11 @@ __all__ = [
     "own_tensors",
     "parameter_order",
     "picklable",
+    "plain_tensors",
     "plain_twin",
     "pre_hooks",
     "pytree",
+    "reader",
     "refresh_recurrent",
     "replica",
     "returned",
@@ -90,6 +97,9 @@ __all__ = [
 
 unseen = torch._C.DisableTorchFunction
 """Context in which function modes see no calls; the documented one hides calls from subclasses only."""
+
+plain_tensors = torch._C.DisableTorchFunctionSubclass
+"""Context in which subclasses of tensors are computed with as tensors."""
 
 PADS: tuple[Any, ...] = (torch.nn.functional.pad, torch._C._nn.pad)
 """What a function mode may see of ``F.pad``: the function, or what it is bound to."""
@@ -162,6 +172,28 @@ def calling_modules() -> Iterator[nn.Module]:
         if frame.f_code.co_name in ("_call_impl", "forward") and isinstance(frame.f_locals.get("self"), nn.Module):
             yield frame.f_locals["self"]
         frame = frame.f_back
+
+
+def reader() -> tuple[str, str]:
+    """The names of the module and the function that read a parametrized weight just now."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__") in _READING:
+        frame = frame.f_back
+    return ("", "") if frame is None else (str(frame.f_globals.get("__name__")), frame.f_code.co_name)
+
+
+_READING = ("torch.nn.modules.module", "torch.nn.utils.parametrize")
+"""Between a weight and who reads it."""
+
+_SCRIPT = os.path.join("torch", "jit", "_script.py")
+
+
+def is_scripting() -> bool:
+    """Whether ``torch.jit.script`` is reading a module."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_filename.endswith(_SCRIPT):
+        frame = frame.f_back
+    return frame is not None
 
 
 _MODULE_CALL = os.path.join("torch", "nn", "modules", "module.py")
@@ -340,6 +372,21 @@ def drop_hooks(module: nn.Module, matches: Callable[[Any], bool]) -> None:
                 table.pop(key, None)
 
 
+def children(module: nn.Module) -> list[nn.Module]:
+    """The modules a module holds itself, one that it holds twice as often."""
+    return [child for child in module._modules.values() if child is not None]
+
+
+def holds(module: nn.Module) -> tuple[nn.Module | None, ...]:
+    """What is in the places for submodules of a module."""
+    return tuple(module._modules.values())
+
+
+def hold_the_same(before: list[tuple[nn.Module, tuple[nn.Module | None, ...]]]) -> bool:
+    """Whether modules hold what they held: quick, as it is asked at each call of a model."""
+    return all(tuple(module._modules.values()) == held for module, held in before)
+
+
 def own_tensors(module: nn.Module) -> list[Tensor]:
     """The parameters and buffers that a module holds itself, as they are stored."""
     return [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
@@ -357,6 +404,11 @@ def parameter_order(module: nn.Module) -> list[str]:
 
 REPLICATE = "_replicate_for_data_parallel"
 """The method of a module that makes a replica for ``nn.DataParallel``."""
+
+
+def is_replica(module: nn.Module) -> bool:
+    """Whether a module is a replica that ``nn.DataParallel`` made."""
+    return "_is_replica" in vars(module)
 
 
 def replica(module: nn.Module) -> Any:

@@ -120,6 +120,19 @@ def first_line(reason: Exception) -> str:
     return f"{type(reason).__name__}: {(str(reason).strip().splitlines() or ['no message'])[0]}"
 
 
+def refuse_scripting(what: str) -> ConversionError:
+    """What ``torch.jit.script`` of a model is told that holds something of this package.
+
+    Args:
+        what: it holds.
+    """
+    return ConversionError(
+        f"torch.jit.script of a model with {what}",
+        why="it is Python that jit.script cannot compile",
+        do="use torch.export or torch.compile; or torch.jit.trace where one length is enough",
+    )
+
+
 class Refusal(Exception):  # noqa: N818 - a short fact for inference, never shown to users as it is
     """A fact a rule states about one node; inference adds the place and raises it as a problem.
 

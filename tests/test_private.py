@@ -539,6 +539,76 @@ def test_parametrized_classes_copy_in_their_own_way(tied) -> None:
     assert _torch.own_copying(nn.Linear(1, 1)) is None
 
 
+def test_who_reads_a_parametrized_weight_is_found() -> None:
+    """Else torch's pruning of a tied weight fails in words of its own."""
+    found = []
+
+    class Reading(Halves):
+        def forward(self, x: Tensor) -> Tensor:
+            found.append(here())
+            return super().forward(x)
+
+    def here() -> tuple[str, str]:
+        return _torch.reader()
+
+    module = nn.Linear(3, 4, bias=False)
+    parametrize.register_parametrization(module, "weight", Reading(), unsafe=True)
+    found.clear()
+    assert module.weight.shape == (4, 3)
+    assert found[0] == (__name__, "forward")
+    assert _torch.reader()[0] != __name__  # the frame that called this one
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_scripting_is_seen() -> None:
+    """Else ``torch.jit.script`` of a converted model fails in words of its own."""
+    seen = []
+
+    class Asking(nn.Module):
+        @property
+        def __jit_ignored_attributes__(self) -> list[str]:
+            seen.append(_torch.is_scripting())
+            raise ValueError("asked")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    with pytest.raises(ValueError, match="asked"):
+        torch.jit.script(Asking())
+    assert seen == [True]
+    assert not _torch.is_scripting()
+
+
+def test_what_a_module_holds_is_compared() -> None:
+    """Else a call of a model whose layers were replaced is not noticed."""
+    model = Model()
+    held = [(model, _torch.holds(model)), (model.block, _torch.holds(model.block))]
+    assert _torch.children(model.block) == [model.block.conv, model.block.norm]
+    assert _torch.hold_the_same(held)
+    model.block.conv = nn.Conv1d(4, 6, 3)
+    assert not _torch.hold_the_same(held)
+
+
+def test_replicas_are_known() -> None:
+    """Else a replica of ``nn.DataParallel`` is taken for a model whose layers were replaced."""
+    module = nn.Linear(1, 1)
+    assert not _torch.is_replica(module)
+    assert _torch.is_replica(_torch.replica(module))
+
+
+def test_subclasses_are_computed_with_as_tensors() -> None:
+    """Else reading a tied weight never ends."""
+
+    class Loud(Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            raise AssertionError(func)
+
+    x = torch.ones(2)
+    with _torch.plain_tensors():
+        assert type(x.as_subclass(Loud) + 1) is Tensor
+
+
 # --- nesting -------------------------------------------------------------------------------------
 
 

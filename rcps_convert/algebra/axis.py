@@ -25,6 +25,7 @@ from .terms import Var as Var
 from .terms import batch as batch
 from .terms import children as children
 from .terms import describe as describe
+from .terms import ends as ends
 from .terms import follows as follows
 from .terms import free as free
 from .terms import has_edge as has_edge

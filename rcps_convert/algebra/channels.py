@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from ..errors import NeedsChoiceError
 from . import axis as ax
 from .axis import Axis
-from .specs import Spec, SpecLike, Tracks, arrangements, check_layout, read_spec
+from .layouts import Spec, arrangements, check_layout
+from .specs import SpecLike, Tracks, read_spec
 
 
 @dataclass(frozen=True, init=False)

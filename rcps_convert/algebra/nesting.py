@@ -12,7 +12,7 @@ from .._torch import pytree
 from ..errors import NeedsChoiceError, Where
 from .action import Action
 from .arguments import Example, call_arguments, check_model, checked_example, holds_shapes, leaves, with_leaves
-from .specs import Spec, Tokens, check_layout, read_spec
+from .specs import Mask, Spec, Tokens, check_layout, read_spec
 
 
 def read_call(model: Any, example: Any, inputs: Any) -> Example:
@@ -48,6 +48,7 @@ def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec
         read_spec(s, "inputs") if isinstance(v, Tensor) else None
         for v, s in zip(values, _per_leaf(inputs, example, "inputs"), strict=True)
     ]
+    specs = _with_ends(specs)
     layouts = ["auto"] * len(values) if is_auto(layout) else _per_leaf(layout, example, "layout")
     for how in layouts:
         check_layout("auto" if how is None else how)
@@ -59,6 +60,12 @@ def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec
             error.where = Where(f"input {name}")
             raise
     return specs, actions
+
+
+def _with_ends(specs: list[Spec | None]) -> list[Spec | None]:
+    """The specs, masks with special tokens at their ends where the ids beside them have some."""
+    ended = next((s for s in specs if isinstance(s, Tokens) and s.is_ended), None)
+    return [s.with_ends(ended) if isinstance(s, Mask) and ended is not None else s for s in specs]
 
 
 def is_auto(given: Any) -> bool:
@@ -93,8 +100,8 @@ def _per_leaf(given: Any, example: Example, what: str) -> list[Any]:
 
 
 EXPECTED = {
-    "inputs": "give an alphabet such as 'ACGT', tracks such as '+-.', 'invariant', or a spec such as Tokens(...), "
-    "nested as the example is",
+    "inputs": "give an alphabet such as 'ACGT', tracks such as '+-.', 'invariant', 'mask', or a spec such as "
+    "Tokens(...), nested as the example is",
     "outputs": "give 'auto', 'invariant', 'antisymmetric', tracks such as '+-', an alphabet, or a spec, nested as the "
     "outputs are",
     "layout": "give 'auto' or axes in einops letters such as 'n c l', nested as the example is",
@@ -117,7 +124,8 @@ def lay_over(given: Any, structure: Any, what: str) -> list[Any]:
             raise NeedsChoiceError(
                 f"one spec for {count} tensors: {what}={given!r}",
                 why="each tensor transforms in its own way",
-                do=f'give one per tensor, nested alike, such as {what}=("ACGT", "invariant") or a dict by key',
+                do=f'give one per tensor, nested alike, such as {what}=("ACGT", "invariant") or a dict by key'
+                + ('; "mask" is reversed with its sequence, "invariant" does not change' if what == "inputs" else ""),
             )
         return [given] * len(values)
     if isinstance(given, Mapping) and isinstance(structure, Mapping) and set(given) == set(structure):
@@ -153,4 +161,13 @@ def output_specs(outputs: Any, structure: Any) -> list[Spec | str]:
     """
     if is_auto(outputs):
         return ["auto"] * len(pytree.tree_leaves(structure))
-    return [s if is_auto(s) else read_spec(s, "outputs") for s in lay_over(outputs, structure, "outputs")]
+    given = lay_over(outputs, structure, "outputs")
+    return [_output_spec(s, y) for s, y in zip(given, pytree.tree_leaves(structure), strict=True)]
+
+
+def _output_spec(given: Any, output: Any) -> Spec | str:
+    if is_auto(given):
+        return "auto"
+    spec = read_spec(given, "outputs")
+    whole = not isinstance(output, Tensor) or not output.is_floating_point()
+    return spec if whole or not isinstance(spec, Tokens) else spec.scores()

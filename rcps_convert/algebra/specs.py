@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import permutations
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,171 +12,15 @@ from torch import Tensor
 from ..errors import ConversionError, NeedsChoiceError
 from . import axis as ax
 from .action import Action, act
+from .arguments import check_count
 from .axis import Axis
+from .layouts import Spec as Spec
+from .layouts import arrangements
+from .layouts import check_layout as check_layout
+from .runs import ENDS, PADDING, Runs, is_special
 
 COMPLEMENT = dict(zip("ACGTUNRYSWKMBDHV", "TGCAANYRSWMKVHDB", strict=True))
 """Complement of each nucleotide and IUPAC ambiguity code; U and T both pair with A."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a tensor is; subclasses say how reverse complement acts on its channel axis.
-
-    Attributes:
-        layout: axes in einops letters: ``n`` batch, ``c`` channels, ``l`` length, ``f`` features that stay, ``1`` unit;
-            or ``"auto"``.
-    """
-
-    def channel(self) -> Axis | None:
-        """Action on the channel axis, or None when there is no such axis."""
-        return None
-
-    def along(self, size: int) -> Axis:
-        """Action on the axis of positions."""
-        return ax.positions(size, getattr(self, "offset", 0))
-
-    def parts(self) -> tuple[Spec, ...]:
-        """The specs of consecutive blocks of the channel axis; one, unless it holds several kinds."""
-        return (self,)
-
-    def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
-        """The action on a tensor of this shape.
-
-        Raises:
-            NeedsChoiceError: the layout does not fit, or several readings do.
-        """
-        own = getattr(self, "layout", "auto")
-        layout = own if own != "auto" else layout
-        check_layout(layout)
-        readings = self.readings(tuple(shape)) if layout == "auto" else [axes_of(layout)]
-        if not readings:
-            raise NeedsChoiceError(
-                f"no axis of shape {tuple(shape)} fits {self}",
-                why=f"the axes must be read as {self.forms()}",
-                do='check the alphabet or the tracks, or say which axis is which: layout="n c l"',
-            )
-        if len(readings) > 1:
-            listed = " or ".join(f'"{" ".join(r)}"' for r in readings)
-            raise NeedsChoiceError(
-                f"shape {tuple(shape)} can be read as {listed}",
-                why=f"both fit {self}",
-                do=f'say which: layout="{" ".join(readings[0])}"',
-            )
-        return self._placed(tuple(shape), readings[0])
-
-    def actions(self, shape: Sequence[int]) -> list[Action]:
-        """The actions of every reading of a shape; empty when none fits."""
-        own = getattr(self, "layout", "auto")
-        if own != "auto":
-            return [self.action(shape)]
-        return [self._placed(tuple(shape), reading) for reading in self.readings(tuple(shape))]
-
-    def forms(self) -> str:
-        """The layouts this spec can be read from, in words."""
-        return "n (batch), c (channels) and l (length)"
-
-    def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
-        """Every layout that fits a shape."""
-        channel = self.channel()
-        names = ["l"] if channel is None else ["c", "l"]
-        return arrangements(shape, names, channel.size if channel else 0)
-
-    def _placed(self, shape: tuple[int, ...], letters: tuple[str, ...]) -> Action:
-        channel = self.channel()
-        channels = 0 if channel is None else 1
-        found = [c for axis in letters for c in inside(axis)].count("c")
-        fits = found == channels or (found == 0 and channel is not None and channel.size == 1)
-        if len(letters) != len(shape) or not fits:
-            raise NeedsChoiceError(
-                f"layout {' '.join(letters)!r} does not fit shape {shape}",
-                why=f"a layout names each axis with one of n, c, l, f, 1, and {self} has {channels or 'no'} axis c",
-                do='write one letter per axis, such as layout="n c l"',
-            )
-        axes: list[Axis] = []
-        for size, axis in zip(shape, letters, strict=True):
-            makers = {"n": ax.batch, "l": self.along, "f": ax.trivial, "1": ax.trivial}
-            axes.append(
-                ax.product(
-                    channel if letter == "c" and channel is not None else makers[letter](n)
-                    for letter, n in zip(inside(axis), self.sizes(axis, size, shape, letters), strict=True)
-                )
-            )
-        return Action(tuple(axes))
-
-    def sizes(self, axis: str, size: int, shape: Sequence[int], letters: Sequence[str]) -> list[int]:
-        """The sizes of what an axis of a layout holds, the outermost first.
-
-        Raises:
-            NeedsChoiceError: they do not make up the size of the axis.
-        """
-        channel = self.channel()
-        known = {"1": 1, **({"c": channel.size} if channel is not None else {})}
-        wanted, open_ones = (
-            math.prod(known.get(c, 1) for c in inside(axis)),
-            [c for c in inside(axis) if c not in known],
-        )
-        if len(open_ones) > 1 or size % wanted or (not open_ones and size != wanted):
-            raise NeedsChoiceError(
-                f"layout {' '.join(letters)!r} does not fit shape {tuple(shape)}",
-                why=f"axis {axis!r} has {size} entries, {self} has {wanted}",
-                do="name the axes in the order of the tensor, and check the alphabet or the tracks",
-            )
-        return [known.get(c, size // wanted) for c in inside(axis)]
-
-
-LETTERS = "nclf1"
-"""What a layout is written in."""
-
-LAYOUTS = (
-    "axes in einops letters (n batch, c channels, l length, f features, 1 unit), such as 'n c l', or 'auto'; "
-    "what is flattened into one axis stands in parentheses, as in 'n (c l)'"
-)
-"""What a layout is."""
-
-
-def axes_of(layout: str) -> tuple[str, ...]:
-    """The axes that a layout names: a letter, or what is flattened into one axis, ``"(c l)"``."""
-    return tuple(re.findall(r"\([^()]*\)|[^\s()]+|[()]", layout))
-
-
-def inside(axis: str) -> list[str]:
-    """The letters of one axis of a layout, the outermost first."""
-    return axis.strip("()").split()
-
-
-def check_layout(layout: Any) -> None:
-    """Refuse what is no layout.
-
-    Raises:
-        TypeError: it is no string.
-        NeedsChoiceError: it has other letters.
-    """
-    if not isinstance(layout, str):
-        raise TypeError(f"layout={layout!r}: give {LAYOUTS}")
-    axes = axes_of(layout)
-    if layout != "auto" and not (axes and all(inside(axis) and set(inside(axis)) <= set(LETTERS) for axis in axes)):
-        raise NeedsChoiceError(
-            f"layout {layout!r} does not fit any shape: give {LAYOUTS}",
-            why="a layout names each axis with one of n, c, l, f, 1",
-            do='write one letter per axis, such as layout="n c l"',
-        )
-
-
-def arrangements(shape: tuple[int, ...], names: Sequence[str], channels: int) -> list[tuple[str, ...]]:
-    """Layouts of a batched tensor whose non-unit axes are `names`; ``c`` must have its size."""
-    if len(shape) == len(names):  # no batch axis
-        spots, lead = tuple(range(len(shape))), []
-    else:
-        spots, lead = tuple(range(1, len(shape))), ["n"]
-    found = []
-    for chosen in permutations(spots, len(names)):
-        placed = dict(zip(chosen, names, strict=True))
-        rest_is_unit = all(i in placed or shape[i] == 1 for i in spots)
-        channel_fits = all(name != "c" or shape[i] == channels for i, name in placed.items())
-        if rest_is_unit and channel_fits:
-            found.append(tuple([*lead, *(placed.get(i, "1") for i in spots)]))
-    same_action = {tuple("l" if s == 1 and c == "1" else c for s, c in zip(shape, r, strict=True)): r for r in found}
-    return list(same_action.values())
 
 
 @dataclass(frozen=True)
@@ -362,24 +203,72 @@ class Tracks(Spec):
         return f"tracks {self.signs}" + _offset_words(self.offset)
 
 
+@dataclass(frozen=True)
+class Ended(Spec):
+    """A tensor along a sequence with entries at its ends that stay: special tokens, and what stands at their places.
+
+    Attributes:
+        prefix, suffix: entries before and after the sequence that stay; None where nothing was said.
+    """
+
+    prefix: int | None = None
+    suffix: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("prefix", self.prefix), ("suffix", self.suffix)):
+            if value is not None:
+                check_count(name, value, low=0)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Entries that stay before and after the sequence."""
+        return self.prefix or 0, self.suffix or 0
+
+    def along(self, size: int) -> Axis:
+        """The entries at the ends stay, those between them are reversed."""
+        before, after = self.ends
+        inner = size - before - after
+        if inner < 1:
+            raise NeedsChoiceError(
+                f"an axis of {size} entries has no position between {before} before and {after} after the sequence",
+                why=f"prefix={before} and suffix={after} entries stay where they are",
+                do="give an example with sequences of at least one token, or other numbers",
+            )
+        role = ax.Role("length", size, (ax.Step(1, inner - size),) if inner < size else ())
+        return ax.total([ax.trivial(before), ax.length(inner, role), ax.trivial(after)])
+
+
 @dataclass(frozen=True, init=False)
-class Tokens(Spec):
+class Tokens(Ended):
     """Integer ids of nucleotide texts: characters, k-mers and special tokens.
+
+    As an output, of one score per text: a permuted axis of as many entries, ``"n l c"``.
 
     Args:
         vocab: the text of each id in order (a string or a list), or a mapping from text to id.
             A text of nucleotides maps to its reverse complement, any other to itself.
         layout: axes in einops letters, such as ``"n l"``.
+        prefix, suffix: special tokens before and after each sequence: they stay where they are, and so does padding.
+            Without a number for either, every position is reversed.
 
     Raises:
         ValueError: ids are not 0, 1, 2, ..., or a reverse complement is not in the vocabulary.
     """
 
-    vocab: tuple[str, ...]
+    vocab: tuple[str, ...] = ()
     layout: str = "auto"
 
-    def __init__(self, vocab: str | Sequence[str] | Mapping[str, int], layout: str = "auto") -> None:
+    def __init__(
+        self,
+        vocab: str | Sequence[str] | Mapping[str, int],
+        layout: str = "auto",
+        prefix: int | None = None,
+        suffix: int | None = None,
+    ) -> None:
         check_layout(layout)
+        object.__setattr__(self, "prefix", prefix)
+        object.__setattr__(self, "suffix", suffix)
+        self.__post_init__()
         texts = list(vocab) if isinstance(vocab, (str, Sequence, Mapping)) else [None]
         if not all(isinstance(text, str) for text in texts):
             raise TypeError(
@@ -420,9 +309,39 @@ class Tokens(Spec):
             )
         return place[partner]
 
+    @property
+    def runs(self) -> Runs | None:
+        """Where sequences lie in padded rows of ids; None where nothing was said of their ends, or there is no padding.
+
+        What is padded is then reversed with the rest.
+        """
+        pads = tuple(i for i, text in enumerate(self.vocab) if is_special(text, PADDING))
+        return Runs(*self.ends, pads) if self.is_ended and pads else None
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the special tokens at the ends were said."""
+        return self.prefix is not None or self.suffix is not None
+
     def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
-        """The action on ids: positions reverse, ids go to their reverse complements."""
+        """The action on ids: positions reverse, ids go to their reverse complements.
+
+        Raises:
+            NeedsChoiceError: the vocabulary has special tokens for the ends of sequences, and nothing was said of them.
+        """
+        named = [text for text in self.vocab if is_special(text, ENDS)]
+        if named and not self.is_ended:
+            raise NeedsChoiceError(
+                f"do sequences begin or end with a special token, such as {' or '.join(named[:2])}?",
+                why="the ends of a sequence stay where they are under reverse complement, and the rest is reversed",
+                do="say how many tokens stand before and after each sequence: Tokens(vocab, prefix=1, suffix=1), "
+                "or prefix=0, suffix=0 if there are none",
+            )
         return Action(super().action(shape, layout).axes, self.values())
+
+    def scores(self) -> Scores:
+        """The spec of one score per text."""
+        return Scores(self.prefix, self.suffix, self.values(), str(self), self.layout)
 
     def forms(self) -> str:
         """The layouts this spec can be read from, in words."""
@@ -430,6 +349,56 @@ class Tokens(Spec):
 
     def __str__(self) -> str:
         return f"tokens of {len(self.vocab)} texts"
+
+
+@dataclass(frozen=True)
+class Scores(Ended):
+    """One score per text of a vocabulary, along a sequence or of the whole: logits of ids."""
+
+    permuted: Axis = field(default_factory=lambda: ax.trivial(1))
+    words: str = ""
+    layout: str = "auto"
+
+    def channel(self) -> Axis:
+        """Each text comes from its reverse complement."""
+        return self.permuted
+
+    def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
+        """With a length, or one score per text for the whole sequence."""
+        return arrangements(shape, ["c"], self.permuted.size) if len(shape) == 2 else super().readings(shape)
+
+    def __str__(self) -> str:
+        return f"scores of {self.words}"
+
+
+@dataclass(frozen=True)
+class Mask(Ended):
+    """Numbers along a sequence that are reversed with it and otherwise stay, such as an attention mask.
+
+    Every axis but the batch and those of one entry runs along the sequence: ``(N, L)``, ``(N, 1, L, L)``.
+
+    Args:
+        prefix, suffix: entries that stay before and after the sequence; those of the `Tokens` beside it if not given.
+        layout: axes in einops letters.
+    """
+
+    layout: str = "auto"
+
+    def with_ends(self, tokens: Tokens) -> Mask:
+        """The mask with the special tokens of the ids beside it, unless its own were said."""
+        said = self.prefix is not None or self.suffix is not None
+        return self if said else Mask(*tokens.ends, self.layout)
+
+    def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
+        """The batch, and lengths."""
+        return [("n", *("1" if s == 1 else "l" for s in shape[1:]))] if len(shape) > 1 else []
+
+    def forms(self) -> str:
+        """The layouts this spec can be read from, in words."""
+        return "n (batch) and l (length), once or twice"
+
+    def __str__(self) -> str:
+        return "mask"
 
 
 def _is_nucleotides(text: str) -> bool:
@@ -476,7 +445,7 @@ class Antisymmetric(Invariant):
 
 SpecLike = str | Spec
 
-WORDS = ("invariant", "antisymmetric")
+WORDS: dict[str, Callable[[], Spec]] = {"invariant": Invariant, "antisymmetric": Antisymmetric, "mask": Mask}
 """The words that are specs."""
 
 
@@ -502,7 +471,8 @@ def read_spec(text: SpecLike, what: str = "spec") -> Spec:
     """The spec a string stands for.
 
     Args:
-        text: letters (a one-hot alphabet), ``+ - .`` (tracks), ``"invariant"``, ``"antisymmetric"``, or a spec.
+        text: letters (a one-hot alphabet), ``+ - .`` (tracks), ``"invariant"``, ``"antisymmetric"``, ``"mask"``, or a
+            spec.
         what: the argument it is given as.
 
     Raises:
@@ -515,8 +485,8 @@ def read_spec(text: SpecLike, what: str = "spec") -> Spec:
     if not text or (set(text) - set("+-.") and not set(text.upper()) <= COMPLEMENT.keys() and text not in WORDS):
         near = next((f"; {do}" for word, do in MEANT.items() if word in text.lower()), "")
         raise ValueError(f"{what}={text!r} is no spec: give {KNOWN}{near}")
-    if text in ("invariant", "antisymmetric"):
-        return Invariant() if text == "invariant" else Antisymmetric()
+    if text in WORDS:
+        return WORDS[text]()
     return Tracks(text) if set(text) <= set("+-.") else OneHot(text)
 
 
@@ -550,7 +520,8 @@ def reverse_complement(x: Tensor | str, alphabet: SpecLike = "ACGT", layout: str
     if not isinstance(x, Tensor):
         raise TypeError(f"x={x!r}: give a string of nucleotides or a tensor")
     check_ids(spec, x)
-    return act(spec.action(x.shape, layout), x)
+    runs = spec.runs if isinstance(spec, Tokens) and x.dim() == 2 else None
+    return act(spec.action(x.shape, layout), x, [] if runs is None else [runs.order(x)])
 
 
 def check_ids(spec: Spec, x: Tensor) -> None:

@@ -315,9 +315,10 @@ def resized(term: Axis, size: int) -> Axis | None:
         return term
     if isinstance(term, Leaf) and (term.role is not None or _is_identity(term)):
         return Leaf(size, term.perm, role=term.role)
-    if has_edge(term) and isinstance(term, Sum):
-        edge = next(p for p in term.parts if role(p) == Role("edge"))
-        return positions(size, edge.size if term.parts[-1] is edge else -edge.size)
+    found = ends(term)
+    if found is not None and size > sum(found):
+        parts = children(term)
+        return total(resized(p, size - sum(found)) or p if is_length(p) else p for p in parts)
     if not isinstance(term, Prod):
         return None
     places = [i for i, f in enumerate(term.factors) if role(f) is not None]
@@ -451,11 +452,13 @@ def has_sign(term: Axis) -> bool:
 
 
 def is_trivial(term: Axis) -> bool:
-    """Whether the action is known and does nothing."""
+    """Whether the action is known and does nothing; a length of one position is reversed once it is longer."""
     term = walk(term)
     if isinstance(term, Leaf):
-        return not term.negative and (term.size == 1 or term.perm is None)
-    return not free(term) and not has_sign(term) and bool((indices(term) == torch.arange(term.size)).all())
+        return not term.negative and (term.perm is None or (term.size == 1 and term.role is None))
+    if free(term) or has_sign(term) or any(map(is_length, term.parts if isinstance(term, Sum) else ())):
+        return False
+    return bool((indices(term) == torch.arange(term.size)).all())
 
 
 def role(term: Axis) -> Role | None:
@@ -476,6 +479,17 @@ def is_length(term: Axis) -> bool:
     """Whether the axis is a length: reversed, and come from a length of the input."""
     found = role(term)
     return found is not None and found.name == "length"
+
+
+def ends(term: Axis) -> tuple[int, int] | None:
+    """Entries that stay before and after the positions of an axis, (0, 0) for a length; None if it has no positions."""
+    if is_length(term):
+        return 0, 0
+    parts = children(walk(term)) if isinstance(walk(term), Sum) else ()
+    middle = [i for i, p in enumerate(parts) if isinstance(p, Leaf) and is_length(p)]
+    if len(middle) != 1 or not all(map(_is_identity, (*parts[: middle[0]], *parts[middle[0] + 1 :]))):
+        return None
+    return sum(p.size for p in parts[: middle[0]]), sum(p.size for p in parts[middle[0] + 1 :])
 
 
 def units(term: Axis) -> list[Axis]:
@@ -510,7 +524,7 @@ def describe(term: Axis) -> str:
         return " + ".join(map(describe, children(term)))
     if isinstance(term, Prod) and (free(term) or any(role(f) for f in term.factors)):
         return " x ".join(f"({describe(f)})" for f in _phrases(term))
-    if free(term):
+    if free(term) or ends(term) is not None:
         return " + ".join(describe(p) for p in children(term))
     return _counts(term)
 

@@ -23,7 +23,7 @@ from ..graph.transaction import Snapshot
 from ..measure.change import Change
 from ..measure.report import allowed_actions
 from ..measure.verify import Verification, undecided, verify
-from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin
+from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, runs_by_argument
 from ..strands.layers_to_mix import layers_to_mix
 from ..strands.mixed import mix
 from ..strands.stacked_runs import StackedRuns, skeleton
@@ -178,6 +178,7 @@ def _reading(runs: StackedRuns, merge: Merge, post_hoc: bool) -> Conjoined:
         merge,
         post_hoc,
         skeleton(runs.example, runs.stacked),
+        runs_by_argument(runs.model, runs.example, runs.specs),
     )
 
 
@@ -213,7 +214,7 @@ def _check(plan: BothStrandsPlan, s: StackedRuns) -> None:
             return [Action(tuple(map(ax.trivial, shape)))]
         return allowed_actions(s.wanted, s.outputs, i, shape)
 
-    found = verify(converted, s.example, s.specs, s.actions, allowed, training=not plan.reading.post_hoc)
+    found = verify(converted, s.example, s.specs, s.actions, allowed, training=not plan.reading.post_hoc, padded=True)
     plan.verification = found
     if not found.passed:
         plan.problems.append(_failed(found))

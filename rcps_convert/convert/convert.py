@@ -43,6 +43,7 @@ def convert_model(
     post_hoc: bool = False,
     mix: Filter = None,
     init: Init = "keep",
+    sequences: Any = None,
     on_unsupported: OnUnsupported = "error",
     symmetrise_buffers: bool = False,
     verify: bool = True,
@@ -71,7 +72,12 @@ def convert_model(
         mix: which layers mix: a function of path and module, paths or patterns such as ``"tower.*"``; by default
             every convolution and linear layer that is trained and can be.
         init: where tied weights start: ``"keep"`` (representatives keep their values, and so their
-            variance) or ``"project"`` (orbit mean: the nearest equivariant weights).
+            variance), ``"project"`` (orbit mean: the nearest equivariant weights) or ``"match"`` (for a trained
+            model: the pairs of channels that it has learned are found, the channels are reordered so that they
+            become the swapped halves, and then it is projected).
+        sequences: with ``init="match"``, inputs without labels to find the pairs with, and to compute the statistics
+            of norm layers anew with at the end (`recalibrate`): a tensor, tuple or dict like `example`, with any number
+            of samples, or an iterable of such. By default pairs are found on random DNA, and statistics are averaged.
         on_unsupported: ``"error"``, or ``"both_strands"``: the smallest submodule that holds what cannot be
             inferred runs on both strands, and its two readings are averaged; the rest stays tied.
         symmetrise_buffers: average a buffer that is not invariant instead of refusing it.
@@ -99,6 +105,7 @@ def convert_model(
         post_hoc=post_hoc,
         mix=mix,
         init=init,
+        sequences=sequences,
         on_unsupported=on_unsupported,
         symmetrise_buffers=symmetrise_buffers,
         verify=verify,
@@ -118,6 +125,7 @@ def plan_conversion(
     post_hoc: bool = False,
     mix: Filter = None,
     init: Init = "keep",
+    sequences: Any = None,
     on_unsupported: OnUnsupported = "error",
     symmetrise_buffers: bool = False,
     verify: bool = True,
@@ -127,7 +135,7 @@ def plan_conversion(
     Args:
         model: the model; not touched.
         example, inputs, outputs, layout, strategy, merge, post_hoc, mix, init, verify: as in `convert_model`.
-        on_unsupported, symmetrise_buffers: as in `convert_model`.
+        sequences, on_unsupported, symmetrise_buffers: as in `convert_model`.
 
     Returns: a plan to print, and to apply with ``plan.apply(model)``.
 
@@ -144,6 +152,7 @@ def plan_conversion(
         post_hoc=post_hoc,
         mix=mix,
         init=init,
+        sequences=sequences,
         on_unsupported=on_unsupported,
         symmetrise_buffers=symmetrise_buffers,
         verify=verify,

@@ -24,11 +24,13 @@ from ..graph.sandbox import aliases, alone, fresh_copy, owner
 from ..graph.transaction import all_or_nothing
 from ..infer.anchors import AnchoredCall
 from ..infer.stretch import Tested
+from ..match.start import MatchedStart
 from ..measure.change import Change
 from ..measure.verify import Verification
 from ..tie.length_guard import LengthRule, guard, unguard
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool, unpool
 from ..tie.notes import note
+from ..tie.parts import watch
 from ..tie.passage import Passage
 from ..tie.symmetriser import symmetrise
 from ..tie.ties import MirrorTie, attach, attach_mirror, make_tie
@@ -36,8 +38,11 @@ from ..tie.untied import Untied, allow_calls, is_idle, leave_untied
 from .architecture import Architecture
 from .outline import fingerprint
 from .recipe import Recipe, average, document
-from .settings import MEANINGLESS, Settings
+from .settings import MEANINGLESS, Settings, tie_init
 from .state import is_converted
+
+UNSAID = ("verify", "sequences")
+"""Settings that a recipe does not say: they leave nothing on the model."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +172,10 @@ class ConversionPlan:
         calls: calls that are re-anchored, at this or at other lengths.
         tables: per module path, what is known of its calls.
         averaged: buffers to replace by the mean with their mirror image.
+        start: the pairs of a trained model, with ``init="match"``.
         unused: parameters no trace reads; they are not tied, and a call that reads one is refused.
         called: paths of the modules that some trace calls.
-        init: ``"keep"`` or ``"project"``.
+        init: ``"keep"``, ``"project"`` or ``"match"``.
         settings: as given.
         symmetric: the model is equivariant as it is; nothing needs tying.
         trained: the model shows signs of training.
@@ -194,6 +200,7 @@ class ConversionPlan:
     calls: list[AnchoredCall] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
     averaged: dict[str, Action] = field(default_factory=dict)
+    start: MatchedStart | None = None
     unused: list[str] = field(default_factory=list)
     called: frozenset[str] = frozenset()
     init: str = "keep"
@@ -258,10 +265,12 @@ class ConversionPlan:
         unguard(target)
         allow_calls(target)
         unpool(target)
+        if self.start is not None:
+            self.start.reorder(target)
         for norm in self.norms:
             module = target.get_submodule(norm.path)
             if norm.folds:
-                fold(module, self.init)
+                fold(module, tie_init(self.init))
             else:
                 pool(module, norm.channel)
         for row in self.parameters:
@@ -277,15 +286,18 @@ class ConversionPlan:
         if self.guards:
             guard(target, self.guards)
         anchor(target, self.tables)
+        if self.start is not None:
+            self.start.recalibrate(target)
+        watch(target)
         return target
 
     def _tie(self, target: nn.Module, row: TiedParameter) -> None:
         if row.image:
-            attach_mirror(target, row.names, row.action, row.partner or "", self.init)
+            attach_mirror(target, row.names, row.action, row.partner or "", tie_init(self.init))
         elif not row.shared and row.stored != row.shape:
             tie = make_tie(row.action)
             assert tie is not None
-            attach(target, row.names, tie, self.init)
+            attach(target, row.names, tie, tie_init(self.init))
 
     def valid_lengths(self, low: int, high: int) -> list[int]:
         """Input lengths at which every pool, stride and crop reads both edges alike: nothing is re-anchored.
@@ -331,7 +343,7 @@ class ConversionPlan:
     def _said(self) -> dict[str, Any]:
         """What a recipe says that cannot be seen on the converted model."""
         given = vars(self.settings)
-        kept = [name for name in given if name not in (*MEANINGLESS[self.settings.strategy], "verify")]
+        kept = [name for name in given if name not in (*MEANINGLESS[self.settings.strategy], *UNSAID)]
         return {
             "settings": {name: plain_setting(given[name]) for name in kept},
             "averaged": {name: write_action(action) for name, action in self.averaged.items()},
@@ -423,6 +435,7 @@ class ConversionPlan:
         lines += [str(row) for row in (*self.symmetrisers, *self.declared)]
         lines += [f"tested {t}" for t in self.tested]
         lines += [f"buffer {name}: averaged with its mirror image, {action}" for name, action in self.averaged.items()]
+        lines += self.start.words() if self.start is not None else []
         lines += [str(call) for call in self.calls]
         lines += dict.fromkeys(map(_guard_line, self.guards))
         unread = f"unused, not tied: {', '.join(self.unused)}; a call that reads one is refused"

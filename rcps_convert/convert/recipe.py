@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,13 @@ from ..tie.hooks import hook_of
 from ..tie.length_guard import LengthGuard, guard, read_rule
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool
 from ..tie.notes import WORDS, note, noted
+from ..tie.parts import watch
 from ..tie.passage import read_passage
 from ..tie.symmetriser import BothStrands, symmetrise
 from ..tie.ties import MirrorTie, RCTie, attach, attach_mirror, read_tie, register
 from ..tie.untied import IdleModule, Untied, refuse_call
 from .outline import outline
+from .settings import Init, tie_init
 
 FORMAT = 1
 """The number of the form of a recipe; another form has another number, and this one stays readable."""
@@ -152,6 +154,8 @@ def attach_all(model: nn.Module, recipe: Mapping[str, Any]) -> None:
     for step in steps:
         step(model)
     note(model, {name: recipe[name] for name in WORDS})
+    if recipe["parameters"] or recipe["norms"]:
+        watch(model)
 
 
 def readable(recipe: Any, read: Callable[[], T]) -> T:
@@ -176,7 +180,8 @@ def readable(recipe: Any, read: Callable[[], T]) -> T:
 def _steps(recipe: Mapping[str, Any]) -> Iterator[Step]:
     """What attaches the parts of a recipe, in the order in which a conversion attaches them."""
     init = recipe["settings"].get("init", "keep")
-    check_choice("init", init, ("keep", "project"))
+    check_choice("init", init, get_args(Init))
+    init = tie_init(init)
     shapes, paths = recipe["outline"]["parameters"], recipe["outline"]["modules"]
     for row in recipe["norms"]:
         yield _norm(_known(row["path"], paths), row, init)

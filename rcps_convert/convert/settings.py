@@ -12,14 +12,14 @@ from ..strands.conjoined import Merge
 from ..strands.layers_to_mix import Filter
 
 Strategy = Literal["tied", "conjoined", "mixed"]
-Init = Literal["keep", "project"]
+Init = Literal["keep", "project", "match"]
 OnUnsupported = Literal["error", "both_strands"]
 MergeWord = Literal["mean", "sum", "max"]
 
 MEANINGLESS: dict[str, tuple[str, ...]] = {
     "tied": ("merge", "post_hoc", "mix"),
-    "conjoined": ("mix", "init", "on_unsupported", "symmetrise_buffers"),
-    "mixed": ("post_hoc", "init", "on_unsupported", "symmetrise_buffers"),
+    "conjoined": ("mix", "init", "sequences", "on_unsupported", "symmetrise_buffers"),
+    "mixed": ("post_hoc", "init", "sequences", "on_unsupported", "symmetrise_buffers"),
 }
 """Settings that have no meaning with a strategy."""
 
@@ -35,6 +35,7 @@ class Settings:
         post_hoc: both strands are read in eval mode only.
         mix: which layers read the other strand.
         init: what the tied weights start from.
+        sequences: inputs that the pairs of a trained model are looked for with; None for random DNA.
         on_unsupported: what happens to a submodule that cannot be inferred.
         symmetrise_buffers: buffers that are not invariant are averaged.
         verify: the law is measured before the model is handed out.
@@ -51,6 +52,7 @@ class Settings:
     post_hoc: bool = False
     mix: Filter = None
     init: Init = "keep"
+    sequences: Any = None
     on_unsupported: OnUnsupported = "error"
     symmetrise_buffers: bool = False
     verify: bool = True
@@ -67,8 +69,10 @@ class Settings:
             raise ValueError(f"merge={self.merge!r}: use {_listed(MergeWord)}, or a function of two tensors")
         self._require_filter()
         for name in MEANINGLESS[self.strategy]:
-            if getattr(self, name) != DEFAULTS[name]:
+            if not _is_default(name, getattr(self, name)):
                 raise ValueError(f"{name}= has no meaning with strategy={self.strategy!r}")
+        if self.init != "match" and self.sequences is not None:
+            raise ValueError(f'sequences= has no meaning with init={self.init!r}: it is for init="match"')
 
     def _require_word(self, name: str, words: Any) -> None:
         value = getattr(self, name)
@@ -87,6 +91,15 @@ DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Settings)}
 """The value of each setting that is not given."""
 
 
+def tie_init(init: str) -> str:
+    """What a tie starts from: matched channels are pairs, and each pair takes its mean."""
+    return "project" if init == "match" else init
+
+
+def _is_default(name: str, value: Any) -> bool:
+    return value is None if DEFAULTS[name] is None else bool(value == DEFAULTS[name])
+
+
 class Keywords(TypedDict, total=False):
     """The settings as keywords, for signatures that take all of them."""
 
@@ -98,6 +111,7 @@ class Keywords(TypedDict, total=False):
     post_hoc: bool
     mix: Filter
     init: Init
+    sequences: Any
     on_unsupported: OnUnsupported
     symmetrise_buffers: bool
     verify: bool

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import function_modes, keep_whole, transform_level, unseen
+from .._torch import function_modes, is_scripting, keep_whole, transform_level, unseen
 from ..algebra.plain import listed, tupled
-from ..errors import BreaksSymmetryError, ConversionError, Where
+from ..errors import BreaksSymmetryError, ConversionError, Where, refuse_scripting
 from .readings import CallAxes
 from .replicas import follow_replicas, rebound, unfollow_replicas
 from .table import EDGE_FUNCTIONS
@@ -227,6 +227,18 @@ class AroundForward:
     def __name__(self) -> str:
         return "forward"
 
+    @property
+    def __globals__(self) -> Any:
+        if is_scripting():
+            raise refuse_scripting("calls that read both edges of a length, or both strands")
+        raise AttributeError("__globals__")
+
+    def _own(self, *args: Any, **kwargs: Any) -> Any:
+        """The forward inside."""
+        if self.before is not None:
+            return self.before(*args, **kwargs)
+        return type(self.module).forward(self.module, *args, **kwargs)
+
 
 class Anchored(AroundForward):
     """The forward of a module some of whose calls are re-anchored.
@@ -254,11 +266,6 @@ class Anchored(AroundForward):
             out = self._own(*args, **kwargs)
         frame.finish()
         return out
-
-    def _own(self, *args: Any, **kwargs: Any) -> Any:
-        if self.before is not None:
-            return self.before(*args, **kwargs)
-        return type(self.module).forward(self.module, *args, **kwargs)
 
     def bound_to(self, replica: nn.Module) -> Anchored:
         """The same for a replica of the module."""

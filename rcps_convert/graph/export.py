@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from .._torch import right_lstm_shapes
 from ..algebra.arguments import Example, call_arguments
+from ..algebra.opened import opened
 from ..errors import NoRuleError, TraceError, Where, first_line
 from ..geometry import Recorder, unanchor
 from .closed_modules import ModuleCall, closed, recording, watching
@@ -47,6 +48,7 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
         try:
             without_watchers(twin, example)
             calls = _record(model, example, training, cuts) if cuts else {}
+            twin.register_forward_hook(_open_outputs)
             with closed(twin, calls), right_lstm_shapes(), DataAccess(twin), Recorder() as recorder:
                 program = torch.export.export(twin, args, kwargs, strict=False)
         except NoRuleError:
@@ -54,6 +56,11 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
         except Exception as reason:  # torch.export raises anything, the model's own errors included
             raise _trace_error(model, example, training, cuts, reason) from reason
     return read_program(program, twin, example, calls, recorder)
+
+
+def _open_outputs(module: nn.Module, args: Any, output: Any) -> Any:
+    """Outputs as torch.export opens them."""
+    return opened(output, loosely=True)
 
 
 def _record(
@@ -73,6 +80,7 @@ def _failing_module(model: nn.Module, example: Example, training: bool, cuts: Co
     with mode(twin, training), caches_kept_clean(twin), watching(twin) as raised:
         try:
             without_watchers(twin, example)
+            twin.register_forward_hook(_open_outputs)
             with closed(twin, _record(model, example, training, cuts) if cuts else {}):
                 torch.export.export(twin, args, kwargs, strict=False)
         except Exception:  # the same as before; only its place is wanted
@@ -104,13 +112,11 @@ def _trace_error(
         )
     unknown = re.search(r"Found <class '([^']+)'> in output, which is not a known type", str(reason))
     if unknown:
-        name = unknown[1].rpartition(".")[2]
         return TraceError(
-            f"the model returns an object of class {name}, which torch.export does not open",
+            f"the model returns an object of class {unknown[1].rpartition('.')[2]}, which torch.export does not open",
             where=where,
             why="what it holds is not seen, so how its tensors transform cannot be inferred",
-            do="return tensors, tuples, lists, dicts or named tuples; a dataclass is opened after "
-            f"torch.export.register_dataclass({name})",
+            do="return tensors, tuples, lists, dicts, named tuples or dataclasses",
         )
     known = next((words for pattern, *words in TRANSLATED if re.search(pattern, str(reason))), None)
     why, do = known or (first, f"{VALUES_DO}")

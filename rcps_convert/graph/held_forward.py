@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from .._torch import pytree
 from ..algebra.arguments import Example
+from ..algebra.opened import output_leaves
 from ..errors import ConversionError, Where
 from .sandbox import call, fresh_copy, mode
 
@@ -44,7 +45,7 @@ def _by_gradient(twin: nn.Module, example: Example, own: dict[int, str]) -> str 
     """The name of a parameter of the original that the outputs of the copy are differentiable in."""
     try:
         with torch.enable_grad():
-            outputs = pytree.tree_leaves(call(twin, example))
+            outputs = output_leaves(call(twin, example), loosely=True)
     except Exception:  # the model's own errors are reported where it is planned
         return None
     leaves = _leaves(y for y in outputs if isinstance(y, Tensor))

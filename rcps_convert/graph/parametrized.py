@@ -39,11 +39,16 @@ def own_classes(model: nn.Module) -> None:
     """Give each parametrized module of a model a dynamic class of its own."""
     for module in model.modules():
         if parametrize.is_parametrized(module):
-            cls = type(module)
-            own = {name: value for name, value in vars(cls).items() if name != "__getstate__"}
-            module.__class__ = _quiet_class(cls.__name__, cls.__bases__[0], {**own, **PICKLING})
-            keep_copyable(module)
-            make_hooks_picklable(module)
+            _own_class(module)
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a parametrized module a dynamic class of its own."""
+    cls = type(module)
+    own = {name: value for name, value in vars(cls).items() if name != "__getstate__"}
+    module.__class__ = _quiet_class(cls.__name__, cls.__bases__[0], {**own, **PICKLING})
+    keep_copyable(module)
+    make_hooks_picklable(module)
 
 
 def parametrized_class(cls: type) -> type:
@@ -113,7 +118,7 @@ def _copy_values(module: nn.Module) -> None:
 
 
 class _CopyOfValues:
-    """A ``__deepcopy__`` that takes computed tensors as values."""
+    """A ``__deepcopy__`` that takes computed tensors as values, and gives the copy a class of its own."""
 
     def __init__(self, copy_module: Any) -> None:
         self.copy_module = copy_module
@@ -121,7 +126,9 @@ class _CopyOfValues:
     def __get__(self, module: nn.Module, cls: type) -> Any:
         def copied(memo: dict[int, Any]) -> Any:
             memo.update({k: v for k, v in computed(module).items() if k not in memo})
-            return self.copy_module(module, memo)
+            twin = self.copy_module(module, memo)
+            _own_class(twin)
+            return twin
 
         return copied
 

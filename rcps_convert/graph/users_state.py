@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .._torch import hook_tables, member_tables, pytree, version
 from ..algebra.arguments import Example
+from ..algebra.opened import output_leaves
 from .sandbox import call, fix_randomness
 
 CACHED = type(lru_cache(lambda: None))
@@ -90,7 +91,7 @@ def _outputs(model: nn.Module, example: Example) -> list[Any] | None:
     fix_randomness()
     try:
         with torch.no_grad():
-            return pytree.tree_leaves(call(model, example))
+            return output_leaves(call(model, example), loosely=True)
     except Exception:  # the model's own errors are reported where it is traced
         return None
     finally:

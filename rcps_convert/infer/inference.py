@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,30 @@ from ..rules.registry import Anchor
 from ..tie.passage import Passage
 from . import constants
 from .mirrors import MirroredPairs
-from .stretch import Tested
+from .stretch import Hint, Tested
+
+
+@dataclass(frozen=True)
+class OpenTerms:
+    """The actions of a solution before what nothing demands got its default: open variables stand as such.
+
+    Axes that share a variable may be permuted in step without a change of the function.
+
+    Attributes:
+        parameters: per parameter name.
+        statistics: per buffer that holds running statistics.
+        values: of every result of the first trace, by name.
+    """
+
+    parameters: dict[str, Action] = field(default_factory=dict)
+    statistics: dict[str, Action] = field(default_factory=dict)
+    values: dict[str, Action] = field(default_factory=dict)
+
+    @staticmethod
+    def of(*groups: Mapping[str, Any]) -> OpenTerms:
+        """What is known by now of parameters, statistics and results."""
+        kept = ({name: a.walk() for name, a in group.items() if isinstance(a, Action)} for group in groups)
+        return OpenTerms(*kept)
 
 
 @dataclass
@@ -40,11 +64,13 @@ class Inference:
         tested: stretches of the graph whose action was established by testing, per trace.
         refused: per trace, the nodes that their rules refused, in graph order.
         lost: a stretch that was asked for was not closed.
+        hints: where stretches begin though the rules know the operators there.
         opened: buffers whose actions are unknown at first, as those of parameters are, to be averaged.
         as_they_are: nodes that read one edge only, and need no second reading.
         assumed: what rules may assume that nothing shows.
         doubts: what they would have assumed.
         rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
+        open_terms: the actions before what was open got its default.
     """
 
     parameters: dict[str, Action] = field(default_factory=dict)
@@ -63,6 +89,7 @@ class Inference:
     tested: list[list[Tested]] = field(default_factory=list)
     refused: list[list[Node]] = field(default_factory=list)
     lost: bool = False
+    hints: tuple[Hint, ...] = ()
     rounded: bool = False
     opened: frozenset[str] = frozenset()
     assumed: frozenset[str] = frozenset()
@@ -70,6 +97,7 @@ class Inference:
     as_they_are: set[str] = field(default_factory=set)
     anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
     guarded: list[Anchor] = field(default_factory=list)
+    open_terms: OpenTerms = field(default_factory=OpenTerms)
 
     def report(self, problem: ConversionError) -> None:
         """Collect a problem, once per place."""

@@ -30,6 +30,7 @@ from .cuts import Cut, Declaration, Symmetrised, declarations_of, declared
 from .inference import Inference
 from .readouts import find_readouts
 from .solve import infer
+from .stretch import Hint, Memory
 
 
 @dataclass
@@ -91,6 +92,8 @@ class Solver:
         self.traces: list[Trace] = []
         self.survey: Survey | None = None  # where forward takes another way
         self.lost: list[ConversionError] = []
+        self.memory = Memory()  # of stretches: the same lines run at every length
+        self.known: tuple[Hint, ...] = ()
         self.trace()
 
     def trace(self) -> None:
@@ -143,9 +146,12 @@ class Solver:
                 cuts=self.cuts,
                 symmetrise_buffers=self.averages,
                 lengths=lengths,
+                memory=self.memory,
+                known=self.known,
             )
 
         found = once([])
+        self.known = found.hints
         longer = cut_to_length(self.traces, found)
         again = once(longer) if longer and not found.problems else found
         return found if again.problems else again

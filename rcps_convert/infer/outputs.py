@@ -6,7 +6,8 @@ from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch
-from ..algebra.specs import Antisymmetric, Invariant, Spec, Tokens, axes_of, inside
+from ..algebra.layouts import axes_of, inside
+from ..algebra.specs import Antisymmetric, Invariant, Spec, Tokens
 from ..errors import ConversionError, NeedsChoiceError, Refusal, Where
 from ..graph.trace import Trace
 
@@ -87,7 +88,7 @@ def require_plain(term: Axis) -> None:
     Raises:
         Mismatch: the axis is permuted otherwise than a length is.
     """
-    if ax.is_trivial(term) or ax.is_length(term):
+    if ax.is_trivial(term) or ax.ends(term) is not None:
         return
     _require_apart(term)
     raise Mismatch(f"its axis of {term.size} is permuted: {ax.describe(term)}")
@@ -110,7 +111,7 @@ def _require_apart(term: Axis) -> None:
 
 def auto_words(action: Action) -> str:
     """What `"auto"` takes an output for."""
-    profile = any(ax.is_length(t) for t in action.axes)
+    profile = any(ax.ends(t) is not None for t in action.axes)
     return ("unstranded profile" if profile else "invariant") + " (auto)"
 
 
@@ -162,7 +163,11 @@ def _refuse_between(name: str, spec: Spec) -> None:
 def _letters(x: Action, spec: Spec, channels: int, name: str) -> tuple[str, ...]:
     """The one reading of the output's shape that agrees with what is known of its axes."""
     fits = [r for r in spec.readings(x.shape) if all(map(_agrees, x.axes, r))]
-    sure = [r for r in fits if all(c != "l" or t.size == 1 or ax.is_length(t) for t, c in zip(x.axes, r, strict=True))]
+    sure = [
+        r
+        for r in fits
+        if all(c != "l" or t.size == 1 or ax.ends(t) is not None for t, c in zip(x.axes, r, strict=True))
+    ]
     if len(fits) != 1 and len(sure) == 1:
         fits = sure
     if len(fits) == 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from .._torch import pytree
@@ -22,9 +23,9 @@ from ..rules.pointwise import range_of
 from ..rules.registry import Const, facts_of
 from . import constants
 from .cuts import Cut
-from .inference import Inference
+from .inference import Inference, OpenTerms
 from .outputs import pin_output, specs_of
-from .stretch import Hint, earlier
+from .stretch import Hint, Memory, earlier
 from .walk import Walk, unknown_action
 from .weight_numbers import free_apart
 
@@ -40,6 +41,8 @@ def infer(
     cuts: Mapping[str, Cut] | None = None,
     symmetrise_buffers: bool = False,
     lengths: Iterable[tuple[str, int]] = (),
+    memory: Memory | None = None,
+    known: tuple[Hint, ...] = (),
 ) -> Inference:
     """The actions of a model's parameters, results and outputs.
 
@@ -50,20 +53,18 @@ def infer(
         cuts: how reverse complement passes through the modules the traces do not look into, by path.
         symmetrise_buffers: a buffer that is not invariant is to be averaged instead of refused.
         lengths: axes of parameters, as (name, dimension), that are longer than the length they meet.
+        memory: of stretches that were met in other solutions for the model.
+        known: where stretches had to begin in another solution for the model; tried first.
     """
-    longer, memory = tuple(lengths), dict[Any, int | None]()
-
-    def solved(**assumed: Any) -> Inference:
-        def once(hints: tuple[Hint, ...]) -> Inference:
-            return _solve(traces, inputs, outputs, cuts or {}, longer, memory, hints, Inference(**assumed))
-
-        return _with_hints(traces, once)
-
-    result = solved()
+    memory = Memory() if memory is None else memory
+    memory.guesses = 0
+    solve = partial(_solve, traces, inputs, outputs, cuts or {}, tuple(lengths), memory)
+    result = _with_hints(solve, traces, known, {})
     if symmetrise_buffers and result.cut_buffers():
-        result = _better(solved(opened=result.cut_buffers()), result)
+        result = _better(_with_hints(solve, traces, known, {"opened": result.cut_buffers()}), result)
     for doubt in sorted(result.doubts) if result.problems else ():
-        result = _better(solved(opened=result.opened, assumed=result.assumed | {doubt}), result)
+        assumed = {"opened": result.opened, "assumed": result.assumed | {doubt}}
+        result = _better(_with_hints(solve, traces, known, assumed), result)
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)
@@ -75,15 +76,27 @@ def _better(new: Inference, old: Inference) -> Inference:
     return new if len(new.problems) < len(old.problems) else old
 
 
-def _with_hints(traces: list[Trace], solve: Callable[[tuple[Hint, ...]], Inference]) -> Inference:
-    """A solution, with stretches that begin wherever that makes problems go away."""
-    hints: tuple[Hint, ...] = ()
-    result = solve(hints)
+def _with_hints(
+    solve: Callable[..., Inference], traces: list[Trace], known: tuple[Hint, ...], assumed: Mapping[str, Any]
+) -> Inference:
+    """A solution, with stretches that begin wherever that makes problems go away.
+
+    Args:
+        solve: `_solve`, given everything but hints and assumptions.
+        traces: of the model.
+        known: where stretches begin in another solution; tried first.
+        assumed: what is assumed, by attribute of `Inference`.
+    """
+    hints, result = known, solve(known, assumed)
+    if result.lost:  # they are of another solution, which left out other modules
+        hints, result = (), solve((), assumed)
     for _ in range(RESTARTS):
-        found = next(((r, h) for h in _hints(traces, result) if _helps(r := solve((*hints, h)), result)), None)
+        tried = ((solve((*hints, h), assumed, trial=True), h) for h in _hints(traces, result))
+        found = next(((r, h) for r, h in tried if _helps(r, result)), None)
         if found is None:
             break
         result, hints = found[0], (*hints, found[1])
+    result.hints = hints
     return result
 
 
@@ -99,15 +112,21 @@ def _solve(
     outputs: list[Spec | str],
     cuts: Mapping[str, Cut],
     lengths: Iterable[tuple[str, int]],
-    memory: dict[Any, int | None],
+    memory: Memory,
     hints: tuple[Hint, ...],
-    result: Inference,
+    assumed: Mapping[str, Any],
+    *,
+    trial: bool = False,
 ) -> Inference:
+    """The solution with some hints and assumptions; in a trial it is left at the first stretch that obeys no law."""
+    result = Inference(**assumed)
     for name, dim in lengths:
         result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
-    walks = [Walk(trace, result, hints, memory, cuts) for trace in traces]
+    walks = [Walk(trace, result, hints, memory, cuts, trial=trial) for trace in traces]
     for walk in walks:
         walk.run(inputs)
+        if trial and result.lost:
+            return result
     unasked = {name: action for name, action in result.parameters.items() if name not in result.wanted}
     free_apart([(w.trace, w.weight_numbers) for w in walks], unasked)
     for problem in result.mirrors.problems:
@@ -119,6 +138,7 @@ def _solve(
     _pin_outputs(traces, result, outputs)
     result.forced = [carriers for term, carriers in filters if ax.is_trivial(term)]
     constants.pin(result.pins)
+    result.open_terms = OpenTerms.of(result.parameters, result.statistics, result.values[0])
     ax.settle_partnered(_shown_axes(traces, result))
     ax.settle(all_axes(result))
     for broken, action in constants.broken(result.pins):
@@ -157,7 +177,7 @@ def _longer(trace: Trace, name: str, dim: int, known: Action | None) -> Action:
 
 def _open_filters(trace: Trace, env: dict[str, Any]) -> list[tuple[Axis, frozenset[str]]]:
     """The open filter axes of convolutions along a length, with the results that carry them."""
-    found = []
+    found, carriers = [], _carriers(trace, env)
     for node in trace.nodes:
         y = env.get(node.name)
         at, axis = facts_of(node.op).weight, facts_of(node.op).filters
@@ -167,14 +187,18 @@ def _open_filters(trace: Trace, env: dict[str, Any]) -> list[tuple[Axis, frozens
         slides = isinstance(weight, Action) and any(ax.is_length(t) and t.size > 1 for t in weight.axes[2:])
         mine = set(ax.free(weight.axes[axis])) if slides else set()
         if mine:
-            names = (n.name for n in trace.nodes if _carries(env.get(n.name), mine))
-            found.append((weight.axes[axis], frozenset(names)))
+            found.append((weight.axes[axis], frozenset().union(*(carriers.get(v, ()) for v in mine))))
     return found
 
 
-def _carries(value: Any, variables: set[ax.Var]) -> bool:
-    actions = (a for a in pytree.tree_leaves(value) if isinstance(a, Action))
-    return any(variables & set(ax.free(t)) for a in actions for t in a.axes)
+def _carriers(trace: Trace, env: dict[str, Any]) -> dict[ax.Var, list[str]]:
+    """For each open variable the results with an axis that is made of it."""
+    found: dict[ax.Var, list[str]] = {}
+    for node in trace.nodes:
+        actions = (a for a in pytree.tree_leaves(env.get(node.name)) if isinstance(a, Action))
+        for v in dict.fromkeys(v for a in actions for t in a.axes for v in ax.free(t)):
+            found.setdefault(v, []).append(node.name)
+    return found
 
 
 def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]) -> None:

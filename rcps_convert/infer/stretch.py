@@ -90,6 +90,50 @@ class Hint:
     holds: frozenset[Key]
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """The law of a stretch, in terms of the open axes of what it reads.
+
+    Attributes:
+        variables: stand for them, in order.
+        made: actions of what others read of it, in order.
+        rounded: it holds only to the rounding of float32.
+    """
+
+    variables: tuple[ax.Var, ...]
+    made: tuple[Action, ...]
+    rounded: bool
+
+    @staticmethod
+    def of(law: StretchLaw, made: dict[str, Action]) -> Remembered:
+        """The law that was found for a stretch, whose axes will be bound later."""
+        own = {v: ax.Var(v.size, v.unsigned) for v in law.variables()}
+        actions = tuple(made[n.name].replaced(own.__getitem__) for n in law.live)
+        return Remembered(tuple(own.values()), actions, law.rounds and not law.exactly(made))
+
+    def of_like(self, law: StretchLaw) -> dict[str, Action]:
+        """The actions of what leaves a stretch that computes the same from values that transform alike."""
+        own = dict(zip(self.variables, law.variables(), strict=True))
+        for v in (v for before, v in own.items() if before.unsigned):
+            ax.forbid_sign(v)
+        return {n.name: a.replaced(own.__getitem__) for n, a in zip(law.live, self.made, strict=True)}
+
+
+@dataclass
+class Memory:
+    """What is known of the stretches of a model: the same lines run in every layer, mode and walk.
+
+    Attributes:
+        right: by what a stretch computes from what, which guess was right; None where none was.
+        laws: the same, with the axes bound as guessed: the law; None where there is none.
+        guesses: how many were tried for the solution that is looked for.
+    """
+
+    right: dict[Any, int | None] = field(default_factory=dict)
+    laws: dict[Any, Remembered | None] = field(default_factory=dict)
+    guesses: int = 0
+
+
 @dataclass
 class _Open:
     """A stretch that is still growing."""
@@ -116,7 +160,7 @@ class Stretches:
         env: the action of each result so far; results that leave a stretch are put there.
         pins: constants met so far; what is guessed must leave them invariant.
         hints: where stretches begin in spite of rules.
-        memory: which guess was right for stretches seen before: the same lines run in every layer, mode and walk.
+        memory: of stretches that were met before.
     """
 
     def __init__(
@@ -125,10 +169,10 @@ class Stretches:
         env: dict[str, Any],
         pins: list[Pin],
         hints: Iterable[Hint],
-        memory: dict[Any, int | None] | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.trace, self.env, self.pins = trace, env, pins
-        self.memory: dict[Any, int | None] = {} if memory is None else memory
+        self.memory = Memory() if memory is None else memory
         self.place = {n.name: i for i, n in enumerate(trace.nodes)}
         self.readers: dict[str, list[Node]] = {}
         for n in trace.nodes:
@@ -239,23 +283,16 @@ class Stretches:
         given = {r: self.env[r] for r in refs}
         law = StretchLaw(stretch.nodes, live, given, {r: self._dtype(r) for r in refs})
         actions = {r: v for r, v in given.items() if isinstance(v, Action)}
-        made = self._search(law, list(actions.values()))
-        if made is None:
+        found = self._search(law, list(actions.values()))
+        if found is None:
             return
+        made, rounded = found
         self.open.remove(stretch)
         for n in stretch.nodes:
             self.env[n.name] = made.get(n.name)
         operators = tuple(op_name(n.op) for n in stretch.nodes if n.op is not operator.getitem)
-        self.tested.append(
-            Tested(
-                stretch.nodes[0].where,
-                operators,
-                actions,
-                made,
-                law.rounds and not law.exactly(made),
-                frozenset(stretch.names),
-            )
-        )
+        where, inside = stretch.nodes[0].where, frozenset(names)
+        self.tested.append(Tested(where, operators, actions, made, rounded, inside))
 
     def _dtype(self, name: str) -> torch.dtype:
         source = self.trace.sources.get(name)
@@ -264,37 +301,53 @@ class Stretches:
 
     # --- what open axes may be ---
 
-    def _search(self, law: StretchLaw, given: list[Action]) -> dict[str, Action] | None:
-        """The actions of what leaves a stretch, with open axes of what enters it bound as the law needs."""
-        mark = law.mark()
-        if mark in self.memory and self.memory[mark] is None:
+    def _search(self, law: StretchLaw, given: list[Action]) -> tuple[dict[str, Action], bool] | None:
+        """The actions of what leaves a stretch, with open axes of what enters it bound as the law needs.
+
+        And whether the law holds only to the rounding of float32.
+        """
+        mark, right = law.mark(), self.memory.right
+        if mark in right and right[mark] is None:
             return None
-        first = self.memory.get(mark) or 0
-        for i, guess in enumerate(itertools.islice(guesses(given), first, GUESSES)):
-            self.memory[BUDGET] = (self.memory.get(BUDGET) or 0) + 1
-            if (self.memory[BUDGET] or 0) > BUDGET:
+        first = right.get(mark) or 0
+        for i, guess in enumerate(itertools.islice(guesses(given), first, GUESSES), first):
+            self.memory.guesses += 1
+            if self.memory.guesses > BUDGET:
                 return None
-            made = self._try(law, guess)
-            if made is not None:
-                self.memory[mark] = first + i
-                return made
-        self.memory[mark] = None
+            found = self._try(law, guess)
+            if found is not None:
+                right[mark] = i
+                return found
+        right[mark] = None
         return None
 
-    def _try(self, law: StretchLaw, guess: list[tuple[ax.Var, ax.Axis]]) -> dict[str, Action] | None:
-        """The actions of what leaves a stretch under a guess, which then stays; None if the law does not hold."""
+    def _try(self, law: StretchLaw, guess: list[tuple[ax.Var, ax.Axis]]) -> tuple[dict[str, Action], bool] | None:
+        """What `_search` returns, under a guess, which then stays; None if the law does not hold."""
         try:
             with ax.attempt():
                 for a, b in guess:
                     ax.unify(a, b)
                 self._respect_constants(guess)
-                law.refresh()
-                made = law.find()
-                if made is None:
-                    raise Mismatch("the law does not hold")
-                return made
+                return self._law(law)
         except Mismatch:
             return None
+
+    def _law(self, law: StretchLaw) -> tuple[dict[str, Action], bool]:
+        """What `_search` returns, measured, unless it was before.
+
+        Raises:
+            Mismatch: no law holds.
+        """
+        mark, laws = law.mark(), self.memory.laws
+        if mark not in laws:
+            made = law.find()
+            laws[mark] = None if made is None else Remembered.of(law, made)
+            if made is not None:
+                return made, laws[mark].rounded  # type: ignore[union-attr]
+        known = laws[mark]
+        if known is None:
+            raise Mismatch("the law does not hold")
+        return known.of_like(law), known.rounded
 
     def _respect_constants(self, guess: list[tuple[ax.Var, ax.Axis]]) -> None:
         bound = {a for a, _ in guess}

@@ -71,6 +71,7 @@ class StretchLaw:
         self, nodes: list[Node], live: list[Node], given: dict[str, Any], dtypes: dict[str, torch.dtype]
     ) -> None:
         self.nodes, self.live, self.given, self.dtypes = nodes, live, given, dtypes
+        self.digests = {name: _digest(v.value) for name, v in given.items() if isinstance(v, Const)}
         self.tolerance = ROUNDED if self.rounds else TOLERANCE
         self.plain: dict[int, tuple[dict[str, Any], dict[str, Tensor] | None]] = {}
         self.refresh()
@@ -92,7 +93,7 @@ class StretchLaw:
         """Equal for pieces that compute the same from values that transform alike."""
         self.refresh()
         names = {name: i for i, name in enumerate([*self.given, *(n.name for n in self.nodes)])}
-        variables = {v: i for i, v in enumerate(self._variables())}
+        variables = {v: i for i, v in enumerate(self.variables())}
 
         def shown(leaf: Any) -> Any:
             return ("ref", names[leaf.name]) if isinstance(leaf, Ref) else repr(leaf)
@@ -100,7 +101,9 @@ class StretchLaw:
         calls = tuple(
             (str(n.op), *(shown(leaf) for leaf in pytree.tree_leaves((n.args, n.kwargs)))) for n in self.nodes
         )
-        given = tuple(_shown_value(v, variables) for v in self.given.values())
+        given = tuple(
+            (_shown_value(v, variables), self.digests.get(name), self.dtypes[name]) for name, v in self.given.items()
+        )
         return calls, given, tuple(names[n.name] for n in self.live)
 
     def find(self) -> dict[str, Action] | None:
@@ -112,13 +115,14 @@ class StretchLaw:
         found = self._agreeing(signed=False)
         if found is None:
             return self._renamed()
-        with_sign = [v for v in self._variables() if not v.unsigned]
+        with_sign = [v for v in self.variables() if not v.unsigned]
         if with_sign and self._worst(found, signed=True) > self.tolerance:
             for v in with_sign:
                 ax.forbid_sign(v)
         return found
 
-    def _variables(self) -> list[ax.Var]:
+    def variables(self) -> list[ax.Var]:
+        """The open axes of what the piece reads."""
         found = dict.fromkeys(v for a in self.actions.values() for t in (*a.axes, a.value) if t for v in ax.free(t))
         return list(found)
 
@@ -197,7 +201,7 @@ class StretchLaw:
 
     def _pairs(self, *, signed: bool) -> Iterator[tuple[Assignment, dict[str, Tensor], dict[str, Tensor]]]:
         """Per draw with finite results: open axes' random actions, the results, and those of the mirror image."""
-        variables = self._variables()
+        variables = self.variables()
         for seed in range(DRAWS):
             x, plain = self._drawn(seed)
             if plain is None:
@@ -339,9 +343,9 @@ def _negated(action: Action) -> Action | None:
 def _shown_value(value: Any, variables: dict[ax.Var, int]) -> Any:
     """A given value in a form that can be compared: constants by their numbers, actions up to names of variables."""
     if isinstance(value, Const):
-        return tuple(value.value.shape), str(value.value.dtype), _digest(value.value)
+        return tuple(value.value.shape), str(value.value.dtype)
     if isinstance(value, Action):
-        return tuple((_shown(t, variables), ax.role(t)) for t in (*value.axes, value.value) if t is not None)
+        return tuple(_shown(t, variables) for t in (*value.axes, value.value) if t is not None)
     return repr(value)
 
 
@@ -358,7 +362,7 @@ def _shown(term: Axis, variables: dict[ax.Var, int]) -> Any:
     if isinstance(term, (ax.Prod, ax.Sum)):
         inner = term.factors if isinstance(term, ax.Prod) else term.parts
         return (type(term).__name__, *(_shown(t, variables) for t in inner))
-    return term
+    return term, ax.role(term)
 
 
 # --- random actions and numbers -----------------------------------------------------------------
@@ -386,8 +390,7 @@ def _concrete(term: Axis, values: Assignment) -> Axis:
 
 
 def _concrete_action(action: Action, values: Assignment) -> Action:
-    value = None if action.value is None else _concrete(action.value, values)
-    return Action(tuple(_concrete(t, values) for t in action.axes), value)
+    return action.replaced(values.__getitem__)
 
 
 def _draw(action: Action, dtype: torch.dtype, seed: int, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,6 @@ from typing import Any
 from .._torch import op_name, pytree
 from ..errors import BreaksSymmetryError, ConversionError, Where
 from ..graph.trace import Node, Ref, Trace
-from ..graph.writes import written_refs
 from ..rules.pieces import JOINS
 
 
@@ -29,7 +28,6 @@ class Torn:
         self.outputs = [o.name for o in trace.outputs if isinstance(o, Ref)]
         self.cuts: dict[str, int] = {}  # nodes that cut a length, with the number of pieces
         self.torn: dict[str, Where] = {}
-        self.written: list[Where] = []
 
     def cut(self, node: Node) -> None:
         """Note a node that cuts a length into pieces."""
@@ -49,13 +47,11 @@ class Torn:
         found = next((self.torn[r] for r in node.refs() if r in self.torn), None)
         if found is not None and not self.mends(node):
             self.torn.setdefault(node.name, found)
-        if found is not None and any(r in self.torn for r in written_refs(node)):
-            self.written.append(found)  # a piece may be a view: the whole is changed with it
 
     def problems(self) -> list[ConversionError]:
-        """What is returned though it was computed from some pieces only, and pieces that forward writes into."""
+        """What is returned though it was computed from some pieces only."""
         returned = [self.torn[name] for name in self.outputs if name in self.torn]
-        return [_problem(where) for where in dict.fromkeys([*returned, *self.written])]
+        return [_problem(where) for where in dict.fromkeys(returned)]
 
     def _alike(self, a: str, b: str) -> bool:
         """Whether two results are computed alike, the one from pieces that reverse complement swaps for the other's."""

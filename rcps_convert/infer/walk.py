@@ -29,22 +29,34 @@ from .cuts import Asked, Cut
 from .inference import Inference
 from .mirrors import pair_parameters
 from .own_precision import OwnPrecision
-from .stretch import Hint, Stretches
+from .stretch import Hint, Memory, Stretches
 from .torn import Torn
 from .weight_numbers import find_weight_numbers
 
 
 class Walk:
-    """One pass over one trace."""
+    """One pass over one trace.
+
+    Args:
+        trace: the trace.
+        result: gets what is found.
+        hints: where stretches begin in spite of rules; None for a walk without stretches.
+        memory: of stretches that were met before.
+        cuts: how reverse complement passes through the modules the trace does not look into, by path.
+        trial: the walk ends at the first stretch that was asked for and obeys no law.
+    """
 
     def __init__(
         self,
         trace: Trace,
         result: Inference,
         hints: tuple[Hint, ...] | None = None,
-        memory: dict[Any, int | None] | None = None,
+        memory: Memory | None = None,
         cuts: Mapping[str, Cut] | None = None,
+        *,
+        trial: bool = False,
     ) -> None:
+        self.trial = trial
         self.trace, self.result, self.cuts = trace, result, cuts or {}
         self.env: dict[str, Any] = {}
         self.own = OwnPrecision(trace)
@@ -89,6 +101,8 @@ class Walk:
         for node in self.trace.nodes:
             self.torn.carry(node)
             if self.stretches is not None and self.stretches.takes(node):
+                if self.trial and self.stretches.lost:
+                    return
                 continue
             if node.name in self.shapes_only and isinstance(node.value, Tensor):
                 self.env[node.name] = Const(torch.zeros((), dtype=node.value.dtype).expand(node.value.shape))

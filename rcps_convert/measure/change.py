@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
+from ..algebra.opened import output_leaves
 from ..algebra.specs import Spec
 from ..graph.sandbox import undisturbed_rng
 from .inputs import KINDS
 from .law import relative_change
-from .opened import output_leaves
 from .probe import Probe
 
 SURE, FAINT = 1e-4, 1e-9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,9 +72,16 @@ def deviation(reverse: Tensor, forward: Tensor, action: Action) -> float:
     return held_to(action, reverse, forward).error
 
 
-def held_to(action: Action, reverse: Tensor, forward: Tensor, usual: float = 0.0) -> Compared:
-    """As `compare`, of ``f(rc x)`` and ``rho f(x)``; positions that have no partner are passed over."""
-    return compare(covered(action, reverse), covered(action, act(action, forward)), usual)
+def held_to(
+    action: Action, reverse: Tensor, forward: Tensor, usual: float = 0.0, orders: Sequence[Tensor] = ()
+) -> Compared:
+    """As `compare`, of ``f(rc x)`` and ``rho f(x)``; positions that have no partner are passed over.
+
+    Args:
+        action, reverse, forward, usual: as in `compare`.
+        orders: where entries come from in each sample, if samples differ in it; see `act`.
+    """
+    return compare(covered(action, reverse), covered(action, act(action, forward, orders)), usual)
 
 
 def _inexact(x: Tensor) -> bool:

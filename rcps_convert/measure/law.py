@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..algebra.action import Action
+from ..algebra.opened import output_leaves
 from ..errors import ConversionError
 from .deviation import INFINITE, compare, held_to, middle_size
 from .inputs import KINDS
-from .opened import output_leaves
 from .probe import Probe
 
 Allowed = Callable[[int, tuple[int, ...]], list[Action]] | Sequence[Action | None]
@@ -153,7 +153,7 @@ class Law:
             raise ValueError("the number of outputs depends on the values of the input")
         for i, (y, r) in enumerate(zip(forward, reverse, strict=True)):
             if isinstance(y, Tensor) and y.numel():
-                self._compare(i, y, r, training)
+                self._compare(i, y, r, training, probe.orders(drawn))
         if len(kinds) > 1 and not training:
             self._mirror_some(drawn, len(kinds), forward, reverse)
         return forward
@@ -167,12 +167,12 @@ class Law:
         for i in still:
             self.variation[i] = max(self.variation.get(i, 0.0), relative_change(forward[i], other[i]))
 
-    def _compare(self, index: int, y: Tensor, r: Tensor, training: bool) -> None:
+    def _compare(self, index: int, y: Tensor, r: Tensor, training: bool, orders: Sequence[Tensor]) -> None:
         given = self.trained if training and self.trained is not None else self.outputs
         place = index if given is self.outputs else -1 - index  # outputs of train mode alone are counted apart
         usual = self.usual[index] = max(self.usual.get(index, 0.0), middle_size(y))
         for k, action in enumerate(self._allowed(given, index, place, tuple(y.shape))):
-            found = compare(r, y, usual) if action is None else held_to(action, r, y, usual)
+            found = compare(r, y, usual) if action is None else held_to(action, r, y, usual, orders)
             self.errors[place, k, training] = max(self.errors.get((place, k, training), 0.0), found.error)
             self.entries[place] = max(self.entries.get(place, 0), found.entries)
 

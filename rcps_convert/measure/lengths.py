@@ -114,7 +114,7 @@ class Survey:
 
 def main_length(actions: Sequence[Action | None]) -> int | None:
     """The longest length among the inputs, in positions; None if there is none."""
-    return max((t.size for a in actions if a is not None for t in a.axes if ax.is_length(t)), default=None)
+    return max((t.size for a in actions if a is not None for t in a.axes if ax.ends(t) is not None), default=None)
 
 
 def resized(
@@ -142,7 +142,7 @@ def resized(
 
 
 def _size(term: ax.Axis, lengths: dict[int, int], samples: int | None) -> int:
-    if ax.is_length(term):
+    if ax.ends(term) is not None:
         return lengths.get(term.size, term.size)
     role = ax.role(term)
     return samples if samples is not None and role is not None and role.name == "batch" else term.size
@@ -163,7 +163,7 @@ class Variants:
     def __init__(self, model: nn.Module, example: Example, actions: Sequence[Action | None]) -> None:
         self.model, self.example, self.actions = fresh_copy(model), example, tuple(actions)
         unanchor(self.model)
-        self.lengths = [[t.size for t in a.axes if ax.is_length(t)] if a is not None else [] for a in actions]
+        self.lengths = [[t.size for t in a.axes if ax.ends(t) is not None] if a is not None else [] for a in actions]
         self.longest = main_length(actions) or 0
         batches = (r.name == "batch" for a in actions if a is not None for t in a.axes if (r := ax.role(t)))
         self.batched = any(batches)

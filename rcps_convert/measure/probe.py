@@ -14,14 +14,14 @@ from torch.overrides import TorchFunctionMode
 from .._torch import NormBase, pytree
 from ..algebra.action import Action, act
 from ..algebra.arguments import Example, leaves, with_leaves
-from ..algebra.specs import Invariant, Spec
+from ..algebra.specs import Invariant, Spec, Tokens
 from ..errors import ConversionError
 from ..graph.precision import double_precision, widened
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
 from ..graph.users_state import caches_kept_clean
 from ..tie.hooks import hook_of
 from ..tie.norms import PooledNorm
-from .inputs import batch_dim, of_kinds, random_like
+from .inputs import batch_dim, of_kinds, padded, random_like
 
 DROPOUTS = (
     torch.nn.functional.dropout,
@@ -59,6 +59,7 @@ class Probe:
         example: what it is called with.
         specs, actions: per input leaf; None for leaves that are no tensors.
         own: run in the precision that the model and the example have.
+        padded: draw padded rows of ids too, where padding stays in its place.
 
     Attributes:
         dtype: the precision the model runs in.
@@ -77,7 +78,9 @@ class Probe:
         actions: list[Action | None],
         *,
         own: bool = False,
+        padded: bool = False,
     ) -> None:
+        self.padded = padded
         self.example, self.specs, self.actions = example, specs, actions
         self.batch = self._batch()
         self.own, self.as_given = own_dtype(model), own
@@ -116,7 +119,7 @@ class Probe:
                 continue
             x = random_like(spec, action, leaf, generator)
             drawn.append(x.to(self.dtype) if x.is_floating_point() else x)
-        return drawn
+        return padded(self.specs, drawn, seed) if self.padded else drawn
 
     def drawn(self, seed: int, kinds: Sequence[str]) -> list[Any]:
         """Random input leaves, one sample of each kind; their batch is as large as there are kinds.
@@ -134,7 +137,7 @@ class Probe:
             example = self._resized(leaf, spec, action, len(kinds))
             dtype = leaf.dtype if self.as_given else self.dtype
             found.append(of_kinds(spec, action, example, generator, kinds, dtype))
-        return found
+        return padded(self.specs, found, seed) if self.padded else found
 
     def _resized(self, leaf: Tensor, spec: Spec, action: Action, samples: int) -> Tensor:
         """A leaf with another number of samples; a side input that has no entry per sample stays."""
@@ -156,7 +159,13 @@ class Probe:
 
     def mirrored(self, drawn: list[Any]) -> list[Any]:
         """The reverse complement of input leaves."""
-        return [x if a is None else act(a, x) for x, a in zip(drawn, self.actions, strict=True)]
+        orders = self.orders(drawn)
+        return [x if a is None else act(a, x, orders) for x, a in zip(drawn, self.actions, strict=True)]
+
+    def orders(self, drawn: list[Any]) -> list[Tensor]:
+        """For each input of ids whose padding stays in its place, where the entries of each row come from."""
+        pairs = zip(drawn, self.specs, strict=True)
+        return [s.runs.order(x) for x, s in pairs if isinstance(s, Tokens) and s.runs is not None and x.dim() == 2]
 
     def outputs(self, drawn: list[Any], training: bool = False, rng: int = 0) -> Any:
         """The model's outputs, without dropout, other randomness fixed by the seed `rng`."""

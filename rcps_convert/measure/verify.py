@@ -136,6 +136,7 @@ def verify(
     diagnose: bool = True,
     trained: Allowed | None = None,
     tolerance: float = 0.0,
+    padded: bool = False,
 ) -> Verification:
     """Check the law on a perturbed copy, in train and eval mode, and in the model's own precision.
 
@@ -150,18 +151,19 @@ def verify(
         diagnose: find out what a deviation is due to; if not, what exceeds the stated tolerance has failed.
         trained: as `outputs`, for a train-mode forward that returns others.
         tolerance: largest deviation that is known to be rounding, if it is more than is usual.
+        padded: check padded rows of ids too.
 
     Raises:
         ConversionError: the model returns nothing that could be measured.
     """
     with undisturbed_rng():
-        law = Law(Probe(model, example, specs, actions), outputs, trained)
+        law = Law(Probe(model, example, specs, actions, padded=padded), outputs, trained)
         check = _Check(law, training, draws, tolerance)
         check.run(diagnose)
         found = check.found()
         if not found.passed or draws == 1 or check.law.probe.own == check.law.probe.dtype:
             return found
-        return _in_own_dtype(found, Probe(model, example, specs, actions, own=True), outputs)
+        return _in_own_dtype(found, Probe(model, example, specs, actions, own=True, padded=padded), outputs)
 
 
 class _Check:
@@ -298,6 +300,7 @@ _WORDS = {
     "repeat": "tandem repeats",
     "soft": "probabilities of bases",
     "masked": "stretches scaled down or set to zero",
+    "blank": "no bases at all (all zero)",
 }
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
+from ..algebra.opened import output_leaves
 from ..errors import NeedsChoiceError
 from ..graph.trace import Node, Ref
 from ..measure.along_sequence import FOLLOWS, UNCLEAR, following
@@ -169,7 +169,7 @@ def _record(probe: Probe, layers: dict[str, nn.Module], drawn: list[Any]) -> _Re
     finally:
         for handle in handles:
             handle.remove()
-    return _Recording(inputs, results, pytree.tree_leaves(outputs))
+    return _Recording(inputs, results, output_leaves(outputs, loosely=True))
 
 
 def _is_one_of(x: Tensor, outputs: list[Any]) -> bool:
@@ -193,6 +193,8 @@ def _is_layer(node: Node, path: str) -> bool:
 
 def _layout(action: Action) -> list[Any]:
     """What `mixed.Cross` does to an input, comparable: dims that are flipped, and tables."""
-    flips = [d for d, t in enumerate(action.axes) if ax.is_length(t)]
-    tables = [(d, ax.indices(t).tolist()) for d, t in enumerate(action.axes) if d not in flips and not ax.is_trivial(t)]
+    flips = [(d, ax.ends(t)) for d, t in enumerate(action.axes) if ax.ends(t) is not None]
+    tables = [
+        (d, ax.indices(t).tolist()) for d, t in enumerate(action.axes) if ax.ends(t) is None and not ax.is_trivial(t)
+    ]
     return [len(action.axes), flips, tables, batch_axis(action)]

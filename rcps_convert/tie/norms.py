@@ -18,7 +18,8 @@ from .._torch import InstanceNorm, NormBase
 from ..algebra import axis as ax
 from ..algebra.axis import Axis
 from ..algebra.texts import write_axis
-from .hooks import TensorHook, hook_of, install, uninstall
+from ..errors import ConversionError
+from .hooks import TensorHook, hook_of, install_inside, uninstall
 from .ties import Factor, factors
 
 VECTORS = ("weight", "bias", "running_mean", "running_var")
@@ -33,11 +34,23 @@ class FoldedNorm(TensorHook):
 
     def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """(N, 2C, ...) seen as (2N, C, ...): a view when x is contiguous."""
+        weight: Any = module.weight
+        if weight is not None and len(weight) != module.num_features:
+            raise _refuse_width(module)
         return x.reshape(x.shape[0] * 2, x.shape[1] // 2, *x.shape[2:])
 
     def tensor_after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """(2N, C, ...) seen as (N, 2C, ...)."""
         return y.reshape(y.shape[0] // 2, y.shape[1] * 2, *y.shape[2:])
+
+
+def _refuse_width(module: nn.Module) -> ConversionError:
+    return ConversionError(
+        f"the weight of a {type(module).__name__} was set to {len(module.weight)} values",  # type: ignore[arg-type]
+        got=f"{module.num_features} are stored, for {2 * int(module.num_features)} channels",  # type: ignore[arg-type]
+        why="swapped channels share their weight, bias and statistics, so half of each is stored",
+        do="set one half; load_plain_state_dict(model, state_dict) loads a checkpoint of the plain model",
+    )
 
 
 class PooledNorm(TensorHook):
@@ -101,7 +114,7 @@ def fold(module: nn.Module, init: str) -> None:
         init: ``"keep"`` the first half, or ``"project"`` to the mean of both.
     """
     _resize(module, lambda v: v.reshape(2, -1).mean(0) if init == "project" else v.reshape(2, -1)[0].clone())
-    install(module, FoldedNorm())
+    install_inside(module, FoldedNorm())
 
 
 def unfold(module: nn.Module) -> None:
@@ -110,7 +123,7 @@ def unfold(module: nn.Module) -> None:
     uninstall(module)
     if not keeps_statistics(module):
         width = int(module.num_features)  # type: ignore[arg-type]
-        install(module, PooledNorm(torch.arange(width).roll(width // 2)))
+        install_inside(module, PooledNorm(torch.arange(width).roll(width // 2)))
 
 
 def keeps_statistics(module: nn.Module) -> bool:
@@ -153,4 +166,4 @@ def pool(module: nn.Module, channel: Axis) -> None:
     """
     hook = PooledNorm(ax.indices(channel))
     hook.share(module)
-    install(module, hook)
+    install_inside(module, hook)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._torch import chains, order_parameters, parameter_order, unseen
+from .._torch import chains, is_replica, order_parameters, parameter_order, unseen
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
@@ -24,6 +24,7 @@ from ..errors import ConversionError
 from ..graph.parametrized import keep_copyable, parametrized_class
 from ..graph.sandbox import owner
 from .checkpoints import expect_stored
+from .writing import TiedList
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,21 @@ class RCTie(nn.Module):
         if full.shape == self.stored_shape != self.full_shape:
             return full
         return self.reduce(full)
+
+    def store(self, chain: parametrize.ParametrizationList, before: Tensor, after: Tensor) -> None:
+        """Store what was written into the full weight; where an entry and its image were, the representative.
+
+        Args:
+            chain: holds what is stored.
+            before, after: the full weight.
+        """
+        written = (after != before).to(after.dtype)
+        alone = (act(self.action, written) != 0) & (written == 0)
+        chain.right_inverse(torch.where(alone, act(self.action, after), after))
+
+    def sources(self) -> list[Tensor]:
+        """Other parameters that the weight is computed from."""
+        return []
 
     def plain(self) -> dict[str, Any]:
         """The tie as plain values, for `read_tie`."""
@@ -236,7 +252,7 @@ class OrbitTie(RCTie):
     def expand(self, stored: Tensor) -> Tensor:
         """Every entry from the representative of its orbit."""
         if not stored.numel():  # every entry must be zero; the sum keeps autograd aware of the parameter
-            return stored.sum().expand(self.full_shape)
+            return stored.sum().expand(self.full_shape).contiguous()  # entries of their own, once it is baked
         full = stored.index_select(0, self.gather)
         if self.factor is not None:
             full = full * self.factor.to(full.dtype)
@@ -299,7 +315,7 @@ class MirrorTie(RCTie):
         Raises:
             ConversionError: in a replica of ``nn.DataParallel``, which holds no link to the other parameter's replica.
         """
-        if self.__dict__.get("_is_replica"):
+        if is_replica(self):
             raise ConversionError(
                 "nn.DataParallel of a model in which one parameter is the mirror image of another",
                 why="a replica of the one has no link to the replica of the other",
@@ -310,6 +326,15 @@ class MirrorTie(RCTie):
     def reduce(self, full: Tensor) -> Tensor:
         """Nothing."""
         return full.new_empty(self.stored_shape)
+
+    def store(self, chain: parametrize.ParametrizationList, before: Tensor, after: Tensor) -> None:
+        """Store what was written in the other weight."""
+        written = self.image((after != before).to(after.dtype)) != 0
+        self.original.copy_(torch.where(written, self.image(after), self.original))
+
+    def sources(self) -> list[Tensor]:
+        """The other weight."""
+        return [self.original]
 
     def project(self, full: Tensor) -> Tensor:
         """What this weight says the other one should be, averaged with what that one is."""
@@ -415,10 +440,9 @@ def register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
 
 def _parametrize(module: nn.Module, leaf: str, tie: RCTie) -> None:
     """As ``register_parametrization``, whose subclass the user's ``__init_subclass__`` would hear of."""
-    if parametrize.is_parametrized(module, leaf):
-        parametrize.register_parametrization(module, leaf, tie, unsafe=True)
+    if parametrize.is_parametrized(module, leaf):  # a module of two names
         return
-    chain = parametrize.ParametrizationList([tie], getattr(module, leaf), unsafe=True)
+    chain = TiedList([tie], getattr(module, leaf), unsafe=True)
     delattr(module, leaf)
     if not parametrize.is_parametrized(module):
         module.__class__ = parametrized_class(type(module))

@@ -1,0 +1,146 @@
+"""The search for a model's pairs: the evidence is gathered, partners are found, and the reordered model is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..algebra.action import Action
+from ..algebra.arguments import Example
+from ..algebra.opened import output_leaves
+from ..algebra.specs import Spec
+from ..graph.sandbox import owner, undisturbed_rng
+from ..graph.trace import Node, Ref, Trace
+from ..infer.inference import Inference
+from ..infer.leaving_out import plain_copy
+from ..measure.law import relative_change
+from ..measure.probe import Probe
+from ..rules.registry import facts_of
+from .evidence import Evidence
+from .matching import Matcher, Matching, safe
+from .reorder import Moves, reorder
+from .sequences import given_batches, random_batches
+from .variables import Variables
+
+BUDGET = 2e10
+"""Multiplications that running the model on one strand may take."""
+
+STEP = 5e5
+"""Multiplications for which the time is that of calling one operator."""
+
+SAMPLES = 512
+"""Most samples that are looked at."""
+
+LEAST = 4
+"""Fewest batches."""
+
+UNCHANGED = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Largest relative change of outputs that is taken for rounding."""
+
+
+@dataclass
+class Search:
+    """What is needed to find the pairs of a model, or of another one of its architecture.
+
+    Attributes:
+        trace: of the eval-mode forward.
+        variables: where open variables stand.
+        values: the actions of the results, variables open.
+        example, specs, actions: as in `verify`.
+        calls: input leaves of each call of the user's sequences; None for random DNA.
+    """
+
+    trace: Trace
+    variables: Variables
+    values: dict[str, Action]
+    example: Example
+    specs: list[Spec | None]
+    actions: list[Action | None]
+    calls: list[list[Any]] | None = None
+    marks: list[float] = field(default_factory=list)
+
+    @staticmethod
+    def of(
+        trace: Trace,
+        found: Inference,
+        example: Example,
+        specs: list[Spec | None],
+        actions: list[Action | None],
+        calls: list[list[Any]] | None,
+    ) -> Search:
+        """The search in a solution."""
+        return Search(trace, Variables.of(found), found.open_terms.values, example, specs, actions, calls)
+
+    def find(self, model: nn.Module) -> Matching:
+        """The pairs of a model, and the reordering that leaves its function as it is.
+
+        Args:
+            model: of the traced architecture, not converted; not touched.
+        """
+        with undisturbed_rng():
+            plain = plain_copy(model)
+            probe = Probe(plain, self.example, self.specs, self.actions, own=True)
+            evidence = Evidence(self.trace, self.values, self.variables.wanted)
+            batches = random_batches(probe) if self.calls is None else given_batches(self.calls, probe)
+            evidence.gather(plain, islice(batches, self._count(probe.batch or 1)))
+            matching = Matcher(self.variables, evidence, plain).run()
+            self.marks = self._marks(model)
+            return safe(matching, _Same(model, self))
+
+    def fits(self, model: nn.Module) -> bool:
+        """Whether a model has the weights of the one that was searched last."""
+        return self._marks(model) == self.marks
+
+    def _marks(self, model: nn.Module) -> list[float]:
+        held = (getattr(*owner(model, name)) for name in self.variables.carriers)
+        values = [v.detach().double() for v in held if isinstance(v, Tensor)]
+        return [float(n) for v in values for n in (v.sum(), v.square().sum())]
+
+    def _count(self, batch: int) -> int:
+        work = sum(map(self._work, self.trace.nodes))
+        return max(LEAST, min(-(-SAMPLES // batch), int(BUDGET / max(1.0, work))))
+
+    def _work(self, node: Node) -> float:
+        """Multiplications of a node."""
+        at = facts_of(node.op).weight
+        weight = node.args[at] if at is not None else None
+        source = self.trace.sources.get(weight.name) if isinstance(weight, Ref) else None
+        made = node.value.numel() if isinstance(node.value, Tensor) else 0
+        each = source.value.numel() / max(1, source.value.shape[0]) if source is not None else 1
+        return STEP + made * each
+
+
+class _Same:
+    """Whether a model that is reordered computes the same as before, measured on random inputs.
+
+    Args:
+        model: not touched.
+        search: has its variables and inputs.
+    """
+
+    def __init__(self, model: nn.Module, search: Search) -> None:
+        self.probe = Probe(model, search.example, search.specs, search.actions)
+        self.variables = search.variables
+        self.drawn = self.probe.inputs(0)
+        self.before = self._outputs()
+
+    def _outputs(self) -> list[Tensor]:
+        return [y for y in output_leaves(self.probe.outputs(self.drawn)) if isinstance(y, Tensor)]
+
+    def __call__(self, moves: Moves) -> bool:
+        """Whether the outputs stay as they are, but for rounding."""
+        held = {name: getattr(*owner(self.probe.model, name)) for name in self.variables.carriers}
+        kept = {name: v.detach().clone() for name, v in held.items() if isinstance(v, Tensor)}
+        reorder(self.probe.model, moves, self.variables.carriers, self.variables.copy)
+        try:
+            after = self._outputs()
+        finally:
+            with torch.no_grad():
+                for name, value in kept.items():
+                    held[name].copy_(value)
+        limit = UNCHANGED[self.probe.dtype]
+        return all(relative_change(a, b) <= limit for a, b in zip(self.before, after, strict=True) if a.numel())
