@@ -99,6 +99,14 @@ class Inference:
     guarded: list[Anchor] = field(default_factory=list)
     open_terms: OpenTerms = field(default_factory=OpenTerms)
 
+    def assumes(self, what: str) -> bool:
+        """Whether something that cannot be known may be assumed; that it was asked for is noted.
+
+        A solution without problems needs no assumption; where there are some, each is tried.
+        """
+        self.doubts.add(what)
+        return what in self.assumed
+
     def report(self, problem: ConversionError) -> None:
         """Collect a problem, once per place."""
         known = {(p.what, p.where and (p.where.path, p.where.source)) for p in self.problems}

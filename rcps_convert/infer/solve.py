@@ -19,13 +19,13 @@ from ..algebra.axis import Axis, Mismatch
 from ..algebra.specs import Spec
 from ..errors import Where
 from ..graph.trace import Ref, Trace
-from ..rules.pointwise import range_of
+from ..rules.pointwise import range_of, rule_of
 from ..rules.registry import Const, facts_of
 from . import constants
 from .cuts import Cut
 from .inference import Inference, OpenTerms
 from .outputs import pin_output, specs_of
-from .stretch import Hint, Memory, earlier
+from .stretch import WEIGHED, Hint, Memory, earlier
 from .walk import Walk, unknown_action
 from .weight_numbers import free_apart
 
@@ -153,6 +153,9 @@ def _hints(traces: list[Trace], result: Inference) -> Iterator[Hint]:
     places = {p.where.node for p in result.broken}
     for trace, env, refused in walks:
         if refused:
+            if rule_of(refused[0].op) is None and result.assumes(WEIGHED):
+                alike = [n for n in trace.nodes if n.op is refused[0].op and n.scope == refused[0].scope]
+                yield from earlier(trace, env, alike, weighed=True)
             yield from earlier(trace, env, refused[:1])
             return
     for trace, env, _ in walks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from .cuts import Asked, Cut
 from .inference import Inference
 from .mirrors import pair_parameters
 from .own_precision import OwnPrecision
-from .stretch import Hint, Memory, Stretches
+from .stretch import WEIGHED, Hint, Memory, Stretches
 from .torn import Torn
 from .weight_numbers import find_weight_numbers
 
@@ -63,7 +64,8 @@ class Walk:
         self.swaps: list[Swap] = []
         self.torn = Torn(trace)
         self.refused: list[Node] = []
-        self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory)
+        weighed = partial(result.assumes, WEIGHED)
+        self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory, weighed)
         self.shapes_only = _shapes_only(trace)
         self.weight_numbers = find_weight_numbers(trace)
         result.values.append(self.env)
@@ -244,8 +246,7 @@ class Walk:
 
     def _site(self, node: Node) -> RuleNode:
         """A node for its rule; what the rule would assume is noted on the solution."""
-        assumed, doubts = self.result.assumed, self.result.doubts
-        return RuleNode(node, self.result.pins, assumed=assumed, doubts=doubts, mends=self.torn.mends(node))
+        return RuleNode(node, self.result.pins, assumes=self.result.assumes, mends=self.torn.mends(node))
 
     def _refused(self, node: Node, problem: ConversionError) -> Any:
         """Open a stretch at a node without result; its action, if the law holds for the node alone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +26,7 @@ class RuleNode:
         swaps: pairs of operands that change places.
         parameters: actions of the parameters of an `rc_leaf` module, by name; those asked for are tied.
         anchors: lengths of which the operator may read one edge only.
-        assumed: what may be assumed; see `assumes`.
-        doubts: what the rule would have assumed.
+        assumes: whether something that cannot be known here may be assumed, in words.
         torn: pieces of a length that the rule gave; reverse complement swaps the first with the last.
         mends: the operands are pieces of a length, in an order that reverse complement reverses.
     """
@@ -39,8 +38,7 @@ class RuleNode:
     operands: dict[int, str] = field(default_factory=dict)
     parameters: Mapping[str, Action] = field(default_factory=dict)
     anchors: list[Anchor] = field(default_factory=list)
-    assumed: frozenset[str] = frozenset()
-    doubts: set[str] = field(default_factory=set)
+    assumes: Callable[[str], bool] = lambda what: False
     torn: bool = False
     mends: bool = False
 
@@ -69,14 +67,6 @@ class RuleNode:
         action = open_action(const.value, rows)
         self.pins.append(Pin(const, action, self.node.where))
         return Action(action.axes)
-
-    def assumes(self, what: str) -> bool:
-        """Whether something that cannot be known here may be assumed; that it was asked for is noted.
-
-        A solution without problems needs no assumption; where there are some, each is tried.
-        """
-        self.doubts.add(what)
-        return what in self.assumed
 
     def swap(self, image: Action, original: Action) -> None:
         """State that two operands change places under reverse complement, each acted on as its axes say.

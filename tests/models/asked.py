@@ -304,6 +304,38 @@ class UnevenPieces(InPieces):
         return self.out(torch.cat([self.mix(p) for p in h.split([5, 14, 5], dim=2)], dim=2).mean(-1))
 
 
+class FourierKernel(nn.Module):
+    """A convolution by Fourier transforms, exact once the padding is cut off (Puffin). (N, 4, 24) -> (N, 2)."""
+
+    def __init__(self, c: int = 6, kernel: int = 5) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, c, 5, padding=2), nn.Linear(c, 2)
+        self.weight = nn.Parameter(torch.randn(c, c, kernel) / 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.pad(torch.tanh(self.conv(x)), [2, 2])
+        n, k = h.shape[-1], self.weight.shape[-1]
+        signal = torch.fft.rfft(h, dim=-1)
+        kernel = torch.fft.rfft(F.pad(self.weight, [0, n - k]), dim=-1).conj()
+        y = torch.fft.irfft(torch.einsum("bix,oix->box", signal, kernel), n=n, dim=-1)[..., : n - k + 1]
+        return self.out(torch.tanh(y).mean(-1))
+
+
+class LongConvolution(nn.Module):
+    """A long convolution per channel that sees both sides (Hyena, not causal). (N, 4, 24) -> (N, 24, 2)."""
+
+    def __init__(self, c: int = 6) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, c, 5, padding=2), nn.Linear(c, 2)
+        self.weight = nn.Parameter(torch.randn(c, 25) / 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = torch.tanh(self.conv(x))
+        n = u.shape[-1] + 24
+        y = torch.fft.irfft(torch.fft.rfft(u, n=n) * torch.fft.rfft(self.weight, n=n), n=n)
+        return self.out((u * y[..., 12 : 12 + u.shape[-1]]).mT)
+
+
 KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (EsmLike, {"inputs": IDS}),
     (RotaryCasts, {}),
@@ -324,6 +356,8 @@ KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (QueriesInPieces, {}),
     (PooledPieces, {}),
     (UnevenPieces, {}),
+    (FourierKernel, {}),
+    (LongConvolution, {}),
 ]
 
 EXAMPLES: dict[Callable[[], nn.Module], Tensor] = {SoftMasked: torch.zeros(2, 8, 24)}
