@@ -46,7 +46,14 @@ COMPLEMENTS = dict(zip("ACGTURYSWKMBDHVN", "TGCAAYRSWMKVHDBN", strict=True))
 
 
 def mirror_axes(x: Tensor, layout: str, table: Sequence[int] | None = None) -> Tensor:
-    """Every axis ``l`` reversed, and the axis ``c`` permuted by a table."""
+    """Every axis ``l`` reversed, and the axis ``c`` permuted by a table; ``(c l)`` are two axes flattened into one."""
+    flat = next((axis for axis in ("(c l)", "(l c)") if axis in layout), None)
+    if flat is not None:
+        at = layout[: layout.index(flat)].count(" ")
+        tracks = len(table or [0])
+        return mirror_axes(
+            x.unflatten(at, (tracks, -1) if flat == "(c l)" else (-1, tracks)), layout.replace(flat, flat[1:-1]), table
+        ).flatten(at, at + 1)
     letters = layout.split()
     assert len(letters) == x.dim(), f"layout {layout!r} has {len(letters)} axes, the tensor {x.dim()}"
     for at, letter in enumerate(letters):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lawful import assert_exact
 from models import asked
 from models.family import Family
-from torch import nn
+from torch import Tensor, nn
 
 from rcps_convert import ConversionError, convert_model, plan_conversion
 
@@ -30,7 +32,9 @@ LONGER = [f for f in asked.ZOO if f.name not in asked.ONE_LENGTH]
 @pytest.mark.parametrize("family", LONGER, ids=[f.name for f in LONGER])
 def test_exact_at_other_lengths(family: Family) -> None:
     model = converted(family)
-    assert_exact(model, family.example, **family.how, lengths=(17, 30), tolerance=TOLERANCE)
+    assert_exact(
+        model, family.example, **family.how, lengths=asked.OTHER_LENGTHS.get(family.name, (17, 30)), tolerance=TOLERANCE
+    )
 
 
 def refused(model: nn.Module, example: Any, **how: Any) -> str:
@@ -66,3 +70,178 @@ def test_rotary_tables_of_a_float32_buffer_are_exact() -> None:
     assert not plan.problems
     assert not any("rounding" in note for note in plan.notes)
     assert len(plan.tested) == 2
+
+
+# --- weights that are no parameters, or change in forward -----------------------------------------
+
+
+class Small(nn.Module):
+    """(N, 4, 24) -> (N, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.out = nn.Conv1d(4, 8, 5, padding=2), nn.Linear(8, 2)
+
+    def top(self, h: Tensor) -> Tensor:
+        return self.out(torch.tanh(h).mean(-1))
+
+
+class PlainWeights(Small):
+    """As deepRAM keeps its weights: tensors that are no parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wConv = torch.randn(8, 4, 5, requires_grad=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(F.conv1d(x, self.wConv, padding=2))
+
+
+class PlainList(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Module()
+        self.inner.kernels = [torch.randn(8, 4, 5), torch.randn(8, 8, 3)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(F.conv1d(F.conv1d(x, self.inner.kernels[0]), self.inner.kernels[1]))
+
+
+@pytest.mark.parametrize(("make", "name"), [(PlainWeights, "wConv"), (PlainList, "inner.kernels[0]")])
+def test_weights_that_are_no_parameters_are_named(make: Any, name: str) -> None:
+    words = refused(make(), (2, 4, 24))
+    assert f"the tensor {name} is not invariant" in words
+    assert "no parameter" in words
+    assert "nn.Parameter" in words
+
+
+class DataSet(Small):
+    """As HeartENN renormalises its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.conv.weight.data = self.conv.weight.data / self.conv.weight.data.norm()
+        return self.top(self.conv(x))
+
+
+class DataCopied(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        self.conv.weight.data.copy_(torch.renorm(self.conv.weight.data, 2, 0, 1.0))
+        return self.top(self.conv(x))
+
+
+class Divided(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.conv.weight.div_(self.conv.weight.norm(dim=(1, 2), keepdim=True).clamp(min=1.0))
+        return self.top(self.conv(x))
+
+
+@pytest.mark.parametrize(("make", "by"), [(DataSet, "setting .data"), (DataCopied, "copy_"), (Divided, "div_")])
+def test_weights_that_change_in_forward_are_named_with_their_line(make: Any, by: str) -> None:
+    words = refused(make(), (2, 4, 24))
+    line = make.forward.__code__.co_firstlineno + (2 if make is Divided else 1)
+    assert f"{by} changes the parameter conv.weight in forward" in words
+    assert f"test_asked.py:{line}" in words
+    assert "w / w.norm()" in words
+
+
+class DataRead(Small):
+    """Weights read without a gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(F.conv1d(x, self.conv.weight.data, self.conv.bias.data, padding=2))
+
+
+def test_data_that_are_read_are_traced() -> None:
+    model = convert_model(DataRead(), (2, 4, 24))
+    assert_exact(model, torch.zeros(2, 4, 24), lengths=(24, 31), tolerance=TOLERANCE)
+
+
+# --- what torch.export says ------------------------------------------------------------------------
+
+
+class Branching(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        return self.top(h / 2 if h.max() > 1 else h)
+
+
+class Counting(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(self.conv(x)[..., : int(x.sum().item()) % 3 + 1])
+
+
+class Numpy(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(torch.from_numpy(np.tanh(self.conv(x).detach().numpy())))
+
+
+class Selecting(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(self.conv(x)[..., x.sum((0, 1)).nonzero().flatten()])
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (Branching, "forward asks for the value of a tensor"),
+        (Counting, "forward asks for the value of a tensor"),
+        (Numpy, "forward leaves torch for numpy"),
+        (Selecting, "depends on the values of a tensor"),
+    ],
+)
+def test_texts_of_torch_are_translated(make: Any, why: str) -> None:
+    words = refused(make(), (2, 4, 24))
+    assert why in words
+    assert f"test_asked.py:{make.forward.__code__.co_firstlineno + (2 if make is Branching else 1)}" in words
+    assert not any(word in words for word in ("Guard", "fake", "u0", "<string>"))
+
+
+# --- pieces of a length ------------------------------------------------------------------------------
+
+
+class Pieces(asked.InPieces):
+    """What becomes of the two halves of a length."""
+
+    def __init__(self, how: Any) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.stem(x).chunk(2, dim=1)
+        return self.out(self.how(self, a, b).mean(1))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda m, a, b: torch.cat([m.f(a), m.g(b)], 1),
+        lambda m, a, b: torch.cat([m.f(a), m.f(a)], 1),
+        lambda m, a, b: torch.cat([m.f(a) * 2, m.f(b) * 3], 1),
+        lambda m, a, b: torch.cat([m.f(a), m.f(b) + m.g(a)], 1),
+        lambda m, a, b: m.f(a),
+        lambda m, a, b: m.f(a) + 2 * m.f(b),
+    ],
+    ids=[
+        "two layers",
+        "one twice",
+        "two numbers",
+        "one reads the other",
+        "one left out",
+        "weighed differently",
+    ],
+)
+def test_pieces_that_are_not_treated_alike_are_refused(how: Any) -> None:
+    assert "cuts a length of 24 into pieces of 12, 12" in refused(Pieces(how), (2, 4, 24))
+
+
+def test_pieces_may_be_joined_in_the_other_order() -> None:
+    model = convert_model(Pieces(lambda m, a, b: torch.cat([m.f(b), m.f(a)], 1)), (2, 4, 24))
+    assert_exact(model, torch.zeros(2, 4, 24), tolerance=TOLERANCE)
+
+
+def test_lengths_that_do_not_divide_are_refused_when_called() -> None:
+    model = convert_model(asked.InPieces(), (2, 4, 24))
+    with pytest.raises(ConversionError, match="26"):
+        model(torch.zeros(2, 4, 26))

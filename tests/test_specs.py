@@ -174,6 +174,8 @@ def test_the_upper_triangle_of_contacts_converts() -> None:
     plan = plan_conversion(Contacts(), example, outputs=spec)
     assert not plan.problems
     assert len(plan.checked) >= 2
+    assert plan.checked
+    assert not plan.guards
     assert_exact(plan.apply(Contacts()), example, outputs=spec, lengths=(16, 23), tolerance=1e-10)
     assert not check_equivariance(Contacts(), example, outputs=spec)
 
@@ -224,6 +226,49 @@ def test_recipes_keep_such_specs() -> None:
     again = rcps_convert.apply_recipe(cnn(8), kept)
     x = torch.rand(2, 8, 30)
     assert torch.equal(again(x), model(x))
+
+
+# --- what is flattened -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("layout", "apart"), [("n (c l)", "n c l"), ("n (l c)", "n l c"), ("(n l) c", None)])
+def test_axes_that_were_flattened(layout: str, apart: str | None) -> None:
+    if apart is None:
+        with pytest.raises(NeedsChoiceError, match="does not fit shape"):
+            reverse_complement(numbers(18, 2), Tracks("+-", layout=layout))
+        return
+    x = numbers(3, 2, 7) if apart == "n c l" else numbers(3, 7, 2)
+    expected = reverse_complement(x, Tracks("+-", layout=apart)).flatten(1)
+    assert torch.equal(reverse_complement(x.flatten(1), Tracks("+-", layout=layout)), expected)
+    model = converted(FlatProfile(layout), (2, 4, 12), outputs=Tracks("+-", layout=layout), strategy="conjoined")
+    for length in (12, 15):
+        y = torch.rand(2, 4, length)
+        assert torch.allclose(
+            model(reverse_complement(y)), reverse_complement(model(y), Tracks("+-", layout=layout)), atol=1e-6
+        )
+
+
+class FlatProfile(nn.Module):
+    def __init__(self, layout: str) -> None:
+        super().__init__()
+        self.layout, self.body = layout, cnn()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return (y if self.layout == "n (c l)" else y.mT).flatten(1)
+
+
+@pytest.mark.parametrize("layout", ["n (c l", "n c l)", "n () l", "n (x l)"])
+def test_a_layout_that_cannot_be_read(layout: str) -> None:
+    with pytest.raises(NeedsChoiceError, match="does not fit any shape"):
+        Tracks("+-", layout=layout)
+
+
+@pytest.mark.parametrize("outputs", ["auto", "invariant"])
+def test_positions_beside_something_else_are_never_invariant(outputs: str) -> None:
+    with pytest.raises(NeedsChoiceError, match="holds positions and something else") as caught:
+        convert_model(FlatProfile("n (c l)"), (2, 4, 12), outputs=outputs)
+    assert 'layout="n (c l)"' in str(caught.value)
 
 
 # --- shapes as examples --------------------------------------------------------------------------

@@ -115,6 +115,9 @@ class ActionMap:
             raise _other_tensor(x, self.sizes, f"{x.dim()} axes instead of {len(self.sizes)}")
         for dim in self.fixed:
             if x.shape[dim] != self.sizes[dim]:
+                at_its_size = self.action.resized(x.shape)
+                if at_its_size is not None:
+                    return act(at_its_size, x)
                 raise _other_tensor(x, self.sizes, f"{x.shape[dim]} entries on axis {dim} instead of {self.sizes[dim]}")
         for dim, table, sign in self.tables:
             x = x.index_select(dim, table.to(x.device))

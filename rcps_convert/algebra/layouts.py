@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -27,7 +29,7 @@ class Spec:
         return None
 
     def along(self, size: int) -> Axis:
-        """Action on an axis along the sequence."""
+        """Action on the axis of positions."""
         return ax.positions(size, getattr(self, "offset", 0))
 
     def parts(self) -> tuple[Spec, ...]:
@@ -43,7 +45,7 @@ class Spec:
         own = getattr(self, "layout", "auto")
         layout = own if own != "auto" else layout
         check_layout(layout)
-        readings = self.readings(tuple(shape)) if layout == "auto" else [tuple(layout.split())]
+        readings = self.readings(tuple(shape)) if layout == "auto" else [axes_of(layout)]
         if not readings:
             raise NeedsChoiceError(
                 f"no axis of shape {tuple(shape)} fits {self}",
@@ -79,33 +81,62 @@ class Spec:
     def _placed(self, shape: tuple[int, ...], letters: tuple[str, ...]) -> Action:
         channel = self.channel()
         channels = 0 if channel is None else 1
-        found = letters.count("c")
+        found = [c for axis in letters for c in inside(axis)].count("c")
         fits = found == channels or (found == 0 and channel is not None and channel.size == 1)
-        if len(letters) != len(shape) or set(letters) - set(LETTERS) or not fits:
+        if len(letters) != len(shape) or not fits:
             raise NeedsChoiceError(
                 f"layout {' '.join(letters)!r} does not fit shape {shape}",
                 why=f"a layout names each axis with one of n, c, l, f, 1, and {self} has {channels or 'no'} axis c",
                 do='write one letter per axis, such as layout="n c l"',
             )
         axes: list[Axis] = []
-        for size, letter in zip(shape, letters, strict=True):
-            expected = 1 if letter == "1" else channel.size if letter == "c" and channel is not None else size
-            if size != expected:
-                raise NeedsChoiceError(
-                    f"layout {' '.join(letters)!r} does not fit shape {shape}",
-                    why=f"axis {letter!r} has {size} entries, {self} has {expected}",
-                    do="name the axes in the order of the tensor, and check the alphabet or the tracks",
-                )
+        for size, axis in zip(shape, letters, strict=True):
             makers = {"n": ax.batch, "l": self.along, "f": ax.trivial, "1": ax.trivial}
-            axes.append(channel if letter == "c" and channel is not None else makers[letter](size))
+            axes.append(
+                ax.product(
+                    channel if letter == "c" and channel is not None else makers[letter](n)
+                    for letter, n in zip(inside(axis), self.sizes(axis, size, shape, letters), strict=True)
+                )
+            )
         return Action(tuple(axes))
+
+    def sizes(self, axis: str, size: int, shape: Sequence[int], letters: Sequence[str]) -> list[int]:
+        """The sizes of what an axis of a layout holds, the outermost first.
+
+        Raises:
+            NeedsChoiceError: they do not make up the size of the axis.
+        """
+        channel = self.channel()
+        known = {"1": 1, **({"c": channel.size} if channel is not None else {})}
+        wanted = math.prod(known.get(c, 1) for c in inside(axis))
+        open_ones = [c for c in inside(axis) if c not in known]
+        if len(open_ones) > 1 or size % wanted or (not open_ones and size != wanted):
+            raise NeedsChoiceError(
+                f"layout {' '.join(letters)!r} does not fit shape {tuple(shape)}",
+                why=f"axis {axis!r} has {size} entries, {self} has {wanted}",
+                do="name the axes in the order of the tensor, and check the alphabet or the tracks",
+            )
+        return [known.get(c, size // wanted) for c in inside(axis)]
 
 
 LETTERS = "nclf1"
 """What a layout is written in."""
 
-LAYOUTS = "axes in einops letters (n batch, c channels, l length, f features, 1 unit), such as 'n c l', or 'auto'"
+LAYOUTS = (
+    "axes in einops letters (n batch, c channels, l length, f features, 1 unit), such as 'n c l', or 'auto'; "
+    "what is flattened into one axis stands in parentheses, as in 'n (c l)'"
+)
 """What a layout is."""
+
+
+def axes_of(layout: str) -> tuple[str, ...]:
+    """The axes that a layout names: a letter, or what is flattened into one axis, ``"(c l)"``."""
+    return tuple(re.findall(r"\([^()]*\)|[^\s()]+|[()]", layout))
+
+
+def inside(axis: str) -> list[str]:
+    """The letters of one axis of a layout, the outermost first."""
+    return axis.strip("()").split()
 
 
 def check_layout(layout: Any) -> None:
@@ -117,7 +148,8 @@ def check_layout(layout: Any) -> None:
     """
     if not isinstance(layout, str):
         raise TypeError(f"layout={layout!r}: give {LAYOUTS}")
-    if layout != "auto" and (not layout.split() or set(layout.split()) - set(LETTERS)):
+    axes = axes_of(layout)
+    if layout != "auto" and not (axes and all(inside(axis) and set(inside(axis)) <= set(LETTERS) for axis in axes)):
         raise NeedsChoiceError(
             f"layout {layout!r} does not fit any shape: give {LAYOUTS}",
             why="a layout names each axis with one of n, c, l, f, 1",

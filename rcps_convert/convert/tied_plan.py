@@ -21,13 +21,12 @@ from ..errors import ConversionError, NeedsChoiceError, NoRuleError, Verificatio
 from ..graph.export import does_not_run
 from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
-from ..graph.writes import storage_roots, written_refs
+from ..graph.writes import changed_in_forward, storage_roots, written_refs
 from ..infer.anchors import plan_calls
 from ..infer.first_failure import first_failure
 from ..infer.inference import Inference
 from ..infer.leaving_out import Solution, Solver
 from ..infer.outputs import AUTO, auto_words
-from ..infer.walk import changed_in_forward
 from ..match.inside import left_out
 from ..match.search import Search
 from ..match.sequences import read_calls

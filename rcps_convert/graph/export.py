@@ -17,9 +17,10 @@ from torch.overrides import TorchFunctionMode
 from .._torch import right_lstm_shapes
 from ..algebra.arguments import Example, call_arguments
 from ..algebra.opened import opened
-from ..errors import TraceError, Where, first_line
+from ..errors import NoRuleError, TraceError, Where, first_line
 from ..geometry import Recorder, unanchor
 from .closed_modules import ModuleCall, closed, recording, watching
+from .data_access import DataAccess
 from .precision import WIDER
 from .program import TORCH_FOLDER, read_program, source_line
 from .sandbox import call, fresh_copy, mode, quiet, undisturbed_rng
@@ -48,8 +49,10 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
             without_watchers(twin, example)
             calls = _record(model, example, training, cuts) if cuts else {}
             twin.register_forward_hook(_open_outputs)
-            with closed(twin, calls), right_lstm_shapes(), Recorder() as recorder:
+            with closed(twin, calls), right_lstm_shapes(), DataAccess(twin), Recorder() as recorder:
                 program = torch.export.export(twin, args, kwargs, strict=False)
+        except NoRuleError:
+            raise
         except Exception as reason:  # torch.export raises anything, the model's own errors included
             raise _trace_error(model, example, training, cuts, reason) from reason
     return read_program(program, twin, example, calls, recorder)
@@ -115,17 +118,43 @@ def _trace_error(
             why="what it holds is not seen, so how its tensors transform cannot be inferred",
             do="return tensors, tuples, lists, dicts, named tuples or dataclasses",
         )
+    known = next((words for pattern, *words in TRANSLATED if re.search(pattern, str(reason))), None)
+    why, do = known or (first, f"{VALUES_DO}")
     return TraceError(
         "torch.export cannot trace the model",
         where=where,
-        why=first,
-        do="replace branches and loops that depend on tensor values (torch.where, fixed lengths), "
+        why=why,
+        do=f"{do}, "
         + (
             f'declare how {path} acts with rc_leaf, or pass on_unsupported="both_strands"'
             if path
             else "or move them into a submodule, which rc_leaf can declare"
         ),
     )
+
+
+VALUES_DO = "replace branches and loops that depend on tensor values (torch.where, fixed lengths)"
+
+TRANSLATED = (
+    (
+        "data-dependent|unbacked|u0",
+        "forward asks for the value of a tensor, as a branch, a loop, int(...), .item() or an assert does, and a trace "
+        "has none (data-dependent)",
+        VALUES_DO,
+    ),
+    (
+        r"\.numpy\(\) is not supported|numpy",
+        "forward leaves torch for numpy, where no trace can follow",
+        "write these steps with functions of torch",
+    ),
+    (
+        "fake tensor in the exported program|FakeTensor|fake",
+        "forward hands a tensor to something that a trace cannot look into: an extension, a function of its own, or "
+        "what is kept from an earlier call",
+        "write these steps with functions of torch, register an operator of your own (torch.library.custom_op)",
+    ),
+)
+"""Texts of ``torch.export``, why it says so in terms of what forward does, and what to do."""
 
 
 def does_not_run(reason: Exception) -> TraceError:

@@ -66,6 +66,9 @@ class Inference:
         lost: a stretch that was asked for was not closed.
         hints: where stretches begin though the rules know the operators there.
         opened: buffers whose actions are unknown at first, as those of parameters are, to be averaged.
+        as_they_are: nodes that read one edge only, and need no second reading.
+        assumed: what rules may assume that nothing shows.
+        doubts: what they would have assumed.
         rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
         open_terms: the actions before what was open got its default.
     """
@@ -89,9 +92,20 @@ class Inference:
     hints: tuple[Hint, ...] = ()
     rounded: bool = False
     opened: frozenset[str] = frozenset()
+    assumed: frozenset[str] = frozenset()
+    doubts: set[str] = field(default_factory=set)
+    as_they_are: set[str] = field(default_factory=set)
     anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
     guarded: list[Anchor] = field(default_factory=list)
     open_terms: OpenTerms = field(default_factory=OpenTerms)
+
+    def assumes(self, what: str) -> bool:
+        """Whether something that cannot be known may be assumed; that it was asked for is noted.
+
+        A solution without problems needs no assumption; where there are some, each is tried.
+        """
+        self.doubts.add(what)
+        return what in self.assumed
 
     def report(self, problem: ConversionError) -> None:
         """Collect a problem, once per place."""

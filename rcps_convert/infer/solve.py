@@ -19,13 +19,13 @@ from ..algebra.axis import Axis, Mismatch
 from ..algebra.specs import Spec
 from ..errors import Where
 from ..graph.trace import Ref, Trace
-from ..rules.pointwise import range_of
+from ..rules.pointwise import range_of, rule_of
 from ..rules.registry import Const, facts_of
 from . import constants
 from .cuts import Cut
 from .inference import Inference, OpenTerms
 from .outputs import pin_output, specs_of
-from .stretch import Hint, Memory, earlier
+from .stretch import WEIGHED, Hint, Memory, earlier
 from .walk import Walk, unknown_action
 from .weight_numbers import free_apart
 
@@ -59,32 +59,39 @@ def infer(
     memory = Memory() if memory is None else memory
     memory.guesses = 0
     solve = partial(_solve, traces, inputs, outputs, cuts or {}, tuple(lengths), memory)
-    result = _with_hints(solve, traces, known, frozenset())
+    result = _with_hints(solve, traces, known, {})
     if symmetrise_buffers and result.cut_buffers():
-        again = _with_hints(solve, traces, known, result.cut_buffers())
-        result = again if len(again.problems) < len(result.problems) else result
+        result = _better(_with_hints(solve, traces, known, {"opened": result.cut_buffers()}), result)
+    for doubt in sorted(result.doubts) if result.problems else ():
+        assumed = {"opened": result.opened, "assumed": result.assumed | {doubt}}
+        result = _better(_with_hints(solve, traces, known, assumed), result)
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)
     return result
 
 
+def _better(new: Inference, old: Inference) -> Inference:
+    """A solution with another assumption, if it has fewer problems."""
+    return new if len(new.problems) < len(old.problems) else old
+
+
 def _with_hints(
-    solve: Callable[..., Inference], traces: list[Trace], known: tuple[Hint, ...], opened: frozenset[str]
+    solve: Callable[..., Inference], traces: list[Trace], known: tuple[Hint, ...], assumed: Mapping[str, Any]
 ) -> Inference:
     """A solution, with stretches that begin wherever that makes problems go away.
 
     Args:
-        solve: `_solve`, given everything but hints and buffers.
+        solve: `_solve`, given everything but hints and assumptions.
         traces: of the model.
         known: where stretches begin in another solution; tried first.
-        opened: buffers whose actions are unknown at first.
+        assumed: what is assumed, by attribute of `Inference`.
     """
-    hints, result = known, solve(known, opened)
+    hints, result = known, solve(known, assumed)
     if result.lost:  # they are of another solution, which left out other modules
-        hints, result = (), solve((), opened)
+        hints, result = (), solve((), assumed)
     for _ in range(RESTARTS):
-        tried = ((solve((*hints, h), opened, trial=True), h) for h in _hints(traces, result))
+        tried = ((solve((*hints, h), assumed, trial=True), h) for h in _hints(traces, result))
         found = next(((r, h) for r, h in tried if _helps(r, result)), None)
         if found is None:
             break
@@ -107,12 +114,12 @@ def _solve(
     lengths: Iterable[tuple[str, int]],
     memory: Memory,
     hints: tuple[Hint, ...],
-    opened: frozenset[str],
+    assumed: Mapping[str, Any],
     *,
     trial: bool = False,
 ) -> Inference:
-    """The solution with some hints; in a trial it is left at the first stretch that obeys no law."""
-    result = Inference(opened=opened)
+    """The solution with some hints and assumptions; in a trial it is left at the first stretch that obeys no law."""
+    result = Inference(**assumed)
     for name, dim in lengths:
         result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
     walks = [Walk(trace, result, hints, memory, cuts, trial=trial) for trace in traces]
@@ -146,6 +153,9 @@ def _hints(traces: list[Trace], result: Inference) -> Iterator[Hint]:
     places = {p.where.node for p in result.broken}
     for trace, env, refused in walks:
         if refused:
+            if rule_of(refused[0].op) is None and result.assumes(WEIGHED):
+                alike = [n for n in trace.nodes if n.op is refused[0].op and n.scope == refused[0].scope]
+                yield from earlier(trace, env, alike, weighed=True)
             yield from earlier(trace, env, refused[:1])
             return
     for trace, env, _ in walks:

@@ -6,13 +6,16 @@ No rule about one of them can know that. Such a node opens a *stretch*; what rea
 leave the stretch obey the law, which is measured on random numbers in float64. Only nodes without parameters may
 join, so nothing about the stretch changes when the model is trained. If no action is found, the problem of the
 first node stands.
+
+A weight may be read in a stretch only where an operator has no rule, such as a Fourier transform of a kernel, and only
+if the model cannot be converted otherwise: its action is then guessed like that of any open axis.
 """
 
 from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +31,7 @@ from ..graph.closed_modules import CLOSED
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import is_inplace, storage_roots
 from ..rules.pins import Pin
+from ..rules.pointwise import rule_of
 from ..rules.registry import Const, is_silent
 from . import constants
 from .stretch_law import StretchLaw, can_be_still
@@ -43,6 +47,9 @@ BUDGET = 4000
 
 NEAR = 8
 """How many steps before a refused node a stretch may begin."""
+
+WEIGHED = "weights in stretches"
+"""What is assumed where stretches may read weights; see `Inference.assumes`."""
 
 Key = tuple[str, str]
 """A place in the code: source line and operator; one line that runs in every layer is one place."""
@@ -161,6 +168,7 @@ class Stretches:
         pins: constants met so far; what is guessed must leave them invariant.
         hints: where stretches begin in spite of rules.
         memory: of stretches that were met before.
+        weighed: whether weights may be read by operators without a rule; asked where one would.
     """
 
     def __init__(
@@ -170,8 +178,9 @@ class Stretches:
         pins: list[Pin],
         hints: Iterable[Hint],
         memory: Memory | None = None,
+        weighed: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.trace, self.env, self.pins = trace, env, pins
+        self.trace, self.env, self.pins, self.weighed = trace, env, pins, weighed
         self.memory = Memory() if memory is None else memory
         self.place = {n.name: i for i, n in enumerate(trace.nodes)}
         self.readers: dict[str, list[Node]] = {}
@@ -182,6 +191,7 @@ class Stretches:
         self.outputs = {o.name for o in trace.outputs if isinstance(o, Ref)}
         self.roots = storage_roots(trace.nodes)
         self.state = {n for n, s in trace.sources.items() if s.kind != "input"}
+        self.weights = {n for n, s in trace.sources.items() if s.kind == "parameter"}
         self.begins = {name: needs for hint in hints for name, needs in self._begins(hint)}
         self.open: list[_Open] = []
         self.tested: list[Tested] = []
@@ -250,14 +260,17 @@ class Stretches:
             self._give_up(stretch)
             return
         live = [n for n in stretch.nodes if self._is_read(n, stretch)]
-        if stretch.needs <= stretch.names and all(isinstance(n.value, Tensor) for n in live):
+        if stretch.needs <= stretch.names and all(map(_is_real, live)):
             self._close(stretch, live)
 
     def _fits(self, stretch: _Open, node: Node) -> bool:
         names, refs = stretch.names, node.refs()
         if node.op is CLOSED:  # what it computes depends on its parameters
             return False
-        if len(names) > LIMIT or any(r in self.state and not isinstance(self.env.get(r), Const) for r in refs):
+        state = {r for r in refs if r in self.state and not isinstance(self.env.get(r), Const)}
+        if len(names) > LIMIT or not (state <= self.weights):
+            return False
+        if state and not ((node.name in self.begins or rule_of(node.op) is None) and self.weighed()):
             return False
         if any(r not in names and self.env.get(r) is None for r in refs):
             return False
@@ -367,6 +380,11 @@ def _lost(node: Node) -> ConversionError:
     )
 
 
+def _is_real(node: Node) -> bool:
+    """Whether a result is a tensor without imaginary parts, which alone are tested."""
+    return isinstance(node.value, Tensor) and not node.value.is_complex()
+
+
 def _mentions(term: ax.Axis, variables: set[ax.Var]) -> bool:
     """Whether a term is made of some variables, bound or not."""
     if isinstance(term, ax.Var):
@@ -430,16 +448,17 @@ def _options(v: ax.Var, long: bool) -> list[ax.Axis | None]:
 # --- where a stretch should have begun ----------------------------------------------------------
 
 
-def earlier(trace: Trace, env: dict[str, Any], nodes: list[Node]) -> Iterator[Hint]:
+def earlier(trace: Trace, env: dict[str, Any], nodes: list[Node], *, weighed: bool = False) -> Iterator[Hint]:
     """Hints for stretches that hold some nodes and begin before them, the nearest first.
 
     Args:
         trace: the trace.
         env: the actions found for it; what is constant is no beginning.
         nodes: nodes that were refused, or met a constant that is not invariant.
+        weighed: stretches may read weights.
     """
     by_name = {n.name: n for n in trace.nodes}
-    weights = {n for n, s in trace.sources.items() if s.kind == "parameter"}
+    weights = {n for n, s in trace.sources.items() if s.kind == "parameter" and not weighed}
     holds = frozenset(key(n) for n in nodes)
     if any(r in weights for n in nodes for r in n.refs()):
         return

@@ -105,6 +105,15 @@ def _numbers(trace: Trace) -> set[str]:
     """Nodes that make one number out of several."""
     values: dict[str, Any] = {name: s.value for name, s in trace.sources.items()}
     values |= {n.name: n.value for n in trace.nodes}
-    single = {name for name, v in values.items() if isinstance(v, torch.Tensor) and v.numel() == 1}
+    single = {
+        name
+        for name, v in values.items()
+        if isinstance(v, torch.Tensor) and all(type(n) is int and n == 1 for n in v.shape)
+    }
     real = {n.name for n in trace.nodes if n.name in single and n.value.is_floating_point()}
     return {n.name for n in trace.nodes if n.name in real and not set(n.refs()) <= single}
+
+
+def _is_single(value: torch.Tensor) -> bool:
+    """Whether a tensor has one entry; a size that depends on values is no number yet."""
+    return all(type(n) is int and n == 1 for n in value.shape)

@@ -213,6 +213,7 @@ def slide(
         return x, ax.trivial(1)
     if extent == x.size == kernel and pad == (0, 0) and not ax.is_length(x):
         return ax.trivial(1), x
+    read_as_positions(node, x)
     if ax.lengthen(x):
         even = f"; a kernel of {kernel} cannot be centred" if kernel % 2 == 0 else ""
         uneven = padded(node, pad, even, "use an odd kernel, or pad both sides alike: no input length avoids this")
@@ -224,6 +225,12 @@ def slide(
         return reversal(out, x), reversal(kernel)
     require_fixed(node, x)
     return ax.trivial(out), ax.trivial(kernel)
+
+
+def read_as_positions(node: Any, x: Axis) -> None:
+    """Make an open axis that windows slide over a length, where a dense layer may be assumed to write positions."""
+    if isinstance(ax.walk(x), ax.Var) and x.size > 1 and node.assumes("written positions"):
+        ax.unify(x, ax.length(x.size, ax.Role("length", steps=None)))
 
 
 def is_reversal(x: Axis) -> bool:

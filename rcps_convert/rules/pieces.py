@@ -39,7 +39,22 @@ def cat(node: Any, tensors: list[Any], dim: int = 0) -> Action:
     others = [x.with_axis(at, ax.trivial(1)) for x in actions]
     whole = broadcast(node, others)
     joined = _mirrored_padding(node, tensors, actions, at) or ax.total(x.axes[at] for x in actions)
+    if node.mends:
+        joined = _mended([x.axes[at] for x in actions])
     return Action(whole.with_axis(at, joined).axes, same_ids(tensors))
+
+
+def _mended(terms: list[Axis]) -> Axis:
+    """The axis of pieces of a length that are joined again, in an order that reverse complement reverses."""
+    if all(map(ax.is_length, terms)):
+        return ax.length(sum(t.size for t in terms), ax.Role("length", steps=None))
+    for t in terms[1:]:
+        ax.unify(terms[0], t)
+    return ax.product([ax.length(len(terms), ax.Role("length", steps=None)), terms[0]])
+
+
+JOINS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack"}
+"""Operators that put tensors in a row, by plain name."""
 
 
 @rule(aten.hstack.default, aten.vstack.default, aten.dstack.default, aten.column_stack.default, ids=True, signs=True)
@@ -73,14 +88,20 @@ def stack(node: Any, tensors: list[Any], dim: int = 0) -> Action:
     """The tensors agree; the new axis keeps each in its place."""
     whole = broadcast(node, [t if isinstance(t, Action) else node.constant(t) for t in tensors])
     at = dim_of(dim, len(whole.axes) + 1)
-    return Action((*whole.axes[:at], ax.trivial(len(tensors)), *whole.axes[at:]), same_ids(tensors))
+    count = ax.length(len(tensors), ax.Role("length", steps=None)) if node.mends else ax.trivial(len(tensors))
+    return Action((*whole.axes[:at], count, *whole.axes[at:]), same_ids(tensors))
 
 
 @rule(aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default, ids=True, signs=True)
 @rule(aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices, ids=True, signs=True)
 def pieces(node: Any, x: Action, how: Any, dim: int = 0) -> tuple[Action, ...]:
-    """Consecutive blocks, each mapped to itself."""
+    """Consecutive blocks, each mapped to itself; of a length, the first with the last, if they are joined again."""
     sizes = [int(v.shape[dim]) for v in node.value]
+    if ax.lengthen(x.axes[dim]) and sizes == sizes[::-1] and len(sizes) > 1 and node.assumes("joined pieces"):
+        node.torn = True
+        step = Step(1, 0, len(sizes)) if len(set(sizes)) == 1 else Step(1, 0, only=x.axes[dim].size)
+        advance(node, x.axes[dim], step, step.out(x.axes[dim].size))
+        return tuple(x.with_axis(dim, ax.length(s, ax.Role("length", steps=None))) for s in sizes)
     return tuple(x.with_axis(dim, p) for p in _cut(node, x.axes[dim], sizes))
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rcps_convert import Tokens
+from rcps_convert import Tokens, Tracks
 
 from .family import Family
 
@@ -210,6 +210,132 @@ class SoftMasked(WideOneHot):
         return self.out(torch.tanh(self.conv(x)).mean(-1)) + self.read(x.argmax(1) % 4)
 
 
+class Written(nn.Module):
+    """A profile that a dense layer writes: its features are positions (ASAP). (N, 4, 24) -> (N, 50)."""
+
+    def __init__(self, written: int = 50, c: int = 8) -> None:
+        super().__init__()
+        self.conv, self.write = nn.Conv1d(4, c, 5, padding=2), nn.Linear(c * 24, written)
+        self.tracks, self.others = nn.Conv1d(c, 6, 1), nn.Conv1d(c, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.write(torch.tanh(self.conv(x)).flatten(1))
+
+
+class WrittenStrands(Written):
+    """Two strands of a profile, written at once, as a distribution and as counts (CLIPNET). -> (N, 2, 20), (N, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__(40)
+        self.counts = nn.Linear(8 * 24, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.conv(x)).flatten(1)
+        return self.write(h).softmax(-1).view(-1, 2, 20), self.counts(h)
+
+
+class WrittenLast(Written):
+    """Positions first, tracks last; what follows reads positions. (N, 4, 24) -> (N, 20, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__(40)
+        self.smooth = nn.Conv1d(2, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x).view(-1, 20, 2)
+        return self.smooth(y.mT).mT
+
+
+class Flat(Written):
+    """Maps flattened, channels first and positions first. (N, 4, 24) -> (N, 6 * 24), (N, 24 * 6)."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.conv(x))
+        return self.tracks(h).flatten(1), self.others(h).mT.flatten(1)
+
+
+class SubBins(Written):
+    """Each position gives finer ones, six of one track and three of two. (N, 4, 24) -> (N, 144), (N, 2, 72)."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.conv(x))
+        return self.tracks(h).mT.flatten(1), self.others(h).unflatten(1, (2, 3)).transpose(2, 3).flatten(2)
+
+
+class InPieces(nn.Module):
+    """A position-wise layer in pieces, to save memory (transformers' feed-forward chunks). (N, 4, 24) -> (N, 2)."""
+
+    def __init__(self, c: int = 8) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, c, 5, padding=2), nn.Linear(c, 2)
+        self.f = nn.Sequential(nn.LayerNorm(c), nn.Linear(c, 2 * c), nn.GELU(), nn.Linear(2 * c, c))
+        self.g, self.mix = nn.Linear(c, c), nn.Conv1d(c, c, 3, padding=1)
+
+    def stem(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.conv(x)).mT
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        return self.out((h + torch.cat([self.f(p) for p in h.chunk(4, dim=1)], dim=1)).mean(1))
+
+
+class QueriesInPieces(InPieces):
+    """Attention for a piece of the queries at a time. (N, 4, 24) -> (N, 24, 2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        pieces = [(self.g(q) @ h.mT).softmax(-1) @ self.f(h) for q in h.chunk(3, dim=1)]
+        return self.out(torch.cat(pieces, dim=1))
+
+
+class PooledPieces(InPieces):
+    """One vector per piece, in a row: a coarser length. (N, 4, 24) -> (N, 2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.stack([self.f(p.amax(1)) for p in self.stem(x).chunk(4, dim=1)], dim=-1)
+        return self.out(torch.tanh(self.mix(rows)).mean(-1))
+
+
+class UnevenPieces(InPieces):
+    """Two short pieces around a long one, each convolved alone. (N, 4, 24) -> (N, 2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).mT
+        return self.out(torch.cat([self.mix(p) for p in h.split([5, 14, 5], dim=2)], dim=2).mean(-1))
+
+
+class FourierKernel(nn.Module):
+    """A convolution by Fourier transforms, exact once the padding is cut off (Puffin). (N, 4, 24) -> (N, 2)."""
+
+    def __init__(self, c: int = 6, kernel: int = 5) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, c, 5, padding=2), nn.Linear(c, 2)
+        self.weight = nn.Parameter(torch.randn(c, c, kernel) / 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.pad(torch.tanh(self.conv(x)), [2, 2])
+        n, k = h.shape[-1], self.weight.shape[-1]
+        signal = torch.fft.rfft(h, dim=-1)
+        kernel = torch.fft.rfft(F.pad(self.weight, [0, n - k]), dim=-1).conj()
+        y = torch.fft.irfft(torch.einsum("bix,oix->box", signal, kernel), n=n, dim=-1)[..., : n - k + 1]
+        return self.out(torch.tanh(y).mean(-1))
+
+
+class LongConvolution(nn.Module):
+    """A long convolution per channel that sees both sides (Hyena, not causal). (N, 4, 24) -> (N, 24, 2)."""
+
+    def __init__(self, c: int = 6) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, c, 5, padding=2), nn.Linear(c, 2)
+        self.weight = nn.Parameter(torch.randn(c, 25) / 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = torch.tanh(self.conv(x))
+        n = u.shape[-1] + 24
+        y = torch.fft.irfft(torch.fft.rfft(u, n=n) * torch.fft.rfft(self.weight, n=n), n=n)
+        return self.out((u * y[..., 12 : 12 + u.shape[-1]]).mT)
+
+
 KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (EsmLike, {"inputs": IDS}),
     (RotaryCasts, {}),
@@ -221,6 +347,17 @@ KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (KmerWindows, {"inputs": BASES}),
     (WideOneHot, {"inputs": IDS}),
     (SoftMasked, {"inputs": "ACGTacgt"}),
+    (Written, {"outputs": "."}),
+    (WrittenStrands, {"outputs": ("+-", "+-")}),
+    (WrittenLast, {"outputs": Tracks("+-", layout="n l c")}),
+    (Flat, {"outputs": (Tracks("+-+-..", layout="n (c l)"), Tracks("++--..", layout="n (l c)"))}),
+    (SubBins, {"outputs": (".", "-+")}),
+    (InPieces, {}),
+    (QueriesInPieces, {}),
+    (PooledPieces, {}),
+    (UnevenPieces, {}),
+    (FourierKernel, {}),
+    (LongConvolution, {}),
 ]
 
 EXAMPLES: dict[Callable[[], nn.Module], Tensor] = {SoftMasked: torch.zeros(2, 8, 24)}
@@ -235,5 +372,8 @@ def example_of(make: Callable[[], nn.Module], how: dict[str, Any]) -> Tensor:
 
 ZOO = [Family(make, example_of(make, how), how) for make, how in KINDS]
 
-ONE_LENGTH: set[str] = set()
+ONE_LENGTH = {"Written", "WrittenStrands", "WrittenLast", "UnevenPieces"}
 """Networks whose forward takes one length only."""
+
+OTHER_LENGTHS = {"InPieces": (12, 36), "QueriesInPieces": (12, 36), "PooledPieces": (12, 36)}
+"""Lengths at which networks are tried that do not take every length."""
