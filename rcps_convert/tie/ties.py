@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._torch import chains, is_replica, order_parameters, parameter_order, unseen
+from .._torch import Tabled, chains, is_replica, order_parameters, parameter_order, unseen
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
@@ -78,7 +78,7 @@ def _sign(action: Action) -> int | None:
     return sign
 
 
-class RCTie(nn.Module):
+class RCTie(Tabled):
     """Parametrization ``stored -> W`` with ``W = rho(W)`` exactly; subclasses choose what is stored.
 
     Args:
@@ -138,6 +138,10 @@ class RCTie(nn.Module):
     def sources(self) -> list[Tensor]:
         """Other parameters that the weight is computed from."""
         return []
+
+    def tables(self) -> dict[str, Tensor]:
+        """The buffers, made anew."""
+        return dict(read_tie(self.plain()).named_buffers())
 
     def plain(self) -> dict[str, Any]:
         """The tie as plain values, for `read_tie`."""
@@ -335,6 +339,10 @@ class MirrorTie(RCTie):
     def sources(self) -> list[Tensor]:
         """The other weight."""
         return [self.original]
+
+    def tables(self) -> dict[str, Tensor]:
+        """The buffers, made anew."""
+        return dict(MirrorTie(self.action, self.source).named_buffers())
 
     def project(self, full: Tensor) -> Tensor:
         """What this weight says the other one should be, averaged with what that one is."""

@@ -103,12 +103,12 @@ def _can_be_followed(full: Tensor) -> bool:
 
 def _refuse_replacing(module: str, function: str) -> None:
     """Refuse a function of torch that puts another parameter in the place of a weight."""
-    do = REPLACING.get(module) or REPLACING.get(f"{module}.{function}")
-    if do is not None:
+    found = next((name for name in (module, f"{module}.{function}") if name in REPLACING), None)
+    if found is not None:
         raise ConversionError(
-            f"{module.rpartition('.')[2]} on a tied weight",
+            f"{found.rpartition('.')[2]} on a tied weight",
             why="the weight is computed from a stored part, so no other parameter can take its place",
-            do=f"{do}; or bake(model) first",
+            do=f"{REPLACING[found]}; or bake(model) first",
         )
 
 
