@@ -20,13 +20,10 @@ from ..algebra.arguments import Example, places
 from ..errors import BreaksSymmetryError, ConversionError
 from ..graph.sandbox import positional_names
 from ..infer.inference import Inference
-from ..measure.lengths import Run, Survey, Variant, Variants, main_length
+from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length
 from ..measure.verify import Verification
 from ..rules.registry import Anchor
 from ..tie.length_guard import LengthRule
-
-WIDE = 3
-"""Entries of a hidden length from which on nothing about it is an accident of its size."""
 
 UNSEEN = "forward was seen to run at no other length at which the law could be checked"
 """Why other lengths are refused where none was checked."""
@@ -137,7 +134,7 @@ class LengthChecks:
     def run(self, measure: Measure, outputs: Sequence[Action | None]) -> None:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
         longest, self._measure, self._outputs = main_length(self.actions), measure, outputs
-        self.variants = Variants(self.model, self.example, self.actions)
+        self.variants = self.survey.variants or Variants(self.model, self.example, self.actions)
         if longest is not None:
             self._widen(longest)
         refused = False
