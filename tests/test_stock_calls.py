@@ -11,7 +11,7 @@ import torch
 from oracle import assert_law
 from torch import Tensor, nn
 
-from rcps_convert import convert_model
+from rcps_convert import BreaksSymmetryError, ConversionError, apply_recipe, bake, convert_model, recipe
 from rcps_convert.geometry import frames
 
 X = torch.zeros(2, 4, 64)
@@ -106,3 +106,77 @@ def test_a_transform_around_the_model_is_looked_at(model: nn.Module) -> None:
         model(x[0])
     rows = torch.vmap(model)(x)
     assert torch.allclose(rows, torch.stack([model(y) for y in x]), atol=1e-5)
+
+
+# --- baked for one length -----------------------------------------------------------------------------
+
+
+def test_what_is_baked_for_a_length_runs_the_stock_forward(model: nn.Module, framed: list[str]) -> None:
+    x = torch.randn(2, 4, 64)
+    baked = bake(model, length=64)
+    assert caught(baked, x, framed) == []
+    assert torch.allclose(baked(x), model(x), atol=1e-6)
+    assert list(baked.state_dict()) == list(Pooled().state_dict())
+    assert_law(baked, X, outputs="invariant", randomise=False)
+
+
+def test_another_length_is_refused(model: nn.Module) -> None:
+    baked = bake(model, length=72)
+    assert baked(torch.randn(3, 4, 72)).shape == (3, 1)
+    for again in (baked, copy.deepcopy(baked), pickle.loads(pickle.dumps(baked))):
+        for length in (64, 61, 80):
+            with pytest.raises(BreaksSymmetryError, match="72"):
+                again(torch.randn(3, 4, length))
+    with pytest.raises(BreaksSymmetryError, match="72"):
+        baked(x=torch.randn(3, 4, 64))
+
+
+def test_a_length_that_needs_re_anchoring_is_not_baked_for(model: nn.Module) -> None:
+    with pytest.raises(ConversionError, match="56 or 64"):
+        bake(model, length=61)
+    for wrong in (0, -8):
+        with pytest.raises(ValueError, match="length="):
+            bake(model, length=wrong)
+    with pytest.raises(TypeError, match="length="):
+        bake(model, length="64")  # type: ignore[arg-type]
+
+
+def test_a_model_that_needs_nothing_at_any_length_takes_every_length() -> None:
+    plain = convert_model(nn.Sequential(nn.Conv1d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv1d(8, 1, 1)), X)
+    baked = bake(plain.eval(), length=50)
+    assert baked(torch.zeros(2, 4, 51)).shape == (2, 1, 51)
+
+
+def test_a_recipe_and_a_file_keep_what_a_length_needs(model: nn.Module) -> None:
+    fresh = apply_recipe(Pooled(), recipe(model)).eval()
+    assert torch.equal(bake(fresh, length=64)(X), fresh(X))
+    assert recipe(fresh) == recipe(model)
+
+
+# --- reading tied weights -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_tied_weight_is_never_stale(model: nn.Module, gradients: bool) -> None:
+    stored = model.first.parametrizations.weight.original
+    with torch.set_grad_enabled(gradients):
+        for change in (lambda: stored.data.mul_(2), lambda: stored.data.copy_(torch.randn(stored.shape))):
+            change()
+            weight = model.first.weight
+            assert torch.equal(weight[:4], stored)
+            assert torch.equal(weight[4:], stored.flip(1, 2))
+            assert weight.requires_grad == gradients
+
+
+def test_torchs_cache_and_hooks_of_parametrizations_are_respected(model: nn.Module) -> None:
+    with torch.nn.utils.parametrize.cached():
+        assert model.first.weight is model.first.weight
+    assert model.first.weight is not model.first.weight
+
+
+def test_a_large_weight_is_read_alike_with_and_without_gradients() -> None:
+    for size in (8, 64, 256):
+        tied = convert_model(nn.Sequential(nn.Conv1d(4, size, 9), nn.Conv1d(size, size, 5), nn.Conv1d(size, 1, 1)), X)
+        with torch.no_grad():
+            without = tied[1].weight
+        assert torch.equal(without, tied[1].weight)

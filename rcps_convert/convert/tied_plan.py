@@ -178,6 +178,9 @@ class _TiedPlanner:
         self.plan.notes += dict.fromkeys(_lost_note(problem) for problem in found.lost)
         self.plan.notes += dict.fromkeys(note for call in self.plan.calls for note in call.notes)
         self.plan.lengths = self._rules(needing_alignment(chains_of(inference)))
+        if "" in self.plan.tables:
+            lengths = tuple(rule.plain() for rule in self.plan.lengths)
+            self.plan.tables[""] = replace(self.plan.tables[""], lengths=lengths)
         self.plan.guards = self._rules(guarded_chains(inference.guarded, self.actions))
         used = self._used() | inference.wanted
         self.plan.called = frozenset(path for t in self.traces for n in t.nodes for path, _ in n.scope)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import function_modes, keep_whole, transform_level, unseen
+from .._torch import function_modes, has_modes, keep_whole, transform_level, unseen
 from ..algebra.plain import listed, tupled
 from ..errors import BreaksSymmetryError, ConversionError, Where
 from .readings import CallAxes
@@ -67,17 +67,20 @@ class Table:
         runs: for each time the module was traced, its calls in order.
         free: the module runs on both strands: its calls are left alone.
         strict: forward is known to have other ways to go, for which there is no solution.
+        lengths: of the whole model, at which lengths of its inputs nothing is re-anchored, as plain values.
     """
 
     path: str
     runs: tuple[tuple[Entry, ...], ...] = ()
     free: bool = False
     strict: bool = False
+    lengths: tuple[Any, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """The table as plain values, for `read_table`."""
         runs = [[_plain_entry(entry) for entry in run] for run in self.runs]
-        return {"path": self.path, "runs": runs, "free": self.free, "strict": self.strict}
+        lengths = {"lengths": [*self.lengths]} if self.lengths else {}
+        return {"path": self.path, "runs": runs, "free": self.free, "strict": self.strict, **lengths}
 
     def find(self, seen: list[str], function: str, shape: torch.Size) -> tuple[CallAxes | None, bool]:
         """What is known of a call, and whether that depends on its place among the calls.
@@ -139,7 +142,7 @@ def _plain_entry(entry: Entry) -> dict[str, Any]:
 def read_table(data: Mapping[str, Any]) -> Table:
     """The table that `Table.plain` describes."""
     runs = tuple(tuple(map(_read_entry, run)) for run in data["runs"])
-    return Table(data["path"], runs, data["free"], data["strict"])
+    return Table(data["path"], runs, data["free"], data["strict"], tuple(data.get("lengths", ())))
 
 
 def _read_entry(data: Mapping[str, Any]) -> Entry:
@@ -336,7 +339,7 @@ def anchor(model: nn.Module, tables: Mapping[str, Table]) -> None:
 
 def _both(a: Table, b: Table) -> Table:
     """What is known of the calls of a module by one of its names and by another."""
-    return Table(b.path, a.runs + b.runs, a.free or b.free, a.strict or b.strict)
+    return Table(b.path, a.runs + b.runs, a.free or b.free, a.strict or b.strict, a.lengths or b.lengths)
 
 
 def anchored(model: nn.Module) -> dict[str, Table]:
@@ -370,7 +373,7 @@ def is_in_transform(outside: int | None = None) -> bool:
 
 def _is_framed() -> bool:
     """Whether calls are caught now, by the frame of a module around this one."""
-    return any(isinstance(m, Frame) for m in function_modes())
+    return has_modes() and any(isinstance(m, Frame) for m in function_modes())
 
 
 def _level_outside() -> int | None:
