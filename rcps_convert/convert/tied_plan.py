@@ -17,6 +17,7 @@ from ..algebra.nesting import input_actions, leaf_names, output_specs, structure
 from ..algebra.specs import Antisymmetric
 from ..errors import ConversionError, NeedsChoiceError, NoRuleError, VerificationError, Where
 from ..graph.export import does_not_run
+from ..graph.progress import stage
 from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
 from ..graph.writes import storage_roots, written_refs
@@ -289,6 +290,7 @@ class _TiedPlanner:
 
         What fails at the shorter length may hold at the example's, so that is then measured in full.
         """
+        stage("measuring the law")
         measure = partial(self._measure, converted, solution=solution)
         if short is None:
             return measure(self.example, self.actions, probe=self.probe)
@@ -347,6 +349,7 @@ class _TiedPlanner:
         )
 
         def measure(example: Example, actions: list[Action | None], outputs: Any) -> Verification:
+            stage("measuring the law at other lengths")
             at_length = self.probe.at(example, actions)
             return self._measure(converted, example, actions, solution, draws=1, outputs=outputs, probe=at_length)
 

@@ -20,6 +20,7 @@ from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, TraceErr
 from ..graph.closed_modules import ModuleCall, outermost, recording
 from ..graph.export import trace
 from ..graph.modes_alike import modes_alike
+from ..graph.progress import stage
 from ..graph.trace import Node, Ref, Trace
 from ..measure.axis_roles import branches
 from ..measure.lengths import Survey, Variants
@@ -108,6 +109,7 @@ class Solver:
         Raises:
             TraceError: the model cannot be traced.
         """
+        stage("tracing")
         while True:
             self.cuts, self.trained = self._cuts(), None
             try:
@@ -142,6 +144,7 @@ class Solver:
 
     def _infer(self, wanted: Sequence[Spec | str]) -> Inference:
         """Infer; where a slice cuts learned positions to a length, the whole of them may be one."""
+        stage("solving")
 
         def once(lengths: list[tuple[str, int]]) -> Inference:
             return infer(
@@ -180,9 +183,11 @@ class Solver:
         A way for which there is none is left out: the model is refused when it takes it.
         """
         if self.survey is None:
+            stage("trying other lengths")
             self.survey = Variants(self.model, self.example, self.actions).survey()
         self.lost = []
-        for way in self.survey.ways:
+        for number, way in enumerate(self.survey.ways, 1):
+            stage(f"looking at another way the forward takes, {number} of {len(self.survey.ways)}")
             found = self._with(way.example, found, wanted)
         if self.survey.gradients:
             with torch.no_grad():
