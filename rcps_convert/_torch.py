@@ -23,6 +23,7 @@ from torch.fx import Node as FxNode
 from torch.nn.modules.batchnorm import _NormBase as NormBase
 from torch.nn.modules.conv import _ConvTransposeNd as ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
+from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils import _pytree as pytree  # `torch.utils.pytree` has no `is_leaf` and no `tree_map_only`
 
@@ -42,6 +43,7 @@ __all__ = [
     "Tabled",
     "WeightNormKeys",
     "arguments",
+    "caches_weights",
     "calling_modules",
     "chains",
     "children",
@@ -52,6 +54,7 @@ __all__ = [
     "frames_in",
     "function_modes",
     "function_name",
+    "has_modes",
     "hide_buffers",
     "hold_the_same",
     "holds",
@@ -147,6 +150,16 @@ def transform_level() -> int | None:
 def function_modes() -> list[Any]:
     """The torch function modes that are active, the outermost first."""
     return list(_get_current_function_mode_stack())
+
+
+def has_modes() -> bool:
+    """Whether any torch function mode is active: cheaper to ask than which."""
+    return torch._C._len_torch_function_stack() > 0
+
+
+def caches_weights() -> bool:
+    """Whether ``torch.nn.utils.parametrize.cached`` is active."""
+    return bool(parametrize._cache_enabled)
 
 
 def leave_map() -> None:

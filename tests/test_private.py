@@ -446,6 +446,16 @@ def test_running_modules_are_found() -> None:
     assert list(_torch.calling_modules()) == []
 
 
+def test_whether_a_mode_is_active_and_whether_weights_are_cached() -> None:
+    assert not _torch.has_modes()
+    assert not _torch.caches_weights()
+    with Seen(), torch.nn.utils.parametrize.cached():
+        assert _torch.has_modes()
+        assert _torch.caches_weights()
+    assert not _torch.has_modes()
+    assert not _torch.caches_weights()
+
+
 def test_modes_that_were_not_left_are() -> None:
     """Else an interruption at the wrong moment changes what the rest of the program computes."""
     before, seen = _torch.ModeState(), Seen()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from .._torch import chains
-from ..algebra.arguments import check_choice, check_model, check_switch
+from .._torch import chains, pre_hooks
+from ..algebra.arguments import check_choice, check_count, check_model, check_switch
+from ..algebra.axis import nearest
 from ..algebra.plain import read_structure
 from ..algebra.texts import read_action
 from ..errors import ConversionError
 from ..fast.attached import decelerate
+from ..geometry import anchored, unanchor
 from ..graph.parametrized import own_classes
 from ..graph.sandbox import alone, fresh_copy, owner
 from ..graph.transaction import all_or_nothing
@@ -23,6 +25,7 @@ from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers
 from ..strands.unwrapped import bake_graph
 from ..tie.hooks import hook_of
+from ..tie.length_guard import LengthGuard, LengthRule, guard, only_at, read_rule
 from ..tie.norms import FoldedNorm, PooledNorm, settle_statistics, unfold
 from ..tie.notes import KEPT, noted
 from ..tie.parts import unwatch
@@ -34,7 +37,7 @@ from .recipe import average
 from .settings import Init
 
 
-def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
+def bake(model: nn.Module, *, length: int | None = None, in_place: bool = False) -> nn.Module:
     """Keep the tied values as plain parameters: the original classes and state_dict keys.
 
     The outputs in eval mode stay the same. Trained on, a baked model is an ordinary one: nothing
@@ -48,29 +51,70 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
 
     Args:
         model: a converted model; one that is not comes back as an equal copy.
+        length: the one length the baked model will be called with, in positions of its longest input: what is there
+            for other lengths is left out, so that the plain forward runs, and other lengths are refused.
         in_place: change and return this object instead of a copy. The parameters stay the same objects.
 
     Returns: the model with full-size parameters.
 
     Raises:
-        ConversionError: a mixed model is to be baked in place, or cannot be exported (`TraceError`).
+        ConversionError: at `length` something has to be re-anchored, or the model is refused there; or a mixed
+            model is to be baked in place, or cannot be exported (`TraceError`).
     """
     check_model(model)
     check_switch("in_place", in_place)
+    rules = () if length is None else _rules_at(model, length)
     reading = conjoined(model)
     if reading is not None and mixed_layers(model):
         return bake_graph(model, reading, in_place)
     if not in_place:
-        return untied_in_place(fresh_copy(model))
-    return all_or_nothing(model, lambda: untied_in_place(model))
+        return untied_in_place(fresh_copy(model), rules)
+    return all_or_nothing(model, lambda: untied_in_place(model, rules))
+
+
+def _rules_at(model: nn.Module, length: int) -> Sequence[LengthRule]:
+    """The rules that every input has the length it has where the longest has this one; none where all lengths do.
+
+    Raises:
+        ConversionError: something has to be re-anchored there, or the length is refused.
+        TypeError, ValueError: no length.
+    """
+    check_count("length", length, low=1)
+    root = anchored(model).get("")
+    rules = [read_rule(rule) for rule in root.lengths] if root is not None else []
+    longest = max((r.start for r in rules), default=0)
+    for rule in rules:
+        own = rule.start + length - longest
+        if own < 1 or not rule.holds(own):
+            near = [n - rule.start + longest for n in nearest(max(own, 1), rule.holds)]
+            raise _needs_both_edges(length, near)
+    for guard_ in (h for h in pre_hooks(model) if isinstance(h, LengthGuard)):
+        for rule in guard_.rules:
+            guard_.require(rule, rule.start + length - longest if longest else length)
+    return [only_at(rule, rule.start + length - longest) for rule in rules]
+
+
+def _needs_both_edges(length: int, near: Sequence[int]) -> ConversionError:
+    return ConversionError(
+        f"at {length} positions some operators read one edge of the sequence and not the other",
+        why="half of their channels is read from the other edge, and that takes more than the plain forward",
+        do=f"bake for {' or '.join(map(str, near))} positions, where nothing needs it"
+        if near
+        else "bake without length=: there is no length at which nothing needs it",
+    )
 
 
 @alone
-def untied_in_place(target: nn.Module) -> nn.Module:
-    """A model with its ties and shared norms undone, in place."""
+def untied_in_place(target: nn.Module, rules: Sequence[LengthRule] = ()) -> nn.Module:
+    """A model with its ties and shared norms undone, in place; with rules for the lengths that are left to it."""
     own_classes(target)
     unwatch(target)
     decelerate(target)
+    if rules and not any(table.strict for table in anchored(target).values()):
+        unanchor(target)
+    if rules:
+        before = (rule for h in pre_hooks(target) if isinstance(h, LengthGuard) for rule in h.rules)
+        guard(target, [*before, *rules])
     with torch.no_grad():
         idle = untied(target)
         for module, leaf, _, _ in ties(target):

@@ -19,6 +19,7 @@ from ..algebra.printed import Section, alike
 from ..algebra.texts import write_action
 from ..errors import BreaksSymmetryError, ConversionError, VerificationError
 from ..graph.parametrized import own_classes
+from ..graph.progress import stage
 from ..graph.sandbox import fresh_copy, positional_names
 from ..graph.transaction import Snapshot
 from ..measure.change import Change
@@ -210,6 +211,7 @@ def _require_merge(merge: Merge, runs: StackedRuns) -> None:
 
 def _check(plan: BothStrandsPlan, s: StackedRuns) -> None:
     """Convert a copy, measure how far its outputs moved, and the law."""
+    stage("measuring the law")
     converted = plan.install(fresh_copy(s.model))
     change = Change(s.model, converted, s.example, s.specs, s.actions)
     plan.moved = change.moved()

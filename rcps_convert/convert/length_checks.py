@@ -20,13 +20,10 @@ from ..algebra.arguments import Example, places
 from ..errors import BreaksSymmetryError, ConversionError
 from ..graph.sandbox import positional_names
 from ..infer.inference import Inference
-from ..measure.lengths import Run, Survey, Variant, Variants, main_length
+from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length
 from ..measure.verify import Verification
 from ..rules.registry import Anchor
 from ..tie.length_guard import LengthRule
-
-WIDE = 3
-"""Entries of a hidden length from which on nothing about it is an accident of its size."""
 
 AROUND = (0, *(c for k in (1, 2, 3, 4, 6, 8, 16) for c in (-k, k)))
 """Changes, in positions, of a multiple of the length that forward does not take as it is."""
@@ -149,7 +146,7 @@ class LengthChecks:
     def run(self, measure: Measure, outputs: Sequence[Action | None]) -> None:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
         longest, self._measure, self._outputs = main_length(self.actions), measure, outputs
-        self.variants = Variants(self.model, self.example, self.actions)
+        self.variants = self.survey.variants or Variants(self.model, self.example, self.actions)
         if longest is not None:
             self._widen(longest)
         chosen = self._chosen()

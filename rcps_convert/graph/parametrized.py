@@ -12,10 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._torch import OPERATORS, CustomOpDef, chains, make_hooks_picklable, own_copying, pytree, refresh_recurrent
+from .._torch import (
+    OPERATORS,
+    CustomOpDef,
+    caches_weights,
+    chains,
+    make_hooks_picklable,
+    own_copying,
+    pytree,
+    refresh_recurrent,
+)
 
 SHARED = (types.ModuleType, *OPERATORS, CustomOpDef)
 """What has no state that a copy could have of its own, and cannot be copied."""
@@ -83,6 +93,30 @@ class _Unheard:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         pass
+
+
+def add_property(module: nn.Module, name: str) -> None:
+    """Make reading an attribute of a parametrized module compute it, as torch does, by a shorter way.
+
+    torch calls the list of parametrizations and each of them as modules. A single one that is marked ``direct`` is
+    given what is stored at once, unless torch's cache is on or a compiler watches.
+
+    Args:
+        module: its class is its own.
+        name: of the attribute.
+    """
+    parametrize._inject_property(module, name)
+    usual: Any = vars(type(module))[name]
+
+    def read(self: nn.Module) -> Tensor:
+        if not torch.compiler.is_compiling() and not caches_weights():
+            chain: Any = self._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
+            steps = chain._modules
+            if len(steps) == 1 and getattr(steps["0"], "direct", False):
+                return steps["0"].forward(chain.original)
+        return usual.fget(self)
+
+    setattr(type(module), name, property(read, usual.fset))
 
 
 # --- copies -------------------------------------------------------------------------------------
@@ -197,7 +231,7 @@ def _made(function: Callable[..., Any], args: tuple[Any, ...], names: tuple[str,
         for name in names:
             if hasattr(module, name):
                 delattr(module, name)
-            parametrize._inject_property(module, name)
+            add_property(module, name)
         _copy_values(module)
     return module
 

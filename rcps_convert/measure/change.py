@@ -16,13 +16,16 @@ from ..algebra.specs import Spec
 from ..graph.sandbox import undisturbed_rng
 from .inputs import KINDS
 from .law import relative_change
-from .probe import Probe
+from .probe import Probe, own_dtype
 
 SURE, FAINT = 1e-4, 1e-9
 """Relative size of a direction in which outputs vary that counts before conversion, and after it."""
 
 WEIGHTS = 5
 """Random weights that are tried before an output is said to lose values."""
+
+CLEAR = 1e-3
+"""Relative change of the outputs that single precision shows well enough."""
 
 COLUMNS, ROWS = 64, 512
 """Channels and repetitions that are looked at."""
@@ -44,18 +47,34 @@ class Change:
         specs: list[Spec | None],
         actions: list[Action | None],
     ) -> None:
-        with undisturbed_rng():
-            self.probes = [Probe(m, example, specs, actions) for m in (before, after)]
+        self.given = (before, after), (example, specs, actions)
         self.has: list[list[Any]] | None = None
+        self.precise = own_dtype(before) not in (torch.float32, torch.float64)
+        self._look()
+
+    def _look(self) -> None:
+        """Copies of both models, in their own precision, which is quick, or in double precision."""
+        models, call = self.given
+        with undisturbed_rng():
+            self.probes = [Probe(m, *call, own=not self.precise) for m in models]
+
+    def _look_closely(self) -> None:
+        """Go on in double precision."""
+        if not self.precise:
+            self.precise = True
+            self._look()
 
     def moved(self) -> float:
         """How far the outputs move, relative to their size, in eval mode."""
         with undisturbed_rng():
             readings = self._readings()
         self.has = readings[1]
-        return max(
-            (relative_change(a, b) for a, b in zip(*map(_ends, readings), strict=True) if a.numel()), default=0.0
-        )
+        pairs = zip(*map(_ends, readings), strict=True)
+        found = max((relative_change(a, b) for a, b in pairs if a.numel()), default=0.0)
+        if found > CLEAR or self.precise:
+            return found
+        self._look_closely()
+        return self.moved()
 
     def lost(self, outputs: Sequence[Action | None]) -> list[tuple[int, int, int]]:
         """The outputs that say less than before, whatever the weights: index, and independent values before and after.
@@ -67,6 +86,7 @@ class Change:
         """
         if self.has is not None and _is_full(self.has, outputs):  # these weights show that nothing is lost
             return []
+        self._look_closely()
         with undisturbed_rng():
             had, has = self._ranks(0, outputs)
             for seed in range(1, WEIGHTS):
@@ -89,6 +109,7 @@ class Change:
     def zero(self) -> set[int]:
         """The outputs that are zero but for rounding, whatever the weights, and were not before."""
         found: list[set[int]] = []
+        self._look_closely()
         with undisturbed_rng():
             for seed in range(2):
                 for probe in self.probes:
@@ -148,7 +169,7 @@ def _parts(readings: list[list[Any]], outputs: Sequence[Action | None]) -> dict[
 def _is_full(readings: list[list[Any]], outputs: Sequence[Action | None]) -> bool:
     """Whether every output has as many independent values as so many rows and channels can have."""
     parts = _parts(readings, outputs)
-    return all(_rank(p, FAINT) >= min(sum(map(len, p)) - 1, p[0].shape[1], COLUMNS) for p in parts.values())
+    return all(_rank(p, SURE) >= min(sum(map(len, p)) - 1, p[0].shape[1], COLUMNS) for p in parts.values())
 
 
 def _size(y: Tensor, dims: Sequence[int]) -> int:

@@ -138,6 +138,7 @@ def verify(
     tolerance: float = 0.0,
     padded: bool = False,
     probe: Probe | None = None,
+    precise: bool | None = None,
 ) -> Verification:
     """Check the law on a perturbed copy, in train and eval mode, and in the model's own precision.
 
@@ -154,6 +155,7 @@ def verify(
         tolerance: largest deviation that is known to be rounding, if it is more than is usual.
         padded: check padded rows of ids too.
         probe: of the model and the example, where there is one; its parameters are changed.
+        precise: check in the model's own precision too; by default with several draws.
 
     Raises:
         ConversionError: the model returns nothing that could be measured.
@@ -163,7 +165,8 @@ def verify(
         check = _Check(law, training, draws, tolerance, diagnose)
         check.run()
         found = check.found()
-        if not found.passed or draws == 1 or check.law.probe.own == check.law.probe.dtype:
+        precise = draws > 1 if precise is None else precise
+        if not found.passed or not precise or check.law.probe.own == check.law.probe.dtype:
             return found
         return _in_own_dtype(found, Probe(model, example, specs, actions, own=True, padded=padded), outputs)
 
@@ -238,9 +241,9 @@ class _Check:
         self.last = (seed, kinds)
         if self.law.error() > self.limit and not self.diagnose:
             return kinds
-        self.law.vary(forward, seed, kinds)
         if self.draws > 1 and len(kinds) == (self.probe.batch or 1) and self.law.error() <= self.limit:
             self.law.find_batches(forward)
+        self.law.vary(forward, seed, kinds)
         return kinds
 
     def _eval_only(self, why: str) -> None:

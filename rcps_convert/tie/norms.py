@@ -32,16 +32,28 @@ class FoldedNorm(TensorHook):
         """The hook as plain values."""
         return {"folds": True}
 
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """The tensor the module gets instead; a change of shape is none of the calls that modules around it catch."""
+        if len(args) == 1 and not kwargs:
+            return (self.tensor_before(module, args[0]),), kwargs
+        return super().before(module, args, kwargs)
+
     def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """(N, 2C, ...) seen as (2N, C, ...): a view when x is contiguous."""
         weight: Any = module.weight
         if weight is not None and len(weight) != module.num_features:
             raise _refuse_width(module)
-        return x.reshape(x.shape[0] * 2, x.shape[1] // 2, *x.shape[2:])
+        n, c, *rest = x.shape
+        return x.reshape(n * 2, c // 2, *rest)
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """What the caller gets instead of the output."""
+        return self.tensor_after(module, output, output)
 
     def tensor_after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """(2N, C, ...) seen as (N, 2C, ...)."""
-        return y.reshape(y.shape[0] // 2, y.shape[1] * 2, *y.shape[2:])
+        n, c, *rest = y.shape
+        return y.reshape(n // 2, c * 2, *rest)
 
 
 def _refuse_width(module: nn.Module) -> ConversionError:

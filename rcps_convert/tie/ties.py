@@ -21,10 +21,13 @@ from ..algebra.action import Action, act
 from ..algebra.axis import Axis
 from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
-from ..graph.parametrized import keep_copyable, parametrized_class
+from ..graph.parametrized import add_property, keep_copyable, parametrized_class
 from ..graph.sandbox import owner
 from .checkpoints import expect_stored
 from .writing import TiedList
+
+SMALL = 2**13
+"""Entries of a weight up to which it is gathered by index where no gradients are recorded."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,9 @@ class RCTie(Tabled):
 
     full_shape: torch.Size
     stored_shape: torch.Size
+    direct = True
+    """Reading the weight need not call this as a module."""
+
     kind = ""
     """What stands for the class in a recipe."""
 
@@ -162,6 +168,7 @@ class HalfTie(RCTie):
     """
 
     kind = "half"
+    table: Tensor | None
 
     def __init__(self, action: Action, dim: int, place: int) -> None:
         super().__init__(action)
@@ -189,12 +196,21 @@ class HalfTie(RCTie):
         stored = list(self.full_shape)
         stored[dim] //= 2
         self.stored_shape = torch.Size(stored)
+        small = self.full_shape.numel() <= SMALL and not self.negative
+        places = torch.arange(self.stored_shape.numel()).reshape(self.stored_shape)
+        self.register_buffer("table", self.mirrored(places) if small else None, persistent=False)
 
     def plain(self) -> dict[str, Any]:
         """The tie as plain values, for `read_tie`."""
         return {**super().plain(), "dim": self.dim, "place": self.place}
 
     def expand(self, stored: Tensor) -> Tensor:
+        """The half and its mirror image; without gradients, of a small weight, in one operation."""
+        if self.table is not None and not (stored.requires_grad and torch.is_grad_enabled()):
+            return stored.take(self.table)
+        return self.mirrored(stored)
+
+    def mirrored(self, stored: Tensor) -> Tensor:
         """The half and its mirror image."""
         half = stored.reshape(self.half_view)
         other = half.flip(self.flips) if self.flips else half
@@ -455,7 +471,7 @@ def _parametrize(module: nn.Module, leaf: str, tie: RCTie) -> None:
     if not parametrize.is_parametrized(module):
         module.__class__ = parametrized_class(type(module))
         module.parametrizations = nn.ModuleDict()
-    parametrize._inject_property(module, leaf)
+    add_property(module, leaf)
     module.parametrizations[leaf] = chain  # type: ignore[operator,union-attr,index,assignment]
 
 
