@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from oracle import assert_law, randomised
 from torch import Tensor, nn
 
-from rcps_convert import ConversionError, accelerate, apply_recipe, bake, convert_model, load, recipe, save
+from rcps_convert import ConversionError, accelerate, apply_recipe, bake, convert_model, load, recipe, save, unwrap
 from rcps_convert.convert import accelerate as accelerating
 from rcps_convert.fast import compiled, timing
 from rcps_convert.fast.attached import Accelerated
@@ -429,6 +429,16 @@ def test_bake_drops_it(name: str) -> None:
     if name != "mixed":
         assert [*plain.state_dict()] == [*bake(model).state_dict()]
     assert_close(leaves(plain.eval()(x)), leaves(model.eval()(x)), 1e-12)
+
+
+def test_unwrapped_it_reads_one_strand() -> None:
+    model, x, _ = converted("mixed")
+    with torch.no_grad():
+        for module in model.modules():
+            if hook_of(module, Cross) is not None:
+                module.cross_weight.zero_()
+    fast = fast_in(model, x, "torch")
+    assert_close([unwrap(fast)(x)], [unwrap(model)(x)], 1e-12)
 
 
 @pytest.mark.parametrize("name", ["joined", "pooled", "mixed"])

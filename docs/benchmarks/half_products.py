@@ -68,15 +68,15 @@ def cases(quick: bool) -> list[Case]:
 
     if quick:
         return [of("tower", tower(5, 9, 16), 4, 200), of("tower, kernels 15 and 9", tower(15, 9, 16), 4, 200)]
-    tracks = torch.poisson(torch.full((8, 2, 2114), 0.2))
+    tracks = torch.poisson(torch.full((4, 2, 2114), 0.2))
     spec = {"inputs": ("ACGT", "+-"), "outputs": ("+-", "+-")}
     return [
-        Case("BPNet-like, 64 filters", BPNet(), (dna(8, 2114), tracks), square, spec),
-        of("tower, 128 channels, kernel 5", tower(5, 5, 128), 16, 1000),
-        of("tower, 256 channels, kernel 9", tower(9, 9, 256), 8, 1000),
+        Case("BPNet-like, 64 filters", BPNet(), (dna(4, 2114), tracks), square, spec),
+        of("tower, 128 channels, kernel 5", tower(5, 5, 128), 8, 1000),
+        of("tower, 256 channels, kernel 9", tower(9, 9, 256), 4, 1000),
         of("Basset-like", Basset(), 32, 600),
         of("three pooled layers, 64 filters", SmallBasset(64), 64, 101),
-        of("tower, 128 channels, kernels 15 and 9", tower(15, 9, 128), 8, 1000),
+        of("tower, 128 channels, kernels 15 and 9", tower(15, 9, 128), 4, 1000),
     ]
 
 
@@ -128,7 +128,7 @@ def has_rcps() -> bool:
 
 def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--rounds", type=int, default=20, help="ratios per line")
+    p.add_argument("--rounds", type=int, default=11, help="ratios per line")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--quick", action="store_true", help="small networks, few rounds: to see that it runs")
     p.add_argument("--json", type=Path, help="write the figures to this file too")

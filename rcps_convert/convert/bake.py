@@ -41,7 +41,7 @@ def bake(model: nn.Module, *, length: int | None = None, in_place: bool = False)
     """Keep the tied values as plain parameters: the original classes and state_dict keys.
 
     The outputs in eval mode stay the same. Trained on, a baked model is an ordinary one: nothing
-    keeps its weights tied or its statistics shared. What no weights can stand for stays: a symmetriser
+    keeps its weights tied or its statistics shared, and what `accelerate` set is dropped. What no weights can stand for stays: a symmetriser
     inserted at a read-out, the statistics of a norm that keeps none (``track_running_stats=False``), and the
     refusal of lengths and of modules that no trace called.
 

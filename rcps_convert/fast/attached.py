@@ -203,8 +203,3 @@ def decelerate(model: nn.Module) -> None:
         cross = hook_of(module, FasterCross)
         if cross is not None:
             _exchange(module, cross, cross.own)
-
-
-def is_accelerated(model: nn.Module) -> bool:
-    """Whether a layer of a model is computed as half products."""
-    return any(isinstance(module.__dict__.get("forward"), Accelerated) for module in model.modules())

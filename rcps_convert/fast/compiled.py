@@ -23,6 +23,7 @@ from .channels import Channels
 from .product import Product
 
 SOURCE = Path(__file__).with_name("half_products.cpp")
+HEADER = Path(__file__).with_name("half_rows.h")
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 """What the functions are compiled for, and how their names end."""
@@ -70,8 +71,8 @@ def _built() -> Path:
     """
     capability = torch.backends.cpu.get_cpu_capability()
     flags = [*FLAGS, *INSTRUCTIONS.get(capability, ())]
-    code = hashlib.sha256(SOURCE.read_bytes() + " ".join([*flags, *THREADS]).encode()).hexdigest()[:12]
-    name = f"rcps_half_products_{code}"
+    text = SOURCE.read_bytes() + HEADER.read_bytes() + " ".join([*flags, *THREADS]).encode()
+    name = f"rcps_half_products_{hashlib.sha256(text).hexdigest()[:12]}"
     target = _directory() / name / f"{name}_{capability.lower().replace(' ', '_')}.so"
     if not target.is_file():
         _build(name, flags, target)
