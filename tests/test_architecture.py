@@ -35,6 +35,7 @@ ORDER = (
     "measure",
     "rules",
     "infer",
+    "match",
     "strands",
     "fast",
     "convert",

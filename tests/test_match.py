@@ -1,8 +1,9 @@
-"""Trained models at one pass: reordering changes nothing, shuffled pairs are found again, and how a start is matched."""
+"""Trained models at one pass: reordering changes nothing, shuffled pairs are found again, trained ones are matched."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,7 @@ from rcps_convert import (
     recipe,
     reverse_complement,
 )
+from rcps_convert.match.normal import Normal, windows
 from rcps_convert.match.reorder import Copies, Moves, reorder
 
 EVERY = [*FAMILIES, *ZOO]
@@ -98,12 +100,26 @@ def reordered(model: nn.Module, plan: Any, moves: Moves) -> nn.Module:
 # --- the two laws, for the whole zoo ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", EVERY, ids=[f.name for f in EVERY])
-def test_reordering_changes_nothing_and_shuffled_pairs_are_found_again(family: Family) -> None:
+QUICK = {
+    *(f.name for f in FAMILIES), "ConvGRULike", "SummedDirections", "OddHeads", "MultiQuery", "DistanceNet", "Encoder",
+    "LearnedPositions", "CharacterTokens", "SideInputs", "ExplaiNNLike", "Inception", "MalinoisLike",
+}  # fmt: skip
+"""The networks whose pairs are found in the quick suite: one for each mechanism."""
+
+
+@functools.lru_cache(maxsize=1)
+def first_match(name: str) -> tuple[nn.Module, Any, nn.Module]:
+    """A network of the zoo, its plan, and the converted one."""
+    family = named(name)
     torch.manual_seed(0)
-    model, x = family.make(), inputs_for(family)
-    plan, tied = matched(model, family.example, **family.how)
-    found = plan.start.found
+    model = family.make()
+    return model, *matched(model, family.example, **family.how)
+
+
+@pytest.mark.parametrize("family", EVERY, ids=[f.name for f in EVERY])
+def test_reordering_changes_nothing(family: Family) -> None:
+    model, plan, _ = first_match(family.name)
+    x, found = inputs_for(family), plan.start.found
     assert found.moves.variables
     assert not found.kept
     assert any(not torch.equal(p, torch.arange(len(p))) for p in found.moves.orders.values()) or found.moves.copies
@@ -112,10 +128,22 @@ def test_reordering_changes_nothing_and_shuffled_pairs_are_found_again(family: F
     found.apply(planned)
     assert distance(plain, planned, x) < 1e-12
     assert distance(plain, reordered(plain, plan, shuffle(plan, 1)), x) < 1e-12
-    if plan.symmetrisers:  # baked, it still swaps the channels it was converted with
-        return
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(f, marks=() if f.name in QUICK else pytest.mark.slow, id=f.name)
+        for f in EVERY
+        if f.name != "ConvThenPool"  # baked, it still swaps the channels that it was converted with
+    ],
+)
+def test_shuffled_pairs_are_found_again(family: Family) -> None:
+    _, plan, tied = first_match(family.name)
+    x = inputs_for(family)
     equivariant = bake(moved(tied, family)).float()
     shuffled = reordered(equivariant, plan, shuffle(plan, 2))
+    assert distance(equivariant, shuffled, x) < 1e-12
     _, again = matched(shuffled, family.example, **family.how)
     assert distance(equivariant, bake(again), x) < 1e-6
 
@@ -367,7 +395,8 @@ def test_a_trained_network_keeps_more_than_with_other_starts(trained: nn.Module)
             found[init] = follows(model, trained, x)
         model = convert_model(trained, EXAMPLE, init="match", sequences=unlabelled, verify=False)
         found["match"] = follows(model, trained, x)
-    assert found["match"] > max(found["keep"], found["project"]) + 0.02, found
+    assert found["match"] > max(found["keep"], found["project"]) + 0.03, found
+    assert found["match"] > 0.97, found
 
 
 def test_the_plan_says_what_was_matched(trained: nn.Module) -> None:
@@ -543,3 +572,92 @@ def test_a_basset_without_scipy_is_found_too(monkeypatch: pytest.MonkeyPatch) ->
     equivariant = bake(moved(tied, family)).float()
     shuffled = reordered(equivariant, plan, shuffle(plan, 9))
     assert distance(equivariant, bake(matched(shuffled, family.example)[1]), inputs_for(family)) < 1e-6
+
+
+# --- least squares ----------------------------------------------------------------------------------
+
+
+def test_layers_are_refitted_and_the_plan_says_so(trained: nn.Module) -> None:
+    """Towards the mean of both readings, on sequences that were not looked at."""
+    x = planted(2000, 4)[0]
+    plan, refitted = matched(trained, EXAMPLE, sequences=planted(512, 3)[0])
+    assert plan.start.refitted == 2
+    assert "weights of 2 layers by least squares on the given sequences" in str(plan)
+    plan, projected = matched(trained, EXAMPLE)
+    assert plan.start.refitted == 0
+    assert "least squares" not in str(plan)
+    recalibrate(projected, [planted(512, 3)[0]])
+    assert follows(refitted, trained, x) > follows(projected, trained, x) + 0.005
+    assert check_equivariance(refitted, EXAMPLE)
+
+
+@pytest.mark.parametrize("name", ["DeepSEALike", "BPNetLike", "UNetLike", "DanQLike", "SideInputs", "MultiQuery"])
+def test_what_fits_already_stays(name: str) -> None:
+    """With sequences too, shuffled pairs are found again: no layer of an equivariant model can be fitted better."""
+    family = named(name)
+    _, plan, tied = first_match(name)
+    equivariant = bake(moved(tied, family)).float()
+    shuffled = reordered(equivariant, plan, shuffle(plan, 2))
+    again, found = matched(shuffled, family.example, sequences=narrow(inputs_for(family)), **family.how)
+    assert again.start.refitted == 0
+    assert distance(equivariant, bake(found), inputs_for(family)) < 1e-6
+
+
+def narrow(value: Any) -> Any:
+    """In float32."""
+    if isinstance(value, dict):
+        return {name: narrow(each) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(narrow, value))
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv1d(3, 5, 4), (6, 3, 20)),
+        (nn.Conv1d(3, 5, 4, stride=3, padding=2, dilation=2), (6, 3, 20)),
+        (nn.Conv1d(3, 5, 5, padding="same"), (6, 3, 20)),
+        (nn.Conv2d(3, 5, (2, 3), stride=(1, 2), padding=(1, 0)), (6, 3, 8, 9)),
+        (nn.Linear(7, 5), (6, 7)),
+        (nn.Linear(7, 5), (6, 4, 7)),
+    ],
+    ids=str,
+)
+def test_windows_are_what_a_layer_reads(layer: Any, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    dense = isinstance(layer, nn.Linear)
+    rows = windows(x, layer.weight, None if dense else (layer.stride, layer.padding, layer.dilation))
+    y = layer(x)
+    wanted = y.flatten(0, -2) if dense else y.movedim(1, -1).flatten(0, -2)
+    torch.testing.assert_close(rows @ layer.weight.flatten(1).mT + layer.bias, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_the_normal_equations_give_the_ridge_solution(biased: bool) -> None:
+    g = torch.Generator().manual_seed(1)
+    x, y = torch.randn(4000, 6, generator=g) + 1, torch.randn(4000, 3, generator=g)
+    weight, bias = torch.randn(3, 6, generator=g), torch.zeros(3) if biased else None
+    normal = Normal(6, 3, 4, biased)
+    for a, b in zip(x.split(1000), y.split(1000), strict=True):
+        normal.add(a, b)
+    solved = normal.solve(weight, bias)
+    assert solved is not None
+    w = solved[0].clone().requires_grad_()
+    b = None if solved[1] is None else solved[1].clone().requires_grad_()
+    pull = 0.01 * (1 + 10 * 6 / 4000) * float((x.var(0, correction=0) if biased else x.square().mean(0)).mean())
+    error = x.double() @ w.mT + (0 if b is None else b) - y.double()
+    (error.square().sum(1).mean() + pull * (w - weight).square().sum()).backward()
+    assert w.grad.abs().max() < 1e-5
+    assert b is None or b.grad.abs().max() < 1e-5
+
+
+def test_a_weight_that_fits_is_left() -> None:
+    g = torch.Generator().manual_seed(2)
+    x, weight, bias = torch.randn(500, 6, generator=g), torch.randn(3, 6, generator=g), torch.randn(3, generator=g)
+    normal = Normal(6, 3, 1, True)
+    normal.add(x, x @ weight.mT + bias)
+    assert normal.solve(weight, bias) is None
+    assert normal.solve(weight, bias + 0.1) is not None
+    assert normal.solve(weight * 1.01, bias) is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,12 +15,12 @@ from rcps_convert.match.sites import Likeness
 
 
 @pytest.fixture(params=["scipy", "own"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "scipy":
         pytest.importorskip("scipy")
     else:
         monkeypatch.setattr(pairing, "solver", lambda: None)
-    yield request.param
+    return request.param
 
 
 def noise(n: int, seed: int) -> Tensor:

@@ -3,7 +3,8 @@
 A small Basset-like network is trained with augmentation. Then it is converted in each way, its norm statistics are
 computed anew on training sequences without labels, and it is fine-tuned at a small learning rate. `trained` goes on as
 it was, and is scored on one strand and on both. `scratch` is a tied network trained from the start for as many epochs.
-`distilled` learns the mean of the trained network's two readings, logits of training sequences, without labels.
+`distilled` starts as `match, sequences` and learns the mean of the trained network's two readings, logits of training
+sequences, without labels.
 
 Results are lines of JSON, one for each network, written as they come; a run that was stopped goes on where it was.
 The data and its splits are those of train_ctcf.py. Scores are auROC in float64; `stopped` is the test score of the
@@ -31,7 +32,7 @@ from rcps_convert import convert_model, recalibrate, reverse_complement
 
 Data = dict[str, tuple[Tensor, Tensor]]
 EXAMPLE = torch.zeros(2, 4, 101)
-LOOKED = 512
+LOOKED = 1024
 """Training sequences that `match, sequences` looks at."""
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -43,12 +44,12 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """The networks that are made from the trained one, and the keywords of their conversion."""
 
-NAMES = ("trained", *WAYS, "scratch", "distilled")
+NAMES = ("trained", "match, sequences", "distilled", "match", "project", "keep", "conjoined", "scratch")
 
 
 def converted(trained: nn.Module, way: str, data: Data) -> nn.Module:
     """The trained network, converted."""
-    how = dict(WAYS[way])
+    how = {**WAYS[way], "verify": False}
     if way == "match, sequences":
         how["sequences"] = data["train"][0][:LOOKED].float()
     with warnings.catch_warnings():
@@ -132,7 +133,7 @@ def one(way: str, data: Data, args: argparse.Namespace, width: int, seed: int) -
     if way == "trained":
         now = {"conversion": scored(trained, data), "conversion, both": scored(trained, data, both)}
         return {**now, **tuned(trained, data, args, seed, augmented=True)}
-    model = converted(trained, "match" if way == "distilled" else way, data)
+    model = converted(trained, "match, sequences" if way == "distilled" else way, data)
     steps = {"conversion": scored(model, data)}
     if way != "conjoined":
         model = recalibrated(model, data, args)
@@ -236,8 +237,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--epochs", type=int, default=8, help="of training before the conversion")
     p.add_argument("--tune", type=int, default=2, help="epochs of fine-tuning after it")
     p.add_argument("--rate", type=float, default=5e-4, help="learning rate of the fine-tuning")
-    p.add_argument("--distil", type=int, default=4, help="epochs of distilling")
-    p.add_argument("--distil-rate", type=float, default=1e-3, help="learning rate of the distilling")
+    p.add_argument("--distil", type=int, default=2, help="epochs of distilling")
+    p.add_argument("--distil-rate", type=float, default=5e-4, help="learning rate of the distilling")
     p.add_argument("--recalibrate", type=int, default=4096, help="training sequences for norm statistics")
     p.add_argument("--limit", type=int, help="number of training sequences")
     p.add_argument("--figure", type=Path, help="draw the scores into this file")

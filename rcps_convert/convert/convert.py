@@ -77,9 +77,10 @@ def convert_model(
             variance), ``"project"`` (orbit mean: the nearest equivariant weights) or ``"match"`` (for a trained
             model: the pairs of channels that it has learned are found, the channels are reordered so that they
             become the swapped halves, and then it is projected).
-        sequences: with ``init="match"``, inputs without labels to find the pairs with, and to compute the statistics
-            of norm layers anew with at the end (`recalibrate`): a tensor, tuple or dict like `example`, with any number
-            of samples, or an iterable of such. By default pairs are found on random DNA, and statistics are averaged.
+        sequences: with ``init="match"``, inputs without labels to find the pairs with, to fit the tied weights with by
+            least squares, and to compute the statistics of norm layers anew with at the end (`recalibrate`): a tensor,
+            tuple or dict like `example`, with any number of samples, or an iterable of such. By default pairs are found
+            on random DNA, weights are projected, and statistics are averaged.
         on_unsupported: ``"error"``, or ``"both_strands"``: the smallest submodule that holds what cannot be
             inferred runs on both strands, and its two readings are averaged; the rest stays tied.
         symmetrise_buffers: average a buffer that is not invariant instead of refusing it.

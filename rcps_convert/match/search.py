@@ -24,6 +24,7 @@ from ..measure.probe import Probe
 from ..rules.registry import facts_of
 from .evidence import Evidence
 from .matching import Matcher, Matching, safe
+from .refit import Refit
 from .reorder import Moves, reorder
 from .sequences import given_batches, random_batches
 from .variables import Variables
@@ -36,6 +37,9 @@ STEP = 5e5
 
 SAMPLES = 512
 """Most samples that are looked at."""
+
+MEMORY, LIVE = 1e9, 64
+"""Bytes that the results of all batches may take while layers are refitted, and bytes for each entry of the largest."""
 
 LEAST = 4
 """Fewest batches."""
@@ -50,15 +54,15 @@ class Search:
 
     Attributes:
         trace: of the eval-mode forward.
+        found: the solution.
         variables: where open variables stand.
-        values: the actions of the results, variables open.
         example, specs, actions: as in `verify`.
         calls: input leaves of each call of the user's sequences; None for random DNA.
     """
 
     trace: Trace
+    found: Inference
     variables: Variables
-    values: dict[str, Action]
     example: Example
     specs: list[Spec | None]
     actions: list[Action | None]
@@ -76,7 +80,7 @@ class Search:
         inside: dict[str, Action],
     ) -> Search:
         """The search in a solution; `inside` has the actions of parameters that it left out."""
-        return Search(trace, Variables.of(found, inside), found.open_terms.values, example, specs, actions, calls)
+        return Search(trace, found, Variables.of(found, inside), example, specs, actions, calls)
 
     def find(self, model: nn.Module) -> Matching:
         """The pairs of a model, and the reordering that leaves its function as it is.
@@ -87,12 +91,24 @@ class Search:
         with undisturbed_rng():
             plain = plain_copy(model)
             probe = Probe(plain, self.example, self.specs, self.actions, own=True)
-            evidence = Evidence(self.trace, self.values, self.variables.wanted)
+            evidence = Evidence(self.trace, self.found.open_terms.values, self.variables.wanted)
             batches = random_batches(probe) if self.calls is None else given_batches(self.calls, probe)
             evidence.gather(plain, islice(batches, self._count(probe.batch or 1)))
             matching = Matcher(self.variables, evidence, plain).run()
             self.marks = self._marks(model)
             return safe(matching, _Same(model, self))
+
+    def refit(self, model: nn.Module) -> int:
+        """Refit the layers of a reordered model on the user's sequences, in place; returns how many were."""
+        refit = Refit(self.trace, self.found)
+        if self.calls is None or not refit.possible:
+            return 0
+        with undisturbed_rng():
+            probe = Probe(model, self.example, self.specs, self.actions, own=True)
+            largest = max((n.value.numel() for n in self.trace.nodes if isinstance(n.value, Tensor)), default=1)
+            most = min(2 * self._count(probe.batch or 1), int(MEMORY / (LIVE * largest)))
+            refit.run(model, islice(given_batches(self.calls, probe), max(LEAST, most)))
+        return refit.count
 
     def agreement(self, model: nn.Module, converted: nn.Module, outputs: Sequence[Action | None]) -> list[float]:
         """Per output, the correlation of a converted model's with the mean of both readings of the model."""

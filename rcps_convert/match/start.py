@@ -24,11 +24,13 @@ class MatchedStart:
         found: those of the planned one.
         agreement: per output, the correlation of the converted model's with the mean of both readings of the trained
             model; empty where it was not measured.
+        refitted: number of layers whose weights were fitted by least squares.
     """
 
     search: Search
     found: Matching
     agreement: list[float] = field(default_factory=list)
+    refitted: int = 0
 
     @property
     def on_sequences(self) -> bool:
@@ -40,6 +42,7 @@ class MatchedStart:
         if not self.search.fits(model):
             self.found = self.search.find(model)
         self.found.apply(model)
+        self.refitted = self.search.refit(model)
 
     def recalibrate(self, model: nn.Module) -> None:
         """Compute the statistics of a converted model anew on the user's sequences, if there are any."""
@@ -63,4 +66,6 @@ class MatchedStart:
         stay = [f"not reordered, as that would change the function: {name}" for name in self.found.kept]
         each = ", ".join(f"{r:.3f}" for r in self.agreement)
         said = f"outputs follow the mean of both readings of the model, correlation {each} on {looked}"
+        if self.refitted:
+            lines.append(f"weights of {self.refitted} layers by least squares on {looked}, towards both readings' mean")
         return lines + stay + ([said] if each else [])
