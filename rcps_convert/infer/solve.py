@@ -40,6 +40,7 @@ def infer(
     cuts: Mapping[str, Cut] | None = None,
     symmetrise_buffers: bool = False,
     lengths: Iterable[tuple[str, int]] = (),
+    restarts: int = RESTARTS,
 ) -> Inference:
     """The actions of a model's parameters, results and outputs.
 
@@ -50,12 +51,13 @@ def infer(
         cuts: how reverse complement passes through the modules the traces do not look into, by path.
         symmetrise_buffers: a buffer that is not invariant is to be averaged instead of refused.
         lengths: axes of parameters, as (name, dimension), that are longer than the length they meet.
+        restarts: maximum number of earlier start points that are tried for a stretch.
     """
     longer = tuple(lengths)
     settings = (traces, inputs, outputs, cuts or {}, longer, dict[Any, int | None]())
     hints: tuple[Hint, ...] = ()
     result = _solve(*settings, hints)
-    for _ in range(RESTARTS):
+    for _ in range(restarts):
         found = next(
             ((r, h) for h in _hints(traces, result) if _helps(r := _solve(*settings, (*hints, h)), result)), None
         )
