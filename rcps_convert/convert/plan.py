@@ -230,7 +230,8 @@ class ConversionPlan:
         refuse_converted(model)
         self.architecture.require(model)
         if self.symmetric:
-            warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=stacklevel)
+            told = "; ".join(["the model is equivariant already: nothing needed tying", *self.notes])
+            warnings.warn(told, stacklevel=stacklevel)
             target = model if in_place else fresh_copy(model)
             note(target, self._said())
             return target
@@ -392,7 +393,7 @@ class ConversionPlan:
             lines += ["", f"Cannot be converted, {len(self.problems)} problem(s):"]
             lines += [f"{i}. {type(p).__name__}: {p.describe()}" for i, p in enumerate(self.problems, 1)]
         elif self.symmetric:
-            lines += ["", "The model is equivariant already: nothing needs tying."]
+            lines += ["", "The model is equivariant already: nothing needs tying.", *(f"note: {n}" for n in self.notes)]
         else:
             lines += ["", *self._body()]
         if self.verification is not None:
