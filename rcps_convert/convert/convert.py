@@ -192,6 +192,20 @@ def planned(model: nn.Module, example: Example, settings: Settings) -> Conversio
     refuse_converted(model)
     stage("looking at the model")
     held = held_forward(model, example)
-    if settings.strategy == "conjoined" or (settings.strategy == "mixed" and held is None):
-        return plan_both_strands(model, example, settings, held)
-    return plan_tied(model, example, settings, held)
+    both = settings.strategy == "conjoined" or (settings.strategy == "mixed" and held is None)
+    plan = (plan_both_strands if both else plan_tied)(model, example, settings, held)
+    plan.notes += _of_rcps_pytorch(model)
+    return plan
+
+
+def _of_rcps_pytorch(model: nn.Module) -> list[str]:
+    """What to say of a network made of the layers of rcps-pytorch."""
+    own = [type(m) for m in model.modules() if type(m).__module__.partition(".")[0] == "rcps"]
+    names = dict.fromkeys(cls.__name__ for cls in own if cls.__name__.startswith("RCPS"))
+    if not names:
+        return []
+    return [
+        f"the model has layers of rcps-pytorch ({', '.join(names)}), which keep the symmetry themselves: import them "
+        "from rcps_convert.layers, or go on to a plain network that is converted; see the page Migrating from "
+        "rcps-pytorch (docs/migrating-from-rcps-pytorch.md)"
+    ]

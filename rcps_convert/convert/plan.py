@@ -248,7 +248,8 @@ class ConversionPlan:
         refuse_converted(model)
         self.architecture.require(model)
         if self.symmetric:
-            warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=stacklevel)
+            told = "; ".join(["the model is equivariant already: nothing needed tying", *self.notes])
+            warnings.warn(told, stacklevel=stacklevel)
             target = model if in_place else fresh_copy(model)
             note(target, self._said())
             return target

@@ -43,6 +43,7 @@ def infer(
     lengths: Iterable[tuple[str, int]] = (),
     memory: Memory | None = None,
     known: tuple[Hint, ...] = (),
+    restarts: int = RESTARTS,
 ) -> Inference:
     """The actions of a model's parameters, results and outputs.
 
@@ -55,16 +56,18 @@ def infer(
         lengths: axes of parameters, as (name, dimension), that are longer than the length they meet.
         memory: of stretches that were met in other solutions for the model.
         known: where stretches had to begin in another solution for the model; tried first.
+        restarts: maximum number of earlier start points that are tried for a stretch.
     """
     memory = Memory() if memory is None else memory
     memory.guesses = 0
     solve = partial(_solve, traces, inputs, outputs, cuts or {}, tuple(lengths), memory)
-    result = _with_hints(solve, traces, known, {})
+    search = partial(_with_hints, solve, traces, known, restarts)
+    result = search({})
     if symmetrise_buffers and result.cut_buffers():
-        result = _better(_with_hints(solve, traces, known, {"opened": result.cut_buffers()}), result)
+        result = _better(search({"opened": result.cut_buffers()}), result)
     for doubt in sorted(result.doubts) if result.problems else ():
         assumed = {"opened": result.opened, "assumed": result.assumed | {doubt}}
-        result = _better(_with_hints(solve, traces, known, assumed), result)
+        result = _better(search(assumed), result)
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)
@@ -77,7 +80,11 @@ def _better(new: Inference, old: Inference) -> Inference:
 
 
 def _with_hints(
-    solve: Callable[..., Inference], traces: list[Trace], known: tuple[Hint, ...], assumed: Mapping[str, Any]
+    solve: Callable[..., Inference],
+    traces: list[Trace],
+    known: tuple[Hint, ...],
+    restarts: int,
+    assumed: Mapping[str, Any],
 ) -> Inference:
     """A solution, with stretches that begin wherever that makes problems go away.
 
@@ -85,12 +92,13 @@ def _with_hints(
         solve: `_solve`, given everything but hints and assumptions.
         traces: of the model.
         known: where stretches begin in another solution; tried first.
+        restarts: maximum number of earlier start points.
         assumed: what is assumed, by attribute of `Inference`.
     """
     hints, result = known, solve(known, assumed)
     if result.lost:  # they are of another solution, which left out other modules
         hints, result = (), solve((), assumed)
-    for _ in range(RESTARTS):
+    for _ in range(restarts):
         tried = ((solve((*hints, h), assumed, trial=True), h) for h in _hints(traces, result))
         found = next(((r, h) for r, h in tried if _helps(r, result)), None)
         if found is None:

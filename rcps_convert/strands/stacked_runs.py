@@ -199,7 +199,7 @@ class StackedRuns:
         if self.traced is None:
             return None
         try:
-            return infer([self.traced], self.actions, [AUTO] * len(self.traced.outputs))
+            return infer([self.traced], self.actions, [AUTO] * len(self.traced.outputs), restarts=0)
         except Exception:  # a graph that inference cannot take is measured, like one that cannot be had
             return None
 

@@ -17,12 +17,12 @@ pytest.importorskip("tangermeme")
 from bpnetlite import chrombpnet
 from bpnetlite.bpnet import BPNet, CountWrapper, ProfileWrapper, _ProfileLogitScaling
 from bpnetlite.chrombpnet import ChromBPNet
-from tangermeme.deep_lift_shap import _nonlinear, deep_lift_shap
+from tangermeme.deep_lift_shap import _maxpool, _nonlinear, deep_lift_shap
 from tangermeme.marginalize import marginalize
 from tangermeme.predict import predict
 from tangermeme.saturation_mutagenesis import saturation_mutagenesis
 
-from rcps_convert import convert_model
+from rcps_convert import convert_model, deep_lift_rule
 
 LENGTH, OUT = 300, 140
 TOLERANCE = 1e-5
@@ -91,10 +91,8 @@ def bpnet(name: str, strands: int = 2, controls: int = 0) -> BPNet:
 def scored(model: nn.Module, wrapper: Any) -> tuple[Tensor, Tensor]:
     """DeepLIFT attributions of sequences and of their reverse complements, with references that are mirrored too."""
     x, references = bases(4, 2), torch.stack([bases(3, 3 + i) for i in range(4)])
-    how: dict[str, Any] = {
-        "device": "cpu", "hypothetical": True, "additional_nonlinear_ops": dict.fromkeys((_ProfileLogitScaling, chrombpnet._Log, chrombpnet._Exp), _nonlinear),
-        "warning_threshold": 1e-3,
-    }  # fmt: skip
+    rules = dict.fromkeys((_ProfileLogitScaling, chrombpnet._Log, chrombpnet._Exp), _nonlinear)
+    how: dict[str, Any] = {"device": "cpu", "hypothetical": True, "additional_nonlinear_ops": rules}
     wrapped = wrapper(model.eval())
     return (
         deep_lift_shap(wrapped, x, references=references, **how),
@@ -158,6 +156,44 @@ def test_attributions_are_mirrored(strategy: str, wrapper: Any) -> None:
     assert apart(ours, rc(theirs)) < 1e-4
     plain, other = scored(bpnet("scored"), wrapper)
     assert apart(plain, rc(other)) > 0.05
+
+
+class Pooled(nn.Module):
+    """Two convolutions and max pools, all of them modules. (N, 4, L) -> (N, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.a, self.p = nn.Conv1d(4, 12, 9, padding=4), nn.ReLU(), nn.MaxPool1d(4)
+        self.second, self.b, self.q = nn.Conv1d(12, 12, 5, padding=2), nn.ReLU(), nn.MaxPool1d(3)
+        self.out = nn.Linear(12, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.p(self.a(self.first(x)))
+        return self.out(self.q(self.b(self.second(h))).mean(-1))
+
+
+@pytest.mark.parametrize("length", [96, 97, 98, 101])
+@pytest.mark.parametrize("strategy", ["tied", "conjoined"])
+def test_deep_lift_through_max_pools_adds_up_at_every_length(strategy: str, length: int) -> None:
+    torch.manual_seed(0)
+    plain = Pooled()
+    model = convert_model(plain, torch.zeros(2, 4, length), strategy=strategy, verify=False).double()
+    x, references = bases(4, 1, length).double(), torch.stack([bases(3, 9 + i, length).double() for i in range(4)])
+
+    def attributed(net: nn.Module, turned: bool, hypothetical: bool) -> Tensor:
+        given = (rc(x), rc(references)) if turned else (x, references)
+        how: dict[str, Any] = {"device": "cpu", "hypothetical": hypothetical, "warning_threshold": 1e-9}
+        rules = {nn.MaxPool1d: deep_lift_rule(_maxpool)}
+        found = deep_lift_shap(net, given[0], references=given[1], additional_nonlinear_ops=rules, **how)
+        return rc(found) if turned else found
+
+    ours, theirs = attributed(model, False, True), attributed(model, True, True)
+    assert apart(ours, theirs) < 1e-9
+    total = (model(x) - model(references.flatten(0, 1)).view(4, 3).mean(1, keepdim=True)).flatten()
+    torch.testing.assert_close(attributed(model, False, False).sum((1, 2)), total, rtol=1e-9, atol=1e-12)
+    if strategy == "conjoined":
+        one, other = (attributed(plain.double(), turned, True) for turned in (False, True))
+        assert apart(ours, (one + other) / 2) < 1e-9
 
 
 @pytest.mark.parametrize("strategy", ["tied", "conjoined"])
