@@ -57,14 +57,19 @@ def infer(
         known: where stretches had to begin in another solution for the model; tried first.
     """
     memory = Memory() if memory is None else memory
-    memory.guesses = 0
     solve = partial(_solve, traces, inputs, outputs, cuts or {}, tuple(lengths), memory)
-    result = _with_hints(solve, traces, known, {})
-    if symmetrise_buffers and result.cut_buffers():
-        result = _better(_with_hints(solve, traces, known, {"opened": result.cut_buffers()}), result)
+
+    def solved(assumed: frozenset[str]) -> Inference:
+        memory.guesses = 0
+        found = _with_hints(solve, traces, known, {"assumed": assumed})
+        if not symmetrise_buffers or not found.cut_buffers():
+            return found
+        opened = {"assumed": assumed, "opened": found.cut_buffers()}
+        return _better(_with_hints(solve, traces, known, opened), found)
+
+    result = solved(frozenset())
     for doubt in sorted(result.doubts) if result.problems else ():
-        assumed = {"opened": result.opened, "assumed": result.assumed | {doubt}}
-        result = _better(_with_hints(solve, traces, known, assumed), result)
+        result = _better(solved(result.assumed | {doubt}), result)
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)
