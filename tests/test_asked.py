@@ -283,3 +283,35 @@ def test_statistics_by_another_name_are_refused() -> None:
     words = refused(OwnNorm(), (2, 4, 24))
     assert "the buffer norm.center is updated from hidden values" in words
     assert "the buffer norm.spread is updated from hidden values" in words
+
+
+# --- how refusals are told ----------------------------------------------------------------------------
+
+
+class Unrolled(Small):
+    """A recurrence written out, with a layer of its own at each position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList([nn.Linear(8, 8) for _ in range(24)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.conv(x))
+        return sum(self.out(step(h[..., i])) for i, step in enumerate(self.steps))
+
+
+def test_many_problems_of_a_kind_are_told_once() -> None:
+    words = refused(Unrolled(), (2, 4, 24))
+    problems = plan_conversion(Unrolled(), (2, 4, 24)).problems
+    assert len(problems) == 24
+    assert "24 problems, the first: select of the first position" in words
+    assert "more of this kind" in words
+    assert len(words.splitlines()) < 30
+    assert str(plan_conversion(Unrolled(), (2, 4, 24), verify=False)).count("select of") < 5
+
+
+def test_a_dict_of_arguments_shows_the_form_of_its_specs() -> None:
+    example = {"dna": torch.zeros(2, 4, 24), "cell": torch.zeros(2, 3), "ids": torch.zeros(2, 24, dtype=torch.long)}
+    form = 'inputs={"dna": "ACGT", "cell": "invariant", "ids": Tokens(...)}'
+    for given in ("ACGT", {"dna": "ACGT"}, ("ACGT", "invariant", "invariant")):
+        assert form in refused(Small(), example, inputs=given)

@@ -17,7 +17,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import check_count, check_model, check_switch
 from ..algebra.plain import plain_setting
 from ..algebra.texts import write_action
-from ..errors import ConversionError, gather
+from ..errors import ConversionError, gather, listed
 from ..geometry import Table, anchor, unanchor
 from ..graph.parametrized import own_classes
 from ..graph.sandbox import aliases, alone, fresh_copy, owner
@@ -402,7 +402,7 @@ class ConversionPlan:
         lines += [f"  input   {line}" for line in self.inputs] + [f"  output  {line}" for line in self.outputs]
         if self.problems:
             lines += ["", f"Cannot be converted, {len(self.problems)} problem(s):"]
-            lines += [f"{i}. {type(p).__name__}: {p.describe()}" for i, p in enumerate(self.problems, 1)]
+            lines += listed(self.problems)
         elif self.symmetric:
             lines += ["", "The model is equivariant already: nothing needs tying."]
         else:
