@@ -46,6 +46,7 @@ __all__ = [
     "children",
     "convolve",
     "drop_hooks",
+    "forward_gradients",
     "frames",
     "frames_in",
     "function_modes",
@@ -158,6 +159,11 @@ def leave_map() -> None:
 def in_backward() -> bool:
     """Whether a backward pass runs on this thread, as when a checkpoint runs its function again."""
     return torch._C._current_graph_task_id() != -1
+
+
+def forward_gradients() -> bool:
+    """Whether forward-mode differentiation runs (``torch.autograd.forward_ad``, ``torch.func.jvp``)."""
+    return int(torch.autograd.forward_ad._current_level) >= 0
 
 
 def version(x: Tensor) -> int:

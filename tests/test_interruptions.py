@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -114,7 +115,7 @@ def traces(make: Callable[[], nn.Module], change: Callable[[nn.Module], Any], po
             except (KeyboardInterrupt, MemoryError):
                 pass
             except (ConversionError, RuntimeError) as refused:  # it may be caught, and told as the reason of another
-                assert "injected" in str(refused)  # noqa: PT017
+                assert "injected" in "".join(traceback.format_exception(refused))  # noqa: PT017
         if picture(model) != before or process() != outside:
             left.append(f"{number} of {total}")
         if injector.raised != 1 or left[-1:] == [f"{number} of {total}"]:

@@ -158,6 +158,14 @@ def test_a_backward_pass_is_seen() -> None:
     assert seen == [False, True]
 
 
+def test_forward_mode_is_seen() -> None:
+    """Else an operator without a rule for forward-mode differentiation would be met by it."""
+    assert not _torch.forward_gradients()
+    with torch.autograd.forward_ad.dual_level():
+        assert _torch.forward_gradients()
+    assert not _torch.forward_gradients()
+
+
 def test_writes_change_a_tensor_s_version() -> None:
     """Else a module that writes into what it was given would be taken for a function of it."""
     x = torch.zeros(2)

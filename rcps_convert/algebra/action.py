@@ -123,18 +123,27 @@ class ActionMap:
             x = x.index_select(dim, table.to(x.device))
             if sign is not None:
                 x = x * sign.to(x).view(-1, *[1] * (x.dim() - dim - 1))
-        own = {dim: order for dim in self.along if (order := fitting(orders, x.shape[dim], x.shape[batch])) is not None}
-        for dim, order in own.items():
-            x = _reordered(x, dim, order, batch)
-        flips = [dim for dim in self.flips if dim not in own]
+        x, turned = self._by_sample(x, orders, batch) if orders else (x, [])
+        flips = [dim for dim in self.flips if dim not in turned]
         x = x.flip(flips) if flips else x
         for dim, before, after in self.ended:
-            x = x if dim in own else _turned(x, dim, before, after)
+            if dim not in turned:
+                x = _turned(x, dim, before, after)
         x = -x if self.negative else x
         if self.values is not None:
             known = self.values.to(x.device)[x.long().clamp(min=0)].to(x.dtype)
             x = torch.where(x < 0, x, known)  # labels below zero are those that a loss passes over
         return x
+
+    def _by_sample(self, x: Tensor, orders: Sequence[Tensor], batch: int) -> tuple[Tensor, list[int]]:
+        """The tensor with its lengths reversed within each sample, and which of its axes an order was found for."""
+        turned = []
+        for dim in self.along:
+            order = fitting(orders, x.shape[dim], x.shape[batch])
+            if order is not None:
+                x = _reordered(x, dim, order, batch)
+                turned.append(dim)
+        return x, turned
 
 
 def _turned(x: Tensor, dim: int, before: int, after: int) -> Tensor:

@@ -12,6 +12,7 @@ from .._torch import pytree
 from ..errors import NeedsChoiceError, Where
 from .action import Action
 from .arguments import Example, call_arguments, check_model, checked_example, holds_shapes, leaves, with_leaves
+from .opened import opened
 from .specs import Mask, Spec, Tokens, check_layout, read_spec
 
 
@@ -83,6 +84,13 @@ def structure_names(structure: Any) -> list[str]:
     """A name for each leaf of a nested structure, from its positions and keys; ``0`` for a single leaf."""
     found, _ = pytree.tree_flatten_with_path(structure)
     return [_name(path) or "0" for path, _ in found]
+
+
+def output_fields(output: Any) -> list[str]:
+    """The names of an output's leaves where each is known by a key; none where some are known by their place."""
+    whole = opened(output, loosely=True)
+    names = structure_names(whole) if isinstance(whole, dict) else []
+    return names if not any(part.isdigit() for name in names for part in name.split(".")) else []
 
 
 def _name(path: Any) -> str:

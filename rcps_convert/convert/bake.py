@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from .._torch import chains
 from ..algebra.arguments import check_choice, check_model, check_switch
+from ..algebra.plain import read_structure
 from ..algebra.texts import read_action
+from ..errors import ConversionError
+from ..fast.attached import decelerate
 from ..graph.parametrized import own_classes
 from ..graph.sandbox import alone, fresh_copy, owner
 from ..graph.transaction import all_or_nothing
@@ -19,12 +24,14 @@ from ..strands.mixed import mixed_layers
 from ..strands.unwrapped import bake_graph
 from ..tie.hooks import hook_of
 from ..tie.norms import FoldedNorm, PooledNorm, settle_statistics, unfold
-from ..tie.notes import noted
+from ..tie.notes import KEPT, noted
 from ..tie.parts import unwatch
 from ..tie.ties import mirrored, remove, ties
 from ..tie.untied import refuse_calls, untied
 from ..tie.writing import TiedList
+from .convert import planned
 from .recipe import average
+from .settings import Init
 
 
 def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
@@ -63,6 +70,7 @@ def untied_in_place(target: nn.Module) -> nn.Module:
     """A model with its ties and shared norms undone, in place."""
     own_classes(target)
     unwatch(target)
+    decelerate(target)
     with torch.no_grad():
         idle = untied(target)
         for module, leaf, _, _ in ties(target):
@@ -81,7 +89,9 @@ SEEMS_CONVERTED = "This seems to be a checkpoint of a converted model: model.loa
 """What is said of a checkpoint that is none of the plain model."""
 
 
-def load_plain_state_dict(model: nn.Module, state_dict: Mapping[str, Any], *, init: str = "project") -> None:
+def load_plain_state_dict(
+    model: nn.Module, state_dict: Mapping[str, Any], *, init: str = "project", sequences: Any = None
+) -> None:
     """Load a checkpoint of the unconverted model into a converted one.
 
     A model that reads both strands takes the weights as they are; cross-strand weights become zero, so
@@ -91,27 +101,36 @@ def load_plain_state_dict(model: nn.Module, state_dict: Mapping[str, Any], *, in
         model: a converted model, changed in place.
         state_dict: as saved from the plain class.
         init: ``"project"`` averages each weight with its mirror image (the nearest tied weight);
-            ``"keep"`` takes the representatives as they are.
+            ``"keep"`` takes the representatives as they are; ``"match"`` finds the pairs that the checkpoint has
+            learned, and reorders its channels so that they become the swapped ones (see `convert_model`).
+        sequences: with ``init="match"``, inputs to find the pairs with, as in `convert_model`; random DNA by default.
 
     Raises:
+        ConversionError: ``init="match"`` for a model that does not know what it was converted with, as one that was
+            made from a recipe.
         RuntimeError: missing or unexpected keys, or wrong shapes, all in one message; the model is unchanged.
-        ValueError: another `init`.
+        ValueError: another `init`, or `sequences` without ``"match"``.
         TypeError: `model` or `state_dict` is something else, or the checkpoint holds a value that is no tensor.
     """
     check_model(model)
-    check_choice("init", init, ("keep", "project"))
+    check_choice("init", init, get_args(Init))
+    if init != "match" and sequences is not None:
+        raise ValueError(f'sequences= has no meaning with init={init!r}: it is for init="match"')
     if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
         raise TypeError(f"state_dict= is a {type(state_dict).__name__}: give what model.state_dict() returned")
-    all_or_nothing(model, lambda: _load(model, state_dict, init))
+    all_or_nothing(model, lambda: _load(model, state_dict, init, sequences))
 
 
 @alone
-def _load(model: nn.Module, state_dict: Mapping[str, Any], init: str) -> None:
+def _load(model: nn.Module, state_dict: Mapping[str, Any], init: str, sequences: Any) -> None:
     if conjoined(model) is not None:
         _load_both_strands(model, state_dict)
         return
     plain = bake(model)
     _load_checked(plain, state_dict, type(model).__name__)
+    if init == "match":
+        _load_matched(model, plain, sequences)
+        return
     given = {**dict(plain.named_parameters()), **dict(plain.named_buffers())}
     images = mirrored(model)
     with torch.no_grad():
@@ -172,6 +191,22 @@ def _take_over(module: nn.Module, plain: nn.Module) -> None:
         hook.share(module)
     if type(plain).get_extra_state is not nn.Module.get_extra_state:
         module.set_extra_state(plain.get_extra_state())
+
+
+def _load_matched(model: nn.Module, plain: nn.Module, sequences: Any) -> None:
+    """Convert the plain model with the checkpoint's weights in the same way, and take over what it stores."""
+    given = (noted(model) or {}).get(KEPT)
+    if given is None:
+        raise ConversionError(
+            'load_plain_state_dict(..., init="match") into a model that does not know what it was converted with',
+            why="its channels are compared on inputs, and a recipe does not say their shape",
+            do='load the checkpoint into the plain model, and convert that with init="match"',
+        )
+    settings = replace(given[1], init="match", sequences=sequences, verify=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plan = planned(plain, read_structure(given[0]), settings)
+        model.load_state_dict(plan.convert(plain, in_place=True, stacklevel=1).state_dict())
 
 
 def _load_both_strands(model: nn.Module, state_dict: Mapping[str, Any]) -> None:

@@ -124,7 +124,7 @@ class LengthChecks:
         survey: at which lengths its forward runs.
         rules: at which lengths nothing is re-anchored.
         checked: lengths at which the law held, in positions.
-        notes: what the user should know.
+        notes, warnings: what the user may want to know, and should.
         fixed: why other lengths than the example's are refused; None where they are not.
         problem: what stands in the way of the conversion, if anything does.
         failed: the law was seen to fail at one of the lengths.
@@ -139,6 +139,7 @@ class LengthChecks:
     rules: list[LengthRule]
     checked: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     fixed: str | None = None
     problem: ConversionError | None = None
     failed: bool = False
@@ -158,7 +159,7 @@ class LengthChecks:
                 return
             if self.fixed is not None:
                 self.checked, self.failed = [], True
-                self.notes.append(
+                self.warnings.append(
                     f"exact at length {longest} only: {self.fixed}, as something in forward was fixed to the length of "
                     "the example; calls at other lengths are refused"
                 )
@@ -184,7 +185,7 @@ class LengthChecks:
 
     def _is_by_samples(self, variant: Variant | None) -> bool:
         """Whether the law fails with another number of samples, and not at another length."""
-        reason, notes = self.fixed, [*self.notes]
+        reason, notes, warnings = self.fixed, [*self.notes], [*self.warnings]
         self.fixed = None
         if variant is not None:
             self._held(variant)
@@ -197,7 +198,8 @@ class LengthChecks:
                     why="forward takes another way there, or one sample's result depends on the others",
                     do="write forward so that it does the same for any number of samples",
                 )
-        self.fixed, self.notes = (None, notes) if self.problem is not None else (reason, notes)
+        self.fixed = None if self.problem is not None else reason
+        self.notes, self.warnings = notes, warnings
         return self.problem is not None
 
     def _held(self, variant: Variant) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves
 from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
 from ..algebra.opened import opened
+from ..algebra.plain import plain_structure
 from ..algebra.specs import Antisymmetric, Spec, Tokens
 from ..errors import ConversionError, NeedsChoiceError, NoRuleError, VerificationError, Where
 from ..graph.export import does_not_run
@@ -25,6 +27,7 @@ from ..infer.first_failure import first_failure
 from ..infer.inference import Inference
 from ..infer.leaving_out import Solution, Solver
 from ..infer.outputs import AUTO, auto_words
+from ..match.inside import left_out
 from ..match.search import Search
 from ..match.sequences import read_calls
 from ..match.start import MatchedStart
@@ -56,6 +59,7 @@ def plan_tied(model: nn.Module, example: Example, settings: Settings, held: Conv
     Returns: the plan, with the problems that stand in the way.
     """
     plan = ConversionPlan(type(model).__name__, init=settings.init, settings=settings, trained=looks_trained(model))
+    plan.given = _given(example, settings)
     if held is not None:
         plan.problems.append(held)
         return plan
@@ -64,6 +68,14 @@ def plan_tied(model: nn.Module, example: Example, settings: Settings, held: Conv
     except ConversionError as problem:
         plan.problems.extend(problem.problems)
     return plan
+
+
+def _given(example: Example, settings: Settings) -> tuple[Any, Settings] | None:
+    """How a conversion was called, without tensors; None where an argument is no plain value."""
+    try:
+        return plain_structure(example), replace(settings, init="keep", sequences=None)
+    except ConversionError:
+        return None
 
 
 class _TiedPlanner:
@@ -97,10 +109,10 @@ class _TiedPlanner:
         found = solver.solve(self.wanted)
         self.found, self.traces = found, found.traces
         if found.untraced is not None:
-            self.plan.notes.append(f"only the eval-mode forward was analysed; in train mode: {found.untraced}")
+            self.plan.warnings.append(f"only the eval-mode forward was analysed; in train mode: {found.untraced}")
         self._describe_outputs(found.inference)
         self.plan.problems += found.inference.problems
-        self.plan.notes += [_unheld_note(n.where) for n in found.unheld]
+        self.plan.warnings += [_unheld_note(n.where) for n in found.unheld]
         if not self.plan.problems:
             self.plan.problems += map(changed_in_forward, changed_in_place(self.model, self.example))
         if not self.plan.problems:
@@ -120,9 +132,9 @@ class _TiedPlanner:
         """Whether the model obeys the law with any weights."""
         try:
             probe = Probe(self.model, self.example, self.specs, self.actions)
-            wanted = output_specs(outputs, opened(probe.outputs(probe.inputs(0))))
+            wanted = output_specs(outputs, opened(probe.usual_outputs()))
             allowed = partial(allowed_actions, wanted, None)
-            found = verify(self.model, self.example, self.specs, self.actions, allowed, diagnose=False)
+            found = verify(self.model, self.example, self.specs, self.actions, allowed, diagnose=False, probe=probe)
         except ConversionError:
             raise
         except Exception:  # the model does not run as given; tracing reports why
@@ -204,7 +216,9 @@ class _TiedPlanner:
         """Find the pairs that the model has learned."""
         given = self.settings.sequences
         calls = None if given is None else read_calls(given, self.example, self.actions)
-        search = Search.of(found.traces[0], found.inference, self.example, self.specs, self.actions, calls)
+        told = (self.model, self.example, self.actions, self.wanted, found.inference.open_terms)
+        inside = left_out(*told, tuple(found.cuts)) if found.cuts else {}
+        search = Search.of(found.traces[0], found.inference, self.example, self.specs, self.actions, calls, inside)
         self.plan.start = MatchedStart(search, search.find(self.model))
 
     def _constants(self) -> set[str]:
@@ -267,6 +281,8 @@ class _TiedPlanner:
         self.plan.moved = change.moved()
         found = self._measure(converted, self.example, self.actions, solution)
         self.plan.verification = found
+        if self.plan.start is not None:
+            self.plan.start.compare(self.model, converted, solution.inference.outputs)
         zero = self._made_zero(change)
         if zero is not None:
             self.plan.problems.append(zero)
@@ -274,7 +290,7 @@ class _TiedPlanner:
             self.plan.problems.append(self._failed(converted, solution, found))
         else:
             names = structure_names(_structure(self.traces[0]))
-            self.plan.notes += lost_notes(change, names, solution.inference.outputs)
+            self.plan.warnings += lost_notes(change, names, solution.inference.outputs)
             self._verify_lengths(converted, solution)
             self._verify_padding(converted, solution)
 
@@ -348,6 +364,7 @@ class _TiedPlanner:
         checks.run(measure, solution.inference.outputs)
         self.plan.checked = sorted(set(checks.checked))
         self.plan.notes += checks.notes
+        self.plan.warnings += checks.warnings
         if checks.problem is not None:
             self.plan.problems.append(checks.problem)
         sizes = {t.size for a in self.actions if a is not None for t in a.axes if ax.ends(t) is not None}

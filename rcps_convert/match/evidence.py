@@ -1,4 +1,4 @@
-"""Which channels answer alike on the two strands: correlations of a model's activations on x and on its reverse complement."""
+"""Which channels answer alike on the two strands: activations on x and on its reverse complement, compared."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ ROWS = 2048
 SITES = 6
 """Most sites of one variable that are looked at."""
 
+Seen = tuple[Site, Likeness]
+"""A site, and what was gathered there."""
+
 Batch = tuple[list[Any], list[Any]]
 """The input leaves of one call, and their reverse complement."""
 
@@ -38,7 +41,7 @@ class Evidence:
 
     def __init__(self, trace: Trace, values: Mapping[str, Action], variables: Iterable[Var]) -> None:
         self.trace = trace
-        self.sites: dict[str, list[tuple[Site, Likeness]]] = {}
+        self.sites: dict[str, list[Seen]] = {}
         for name, site in _chosen(trace, values, list(variables)):
             self.sites.setdefault(name, []).append((site, Likeness(math.prod(site.sizes))))
 
@@ -66,10 +69,10 @@ class Evidence:
 
         interpret(self.trace, values, each, model)
 
-    def tables(self, *keys: Axis) -> list[tuple[Site, Tensor]]:
-        """The sites that hold some variables, with the correlations of their entries."""
+    def tables(self, *keys: Axis) -> list[Seen]:
+        """The sites that hold some variables, with the likeness of their entries."""
         found = [pair for group in self.sites.values() for pair in group]
-        return [(s, likeness.table()) for s, likeness in found if all(any(_is(k, f) for f in s.keys) for k in keys)]
+        return [seen for seen in found if all(any(_is(k, f) for f in seen[0].keys) for k in keys)]
 
 
 def _is(a: Axis, b: Axis) -> bool:

@@ -123,17 +123,24 @@ class Matcher:
     def _similarity(self, v: Var) -> tuple[Tensor, str]:
         found = self.evidence.tables(v)
         least = min((self._open(s.keys, v) for s, _ in found), default=0)
-        tables = [contracted(t, s, [v], self.known) for s, t in found if self._open(s.keys, v) == least]
-        table = torch.stack(tables).mean(0) if tables else torch.zeros(v.size, v.size, dtype=torch.float64)
+        best = [(s, seen) for s, seen in found if self._open(s.keys, v) == least]
+        table = self._mean([contracted(seen.table(), s, [v], self.known) for s, seen in best], v.size)
         silent = (table == 0).all(0) | (table == 0).all(1)
         if bool(silent.any()):
             weights = from_weights(v, self.variables, self.known, self.model)
             table = torch.where(silent[:, None] | silent, weights, table)
         return table, "weights" if bool(silent.all()) else "activations"
 
+    def _mean(self, tables: Sequence[Tensor], size: int) -> Tensor:
+        return torch.stack([*tables]).mean(0) if tables else torch.zeros(size, size, dtype=torch.float64)
+
     def _row(self, v: Var, table: Tensor, partner: Tensor, how: str) -> Matched:
+        """What the plan says of a variable, in correlations."""
         names = tuple(self.variables.names[v])
         two = partner != torch.arange(len(partner))
+        if how == "activations":
+            seen = self.evidence.tables(v)
+            table = self._mean([contracted(each.correlation(), s, [v], self.known) for s, each in seen], v.size)
         table = (table + table.mT) / 2
         likeness = float(table[torch.arange(len(partner)), partner][two].mean())
         apart = ~torch.eye(len(table), dtype=torch.bool)
@@ -147,11 +154,12 @@ class Matcher:
         """The order of each copy of a variable in which its entries meet their partners of the other copy."""
         found = self.evidence.tables(v, outer)
         least = min((self._open(s.keys, v, outer) for s, _ in found), default=0)
-        tables = [contracted(t, s, [outer, v], self.known) for s, t in found if self._open(s.keys, v, outer) == least]
-        if not tables:
+        best = [(s, seen) for s, seen in found if self._open(s.keys, v, outer) == least]
+        if not best:
             return None
         n, wanted = outer.size, self.variables.wanted[v]
-        table = torch.stack(tables).mean(0).reshape(n, v.size, n, v.size)
+        tables = [contracted(seen.table(), s, [outer, v], self.known) for s, seen in best]
+        table = self._mean(tables, n * v.size).reshape(n, v.size, n, v.size)
         image = ax.indices(ax.permutation([1, 0])) if is_direction(outer) else self.known.get(outer)
         if image is None:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,7 +55,7 @@ def recalibrate(
 @alone
 def _run(model: nn.Module, batches: Iterable[Example], progress: Callable[[int, int | None], object] | None) -> None:
     norms = [m for m in model.modules() if isinstance(m, NormBase) and m.running_mean is not None]
-    total = len(batches) if hasattr(batches, "__len__") else None
+    total = len(batches) if isinstance(batches, Sized) else None
     done = 0
     with torch.no_grad(), _gathering(model, norms):
         for batch in batches:

@@ -1,4 +1,4 @@
-"""Reordering a model's channels: axes that share a variable are permuted in step, which leaves the function as it is."""
+"""Reordering a model's channels: axes that share a variable are permuted in step, and the function stays as it is."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def reordered(x: Tensor, action: Action, moves: Moves, copy: int | None = None) 
         moves: the reordering.
         copy: the direction it belongs to, if it belongs to one.
     """
-    apart = [v for v, c in moves.copies.items() if any(c.outer in standing(t) for t in action.axes)]
+    apart = [v for v, c in moves.copies.items() if any(c.outer in list(standing(t)) for t in action.axes)]
     moved = False
     for v in apart:
         where = _across(action, v, moves.copies[v])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algebra.action import Action
+from ..algebra.action import Action, act
 from ..algebra.arguments import Example
 from ..algebra.opened import output_leaves
 from ..algebra.specs import Spec
@@ -17,6 +18,7 @@ from ..graph.sandbox import owner, undisturbed_rng
 from ..graph.trace import Node, Ref, Trace
 from ..infer.inference import Inference
 from ..infer.leaving_out import plain_copy
+from ..measure.change import repetitions
 from ..measure.law import relative_change
 from ..measure.probe import Probe
 from ..rules.registry import facts_of
@@ -71,9 +73,10 @@ class Search:
         specs: list[Spec | None],
         actions: list[Action | None],
         calls: list[list[Any]] | None,
+        inside: dict[str, Action],
     ) -> Search:
-        """The search in a solution."""
-        return Search(trace, Variables.of(found), found.open_terms.values, example, specs, actions, calls)
+        """The search in a solution; `inside` has the actions of parameters that it left out."""
+        return Search(trace, Variables.of(found, inside), found.open_terms.values, example, specs, actions, calls)
 
     def find(self, model: nn.Module) -> Matching:
         """The pairs of a model, and the reordering that leaves its function as it is.
@@ -90,6 +93,17 @@ class Search:
             matching = Matcher(self.variables, evidence, plain).run()
             self.marks = self._marks(model)
             return safe(matching, _Same(model, self))
+
+    def agreement(self, model: nn.Module, converted: nn.Module, outputs: Sequence[Action | None]) -> list[float]:
+        """Per output, the correlation of a converted model's with the mean of both readings of the model."""
+        with undisturbed_rng():
+            before, after = (Probe(m, self.example, self.specs, self.actions, own=True) for m in (model, converted))
+            batches = random_batches(before) if self.calls is None else given_batches(self.calls, before)
+            seen: list[list[tuple[Tensor, Tensor]]] = []
+            for ours, theirs in islice(batches, max(LEAST, self._count(before.batch or 1) // 8)):
+                given = ((before, ours), (before, theirs), (after, ours))
+                seen.append(_compared([output_leaves(probe.outputs(x)) for probe, x in given], outputs))
+        return [_correlation(pairs) for pairs in zip(*seen, strict=True)]
 
     def fits(self, model: nn.Module) -> bool:
         """Whether a model has the weights of the one that was searched last."""
@@ -112,6 +126,23 @@ class Search:
         made = node.value.numel() if isinstance(node.value, Tensor) else 0
         each = source.value.numel() / max(1, source.value.shape[0]) if source is not None else 1
         return STEP + made * each
+
+
+def _compared(readings: list[list[Any]], outputs: Sequence[Action | None]) -> list[tuple[Tensor, Tensor]]:
+    """For each output of numbers the mean of both readings, and what the converted model gives: rows x channels."""
+    found = []
+    for one, other, now, action in zip(*readings, outputs, strict=False):
+        if isinstance(one, Tensor) and one.is_floating_point() and action is not None:
+            mean = (one + act(action.walk(), other)) / 2
+            found.append((repetitions(mean, action), repetitions(now, action)))
+    return found
+
+
+def _correlation(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Of two tables that come in parts, each channel about its own mean."""
+    a, b = (torch.cat([p[i].double() for p in pairs]) for i in (0, 1))
+    a, b = a - a.mean(0), b - b.mean(0)
+    return float((a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-300))
 
 
 class _Same:

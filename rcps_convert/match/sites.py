@@ -17,11 +17,11 @@ from ..algebra.axis import Axis, Leaf, Prod, Sum, Var
 DIRECTIONS = Leaf(2, "reversed")
 """A factor that swaps two copies of what stands beside it, such as the directions of a recurrence."""
 
-import os
-
-MODE = os.environ.get("MODE", "ccc")
 CONSTANT = 1e-6
 """Share of its mean square below which the variance of an entry is taken for rounding."""
+
+TINY = 1e-300
+"""Keeps a division by zero away where the result is not taken."""
 
 LARGEST = 2048
 """Most entries of the variables of one site: its table of similarities is as large squared."""
@@ -153,17 +153,25 @@ class Likeness:
         self.products += (one.mT @ other).double().cpu()
 
     def table(self) -> Tensor:
-        """Concordance of an entry on this strand and one on the other, float64, (size, size); 0 where one is constant.
+        """How alike an entry on this strand and one on the other are, (size, size): 1 just where they are equal.
 
-        It is 1 just where both are equal: a correlation that also asks for the same mean and the same spread.
+        The mean of `correlation` and of the concordance, which asks for the same mean and the same spread too.
 
         Source: Lin 1989, Biometrics 45, the concordance correlation coefficient.
         """
+        shared, mean_a, mean_b, spread_a, spread_b, live = self._moments()
+        apart = spread_a[:, None] + spread_b + (mean_a[:, None] - mean_b).square()
+        concordance = torch.where(live, 2 * shared / apart.clamp(min=TINY), 0.0)
+        return (self.correlation() + concordance) / 2
+
+    def correlation(self) -> Tensor:
+        """Correlations of an entry on this strand and one on the other, (size, size); 0 where one is constant."""
+        shared, _, _, spread_a, spread_b, live = self._moments()
+        return torch.where(live, shared / (spread_a[:, None] * spread_b).clamp(min=TINY).sqrt(), 0.0)
+
+    def _moments(self) -> tuple[Tensor, ...]:
+        """Covariances, means and variances of both strands, and where neither entry is constant."""
         mean_a, mean_b, square_a, square_b = self.sums / max(1, self.count)
         spread_a, spread_b = square_a - mean_a.square(), square_b - mean_b.square()
         live = (spread_a > CONSTANT * square_a)[:, None] & (spread_b > CONSTANT * square_b)
-        shared = self.products / max(1, self.count) - mean_a[:, None] * mean_b
-        if MODE == "corr":
-            return torch.where(live, shared / (spread_a[:, None] * spread_b).clamp(min=1e-300).sqrt(), 0.0)
-        apart = spread_a[:, None] + spread_b + (mean_a[:, None] - mean_b).square()
-        return torch.where(live, 2 * shared / apart.clamp(min=1e-300), 0.0)
+        return self.products / max(1, self.count) - mean_a[:, None] * mean_b, mean_a, mean_b, spread_a, spread_b, live

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -32,16 +32,22 @@ class Variables:
     names: dict[Var, list[str]] = field(default_factory=dict)
 
     @staticmethod
-    def of(found: Inference) -> Variables:
-        """The variables of a solution."""
+    def of(found: Inference, inside: Mapping[str, Action] | None = None) -> Variables:
+        """The variables of a solution.
+
+        Args:
+            found: the solution.
+            inside: the actions of parameters that it left out.
+        """
         terms = found.open_terms
         carriers = {**terms.parameters, **terms.statistics}
-        made = Variables(carriers)
+        inside = inside or {}
+        made = Variables({**carriers, **inside})
         for image, original in found.mirrors.originals.items():
             made.copy[image], made.copy[original] = 1, 0
-        for name, action in carriers.items():
+        for name, action in made.carriers.items():
             for v in dict.fromkeys(v for t in action.axes for v in standing(t)):
-                if v.size > 1:
+                if v.size > 1 and (name not in inside or v in made.names):
                     made.names.setdefault(v, []).append(name)
                     made.wanted.setdefault(v, ax.indices(v))
         return made
@@ -60,8 +66,7 @@ class Variables:
                 for neighbours in _neighbours(term, v):
                     near = [DIRECTIONS] if name in self.copy else neighbours
                     beside |= bool(near)
-                    far = [t for t in terms if isinstance(t, Var)]
-                    given = near or [t for t in far if t is not v]
+                    given: list[Axis] = [*near] or [t for t in terms if isinstance(t, Var) and t is not v]
                     found = given if found is None else [o for o in found if _in(o, given)]
         return found[0] if found and beside else None
 

@@ -18,7 +18,7 @@ from ..algebra.specs import Invariant, Spec, Tokens
 from ..errors import ConversionError
 from ..graph.precision import double_precision, widened
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
-from ..graph.users_state import caches_kept_clean
+from ..graph.users_state import cached_functions, caches_kept_clean
 from ..tie.hooks import hook_of
 from ..tie.norms import PooledNorm
 from .inputs import batch_dim, of_kinds, padded, random_like
@@ -84,12 +84,18 @@ class Probe:
         self.example, self.specs, self.actions = example, specs, actions
         self.batch = self._batch()
         self.own, self.as_given = own_dtype(model), own
-        if own:
-            self.model, self.dtype = fresh_copy(model), self.own
-            return
-        self.model, self.dtype = fresh_copy(model).double(), torch.float64
+        self.caches: list[Any] | None = None
+        self.first: Any = None
+        self.model, self.dtype = fresh_copy(model), self.own
+        if not own:
+            self._widen(model)
+        self.caches = cached_functions(self.model)
+
+    def _widen(self, model: nn.Module) -> None:
+        """Run the model in float64 if it can be, else in float32."""
+        self.model, self.dtype = self.model.double(), torch.float64
         try:
-            self.outputs(self.inputs(0))
+            self.first = self.outputs(self.inputs(0))
         except (RuntimeError, TypeError, ValueError):
             self.model, self.dtype = fresh_copy(model).float(), torch.float32
 
@@ -173,9 +179,14 @@ class Probe:
         wide = nullcontext() if self.as_given or self.dtype != torch.float64 else _in_double()
         with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
-            with _without_dropout(), _statistics_kept(self.model), caches_kept_clean(self.model), wide:
+            kept = _statistics_kept(self.model), caches_kept_clean(self.model, self.caches)
+            with _without_dropout(), kept[0], kept[1], wide:
                 out = call(self.model, with_leaves(self.example, drawn))
         return pytree.tree_map(lambda y: y.detach() if isinstance(y, Tensor) else y, out)
+
+    def usual_outputs(self) -> Any:
+        """The outputs in eval mode for one random input, before any parameter was changed."""
+        return self.outputs(self.inputs(0)) if self.first is None else self.first
 
     def readings(self, seed: int, training: bool = False) -> tuple[Any, Any]:
         """``f(x)`` and ``f(rc x)`` for one random input."""

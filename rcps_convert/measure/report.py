@@ -17,6 +17,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example, check_number
 from ..algebra.nesting import input_actions, output_specs, read_call
 from ..algebra.opened import opened
+from ..algebra.printed import Printed, Section
 from ..algebra.specs import Spec
 from ..errors import ConversionError
 from ..graph.export import does_not_run
@@ -65,13 +66,19 @@ class EquivarianceReport:
         return self.equivariant
 
     def __str__(self) -> str:
+        found = enumerate(zip(self.errors, self.actions, strict=True))
+        return "\n".join([self._title(), *(f"  output {i} as {a}: {e:.1e}" for i, (e, a) in found)])
+
+    def _title(self) -> str:
         word = "equivariant" if self else "NOT equivariant"
         name = str(self.dtype).removeprefix("torch.")
-        lines = [f"{word}: error {self.error:.1e} (tolerance {self.tolerance:.0e}, {name})"]
-        lines += [
-            f"  output {i} as {a}: {e:.1e}" for i, (e, a) in enumerate(zip(self.errors, self.actions, strict=True))
-        ]
-        return "\n".join(lines)
+        return f"{word}: error {self.error:.1e} (tolerance {self.tolerance:.0e}, {name})"
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook: the verdict, and a table of the outputs."""
+        found = enumerate(zip(self.errors, self.actions, strict=True))
+        rows = [(str(i), action, f"{error:.1e}") for i, (error, action) in found]
+        return Printed(self._title(), [], [Section("outputs", ("output", "as", "error"), rows)]).html()
 
 
 @alone

@@ -8,6 +8,7 @@ Attached as hooks to the user's module: class, forward and state_dict keys stay.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from .._torch import pytree
 from ..algebra.action import Action, ActionMap
 from ..algebra.arguments import Example, argument_names, call_arguments, check_choice, leaves, places
+from ..algebra.nesting import output_fields
 from ..algebra.opened import flatten
 from ..algebra.plain import plain_structure, read_structure
 from ..algebra.runs import Runs, read_runs
@@ -54,6 +56,7 @@ class Conjoined(StrandHook):
         post_hoc: read both strands in eval mode only.
         example: arguments of the example's shapes and types, for `bake`.
         runs: where the sequences lie in padded rows of ids, by argument and place among its leaves.
+        fields: names of the output leaves, where they are known by name: a call may return some of them.
 
     Attributes:
         stacked: for each thread between `before` and the model's forward, the model whose arguments are stacked.
@@ -73,6 +76,7 @@ class Conjoined(StrandHook):
         post_hoc: bool = False,
         example: tuple[tuple[Any, ...], dict[str, Any]] = ((), {}),
         runs: Mapping[tuple[str, int], Runs] | None = None,
+        fields: Sequence[str] = (),
     ) -> None:
         self.names = tuple(names)
         self.inputs = {key: tuple(map(_ready, actions)) for key, actions in inputs.items()}
@@ -81,7 +85,7 @@ class Conjoined(StrandHook):
         self.stacked: dict[int, nn.Module] = {}
         self.running: set[int] = set()
         self.answered: dict[int, tuple[int, list[Tensor]]] = {}
-        self.runs = dict(runs or {})
+        self.runs, self.fields = dict(runs or {}), tuple(fields)
         self.orders: dict[int, list[Tensor]] = {}
         self.kept: list[list[Tensor]] = []
         self.answered_back = False
@@ -110,6 +114,7 @@ class Conjoined(StrandHook):
             "post_hoc": self.post_hoc,
             "example": plain_structure(self.example),
             **({"runs": [*map(_plain_runs, self.runs.items())]} if self.runs else {}),
+            **({"fields": [*self.fields]} if self.fields else {}),
         }
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
@@ -257,14 +262,21 @@ class Conjoined(StrandHook):
             ConversionError: the model returned other tensors than it did for the example.
         """
         leaves, again = flatten(output)
-        if len(leaves) != len(self.outputs):
+        mirrors = self.outputs if len(leaves) == len(self.outputs) else self._by_field(output, len(leaves))
+        joined = [self._one(y, mirror, size, orders) for y, mirror in zip(leaves, mirrors, strict=True)]
+        return again(joined)
+
+    def _by_field(self, output: Any, count: int) -> list[ActionMap | str | None]:
+        """What is done with the leaves of an output that has others than at conversion, by their names."""
+        known = dict(zip(self.fields, self.outputs, strict=False))
+        names = output_fields(output) if known else []
+        if not names or not set(names) <= known.keys():
             raise ConversionError(
-                f"the model returned {len(leaves)} values, and was converted for {len(self.outputs)}",
+                f"the model returned {count} values, and was converted for {len(self.outputs)}",
                 why="how reverse complement acts on the others is not known",
                 do="convert it with an example for which it returns them all",
             )
-        joined = [self._one(y, mirror, size, orders) for y, mirror in zip(leaves, self.outputs, strict=True)]
-        return again(joined)
+        return [known[name] for name in names]
 
     def _one(self, y: Any, mirror: ActionMap | str | None, size: int, orders: Sequence[Tensor]) -> Any:
         if not isinstance(mirror, ActionMap) or not isinstance(y, Tensor):
@@ -324,6 +336,7 @@ def read_reading(data: Mapping[str, Any]) -> Conjoined:
         data["post_hoc"],
         read_structure(data["example"]),
         {(row["argument"], row["place"]): read_runs(row) for row in data.get("runs", ())},
+        data.get("fields", ()),
     )
 
 
@@ -348,6 +361,16 @@ class StackedForward(AroundForward):
     def __init__(self, module: nn.Module, reading: Conjoined) -> None:
         self.module, self.reading = module, reading
         self.before = module.__dict__.get("forward")
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """Without ``**kwargs``: a tensor of a name that the example did not have is refused.
+
+        Callers that look for it, such as trainers that hand over the number of samples a loss is divided by, pass
+        nothing more then.
+        """
+        whole = super().__signature__
+        return whole.replace(parameters=[p for p in whole.parameters.values() if p.kind != p.VAR_KEYWORD])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own forward, on both strands."""

@@ -96,11 +96,14 @@ class _Reader:
         return placed[0]
 
     def _traced(self, path: str) -> list[Action | None]:
+        """What inference knows of a layer's inputs; nothing where they may lie behind a node that no rule takes."""
         inference, traced = self.runs.inference, self.runs.traced
         if inference is None or traced is None:
             return []
         found = [inference.values[0].get(n.args[0].name) for n in traced.nodes if _is_layer(n, path)]
-        return [a if isinstance(a, Action) else None for a in found]
+        actions = [a if isinstance(a, Action) else None for a in found]
+        sure = not inference.problems or all(a is not None and any(map(ax.is_length, a.axes)) for a in actions)
+        return actions if sure else []
 
     def _measured(self, path: str, calls: list[Tensor]) -> list[Action | None]:
         if self.measured is None:

@@ -16,7 +16,7 @@ from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, call_arguments, leaves
-from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
+from ..algebra.nesting import input_actions, leaf_names, output_fields, output_specs, structure_names
 from ..algebra.opened import opened, output_leaves
 from ..algebra.specs import Invariant, Spec
 from ..errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, Where, first_line
@@ -43,7 +43,7 @@ class StackedRuns:
         stacked: the actions of the leaves that are stacked; None for those that are handed over as they are.
         batch: samples of the example.
         probe: a copy of the model, with other weights.
-        names: of the output leaves.
+        names, fields: of the output leaves; the latter where all are known by key.
         values: output leaves for one random input.
         wanted: the specs of the output leaves.
         outputs: the actions of those that have an entry per sample; None for the others.
@@ -91,7 +91,7 @@ class StackedRuns:
             raise does_not_run(reason) from reason
         both = self._stacked_run()
         one, both = opened(one, loosely=True), opened(both, loosely=True)
-        self.names = structure_names(one)
+        self.names, self.fields = structure_names(one), output_fields(one)
         self.kinds = _kinds(one, both, self.names, self.batch)
         if not post_hoc:
             self._same_in_training(one)

@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import nn
 
+KEPT = "given"
+"""What is kept beside the words, and is no part of a recipe: how the conversion was called."""
+
 WORDS = ("settings", "averaged", "constants")
 """What is noted: the settings as given, which buffers were averaged, and which were taken for constants."""
 
@@ -16,7 +19,7 @@ NOTE = "_rc_conversion"
 
 def note(model: nn.Module, words: Mapping[str, Any]) -> None:
     """Note on a model what a conversion knew of it."""
-    vars(model)[NOTE] = {name: words[name] for name in WORDS}
+    vars(model)[NOTE] = {name: words[name] for name in (*WORDS, KEPT) if name != KEPT or KEPT in words}
 
 
 def noted(model: nn.Module) -> dict[str, Any] | None:

@@ -114,6 +114,8 @@ def vector_norm(s: Scene) -> str:
         f"nn.RMSNorm({s.c})",
         f"nn.BatchNorm1d({s.c}, track_running_stats=False)",
     )
+    if s.c == 1 and ("LayerNorm" in text or "GroupNorm" in text):  # one number minus itself: rounding is all it gives
+        return s.x
     return s.let(f"{s.layer(text)}({s.x})")
 
 
@@ -214,6 +216,7 @@ def stranded_head(s: Scene) -> tuple[str, Slot]:
     )
     if signs == "++--":  # the k-th plus pairs with a minus that follows; which one the words do not say
         signs, table = "+-+-", [1, 0, 3, 2]
+    s.maybe() if s.written else None
     h = s.let(f"{s.layer(f'nn.Conv1d({c}, {len(signs)}, 3, padding=1)')}({x})")
     if s.dice.chance(30):
         return s.let(f"{h}.mT"), _slot(f'Tracks("{signs}", layout="n l c")', f"t[:, :, {table}].flip(1)", "tracks")
@@ -266,6 +269,7 @@ def dense_profile_head(s: Scene) -> tuple[str, Slot]:
 def sequence_head(s: Scene) -> tuple[str, Slot]:
     """Bases at each position."""
     x, c, _ = s.hidden[-1]
+    s.maybe() if s.written else None
     h = s.let(f"{s.layer(f'nn.Conv1d({c}, 4, 3, padding=1)')}({x})")
     return s.let(s.dice.pick(h, f"{h}.softmax(1)", f"{h}.log_softmax(1)")), _slot(
         '"ACGT"', "t[:, [3, 2, 1, 0]].flip(-1)", "bases"

@@ -405,7 +405,7 @@ def _transformed(case: Case, plain: nn.Module, model: nn.Module, seed: int) -> N
 
 def _same_slopes(model: nn.Module, x: list[Tensor]) -> None:
     a, b = _slopes(model, x, False).nan_to_num(0, 0, 0), _slopes(model, x, True).nan_to_num(0, 0, 0)
-    if (a - b).abs().max() > 1e-6 * a.abs().max():
+    if (a - b).abs().max() > 1e-6 * a.abs().max() + 1e-14:
         raise Wrong("func.grad", f"the gradient differs by {(a - b).abs().max():.2g} of {a.abs().max():.2g}")
 
 
