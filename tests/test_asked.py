@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lawful import assert_exact
-from models import asked
+from models import FAMILIES, ZOO, asked
 from models.family import Family
 from torch import Tensor, nn
 
@@ -245,3 +246,177 @@ def test_lengths_that_do_not_divide_are_refused_when_called() -> None:
     model = convert_model(asked.InPieces(), (2, 4, 24))
     with pytest.raises(ConversionError, match="26"):
         model(torch.zeros(2, 4, 26))
+
+
+# --- state that forward keeps -------------------------------------------------------------------------
+
+
+class OwnStatistics(nn.Module):
+    """A batch norm of one's own: its statistics are state by another name."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(c, 1))
+        self.register_buffer("center", torch.zeros(c, 1))
+        self.register_buffer("spread", torch.ones(c, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self.center, self.spread
+        if self.training:
+            mean, var = x.mean((0, 2))[:, None], x.var((0, 2), unbiased=False)[:, None]
+            with torch.no_grad():
+                self.center.lerp_(mean, 0.1)
+                self.spread.lerp_(var, 0.1)
+        return (x - mean) / (var + 1e-5).sqrt() * self.weight
+
+
+class OwnNorm(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = OwnStatistics(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(self.norm(self.conv(x)))
+
+
+def test_statistics_by_another_name_are_refused() -> None:
+    """Kept for each channel of a pair apart, they would break the law as soon as the model is trained."""
+    words = refused(OwnNorm(), (2, 4, 24))
+    assert "the buffer norm.center is updated from hidden values" in words
+    assert "the buffer norm.spread is updated from hidden values" in words
+
+
+# --- what cannot be tied ------------------------------------------------------------------------------
+
+
+class MaskedPool(Small):
+    """Attention pooling as Enformer writes it: what does not divide is padded on one side and masked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(8, 8, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, mask = torch.tanh(self.conv(x)), torch.zeros(len(x), 1, x.shape[-1], dtype=torch.bool)
+        if h.shape[-1] % 2:
+            h, mask = F.pad(h, (0, 1)), F.pad(mask, (0, 1), value=True)
+        h, mask = h.unflatten(-1, (-1, 2)), mask.unflatten(-1, (-1, 2))
+        weights = self.score(h).masked_fill(mask, -1e9).softmax(-1)
+        return self.out((h * weights).sum(-1).mean(-1))
+
+
+def test_a_masked_pool_is_exact_where_its_length_divides() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = convert_model(MaskedPool(), (2, 4, 24))
+    assert_exact(model, torch.zeros(2, 4, 24), lengths=(24, 30), tolerance=TOLERANCE)
+    with pytest.raises(ConversionError):
+        model(torch.zeros(2, 4, 25))
+    assert "not invariant under reverse complement" in refused(MaskedPool(), (2, 4, 25))
+
+
+class Spectrum(Small):
+    """FNet: positions and channels mixed by a Fourier transform that is not undone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.conv(x)).mT
+        return self.out((h + torch.fft.fft(torch.fft.fft(h, dim=-1), dim=-2).real).amax(1))
+
+
+def test_a_spectrum_is_refused_by_its_operator() -> None:
+    assert "no rule for aten.fft_fft" in refused(Spectrum(), (2, 4, 24))
+
+
+# --- how refusals are told ----------------------------------------------------------------------------
+
+
+class Unrolled(Small):
+    """A recurrence written out, with a layer of its own at each position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList([nn.Linear(8, 8) for _ in range(24)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.conv(x))
+        return sum(self.out(step(h[..., i])) for i, step in enumerate(self.steps))
+
+
+def test_many_problems_of_a_kind_are_told_once() -> None:
+    words = refused(Unrolled(), (2, 4, 24))
+    problems = plan_conversion(Unrolled(), (2, 4, 24)).problems
+    assert len(problems) == 24
+    assert "24 problems, the first: select of the first position" in words
+    assert "more of this kind" in words
+    assert len(words.splitlines()) < 30
+    assert str(plan_conversion(Unrolled(), (2, 4, 24), verify=False)).count("select of") < 5
+
+
+def test_a_dict_of_arguments_shows_the_form_of_its_specs() -> None:
+    example = {"dna": torch.zeros(2, 4, 24), "cell": torch.zeros(2, 3), "ids": torch.zeros(2, 24, dtype=torch.long)}
+    form = 'inputs={"dna": "ACGT", "cell": "invariant", "ids": Tokens(...)}'
+    for given in ("ACGT", {"dna": "ACGT"}, ("ACGT", "invariant", "invariant")):
+        assert form in refused(Small(), example, inputs=given)
+
+
+# --- the page of published models ---------------------------------------------------------------------
+
+PUBLISHED = {
+    "DeepBind": "DeepBindLike",
+    "Basset": "BassetLike",
+    "DeepSEA": "DeepSEALike",
+    "DanQ": "DanQLike",
+    "SATORI": "SatoriLike",
+    "BPNet": "BPNetLike",
+    "ChromBPNet": "ChromBPNetLike",
+    "ProCapNet": "ProCapNetLike",
+    "Basenji": "BasenjiLike",
+    "Enformer": "EnformerLike",
+    "SpliceAI": "SpliceAILike",
+    "Pangolin": "PangolinLike",
+    "DeepSTARR": "DeepStarrLike",
+    "Malinois": "MalinoisLike",
+    "LegNet": "LegNetLike",
+    "Xpresso": "XpressoLike",
+    "ExplaiNN": "ExplaiNNLike",
+    "Akita": "AkitaLike",
+    "Orca": "OrcaLike",
+    "Sei": "SeiLike",
+    "Puffin": "PuffinLike",
+    "Puffin's convolutions by Fourier transforms": "FourierKernel",
+    "scBasset": "ScBassetLike",
+    "the attention of ESM-2 and the Nucleotide Transformer": "EsmLike",
+    "the rotary attention of LLaMA": "RotaryCasts",
+    "Hyena's long convolutions, not causal": "LongConvolution",
+    "the complement inside ConvNova": "Complemented",
+    "the codes of GPN": "WideOneHot",
+    "ASAP": "Written",
+    "CLIPNET": "WrittenStrands",
+    "AttentiveChrome": "Marks",
+}
+"""Published architectures, and the networks of the zoo that were written after them."""
+
+
+def said(value: Any) -> str:
+    """A spec as it may be written."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{k}": {said(v)}' for k, v in value.items()) + "}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(said, value))})"
+    if isinstance(value, str):
+        return f'"{value}"'
+    return f"{type(value).__name__}(...)" if not isinstance(value, bool) else str(value)
+
+
+def published_row(architecture: str) -> str:
+    """The row of the page."""
+    name = PUBLISHED[architecture]
+    family = next(f for f in [*FAMILIES, *ZOO] if f.name == name)
+    how = ", ".join(f"`{k}={said(v)}`" for k, v in family.how.items())
+    return f"| {architecture} | `{name}` | {how or 'nothing'} |"
+
+
+def test_the_page_of_published_models_lists_what_the_zoo_converts() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "published-models.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if "| `" in line and "Network in" not in line]
+    assert rows == list(map(published_row, PUBLISHED))

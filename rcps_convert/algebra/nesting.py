@@ -132,7 +132,7 @@ def lay_over(given: Any, structure: Any, what: str) -> list[Any]:
             raise NeedsChoiceError(
                 f"one spec for {count} tensors: {what}={given!r}",
                 why="each tensor transforms in its own way",
-                do=f'give one per tensor, nested alike, such as {what}=("ACGT", "invariant") or a dict by key'
+                do=f"give one per tensor, nested alike, such as {what}={_form(structure, what)}"
                 + ('; "mask" is reversed with its sequence, "invariant" does not change' if what == "inputs" else ""),
             )
         return [given] * len(values)
@@ -146,8 +146,22 @@ def lay_over(given: Any, structure: Any, what: str) -> list[Any]:
         f"{what}={given!r} does not match the tensors it describes",
         got=_outline(structure),
         why="specs nest as the arguments and outputs do: tuples by position, dicts by key",
-        do="write one spec in the place of each tensor",
+        do=f"write one spec in the place of each tensor, such as {what}={_form(structure, what)}",
     )
+
+
+def _form(structure: Any, what: str) -> str:
+    """Specs in the place of tensors, as they may be written."""
+    if isinstance(structure, Mapping):
+        return "{" + ", ".join(f'"{k}": {_form(v, what)}' for k, v in structure.items()) + "}"
+    if isinstance(structure, (tuple, list)):
+        return "(" + ", ".join(_form(v, what) for v in structure) + ")"
+    if not isinstance(structure, Tensor):
+        return "None"
+    if what != "inputs":
+        return '"auto"'
+    ids = not structure.is_floating_point() and structure.dim() == 2
+    return "Tokens(...)" if ids else '"ACGT"' if structure.dim() > 2 else '"invariant"'
 
 
 def _outline(structure: Any) -> str:

@@ -59,15 +59,19 @@ def infer(
         restarts: maximum number of earlier start points that are tried for a stretch.
     """
     memory = Memory() if memory is None else memory
-    memory.guesses = 0
     solve = partial(_solve, traces, inputs, outputs, cuts or {}, tuple(lengths), memory)
     search = partial(_with_hints, solve, traces, known, restarts)
-    result = search({})
-    if symmetrise_buffers and result.cut_buffers():
-        result = _better(search({"opened": result.cut_buffers()}), result)
+
+    def solved(assumed: frozenset[str]) -> Inference:
+        memory.guesses = 0
+        found = search({"assumed": assumed})
+        if not symmetrise_buffers or not found.cut_buffers():
+            return found
+        return _better(search({"assumed": assumed, "opened": found.cut_buffers()}), found)
+
+    result = solved(frozenset())
     for doubt in sorted(result.doubts) if result.problems else ():
-        assumed = {"opened": result.opened, "assumed": result.assumed | {doubt}}
-        result = _better(search(assumed), result)
+        result = _better(solved(result.assumed | {doubt}), result)
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)

@@ -17,8 +17,9 @@ from .registry import aten, rule
 
 MOVES = {
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t",
-    "mT", "movedim", "expand", "slice", "select", "narrow", "to", "_to_copy", "type_as", "detach", "clone", 
-    "contiguous", "alias", "lift_fresh_copy", "index_select",
+    "mT", "movedim", "expand", "slice", "select", "narrow", "to", "_to_copy", "type_as", "detach", "clone",
+    "contiguous", "alias", "lift_fresh_copy", "index_select", "numpy_T", "ravel",
+    "swapaxes", "swapdims", "moveaxis", "broadcast_to",
 }  # fmt: skip
 """Operators whose result holds entries of their first operand and nothing else, by plain name."""
 

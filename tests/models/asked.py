@@ -336,6 +336,31 @@ class LongConvolution(nn.Module):
         return self.out((u * y[..., 12 : 12 + u.shape[-1]]).mT)
 
 
+class Marks(nn.Module):
+    """A recurrence over bins for each mark, one over the marks, which stay (AttentiveChrome). (N, 3, 24) -> (N, 2)."""
+
+    def __init__(self, marks: int = 3, h: int = 4) -> None:
+        super().__init__()
+        self.rows = nn.ModuleList([nn.LSTM(1, h, bidirectional=True, batch_first=True) for _ in range(marks)])
+        self.over, self.out = nn.LSTM(2 * h, h, bidirectional=True), nn.Linear(2 * h, 2)
+        self.bins, self.marks = (nn.Parameter(torch.randn(2 * h, 1)) for _ in range(2))
+
+    def pooled(self, h: Tensor, score: Tensor) -> Tensor:
+        return ((h @ score).softmax(1) * h).sum(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = [self.pooled(row(x[:, i, :, None])[0], self.bins) for i, row in enumerate(self.rows)]
+        return self.out(self.pooled(self.over(torch.stack(rows))[0].transpose(0, 1), self.marks))
+
+
+class MarksOneWay(Marks):
+    """The same, read in one direction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = nn.GRU(8, 8, num_layers=2)
+
+
 KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (EsmLike, {"inputs": IDS}),
     (RotaryCasts, {}),
@@ -358,9 +383,15 @@ KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (UnevenPieces, {}),
     (FourierKernel, {}),
     (LongConvolution, {}),
+    (Marks, {"inputs": "...", "outputs": "invariant"}),
+    (MarksOneWay, {"inputs": "...", "outputs": "invariant"}),
 ]
 
-EXAMPLES: dict[Callable[[], nn.Module], Tensor] = {SoftMasked: torch.zeros(2, 8, 24)}
+EXAMPLES: dict[Callable[[], nn.Module], Tensor] = {
+    SoftMasked: torch.zeros(2, 8, 24),
+    Marks: torch.zeros(2, 3, 24),
+    MarksOneWay: torch.zeros(2, 3, 24),
+}
 
 
 def example_of(make: Callable[[], nn.Module], how: dict[str, Any]) -> Tensor:
