@@ -3,6 +3,8 @@
 There is no model and no operator here: `Mismatch` states a fact about two terms, callers say where.
 """
 
+from .described import describe as describe
+from .signed import signed_permutation as signed_permutation
 from .solve import attempt as attempt
 from .solve import factor as factor
 from .solve import factor_into as factor_into
@@ -24,7 +26,6 @@ from .terms import Sum as Sum
 from .terms import Var as Var
 from .terms import batch as batch
 from .terms import children as children
-from .terms import describe as describe
 from .terms import ends as ends
 from .terms import follows as follows
 from .terms import free as free
@@ -43,7 +44,6 @@ from .terms import replaced as replaced
 from .terms import resized as resized
 from .terms import role as role
 from .terms import same as same
-from .terms import signed_permutation as signed_permutation
 from .terms import signs as signs
 from .terms import total as total
 from .terms import trivial as trivial

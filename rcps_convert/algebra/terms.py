@@ -205,43 +205,6 @@ def positions(size: int, offset: int = 0) -> Axis:
     return total([covered, edge] if offset > 0 else [edge, covered])
 
 
-def signed_permutation(table: Sequence[int], signs: Sequence[int]) -> Axis:
-    """The action with entry i coming from ``table[i]`` times ``signs[i]``.
-
-    Raises:
-        ValueError: the table is no involution, or the signs of a pair differ.
-    """
-    permutation(table)
-    if any(signs[i] != signs[p] for i, p in enumerate(table)):
-        raise ValueError(f"signs {list(signs)}: the two entries of a pair have the same sign")
-    found = _signed(tuple(table), tuple(signs))
-    if found is None:
-        raise ValueError(
-            f"pairs of different signs lie interleaved in {list(table)}: reorder the channels so that what changes its "
-            "sign stand beside each other"
-        )
-    return found
-
-
-def _signed(table: tuple[int, ...], signs: tuple[int, ...]) -> Axis | None:
-    """A signed permutation as consecutive blocks of one sign, or as outer x inner; None where it is neither."""
-    n = len(table)
-    if len(set(signs)) == 1:
-        return product([permutation(table), SIGN]) if signs[0] < 0 else permutation(table)
-    cut = next((i for i in range(1, n) if max(table[:i]) < i), None)
-    if cut is not None:
-        parts = [_signed(table[:cut], signs[:cut]), _signed(tuple(t - cut for t in table[cut:]), signs[cut:])]
-        return total(p for p in parts if p is not None) if None not in parts else None
-    for inner in (d for d in range(2, n) if n % d == 0):
-        outer = tuple(t // inner for t in table[::inner]), tuple(s * signs[0] for s in signs[::inner])
-        within = tuple(t % inner for t in table[:inner]), signs[:inner]
-        places = [(o * inner + i, s * r) for o, s in zip(*outer, strict=True) for i, r in zip(*within, strict=True)]
-        if places == [*zip(table, signs, strict=True)]:
-            found = [_signed(*outer), _signed(*within)]
-            return product(f for f in found if f is not None) if None not in found else None
-    return None
-
-
 def has_edge(term: Axis) -> bool:
     """Whether some entries of an axis along a sequence have no partner, as of values that lie between bases."""
     return any(isinstance(p, Leaf) and p.role == Role("edge") for p in children(walk(term)))
@@ -509,47 +472,3 @@ def same(a: Axis, b: Axis) -> bool:
     if (sa is None) != (sb is None) or (sa is not None and not torch.equal(sa, sb)):  # type: ignore[arg-type]
         return False
     return torch.equal(indices(a), indices(b))
-
-
-def describe(term: Axis) -> str:
-    """The action in words: ``16 pairs + 1 fixed``, ``75 reversed``, ``batch of 2``, ``32 fixed``."""
-    term = walk(term)
-    if isinstance(term, Var):
-        return f"{term.size} open"
-    found = role(term)
-    if found is not None:
-        words = {"length": f"{term.size} reversed", "edge": f"{term.size} at the edge"}
-        return words.get(found.name, f"batch of {term.size}") + (" and negated" if has_sign(term) else "")
-    if has_edge(term):
-        return " + ".join(map(describe, children(term)))
-    if isinstance(term, Prod) and (free(term) or any(role(f) for f in term.factors)):
-        return " x ".join(f"({describe(f)})" for f in _phrases(term))
-    if free(term) or ends(term) is not None:
-        return " + ".join(describe(p) for p in children(term))
-    return _counts(term)
-
-
-def _phrases(term: Prod) -> list[Axis]:
-    """The factors of a product with neighbours that have neither role nor open variables taken together."""
-    found: list[Axis] = []
-    for f in term.factors:
-        plain = not free(f) and role(f) is None
-        if found and plain and not free(found[-1]) and role(found[-1]) is None:
-            found[-1] = product([found[-1], f])
-        else:
-            found.append(f)
-    return found
-
-
-def _counts(term: Axis) -> str:
-    idx, sgn = indices(term), signs(term)
-    own = idx == torch.arange(len(idx))
-    negative = own & (sgn < 0) if sgn is not None else torch.zeros_like(own)
-    numbers = [
-        (int((~own).sum()) // 2, "pairs"),
-        (int((own & ~negative).sum()), "fixed"),
-        (int(negative.sum()), "negated"),
-    ]
-    named = [f"{n} {'pair' if (word, n) == ('pairs', 1) else word}" for n, word in numbers if n]
-    swapped_sign = sgn is not None and bool((sgn[~own] < 0).any())
-    return (" + ".join(named) or "empty") + (" with signs" if swapped_sign else "")

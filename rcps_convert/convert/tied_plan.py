@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from ..algebra.nesting import input_actions, leaf_names, output_specs, structure
 from ..algebra.opened import opened
 from ..algebra.plain import plain_structure
 from ..algebra.specs import Antisymmetric, Spec, Tokens
-from ..errors import ConversionError, NeedsChoiceError, NoRuleError, VerificationError, Where
+from ..errors import ConversionError, NoRuleError, VerificationError, Where
 from ..graph.export import does_not_run
 from ..graph.progress import stage
 from ..graph.sandbox import aliases, fresh_copy
@@ -46,6 +45,7 @@ from .architecture import Architecture
 from .length_checks import UNSEEN, Chains, LengthChecks, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter, looks_trained, lost_notes
 from .settings import Settings
+from .tied_words import does_not_run_tied, lost_note, unheld_note, wrong_rule, zero_score
 
 
 def plan_tied(model: nn.Module, example: Example, settings: Settings, held: ConversionError | None) -> ConversionPlan:
@@ -113,7 +113,7 @@ class _TiedPlanner:
             self.plan.warnings.append(f"only the eval-mode forward was analysed; in train mode: {found.untraced}")
         self._describe_outputs(found.inference)
         self.plan.problems += found.inference.problems
-        self.plan.warnings += [_unheld_note(n.where) for n in found.unheld]
+        self.plan.warnings += [unheld_note(n.where) for n in found.unheld]
         if not self.plan.problems:
             self.plan.problems += map(changed_in_forward, changed_in_place(self.model, self.example))
         if not self.plan.problems:
@@ -127,7 +127,7 @@ class _TiedPlanner:
                 told = does_not_run(reason)
                 if told.where is None:  # not an error of the user's forward
                     raise
-                raise _does_not_run_tied(told) from reason
+                raise does_not_run_tied(told) from reason
 
     def _already_symmetric(self, outputs: Any) -> bool:
         """Whether the model obeys the law with any weights."""
@@ -191,7 +191,7 @@ class _TiedPlanner:
         if self.settings.init == "match":
             self._match(found)
         self.plan.tables, self.plan.calls = plan_calls(self.traces, inference, tuple(found.cuts), bool(found.lost))
-        self.plan.notes += dict.fromkeys(_lost_note(problem) for problem in found.lost)
+        self.plan.notes += dict.fromkeys(lost_note(problem) for problem in found.lost)
         self.plan.notes += dict.fromkeys(note for call in self.plan.calls for note in call.notes)
         self.plan.lengths = self._rules(needing_alignment(chains_of(inference)))
         if "" in self.plan.tables:
@@ -421,7 +421,7 @@ class _TiedPlanner:
             why = f"rc_leaf says that this module {declared.why}, and it does not"
             do = f"correct what rc_leaf says of {type(self.model.get_submodule(declared.path)).__name__}"
         else:
-            why, do = _wrong_rule(where)
+            why, do = wrong_rule(where)
         return VerificationError("the converted model is not equivariant", where=where, got=str(found), why=why, do=do)
 
     def _first_failure(self, converted: nn.Module, inference: Inference) -> Where | None:
@@ -442,48 +442,6 @@ class _TiedPlanner:
         return found[0] if found else None
 
 
-def _wrong_rule(where: Where | None) -> tuple[str, str]:
-    """Why the law fails and what to do, where neither rounding, ties, noise nor state explains it."""
-    if where is not None:
-        return (
-            "a rule or a custom operator is wrong: this is the first node whose law fails",
-            "report the operator named here, or register a corrected rule for it",
-        )
-    return (
-        "every step that was traced obeys its law, so forward computes something else when it is run: it takes another "
-        "way on these values, reads what it was given in another order, or takes the place of one of several equal "
-        "numbers (argmax, the indices of a maximum)",
-        "replace branches on the values of tensors (torch.where) and places of maxima (amax, softmax weights), or use "
-        'strategy="conjoined"; if there are none, report the model',
-    )
-
-
-def zero_score(name: str, others: Sequence[str], weight: str | None) -> ConversionError:
-    """The refusal of an antisymmetric output that is zero, whatever the weights.
-
-    Args:
-        name: the output, empty if there is one only.
-        others: the outputs beside it that are not antisymmetric.
-        weight: a parameter that tying makes zero, if there is one.
-    """
-    reads = (
-        f"the channels that {weight} reads stay as they are" if weight else "what it is computed from stays as it is"
-    )
-    fixed = f"; stating what other outputs are ({', '.join(others)}) fixes the channels they return" if others else ""
-    do = "let it read two channels or more that nothing fixes, as a maximum over channels or a constant for each does; "
-    if others:
-        do = 'state of the other outputs which of their channels swap, such as Tracks("+-", layout="n c"), or ' + do
-    return NeedsChoiceError(
-        f"output {name} would be zero, whatever the weights"
-        if name
-        else "the output would be zero, whatever the weights",
-        where=Where(weight.rpartition(".")[0]) if weight else None,
-        got="antisymmetric",
-        why=f"a score changes its sign only where channels swap, and {reads} under reverse complement{fixed}",
-        do=do + 'or state outputs="invariant"',
-    )
-
-
 def _trained(solution: Solution, outputs: Any) -> Any:
     """What the outputs may be in train mode, where forward returns others than in eval mode."""
     if solution.trained is None or solution.trained.out_spec == solution.traces[0].out_spec:
@@ -492,16 +450,6 @@ def _trained(solution: Solution, outputs: Any) -> Any:
     if outputs is None:
         return made
     return lambda i, shape: [None if (action := made[i]) is None else action.walk().resized(shape)]
-
-
-def _does_not_run_tied(told: ConversionError) -> ConversionError:
-    return ConversionError(
-        "the model does not run once its weights are tied",
-        where=told.where,
-        why=f"{told.why}; a tied weight is computed from what is stored: self.weight is the full weight, while "
-        "_parameters, named_parameters() and state_dict() have what is stored, under other names",
-        do='read weights as attributes in forward, or use strategy="conjoined", which leaves them as they are',
-    )
 
 
 def _row(names: tuple[str, ...], action: Action, shared: bool) -> TiedParameter:
@@ -518,19 +466,6 @@ def _parameter(names: tuple[str, ...], found: Inference, shared: bool) -> TiedPa
         return _row(names, action, shared)
     stored = (0, *action.shape[1:]) if names[0] in found.mirrors.originals else action.shape
     return TiedParameter(names, action, stored, partner=partner)
-
-
-def _lost_note(problem: ConversionError) -> str:
-    place = f" at {Where(problem.where.path, problem.where.source)}" if problem.where else ""
-    return f"refused at lengths at which forward takes another way: {problem.what}{place}"
-
-
-def _unheld_note(where: Any) -> str:
-    return (
-        f"the read-out at {where} follows a nonlinearity and no submodule holds it alone: its filters become their own "
-        "reverse complements; put the last convolution, its activation and the pooling into one submodule, or add a "
-        "linear layer after the pooling"
-    )
 
 
 def _structure(t: Trace) -> Any:

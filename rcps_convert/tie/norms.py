@@ -19,8 +19,8 @@ from ..algebra import axis as ax
 from ..algebra.axis import Axis
 from ..algebra.texts import write_axis
 from ..errors import ConversionError
+from .factors import Factor, factors
 from .hooks import TensorHook, hook_of, install_inside, uninstall
-from .ties import Factor, factors
 
 VECTORS = ("weight", "bias", "running_mean", "running_var")
 

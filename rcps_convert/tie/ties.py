@@ -8,7 +8,6 @@ gathered by index.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,61 +23,11 @@ from ..errors import ConversionError
 from ..graph.parametrized import add_property, keep_copyable, parametrized_class
 from ..graph.sandbox import owner
 from .checkpoints import expect_stored
+from .factors import Factor, factors, sign_of
 from .writing import TiedList
 
 SMALL = 2**13
 """Entries of a weight up to which it is gathered by index where no gradients are recorded."""
-
-
-@dataclass(frozen=True)
-class Factor:
-    """A factor of an axis that is either kept or reversed."""
-
-    size: int
-    flipped: bool
-
-
-def factors(term: Axis) -> list[Factor] | None:
-    """An unsigned action as a product of identities and reversals, outermost first; None if it is none."""
-    term = ax.walk(term)
-    if isinstance(term, ax.Leaf):
-        if term.perm is None or term.perm == "reversed":
-            return [Factor(term.size, term.perm is not None)]
-        return _search(term)
-    if isinstance(term, ax.Prod):
-        parts = [factors(f) for f in term.factors if f != ax.SIGN]
-        return None if any(p is None for p in parts) else [f for p in parts for f in p or ()]
-    if isinstance(term, ax.Sum):
-        first = term.parts[0]
-        equal = all(p.size == first.size and ax.same(p, first) for p in term.parts)
-        inner = factors(first) if equal else None
-        return None if inner is None else [Factor(len(term.parts), False), *inner]
-    return None
-
-
-def _search(leaf: ax.Leaf) -> list[Factor] | None:
-    for outer in range(2, leaf.size):
-        if leaf.size % outer:
-            continue
-        try:
-            o, i = ax.factor(leaf, outer, leaf.size // outer)
-        except ax.Mismatch:
-            continue
-        left, right = factors(o), factors(i)
-        if left is not None and right is not None:
-            return left + right
-    return None
-
-
-def _sign(action: Action) -> int | None:
-    """The uniform sign of an action; None if entries differ in sign."""
-    sign = 1
-    for term in map(ax.walk, action.axes):
-        own = term.factors if isinstance(term, ax.Prod) else (term,)
-        sign *= -1 if ax.SIGN in own else 1
-        if any(ax.has_sign(f) for f in own if f != ax.SIGN):
-            return None
-    return sign
 
 
 class RCTie(Tabled):
@@ -192,7 +141,7 @@ class HalfTie(RCTie):
         self.width = view[self.at].size // 2
         self.half_view = [self.width if i == self.at else n for i, n in enumerate(self.full_view)]
         self.flips = [i for i, f in enumerate(view) if f.flipped and self.half_view[i] > 1]
-        self.negative = _sign(action) == -1
+        self.negative = sign_of(action) == -1
         stored = list(self.full_shape)
         stored[dim] //= 2
         self.stored_shape = torch.Size(stored)
@@ -376,7 +325,7 @@ def make_tie(action: Action) -> RCTie | None:
 
 def _half(action: Action) -> tuple[int, int] | None:
     """Axis and place of an even reversed factor: the first axis's outermost first."""
-    if _sign(action) is None:
+    if sign_of(action) is None:
         return None
     choices = [
         (d, i)
