@@ -23,7 +23,7 @@ from .convert.extending import extend
 from .convert.plan import ConversionPlan
 from .convert.saving import apply_recipe, load, recipe, save
 from .errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, VerificationError
-from .match.recalibrate import recalibrate
+from .infer.match.recalibrate import recalibrate
 from .measure import testing
 from .measure.report import EquivarianceReport, check_equivariance
 from .rules.registry import rule

@@ -471,6 +471,13 @@ def chains(module: nn.Module) -> dict[str, Any]:
     return dict(module.parametrizations.items()) if nn.utils.parametrize.is_parametrized(module) else {}  # type: ignore[union-attr,operator]
 
 
+def only_step(module: nn.Module, name: str) -> tuple[Any, Any] | None:
+    """The one parametrization of a parameter, and the list it is in; read without nn.Module's lookup of attributes."""
+    chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
+    steps = chain._modules
+    return (steps["0"], chain) if len(steps) == 1 else None
+
+
 class Tabled(nn.Module):
     """A module whose buffers follow from its settings: ``to_empty``, which takes their values, gives them back."""
 

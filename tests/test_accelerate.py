@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from rcps_convert import ConversionError, accelerate, apply_recipe, bake, convert_model, load, recipe, save, unwrap
 from rcps_convert.convert import accelerate as accelerating
-from rcps_convert.fast import compiled, timing
-from rcps_convert.fast.attached import Accelerated
+from rcps_convert.convert.fast import compiled, timing
+from rcps_convert.convert.fast.attached import Accelerated
 from rcps_convert.strands.mixed import Cross
 from rcps_convert.tie.hooks import hook_of
 

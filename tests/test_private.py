@@ -535,6 +535,9 @@ def test_parametrizations_are_listed(tied) -> None:
     """Else ties are not found."""
     assert {leaf: [type(p) for p in chain] for leaf, chain in _torch.chains(tied).items()} == {"weight": [Halves]}
     assert _torch.chains(nn.Linear(1, 1)) == {}
+    step, chain = _torch.only_step(tied, "weight")
+    assert step is tied.parametrizations.weight[0]
+    assert chain is tied.parametrizations.weight
 
 
 def test_the_stored_parameter_has_its_name(tied) -> None:

@@ -24,7 +24,7 @@ from speed import Case, dna, inference, quartiles, ratios, train_step
 from torch import Tensor, nn
 
 from rcps_convert import accelerate, convert_model
-from rcps_convert.fast import compiled
+from rcps_convert.convert.fast import compiled
 
 
 def tower(first: int, kernel: int, channels: int) -> nn.Module:

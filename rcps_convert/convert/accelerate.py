@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from ..algebra.arguments import Example, check_choice, check_switch
 from ..algebra.nesting import read_call
 from ..errors import ConversionError
-from ..fast.attached import Choice, accelerate_layer, computed_in, decelerate
-from ..fast.backends import CPP, TORCH, usable
-from ..fast.compiled import why_not
-from ..fast.layers import Candidate, candidates
-from ..fast.operator import Ways
-from ..fast.plan import AccelerationPlan, Row
-from ..fast.timing import Times, measured
 from ..graph.sandbox import call, fresh_copy, mode, undisturbed_rng
 from ..graph.transaction import all_or_nothing
+from .fast.attached import Choice, accelerate_layer, computed_in, decelerate
+from .fast.backends import CPP, TORCH, usable
+from .fast.compiled import why_not
+from .fast.layers import Candidate, candidates
+from .fast.operator import Ways
+from .fast.plan import AccelerationPlan, Row
+from .fast.timing import Times, measured
 from .state import is_converted
 
 

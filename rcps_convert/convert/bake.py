@@ -16,7 +16,6 @@ from ..algebra.axis import nearest
 from ..algebra.plain import read_structure
 from ..algebra.texts import read_action
 from ..errors import ConversionError
-from ..fast.attached import decelerate
 from ..geometry import anchored, unanchor
 from ..graph.parametrized import own_classes
 from ..graph.sandbox import alone, fresh_copy, owner
@@ -33,6 +32,7 @@ from ..tie.ties import mirrored, remove, ties
 from ..tie.untied import refuse_calls, untied
 from ..tie.writing import TiedList
 from .convert import planned
+from .fast.attached import decelerate
 from .recipe import average
 from .settings import Init
 

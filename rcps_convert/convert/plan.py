@@ -23,8 +23,8 @@ from ..graph.parametrized import own_classes
 from ..graph.sandbox import aliases, alone, fresh_copy, owner
 from ..graph.transaction import all_or_nothing
 from ..infer.anchors import AnchoredCall
+from ..infer.match.start import MatchedStart
 from ..infer.stretch import Tested
-from ..match.start import MatchedStart
 from ..measure.change import Change
 from ..measure.verify import Verification
 from ..tie.length_guard import LengthRule, guard, unguard

@@ -26,11 +26,11 @@ from ..infer.anchors import plan_calls
 from ..infer.first_failure import first_failure
 from ..infer.inference import Inference
 from ..infer.leaving_out import Solution, Solver
+from ..infer.match.inside import left_out
+from ..infer.match.search import Search
+from ..infer.match.sequences import read_calls
+from ..infer.match.start import MatchedStart
 from ..infer.outputs import AUTO, auto_words
-from ..match.inside import left_out
-from ..match.search import Search
-from ..match.sequences import read_calls
-from ..match.start import MatchedStart
 from ..measure.change import Change
 from ..measure.lengths import Variant, Variants, changed_in_place, main_length
 from ..measure.probe import Probe

@@ -22,6 +22,7 @@ from .._torch import (
     caches_weights,
     chains,
     make_hooks_picklable,
+    only_step,
     own_copying,
     pytree,
     refresh_recurrent,
@@ -110,10 +111,9 @@ def add_property(module: nn.Module, name: str) -> None:
 
     def read(self: nn.Module) -> Tensor:
         if not torch.compiler.is_compiling() and not caches_weights():
-            chain: Any = self._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
-            steps = chain._modules
-            if len(steps) == 1 and getattr(steps["0"], "direct", False):
-                return steps["0"].forward(chain.original)
+            found = only_step(self, name)
+            if found is not None and getattr(found[0], "direct", False):
+                return found[0].forward(found[1].original)
         return usual.fget(self)
 
     setattr(type(module), name, property(read, usual.fset))

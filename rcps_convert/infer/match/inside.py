@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from ..algebra import axis as ax
-from ..algebra.action import Action
-from ..algebra.arguments import Example
-from ..algebra.axis import Axis, Prod, Sum, Var
-from ..algebra.specs import Spec
-from ..errors import ConversionError
-from ..graph.export import trace
-from ..infer.inference import OpenTerms
-from ..infer.leaving_out import plain_copy
-from ..infer.solve import infer
+from ...algebra import axis as ax
+from ...algebra.action import Action
+from ...algebra.arguments import Example
+from ...algebra.axis import Axis, Prod, Sum, Var
+from ...algebra.specs import Spec
+from ...errors import ConversionError
+from ...graph.export import trace
+from ..inference import OpenTerms
+from ..leaving_out import plain_copy
+from ..solve import infer
 
 
 def left_out(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import unseen
+from ..._torch import unseen
 from .backends import STOCK, backend
 from .product import Product
 

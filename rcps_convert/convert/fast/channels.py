@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..algebra import axis as ax
-from ..algebra.axis import Axis
+from ...algebra import axis as ax
+from ...algebra.axis import Axis
 
 Entries = range | tuple[int, ...]
 """Places on an axis; a range where they are neighbours."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..algebra import axis as ax
-from ..algebra.action import Action
-from ..algebra.axis import Axis, Prod, Sum, Var
-from ..infer.inference import Inference
+from ...algebra import axis as ax
+from ...algebra.action import Action
+from ...algebra.axis import Axis, Prod, Sum, Var
+from ..inference import Inference
 from .sites import DIRECTIONS, is_direction, standing
 
 

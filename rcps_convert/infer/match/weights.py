@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..algebra import axis as ax
-from ..algebra.axis import Axis, Leaf, Prod, Sum, Var
-from ..graph.sandbox import owner
+from ...algebra import axis as ax
+from ...algebra.axis import Axis, Leaf, Prod, Sum, Var
+from ...graph.sandbox import owner
 from .sites import Likeness, flat_factors, standing
 from .variables import Variables
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import first_line
-from ..graph.sandbox import quiet
+from ...errors import first_line
+from ...graph.sandbox import quiet
 from .channels import Channels
 from .product import Product
 

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algebra.action import Action, act
-from ..algebra.arguments import Example
-from ..algebra.opened import output_leaves
-from ..algebra.specs import Spec
-from ..graph.sandbox import owner, undisturbed_rng
-from ..graph.trace import Node, Ref, Trace
-from ..infer.inference import Inference
-from ..infer.leaving_out import plain_copy
-from ..measure.change import repetitions
-from ..measure.law import relative_change
-from ..measure.probe import Probe
-from ..rules.registry import facts_of
+from ...algebra.action import Action, act
+from ...algebra.arguments import Example
+from ...algebra.opened import output_leaves
+from ...algebra.specs import Spec
+from ...graph.sandbox import owner, undisturbed_rng
+from ...graph.trace import Node, Ref, Trace
+from ...measure.change import repetitions
+from ...measure.law import relative_change
+from ...measure.probe import Probe
+from ...rules.registry import facts_of
+from ..inference import Inference
+from ..leaving_out import plain_copy
 from .evidence import Evidence
 from .matching import Matcher, Matching, safe
 from .refit import Refit

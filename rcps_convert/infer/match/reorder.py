@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..algebra.action import Action
-from ..algebra.axis import Axis, Prod, Sum, Var
-from ..graph.sandbox import owner
+from ...algebra.action import Action
+from ...algebra.axis import Axis, Prod, Sum, Var
+from ...graph.sandbox import owner
 from .sites import flat_factors, is_direction, standing
 
 

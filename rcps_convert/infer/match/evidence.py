@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algebra.action import Action
-from ..algebra.axis import Axis, Var
-from ..graph.run import interpret
-from ..graph.sandbox import mode, owner
-from ..graph.trace import Trace
-from ..rules.registry import facts_of
+from ...algebra.action import Action
+from ...algebra.axis import Axis, Var
+from ...graph.run import interpret
+from ...graph.sandbox import mode, owner
+from ...graph.trace import Trace
+from ...rules.registry import facts_of
 from .sites import Likeness, Site, is_direction, sites_of
 
 ROWS = 2048

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .._torch import chains
-from ..algebra import axis as ax
-from ..strands.mixed import Cross
-from ..tie.hooks import hook_of
-from ..tie.ties import HalfTie, OrbitTie
+from ..._torch import chains
+from ...algebra import axis as ax
+from ...strands.mixed import Cross
+from ...tie.hooks import hook_of
+from ...tie.ties import HalfTie, OrbitTie
 from .channels import channels, halves_of
 from .product import Product
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..algebra import axis as ax
-from ..algebra.axis import Axis, Var
+from ...algebra import axis as ax
+from ...algebra.axis import Axis, Var
 from .evidence import Evidence, contracted
 from .pairing import assign, best_pairs, halves
 from .reorder import Copies, Moves, reorder

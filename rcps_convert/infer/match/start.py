@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from ..algebra.action import Action
-from ..measure.probe import Probe
+from ...algebra.action import Action
+from ...measure.probe import Probe
 from .matching import Matching
 from .recalibrate import recalibrate
 from .search import Search

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..algebra.action import Action, act
-from ..algebra.arguments import Example, leaves, with_leaves
-from ..measure.inputs import batch_dim
-from ..measure.probe import Probe
+from ...algebra.action import Action, act
+from ...algebra.arguments import Example, leaves, with_leaves
+from ...measure.inputs import batch_dim
+from ...measure.probe import Probe
 from .evidence import Batch
 
 CHUNK = 256

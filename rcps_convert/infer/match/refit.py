@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import pytree
-from ..algebra import axis as ax
-from ..algebra.action import Action, act
-from ..graph.closed_modules import CLOSED
-from ..graph.sandbox import mode, owner
-from ..graph.trace import Node, Ref, Trace
-from ..infer.first_failure import Reanchoring
-from ..infer.inference import Inference
-from ..rules.registry import facts_of
+from ..._torch import pytree
+from ...algebra import axis as ax
+from ...algebra.action import Action, act
+from ...graph.closed_modules import CLOSED
+from ...graph.sandbox import mode, owner
+from ...graph.trace import Node, Ref, Trace
+from ...rules.registry import facts_of
+from ..first_failure import Reanchoring
+from ..inference import Inference
 from .evidence import Batch
 from .normal import Normal, windows
 

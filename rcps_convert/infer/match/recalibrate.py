@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import NormBase
-from ..algebra.arguments import Example, check_model
-from ..graph.sandbox import alone, call
-from ..graph.transaction import all_or_nothing
+from ..._torch import NormBase
+from ...algebra.arguments import Example, check_model
+from ...graph.sandbox import alone, call
+from ...graph.transaction import all_or_nothing
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..algebra import axis as ax
-from ..algebra.action import Action
-from ..algebra.axis import Axis, Leaf, Prod, Sum, Var
+from ...algebra import axis as ax
+from ...algebra.action import Action
+from ...algebra.axis import Axis, Leaf, Prod, Sum, Var
 
 DIRECTIONS = Leaf(2, "reversed")
 """A factor that swaps two copies of what stands beside it, such as the directions of a recurrence."""

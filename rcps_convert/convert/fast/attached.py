@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import forward_gradients, hook_tables, transform_level
-from ..geometry import follow_replicas, unfollow_replicas
-from ..geometry.frames import AroundForward
-from ..geometry.replicas import rebound
-from ..strands.conjoined import this_thread
-from ..strands.mixed import Cross
-from ..tie.hooks import After, Before, hook_of
+from ..._torch import forward_gradients, hook_tables, transform_level
+from ...geometry import follow_replicas, unfollow_replicas
+from ...geometry.frames import AroundForward
+from ...geometry.replicas import rebound
+from ...strands.conjoined import this_thread
+from ...strands.mixed import Cross
+from ...tie.hooks import After, Before, hook_of
 from .backends import STOCK, usable
 from .layers import BothReadings, Candidate, Reading, is_tied
 from .operator import Ways, compute
