@@ -27,9 +27,9 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     """Keep the tied values as plain parameters: the original classes and state_dict keys.
 
     The outputs in eval mode stay the same. Trained on, a baked model is an ordinary one: nothing
-    keeps its weights tied or its statistics shared, and what `accelerate` set is dropped. What no weights can stand for stays: a symmetriser
-    inserted at a read-out, the statistics of a norm that keeps none (``track_running_stats=False``), and the
-    refusal of lengths and of modules that no trace called.
+    keeps its weights tied or its statistics shared, and what `accelerate` set is dropped. What no weights can
+    stand for stays: a symmetriser inserted at a read-out, the statistics of a norm that keeps none
+    (``track_running_stats=False``), and the refusal of lengths and of modules that no trace called.
 
     Nor can weights stand for the second pass of a conjoined model: its copy still reads both strands,
     and its `state_dict` is the plain one as it is. A mixed model becomes a `torch.fx.GraphModule` of its
