@@ -88,22 +88,30 @@ def halves(w: Tensor, p: Product) -> tuple[Tensor, Tensor]:
         ordered by tap, even ones first, then by channel.
     """
     rows = take(w, p.makes.kept, 0)
-    on_sums, on_differences = sums(rows, p.reads, 1)
-    half = torch.full((p.reads.units,), 0.5, dtype=w.dtype, device=w.device)
-    half[p.reads.pairs :] = 1
-    on_sums, on_differences = on_sums * half[:, None], on_differences * 0.5
-    plus = torch.cat([_even(on_sums, p), _odd(on_differences, p)], 1)
-    pairs = slice(0, p.makes.pairs)
-    return plus, torch.cat([_even(on_differences[pairs], p), _odd(on_sums[pairs], p)], 1)
+    if p.kernel == 1:
+        plus, minus = _halved_sums(rows, p, 1)
+        return plus[..., 0], minus[: p.makes.pairs, :, 0]
+    on_sums, on_differences = _halved_sums(rows.permute(2, 1, 0).contiguous(), p, 1)  # mirrored taps are whole blocks
+    plus = torch.cat([_even(on_sums, p), _odd(on_differences, p)])
+    minus = torch.cat([_even(on_differences, p), _odd(on_sums, p)])[:, : p.makes.pairs]
+    return plus.t(), minus.t()
+
+
+def _halved_sums(w: Tensor, p: Product, dim: int) -> tuple[Tensor, Tensor]:
+    """Means of the pairs read and the fixed channels; half differences of the pairs."""
+    total, difference = sums(w, p.reads, dim)
+    pairs = total.narrow(dim, 0, p.reads.pairs) * 0.5
+    fixed = total.narrow(dim, p.reads.pairs, len(p.reads.fixed))
+    return (torch.cat([pairs, fixed], dim) if p.reads.fixed else pairs), difference * 0.5
 
 
 def _even(w: Tensor, p: Product) -> Tensor:
-    part = (w + w.flip(2))[..., : p.even] / 2 if p.kernel > 1 else w
-    return part.transpose(1, 2).flatten(1)
+    """Of kernels (K, in, out), what sums of mirrored taps are multiplied by, (even taps x in, out)."""
+    return (w[: p.even] + w[p.odd :].flip(0)).mul(0.5).flatten(0, 1)
 
 
 def _odd(w: Tensor, p: Product) -> Tensor:
-    return (w - w.flip(2))[..., : p.odd].transpose(1, 2).flatten(1) / 2
+    return (w[: p.odd] - w[p.even :].flip(0)).mul(0.5).flatten(0, 1)
 
 
 def from_halves(plus: Tensor, minus: Tensor, w: Tensor, p: Product) -> Tensor:

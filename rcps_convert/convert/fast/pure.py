@@ -25,6 +25,7 @@ class Row:
     Args:
         like: the batch, (N, C, L).
         p: the product that reads it.
+        ones: the columns of half sums end with ones, which a bias multiplies.
 
     Attributes:
         count: samples of a group.
@@ -32,15 +33,15 @@ class Row:
         made: positions made per sample.
     """
 
-    def __init__(self, like: Tensor, p: Product) -> None:
-        self.p, self.length, self.made = p, like.shape[2], p.made(like.shape[2])
+    def __init__(self, like: Tensor, p: Product, ones: bool = False) -> None:
+        self.p, self.ones, self.length, self.made = p, ones, like.shape[2], p.made(like.shape[2])
         self.width = max(self.length + p.pad, self.made)
         self.count = max(1, min(like.shape[0], POSITIONS // self.width))
         size = self.count * self.width + p.span
         self.s, self.d = like.new_zeros(p.reads.units, size), like.new_zeros(p.reads.pairs, size)
         self.positions = (self.count - 1) * self.width + self.made
         self.tile = min(self.positions, max(64, ENTRIES // max(1, p.plus) // 64 * 64))
-        self.rooms = like.new_empty(p.plus * self.tile), like.new_empty(p.minus * self.tile)
+        self.rooms = like.new_empty((p.plus + ones) * self.tile), like.new_empty(p.minus * self.tile)
 
     def groups(self, samples: int) -> Iterator[slice]:
         """The samples of a batch, group by group."""
@@ -64,6 +65,8 @@ class Row:
         for start in range(0, self.positions, self.tile):
             count = min(self.tile, self.positions - start)
             plus, minus = (room[: len(room) // self.tile * count].view(-1, count) for room in self.rooms)
+            if self.ones:
+                plus[-1] = 1
             self._lay(plus, self.s, self.d, start)
             self._lay(minus, self.d, self.s, start)
             yield slice(start, start + count), plus, minus
@@ -95,9 +98,10 @@ def convolve(x: Tensor, w: Tensor, bias: Tensor | None, p: Product) -> Tensor:
         bias: (out,), or None.
         p: the product.
     """
-    row, (on_plus, on_minus) = Row(x, p), halves(w, p)
+    row, (on_plus, on_minus) = Row(x, p, bias is not None), halves(w, p)
+    if bias is not None:
+        on_plus = torch.cat([on_plus, take(bias, p.makes.kept, 0)[:, None]], 1)
     plus, minus = (x.new_empty(len(part), row.count * row.width) for part in (on_plus, on_minus))
-    shift = None if bias is None else take(bias, p.makes.kept, 0)[:, None]
     y, pairs = x.new_empty(len(x), p.makes.size, row.made), p.makes.pairs
     parts = _parts(x, p.reads)
     for group in row.groups(len(x)):
@@ -105,8 +109,6 @@ def convolve(x: Tensor, w: Tensor, bias: Tensor | None, p: Product) -> Tensor:
         for at, even, odd in row.columns():
             torch.mm(on_plus, even, out=plus[:, at])
             torch.mm(on_minus, odd, out=minus[:, at])
-        if shift is not None:
-            plus += shift
         mine = y[group]
         u, v = (row.inside(part, 0, row.made)[: len(mine)] for part in (plus, minus))
         torch.add(u[:, :pairs], v, out=mine[:, :pairs])
