@@ -108,6 +108,7 @@ class _TiedPlanner:
         )
         self.wanted = output_specs(self.settings.outputs, _structure(solver.traces[0]))
         found = solver.solve(self.wanted)
+        del solver  # and its copy of the model
         self.found, self.traces = found, found.traces
         if found.untraced is not None:
             self.plan.warnings.append(f"only the eval-mode forward was analysed; in train mode: {found.untraced}")

@@ -50,28 +50,31 @@ class Change:
         self.given = (before, after), (example, specs, actions)
         self.has: list[list[Any]] | None = None
         self.precise = own_dtype(before) not in (torch.float32, torch.float64)
-        self._look()
+        self.probes: list[Probe] = []
 
     def _look(self) -> None:
         """Copies of both models, in their own precision, which is quick, or in double precision."""
         models, call = self.given
-        with undisturbed_rng():
-            self.probes = [Probe(m, *call, own=not self.precise) for m in models]
+        if not self.probes:
+            with undisturbed_rng():
+                self.probes = [Probe(m, *call, own=not self.precise) for m in models]
 
     def _look_closely(self) -> None:
         """Go on in double precision."""
         if not self.precise:
-            self.precise = True
-            self._look()
+            self.precise, self.probes = True, []
+        self._look()
 
     def moved(self) -> float:
         """How far the outputs move, relative to their size, in eval mode."""
+        self._look()
         with undisturbed_rng():
             readings = self._readings()
         self.has = readings[1]
         pairs = zip(*map(_ends, readings), strict=True)
         found = max((relative_change(a, b) for a, b in pairs if a.numel()), default=0.0)
         if found > CLEAR or self.precise:
+            self.probes = []  # two copies of a model: they are made again where they are needed
             return found
         self._look_closely()
         return self.moved()
