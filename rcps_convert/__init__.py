@@ -20,6 +20,7 @@ from .convert.saving import apply_recipe, load, recipe, save
 from .errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, VerificationError
 from .measure.report import EquivarianceReport, check_equivariance
 from .rules.registry import rule
+from .strands.strings import conjoined_strings
 from .strands.unwrapped import unwrap
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "apply_recipe",
     "bake",
     "check_equivariance",
+    "conjoined_strings",
     "convert_model",
     "deep_lift_rule",
     "filter_pairs",
