@@ -27,6 +27,7 @@ from .infer.match.recalibrate import recalibrate
 from .measure import testing
 from .measure.report import EquivarianceReport, check_equivariance
 from .rules.registry import rule
+from .strands.strings import conjoined_strings
 from .strands.unwrapped import unwrap
 
 sys.modules[f"{__name__}.testing"] = testing
@@ -56,6 +57,7 @@ __all__ = [
     "apply_recipe",
     "bake",
     "check_equivariance",
+    "conjoined_strings",
     "convert_model",
     "deep_lift_rule",
     "extend",

@@ -116,6 +116,13 @@ class Tokens(Ended):
         partner = reverse_complement_text(text, rna)
         if partner not in place and len(text) > 1 and set(text.upper()) - set("ACGTUN"):
             return place[text]
+        if partner not in place and len(self.text_lengths) > 2:
+            raise ValueError(
+                f"the vocabulary lacks {partner!r}, the reverse complement of {text!r}: its texts have "
+                f"{len(self.text_lengths)} lengths, as those of byte-pair encoding, which cuts the other strand into "
+                "other tokens, so reverse complement is no permutation of ids; read both strands as strings: "
+                "conjoined_strings(model, tokenize)"
+            )
         if partner not in place:
             raise ValueError(
                 f"the vocabulary lacks {partner!r}, the reverse complement of {text!r}; "
@@ -131,6 +138,11 @@ class Tokens(Ended):
         """
         pads = tuple(i for i, text in enumerate(self.vocab) if is_special(text, PADDING))
         return Runs(*self.ends, pads) if self.is_ended and pads else None
+
+    @property
+    def text_lengths(self) -> list[int]:
+        """The lengths of the texts of nucleotides, in letters."""
+        return sorted({len(text) for text in self.vocab if _is_nucleotides(text)})
 
     @property
     def is_ended(self) -> bool:

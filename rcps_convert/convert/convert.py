@@ -20,8 +20,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._torch import pytree
 from ..algebra.arguments import Example, check_switch
 from ..algebra.nesting import read_call
+from ..algebra.specs import Tokens
 from ..graph.held_forward import held_forward
 from ..graph.progress import progress_shown, stage
 from ..graph.sandbox import alone
@@ -194,8 +196,20 @@ def planned(model: nn.Module, example: Example, settings: Settings) -> Conversio
     held = held_forward(model, example)
     both = settings.strategy == "conjoined" or (settings.strategy == "mixed" and held is None)
     plan = (plan_both_strands if both else plan_tied)(model, example, settings, held)
-    plan.notes += _of_rcps_pytorch(model)
+    plan.notes += [*_of_rcps_pytorch(model), *_of_pieces(settings.inputs)]
     return plan
+
+
+def _of_pieces(inputs: Any) -> list[str]:
+    """What to say of a vocabulary that cuts what is left of a sequence into shorter texts."""
+    specs = pytree.tree_leaves(inputs, is_leaf=lambda spec: isinstance(spec, Tokens))
+    found = [s.text_lengths for s in specs if isinstance(s, Tokens) and len(s.text_lengths) > 1]
+    return [
+        f"the vocabulary has texts of {' and '.join(map(str, lengths))} letters: a sequence and its reverse complement "
+        "are cut at the same places if nothing is left over at the right end, as for lengths that are multiples of "
+        f"{lengths[-1]}; for others read both strands as strings: conjoined_strings(model, tokenize)"
+        for lengths in found[:1]
+    ]
 
 
 def _of_rcps_pytorch(model: nn.Module) -> list[str]:
