@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import pickle
 import warnings
 from collections.abc import Callable
@@ -16,8 +17,19 @@ from oracle import assert_law, some_error
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from rcps_convert import ConversionError, apply_recipe, bake, convert_model, extend, load_plain_state_dict, recipe
+from rcps_convert import (
+    ConversionError,
+    Tokens,
+    Tracks,
+    apply_recipe,
+    bake,
+    convert_model,
+    extend,
+    load_plain_state_dict,
+    recipe,
+)
 from rcps_convert.convert.state import is_converted
+from rcps_convert.testing import assert_equivariant
 from rcps_convert.tie.parts import OtherPartError, Parts
 from rcps_convert.tie.writing import TiedWeight
 
@@ -580,3 +592,50 @@ def test_only_a_converted_model_is_extended() -> None:
     outer = nn.Sequential(converted())
     with pytest.raises(ConversionError, match=r"(?s)converted inside of it: 0.*extend\(model\.0, example\)"):
         extend(outer, DNA)
+
+
+class Reading(nn.Module):
+    """A read-out behind a nonlinearity, which runs on both strands, and positions, which fix the length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.place = nn.Conv1d(4, 8, 5, padding=2), nn.Parameter(torch.randn(1, 8, 40))
+        layers = (nn.Conv1d(8, 5, 3), nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten())
+        self.readout, self.head = nn.Sequential(*layers), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.readout((self.conv(x) + self.place).relu()))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_runs_on_both_strands_and_what_is_refused_stays_so() -> None:
+    model: Any = convert_model(Reading(), DNA)
+    before = model.readout[0].weight.detach().clone()
+    model.conv = nn.Conv1d(4, 8, 7, padding=3)
+    extended: Any = extend(model, DNA)
+    exact(extended)
+    assert torch.equal(extended.readout[0].weight, before)
+    with pytest.raises(ConversionError, match="41 positions"):
+        extended(torch.randn(2, 4, 41))
+    extended.head = nn.Linear(5, 3)  # now pairs of channels could be averaged, where each was on its own
+    with pytest.raises(ConversionError, match="readout, which runs on both strands"):
+        extend(extended, DNA)
+
+
+def test_specs_are_remembered_also_in_a_file() -> None:
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.conv, self.head = nn.Embedding(6, 8), nn.Conv1d(8, 8, 3, padding=1), nn.Linear(8, 2)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(self.conv(self.embed(ids).mT).relu().mT)
+
+    ids, vocabulary = torch.zeros(2, 12, dtype=torch.int64), ["[PAD]", "A", "C", "G", "T", "N"]
+    specs = {"inputs": Tokens(vocabulary), "outputs": Tracks("+-", layout="n l c")}
+    model = convert_model(Reader(), ids, verify=False, **specs)
+    for twin in (model, apply_recipe(Reader(), json.loads(json.dumps(recipe(model))))):
+        twin.conv = nn.Conv1d(8, 8, 5, padding=2)
+        extended = extend(twin, ids)
+        assert_equivariant(extended, ids, **specs)
+    assert recipe(extended)["settings"] == recipe(model)["settings"]

@@ -20,6 +20,7 @@ from ..graph.transaction import all_or_nothing
 from ..tie.hooks import hook_of
 from ..tie.norms import VECTORS, FoldedNorm, PooledNorm
 from ..tie.notes import noted
+from ..tie.symmetriser import BothStrands
 from ..tie.ties import ties
 from ..tie.untied import Untied
 from .bake import bake, untied_in_place
@@ -68,6 +69,7 @@ def extend(
     if plan.problems:
         raise gather(plan.problems)
     _require_kept(_tied_values(model, plain), plan)
+    _require_readings(model, plan)
     if not in_place:
         return plan.convert(plain, in_place=True, stacklevel=3)
     return all_or_nothing(model, lambda: plan.convert(untied_in_place(model), in_place=True, stacklevel=6))
@@ -120,6 +122,21 @@ def _require_kept(before: dict[str, Tensor], plan: ConversionPlan) -> None:
         for name in (f"{norm.path}.{leaf}".lstrip(".") for leaf in VECTORS):
             if name in before and not _is_lawful(Action((norm.channel,)), before[name], before[name]):
                 raise _refusal(name, ax.describe(norm.channel))
+
+
+def _require_readings(model: nn.Module, plan: ConversionPlan) -> None:
+    """Refuse a plan in which a part that runs on both strands averages its two readings otherwise than before."""
+    now = {s.path: s.passage.plain()["made"] for s in plan.symmetrisers}
+    for path, module in model.named_modules():
+        hook = hook_of(module, BothStrands)
+        if hook is not None and now.get(path) != hook.passage.plain()["made"]:
+            raise ConversionError(
+                f"what was added can be tied only if {path}, which runs on both strands, averages them otherwise",
+                where=Where(path),
+                got=", ".join(now.get(path, ["not on both strands"])),
+                why="its outputs are no longer the model's own, so what it has learned would mean something else",
+                do="add the new part elsewhere; or let it happen: convert_model(bake(model), example), and train on",
+            )
 
 
 def _is_lawful(action: Action, value: Tensor, source: Tensor) -> bool:
