@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rcps_convert"
 PAGE = ROOT / "docs" / "how-it-works.md"
-ORDER = ("algebra", "geometry", "graph", "tie", "measure", "rules", "infer", "match", "strands", "convert")
+ORDER = ("algebra", "geometry", "graph", "tie", "measure", "rules", "infer", "strands", "convert")
 """Folders in the order of their imports: each may import from those before it."""
 
 
@@ -31,13 +31,15 @@ def siblings(path: Path) -> set[str]:
 
 
 def lines() -> Iterator[str]:
-    """Folders in the order of their imports, and in each the files likewise."""
-    for folder in ORDER:
-        yield f"{folder + '/':<24}{said(PACKAGE / folder / '__init__.py')}"
-        files = {p.stem: p for p in sorted((PACKAGE / folder).glob("*.py")) if p.stem != "__init__"}
-        graph = {stem: sorted(siblings(path) & files.keys()) for stem, path in files.items()}
-        for stem in TopologicalSorter(graph).static_order():
-            yield f"  {stem + '.py':<22}{said(files[stem])}"
+    """Folders in the order of their imports, and in each the files likewise; folders inside of it come last."""
+    for name in ORDER:
+        inside = sorted(p.parent for p in (PACKAGE / name).glob("*/__init__.py"))
+        for folder in (PACKAGE / name, *inside):
+            yield f"{folder.relative_to(PACKAGE).as_posix() + '/':<24}{said(folder / '__init__.py')}"
+            files = {p.stem: p for p in sorted(folder.glob("*.py")) if p.stem != "__init__"}
+            graph = {stem: sorted(siblings(path) & files.keys()) for stem, path in files.items()}
+            for stem in TopologicalSorter(graph).static_order():
+                yield f"  {stem + '.py':<22}{said(files[stem])}"
 
 
 def page(text: str) -> str:

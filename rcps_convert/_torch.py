@@ -23,6 +23,7 @@ from torch.fx import Node as FxNode
 from torch.nn.modules.batchnorm import _NormBase as NormBase
 from torch.nn.modules.conv import _ConvTransposeNd as ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
+from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils import _pytree as pytree  # `torch.utils.pytree` has no `is_leaf` and no `tree_map_only`
 
@@ -39,22 +40,31 @@ __all__ = [
     "InstanceNorm",
     "ModeState",
     "NormBase",
+    "Tabled",
     "WeightNormKeys",
     "arguments",
+    "caches_weights",
     "calling_modules",
     "chains",
+    "children",
     "convolve",
     "drop_hooks",
+    "forward_gradients",
     "frames",
     "frames_in",
     "function_modes",
     "function_name",
+    "has_modes",
     "hide_buffers",
+    "hold_the_same",
+    "holds",
     "hook_tables",
     "in_backward",
     "inputs_of",
     "is_operator",
     "is_recomputed",
+    "is_replica",
+    "is_scripting",
     "is_wrapper",
     "keep_whole",
     "leave_map",
@@ -69,9 +79,11 @@ __all__ = [
     "own_tensors",
     "parameter_order",
     "picklable",
+    "plain_tensors",
     "plain_twin",
     "pre_hooks",
     "pytree",
+    "reader",
     "refresh_recurrent",
     "replica",
     "returned",
@@ -90,6 +102,9 @@ __all__ = [
 
 unseen = torch._C.DisableTorchFunction
 """Context in which function modes see no calls; the documented one hides calls from subclasses only."""
+
+plain_tensors = torch._C.DisableTorchFunctionSubclass
+"""Context in which subclasses of tensors are computed with as tensors."""
 
 PADS: tuple[Any, ...] = (torch.nn.functional.pad, torch._C._nn.pad)
 """What a function mode may see of ``F.pad``: the function, or what it is bound to."""
@@ -137,6 +152,16 @@ def function_modes() -> list[Any]:
     return list(_get_current_function_mode_stack())
 
 
+def has_modes() -> bool:
+    """Whether any torch function mode is active: cheaper to ask than which."""
+    return torch._C._len_torch_function_stack() > 0
+
+
+def caches_weights() -> bool:
+    """Whether ``torch.nn.utils.parametrize.cached`` is active."""
+    return bool(parametrize._cache_enabled)
+
+
 def leave_map() -> None:
     """End the innermost ``torch.vmap``."""
     torch._C._functorch._vmap_decrement_nesting()
@@ -148,6 +173,11 @@ def leave_map() -> None:
 def in_backward() -> bool:
     """Whether a backward pass runs on this thread, as when a checkpoint runs its function again."""
     return torch._C._current_graph_task_id() != -1
+
+
+def forward_gradients() -> bool:
+    """Whether forward-mode differentiation runs (``torch.autograd.forward_ad``, ``torch.func.jvp``)."""
+    return int(torch.autograd.forward_ad._current_level) >= 0
 
 
 def version(x: Tensor) -> int:
@@ -162,6 +192,28 @@ def calling_modules() -> Iterator[nn.Module]:
         if frame.f_code.co_name in ("_call_impl", "forward") and isinstance(frame.f_locals.get("self"), nn.Module):
             yield frame.f_locals["self"]
         frame = frame.f_back
+
+
+def reader() -> tuple[str, str]:
+    """The names of the module and the function that read a parametrized weight just now."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__") in _READING:
+        frame = frame.f_back
+    return ("", "") if frame is None else (str(frame.f_globals.get("__name__")), frame.f_code.co_name)
+
+
+_READING = ("torch.nn.modules.module", "torch.nn.utils.parametrize")
+"""Between a weight and who reads it."""
+
+_SCRIPT = os.path.join("torch", "jit", "_script.py")
+
+
+def is_scripting() -> bool:
+    """Whether ``torch.jit.script`` is reading a module."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_filename.endswith(_SCRIPT):
+        frame = frame.f_back
+    return frame is not None
 
 
 _MODULE_CALL = os.path.join("torch", "nn", "modules", "module.py")
@@ -340,6 +392,21 @@ def drop_hooks(module: nn.Module, matches: Callable[[Any], bool]) -> None:
                 table.pop(key, None)
 
 
+def children(module: nn.Module) -> list[nn.Module]:
+    """The modules a module holds itself, one that it holds twice as often."""
+    return [child for child in module._modules.values() if child is not None]
+
+
+def holds(module: nn.Module) -> tuple[nn.Module | None, ...]:
+    """What is in the places for submodules of a module."""
+    return tuple(module._modules.values())
+
+
+def hold_the_same(before: list[tuple[nn.Module, tuple[nn.Module | None, ...]]]) -> bool:
+    """Whether modules hold what they held: quick, as it is asked at each call of a model."""
+    return all(tuple(module._modules.values()) == held for module, held in before)
+
+
 def own_tensors(module: nn.Module) -> list[Tensor]:
     """The parameters and buffers that a module holds itself, as they are stored."""
     return [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
@@ -357,6 +424,11 @@ def parameter_order(module: nn.Module) -> list[str]:
 
 REPLICATE = "_replicate_for_data_parallel"
 """The method of a module that makes a replica for ``nn.DataParallel``."""
+
+
+def is_replica(module: nn.Module) -> bool:
+    """Whether a module is a replica that ``nn.DataParallel`` made."""
+    return "_is_replica" in vars(module)
 
 
 def replica(module: nn.Module) -> Any:
@@ -397,6 +469,29 @@ def refresh_recurrent(module: nn.RNNBase) -> None:
 def chains(module: nn.Module) -> dict[str, Any]:
     """The lists of parametrizations of a module by the name of the parameter; empty without any."""
     return dict(module.parametrizations.items()) if nn.utils.parametrize.is_parametrized(module) else {}  # type: ignore[union-attr,operator]
+
+
+def only_step(module: nn.Module, name: str) -> tuple[Any, Any] | None:
+    """The one parametrization of a parameter, and the list it is in; read without nn.Module's lookup of attributes."""
+    chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
+    steps = chain._modules
+    return (steps["0"], chain) if len(steps) == 1 else None
+
+
+class Tabled(nn.Module):
+    """A module whose buffers follow from its settings: ``to_empty``, which takes their values, gives them back."""
+
+    def tables(self) -> dict[str, Tensor]:
+        """The buffers, made anew."""
+        raise NotImplementedError
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        made = super()._apply(fn, recurse)
+        held = {name: b for name, b in self._buffers.items() if b is not None and b.device.type != "meta"}
+        if held:
+            for name, value in self.tables().items():
+                held[name].copy_(value)
+        return made
 
 
 class WeightNormKeys:

@@ -6,6 +6,7 @@ node), *got* (the shapes and actions met there), *why* it cannot be done, and wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,11 +69,30 @@ class ConversionError(ValueError):
     def __str__(self) -> str:
         if len(self.problems) == 1:
             return self.describe()
-        listed = [f"{i}. {type(p).__name__}: {p.describe()}" for i, p in enumerate(self.problems, 1)]
-        return "\n".join([f"{len(self.problems)} problems, the first: {self.what}", *listed])
+        return "\n".join([f"{len(self.problems)} problems, the first: {self.what}", *told(self.problems)])
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.__dict__.copy()))
+
+
+def told(problems: Sequence[ConversionError]) -> list[str]:
+    """Problems as numbered texts; those that differ by numbers only, as of layers or positions, are told once."""
+    kinds: dict[tuple[object, ...], list[ConversionError]] = {}
+    for p in problems:
+        source = p.where.source if p.where else None
+        kinds.setdefault((type(p), source, *(_without_numbers(t) for t in (p.what, p.why, p.do))), []).append(p)
+    texts = []
+    for i, (first, *others) in enumerate(kinds.values(), 1):
+        texts.append(f"{i}. {type(first).__name__}: {first.describe()}")
+        places = list(dict.fromkeys(str(p.where.path or p.where.node) for p in others if p.where))
+        if others:
+            named = f": {', '.join(places[:3])}{', ...' if len(places) > 3 else ''}" if places else ""
+            texts.append(f"  and    {len(others)} more of this kind{named}")
+    return texts
+
+
+def _without_numbers(text: str | None) -> str:
+    return re.sub(r"\d+", "#", text or "")
 
 
 def _rebuild(cls: type[ConversionError], state: dict[str, object]) -> ConversionError:
@@ -118,6 +138,19 @@ def gather(problems: Sequence[ConversionError]) -> ConversionError:
 def first_line(reason: Exception) -> str:
     """Another library's exception in one line: its class and the first line of its message."""
     return f"{type(reason).__name__}: {(str(reason).strip().splitlines() or ['no message'])[0]}"
+
+
+def refuse_scripting(what: str) -> ConversionError:
+    """What ``torch.jit.script`` of a model is told that holds something of this package.
+
+    Args:
+        what: it holds.
+    """
+    return ConversionError(
+        f"torch.jit.script of a model with {what}",
+        why="it is Python that jit.script cannot compile",
+        do="use torch.export or torch.compile; or torch.jit.trace where one length is enough",
+    )
 
 
 class Refusal(Exception):  # noqa: N818 - a short fact for inference, never shown to users as it is

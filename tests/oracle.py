@@ -7,6 +7,7 @@ A spec is one of:
 
 - letters such as ``"ACGT"``: bases, one axis of them, or `Bases` with a layout;
 - signs such as ``"+-."``: tracks; the k-th ``+`` swaps with the k-th ``-``; or `Signs` with a layout;
+- `Table`: channels permuted by a table, or of several kinds; `Triangle`: contacts above a diagonal;
 - `Ids`: integer ids of a vocabulary;
 - ``"mask"`` (reversed with its sequence), ``"contacts"`` (reversed along two axes of equal length),
   ``"invariant"``, ``"antisymmetric"``;
@@ -45,7 +46,14 @@ COMPLEMENTS = dict(zip("ACGTURYSWKMBDHVN", "TGCAAYRSWMKVHDBN", strict=True))
 
 
 def mirror_axes(x: Tensor, layout: str, table: Sequence[int] | None = None) -> Tensor:
-    """Every axis ``l`` reversed, and the axis ``c`` permuted by a table."""
+    """Every axis ``l`` reversed, and the axis ``c`` permuted by a table; ``(c l)`` are two axes flattened into one."""
+    flat = next((axis for axis in ("(c l)", "(l c)") if axis in layout), None)
+    if flat is not None:
+        at = layout[: layout.index(flat)].count(" ")
+        tracks = len(table or [0])
+        return mirror_axes(
+            x.unflatten(at, (tracks, -1) if flat == "(c l)" else (-1, tracks)), layout.replace(flat, flat[1:-1]), table
+        ).flatten(at, at + 1)
     letters = layout.split()
     assert len(letters) == x.dim(), f"layout {layout!r} has {len(letters)} axes, the tensor {x.dim()}"
     for at, letter in enumerate(letters):
@@ -59,9 +67,11 @@ def mirror_axes(x: Tensor, layout: str, table: Sequence[int] | None = None) -> T
 
 def base_table(alphabet: str) -> list[int]:
     """For each base, the place of its complement."""
-    letters = alphabet.upper()
-    partners = dict(COMPLEMENTS, A="T" if "T" in letters else "U")
-    return [letters.index(partners[letter]) for letter in letters]
+    both = len({*alphabet}) > len({*alphabet.upper()})  # each letter keeps its case
+    letters = alphabet if both else alphabet.upper()
+    partners = dict(COMPLEMENTS, A="T" if "T" in alphabet.upper() else "U")
+    swapped = [partners[c] if c.isupper() else partners[c.upper()].lower() for c in letters]
+    return [letters.index(letter) for letter in swapped]
 
 
 def track_table(signs: str) -> list[int]:
@@ -141,6 +151,47 @@ class Signs:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Channels permuted by a table, with signs; of several kinds, each a spec of its own that says what is drawn."""
+
+    table: tuple[int, ...]
+    factors: tuple[int, ...]
+    kinds: tuple[Any, ...] = ()
+    layout: str = "auto"
+
+    def letters(self, x: Tensor) -> str:
+        if self.layout != "auto":
+            return self.layout
+        return "n c" if x.dim() == 2 and x.shape[1] == len(self.table) else _read(x, len(self.table))
+
+    def mirror(self, x: Tensor) -> Tensor:
+        letters = self.letters(x)
+        shape = [-1 if letter == "c" else 1 for letter in letters.split()]
+        return mirror_axes(x, letters, self.table) * torch.tensor(self.factors).to(x.dtype).view(shape)
+
+
+@dataclass(frozen=True)
+class Triangle:
+    """Contacts above a diagonal, row by row; tracks on an axis of their own, or none."""
+
+    diagonal: int
+    signs: str
+    layout: str = "auto"
+
+    def letters(self, x: Tensor) -> str:
+        return self.layout if self.layout != "auto" else "n l" if x.dim() == 2 else _read(x, len(self.signs))
+
+    def mirror(self, x: Tensor) -> Tensor:
+        at = self.letters(x).split().index("l")
+        bins = next(n for n in range(1, 10**4) if len(torch.triu_indices(n, n, self.diagonal)[0]) == x.shape[at])
+        i, j = torch.triu_indices(bins, bins, self.diagonal)
+        whole = x.new_zeros(*x.movedim(at, -1).shape[:-1], bins, bins)
+        whole[..., i, j] = x.movedim(at, -1)
+        whole = (whole + whole.triu(1).mT).flip(-1, -2)
+        return mirror_axes(whole[..., i, j].movedim(-1, at), self.letters(x).replace("l", "x"), track_table(self.signs))
+
+
+@dataclass(frozen=True)
 class Ids:
     """Token ids."""
 
@@ -209,6 +260,16 @@ def read_spec(spec: Any, layout: str = "auto") -> Any:
     }
     own = getattr(spec, "layout", "auto")
     layout = own if own != "auto" else layout
+    if hasattr(spec, "kinds"):
+        kinds, table, factors = [read_spec(kind) for kind in spec.kinds], list[int](), list[int]()
+        for kind in kinds:
+            own, signs = _table_of(kind)
+            table, factors = [*table, *(len(table) + i for i in own)], [*factors, *signs]
+        return Table((*table,), (*factors,), (*kinds,), layout)
+    if hasattr(spec, "table"):
+        return Table(spec.table, spec.signs or (1,) * len(spec.table), (), layout)
+    if hasattr(spec, "diagonal"):
+        return Triangle(spec.diagonal, spec.tracks, layout)
     if hasattr(spec, "vocab"):
         return Ids(spec.vocab, layout if layout != "auto" else "n l")
     if hasattr(spec, "signs"):
@@ -225,6 +286,14 @@ def read_spec(spec: Any, layout: str = "auto") -> Any:
         return Signs(word, layout)
     assert set(word.upper()) <= set(COMPLEMENTS), f"{spec!r} is no spec"
     return Bases(word, layout)
+
+
+def _table_of(spec: Any) -> tuple[Sequence[int], Sequence[int]]:
+    """How a spec permutes its channels, and with which signs."""
+    if isinstance(spec, Table):
+        return spec.table, spec.factors
+    table = base_table(spec.alphabet) if isinstance(spec, Bases) else track_table(spec.signs)
+    return table, [1] * len(table)
 
 
 def readings(spec: Any, y: Tensor) -> dict[str, Tensor]:
@@ -355,6 +424,10 @@ def _sample(spec: Any, like: Tensor, kind: str, length: int, g: torch.Generator)
         return bases(kind, length, spec.alphabet, g)
     if isinstance(spec, Signs):
         return signals(kind, length, len(spec.signs), g)
+    if isinstance(spec, Table) and spec.kinds:
+        return torch.cat([_sample(part, like, kind, length, g) for part in spec.kinds], -1)
+    if isinstance(spec, Table):
+        return signals(kind, length, len(spec.table), g)
     if isinstance(spec, Ids):
         texts = list(spec.vocabulary)
         sure = [i for i, t in enumerate(texts) if t and set(t.upper()) <= set("ACGTU")]

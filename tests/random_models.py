@@ -12,6 +12,8 @@ from einops import rearrange
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from rcps_convert import Channels, Permutation, Tracks
+
 
 class Block(nn.Module):
     """One step of a chain: (N, c, L) -> (N, `width`, L or another length)."""
@@ -222,6 +224,57 @@ class Flip(Block):
         return torch.maximum(self.layer(h), self.layer(h.flip(-1)).flip(-1))
 
 
+class Rotate(Block):
+    """Attention with a rotary embedding from a buffer of frequencies, cast as published models cast it."""
+
+    def build(self, c: int, width: int) -> None:
+        self.project, self.back = nn.Linear(c, 6 * 4), nn.Linear(8, c)
+        self.register_buffer("inv_freq", 1.0 / (500.0 ** (torch.arange(0, 4, 2).float() / 4)))
+
+    def turned(self, x: Tensor) -> Tensor:
+        at = torch.arange(x.shape[-2], device=x.device).type_as(self.inv_freq)
+        angle = torch.outer(at, self.inv_freq)
+        angle = torch.cat((angle, angle), dim=-1).to(x.device)
+        a, b = x.chunk(2, -1)
+        return x * angle.cos().to(x.dtype) + torch.cat((-b, a), -1) * angle.sin().to(x.dtype)
+
+    def forward(self, h: Tensor) -> Tensor:
+        q, k, v = rearrange(self.project(h.mT), "b n (three h d) -> three b h n d", three=3, h=2)
+        y = (self.turned(q) @ self.turned(k).mT).softmax(-1) @ v
+        return h + self.back(rearrange(y, "b h n d -> b n (h d)")).mT
+
+
+class Pieces(Block):
+    """One layer for a piece of the positions at a time."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        n = next(n for n in (3, 4, 2, 5, 7, 1) if h.shape[-1] % n == 0)
+        return h + torch.cat([F.silu(self.layer(p)) for p in h.chunk(n, dim=-1)], dim=-1)
+
+
+class Long(Block):
+    """A centred convolution per channel by Fourier transforms."""
+
+    def build(self, c: int, width: int) -> None:
+        self.weight = nn.Parameter(torch.randn(c, 9) / 3)
+
+    def forward(self, h: Tensor) -> Tensor:
+        n = h.shape[-1]
+        product = torch.fft.rfft(h, n=n + 8) * torch.fft.rfft(self.weight, n=n + 8)
+        return torch.tanh(h + torch.fft.irfft(product, n=n + 8)[..., 4 : 4 + n])
+
+
+class Waves(Block):
+    """A table of sines and cosines of many positions, cut to the length."""
+
+    def build(self, c: int, width: int) -> None:
+        angle = torch.arange(400)[:, None] / 50 ** (torch.arange(c) / c)
+        self.register_buffer("table", torch.where(torch.arange(c) % 2 == 0, angle.sin(), angle.cos()))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.table[: h.shape[-1]].T
+
+
 KINDS: dict[str, type[Block]] = {k.__name__.lower(): k for k in Block.__subclasses__()}
 
 
@@ -234,14 +287,44 @@ class Plan:
     blocks: tuple[tuple[str, int, int], ...]
     head: str
     layout: str = "n c l"
+    inputs: str = "bases"
 
     @property
     def example(self) -> Tensor:
-        shape = {"n c l": (3, 4, self.length), "n l c": (3, self.length, 4), "n 1 c l": (3, 1, 4, self.length)}
-        return torch.zeros(shape[self.layout])
+        c, n = INPUTS[self.inputs][0], self.length
+        return torch.zeros({"n c l": (3, c, n), "n l c": (3, n, c), "n 1 c l": (3, 1, c, n)}[self.layout])
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """Keyword arguments of the conversion."""
+        averaged = {"symmetrise_buffers": True} if any(kind == "waves" for kind, *_ in self.blocks) else {}
+        return {
+            "inputs": INPUTS[self.inputs][1],
+            "outputs": OUTPUTS.get(self.head, "auto"),
+            "layout": self.layout,
+            **averaged,
+        }
 
 
-HEADS = ["flatten", "mean", "max", "profile", "stranded", "attention", "pair", "ends"]
+INPUTS: dict[str, tuple[int, Any]] = {
+    "bases": (4, "ACGT"),
+    "tracks": (7, Channels("ACGT", "-+", ".")),
+    "masked": (8, "ACGTacgt"),
+    "signed": (6, Channels(".", Permutation([0], [-1]), "AGCT")),
+}
+"""Number of channels and spec of what may be given."""
+
+OUTPUTS = {
+    "stranded": "+-",
+    "flat": Tracks("+-", layout="n (l c)"),
+    "written": ".",
+    "paired": Tracks.pairs([3, 2, 1, 0]),
+}
+"""Specs of what heads return, where it is not "auto"."""
+
+HEADS = [
+    "flatten", "mean", "max", "profile", "stranded", "attention", "pair", "ends", "flat", "written", "paired",
+]  # fmt: skip
 
 plans = st.builds(
     Plan,
@@ -252,6 +335,7 @@ plans = st.builds(
     ),
     head=st.sampled_from(HEADS),
     layout=st.sampled_from(["n c l", "n l c", "n 1 c l"]),
+    inputs=st.sampled_from(sorted(INPUTS)),
 )
 
 
@@ -261,7 +345,7 @@ class Random(nn.Module):
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         self.plan = plan
-        self.stem = nn.Conv1d(4, plan.channels, 5, padding=2)
+        self.stem = nn.Conv1d(INPUTS[plan.inputs][0], plan.channels, 5, padding=2)
         self.blocks = nn.ModuleList()
         c, length = plan.channels, plan.length
         for kind, width, extra in plan.blocks:
@@ -269,7 +353,9 @@ class Random(nn.Module):
             self.blocks.append(block)
             c, length = block.width, block.grow(length)
         self.score = nn.Linear(c, 1)
-        self.out = nn.Linear(c * length if plan.head == "flatten" else c, 2)
+        self.out = nn.Linear(
+            c * length if plan.head == "flatten" else c, {"written": 17, "paired": 4}.get(plan.head, 2)
+        )
 
     def forward(self, x: Tensor) -> Any:
         x = {"n c l": lambda: x, "n l c": lambda: x.mT, "n 1 c l": lambda: x.squeeze(1)}[self.plan.layout]()
@@ -292,6 +378,18 @@ class Random(nn.Module):
 
     def stranded(self, h: Tensor) -> Tensor:
         return F.softplus(self.out(h.transpose(1, 2))).mT
+
+    def flat(self, h: Tensor) -> Tensor:
+        """Two strands, flattened with the positions."""
+        return self.out(h.transpose(1, 2)).flatten(1)
+
+    def written(self, h: Tensor) -> Tensor:
+        """A profile that a dense layer writes."""
+        return self.out(h.mean(-1)).softmax(-1)
+
+    def paired(self, h: Tensor) -> Tensor:
+        """Four tracks, the first paired with the last."""
+        return self.out(h.transpose(1, 2)).mT
 
     def attention(self, h: Tensor) -> Tensor:
         x = h.transpose(1, 2)

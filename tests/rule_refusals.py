@@ -209,7 +209,12 @@ never("a choice of signed", lambda x: torch.where(x > 0, x, 0.0), SIGNED, say="g
 
 # --- ids -----------------------------------------------------------------------------------------
 
-not_yet("arithmetic on ids", lambda i: i * 2, "ids5 n2 l6", say="arithmetic (mul) on token ids | embed or one-hot")
+not_yet(
+    "arithmetic on ids", lambda i, j: i * j, "ids5 n2 l6", "ids5 n2 l6", say="arithmetic (mul) on token ids | embed"
+)
+not_yet(
+    "numbers of ids that follow no permutation", lambda i: (i + 1) // 2, "ids5 n2 l6", say="(floor_divide) on token"
+)
 not_yet("ids as numbers", lambda i, w: F.linear(i.double(), w), "ids5 n2 l6", "v8 v6", say="(linear) on token ids")
 never("padding with an id that moves", lambda i: F.pad(i, (2, 2), value=0), "ids5 n2 l6", say="constant ids that")
 never(

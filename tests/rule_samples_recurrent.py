@@ -39,6 +39,18 @@ def weights_of(name: str, into: int, layers: int = 1, biases: bool = False, proj
     return found
 
 
+def standing(name: str, directions: int, layers: int = 1) -> Callable[..., Any]:
+    """A call along an axis that stays, (N, T, F) with positions in the place of samples."""
+    op = getattr(aten, name).input
+
+    def call(x: Tensor, *weights: Tensor) -> Any:
+        zeros = x.new_zeros(directions * layers, x.shape[0], 5)
+        hx = [zeros, zeros] if name == "lstm" else zeros
+        return op(x, hx, list(weights), False, layers, 0.0, False, directions == 2, True)
+
+    return call
+
+
 X = "n2 l7 v6"
 
 for name in GATES:
@@ -56,3 +68,7 @@ sample(
     *(X, "v4 n2 v3", "v4 n2 v5"),
     *weights_of("lstm", 6, layers=2, biases=True, projected=3),
 )
+for name in GATES:
+    one = weights_of(name, 6)
+    sample(getattr(aten, name).input, standing(name, 1), "l7 t3 v6", *one[: len(one) // 2])
+    sample(getattr(aten, name).input, standing(name, 2, layers=2), "l7 t3 v6", *weights_of(name, 6, layers=2))

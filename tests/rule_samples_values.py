@@ -316,3 +316,47 @@ sample(aten.sum.dim_IntList, lambda x: x.sum([]), X)
 sample(aten.cosine_similarity.default, lambda x, y: F.cosine_similarity(x, y), *TWO)
 sample(aten.cosine_similarity.default, lambda x, y: F.cosine_similarity(x, y, dim=-1), "n2 l5 v6", "t1 l5 v6")
 sample(aten.pairwise_distance.default, F.pairwise_distance, "n2 l5 v6", "n2 l5 v6")
+
+sample(aten.broadcast_tensors.default, lambda x, y: torch.broadcast_tensors(x, y), *TWO)
+sample(aten.broadcast_tensors.default, lambda x, y: torch.broadcast_tensors(x, y), X, "v6 t1", blind=True)
+
+# --- losses -----------------------------------------------------------------------------------
+
+IDS_5, SCORES = "ids5 n3 l6", "n3 v5 l6"
+for op, loss in [
+    (aten.mse_loss.default, F.mse_loss),
+    (aten.l1_loss.default, F.l1_loss),
+    (aten.smooth_l1_loss.default, F.smooth_l1_loss),
+    (aten.huber_loss.default, F.huber_loss),
+    (aten.kl_div.default, F.kl_div),
+    (aten.poisson_nll_loss.default, F.poisson_nll_loss),
+    (aten.soft_margin_loss.default, F.soft_margin_loss),
+    (aten.binary_cross_entropy_with_logits.default, F.binary_cross_entropy_with_logits),
+]:
+    sample(op, lambda x, y, loss=loss: loss(x, y, reduction="none"), *TWO)
+    sample(op, lambda x, y, loss=loss: loss(x, y.softmax(1)) + x.mean(1), *TWO)
+sample(
+    aten.binary_cross_entropy.default,
+    lambda x, y: F.binary_cross_entropy(x.sigmoid(), y.sigmoid(), reduction="none"),
+    *TWO,
+)
+sample(
+    aten.binary_cross_entropy_with_logits.default,
+    lambda x, y, w: F.binary_cross_entropy_with_logits(x, y, pos_weight=w, reduction="none"),
+    "n2 l5 v6",
+    "n2 l5 v6",
+    "v6",
+)
+sample(aten.cross_entropy_loss.default, lambda i, x: F.cross_entropy(x, i, reduction="none"), IDS_5, SCORES)
+sample(aten.cross_entropy_loss.default, lambda i, x: F.cross_entropy(x, i) + x.mean(2), IDS_5, SCORES)
+sample(
+    aten.cross_entropy_loss.default,
+    lambda i, x, w: F.cross_entropy(x, i, weight=w, reduction="none"),
+    IDS_5,
+    SCORES,
+    "positive v5",
+)
+sample(aten.cross_entropy_loss.default, lambda x, y: F.cross_entropy(x, y.softmax(1), reduction="none"), SCORES, SCORES)
+sample(aten.nll_loss_nd.default, lambda i, x: F.nll_loss(x, i, reduction="none"), IDS_5, SCORES)
+sample(aten.nll_loss.default, lambda i, x: aten.nll_loss(x, i, None, 0), "ids5 n6", "n6 v5")
+sample(aten.nll_loss2d.default, lambda i, x: aten.nll_loss2d(x, i, None, 0), "ids5 n2 l4 t3", "n2 v5 l4 t3")

@@ -113,12 +113,24 @@ def test_the_cost_of_a_conversion_is_measured(tmp_path: Path) -> None:
         assert case["conversion_seconds"] > 0
 
 
+def test_half_products_are_measured(tmp_path: Path) -> None:
+    found, printed = figures("half_products.py", tmp_path, "--quick")
+    assert len(found) == 2
+    for case in found.values():
+        for values in case.values():
+            assert [*values][:4] == ["plain", "converted", "accelerated", "pure torch"]
+            assert all(math.isfinite(q["median"]) and 0 < q["low"] <= q["median"] <= q["high"] for q in values.values())
+            assert all(f"{q['median']:.3f}" in printed for q in values.values())
+
+
 @pytest.mark.parametrize(
     "name",
     [
         "ctcf_width32",
         "ctcf_width64",
         "speed",
+        "half_products",
+        "half_products_two_threads",
         "geometry",
         "rcps_layers_kernel3",
         "rcps_layers_kernel9",

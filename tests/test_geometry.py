@@ -228,7 +228,7 @@ def test_a_position_by_number_is_read_in_the_middle_only() -> None:
 
     converted = convert_model(Middle().double(), EXAMPLE.double())
     assert error(converted, bases(61)) < TOLERANCE
-    with pytest.raises(BreaksSymmetryError, match="position 30 of 63 is read"):
+    with pytest.raises(BreaksSymmetryError, match=r"position 30 of \d+ is read"):
         converted(bases(63))
 
 
@@ -456,7 +456,7 @@ def test_the_plan_lists_calls_with_their_arithmetic() -> None:
     assert "993 = 4*248 + 1; the first half of the channels reads from the left edge" in text
     assert "steps.0 (" in text
     assert "pads 4 positions on the left and 0 on the right" in text
-    assert "verified at lengths 496, 497, 994 too" in text
+    assert "verified at lengths 496, 497, 994, 1986 too" in text
 
 
 def test_the_recorder_marks_nothing_that_reads_both_edges_alike() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from oracle import assert_law
 from torch import Tensor, nn
 
-from rcps_convert import check_equivariance, convert_model, layers, reverse_complement
+from rcps_convert import check_equivariance, convert_model, layers, plan_conversion, reverse_complement
 
 try:
     import rcps
@@ -246,3 +246,14 @@ def test_copies_pickles_and_compiles() -> None:
     assert torch.equal(pickle.loads(pickle.dumps(copy.deepcopy(model)))(x), model(x))
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), model(x), rtol=0, atol=1e-10)
+
+
+@needs_rcps
+@pytest.mark.parametrize("strategy", ["tied", "conjoined"])
+def test_a_network_of_the_old_layers_is_sent_to_the_page_on_migrating(strategy: str) -> None:
+    with pytest.warns(UserWarning, match=r"layers of rcps-pytorch \(RCPSInput, .*migrating-from-rcps-pytorch\.md"):
+        convert_model(network(rcps), torch.zeros(2, 4, 50), strategy=strategy)
+    plan = plan_conversion(network(rcps), torch.zeros(2, 4, 50), strategy=strategy, verify=strategy == "tied")
+    assert "note: the model has layers of rcps-pytorch" in str(plan)
+    ours = plan_conversion(network(layers), torch.zeros(2, 4, 50), strategy=strategy)
+    assert "rcps-pytorch" not in str(ours)

@@ -28,8 +28,8 @@ from rcps_convert import (
     recipe,
     reverse_complement,
 )
-from rcps_convert.match.normal import Normal, windows
-from rcps_convert.match.reorder import Copies, Moves, reorder
+from rcps_convert.infer.match.normal import Normal, windows
+from rcps_convert.infer.match.reorder import Copies, Moves, reorder
 
 EVERY = [*FAMILIES, *ZOO]
 
@@ -566,7 +566,7 @@ def test_a_decorated_class_matches_its_new_instances() -> None:
 
 
 def test_a_basset_without_scipy_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rcps_convert.match.pairing.solver", lambda: None)
+    monkeypatch.setattr("rcps_convert.infer.match.pairing.solver", lambda: None)
     torch.manual_seed(12)
     family = Family(BassetLike, torch.zeros(3, 4, 144))
     plan, tied = matched(BassetLike(), family.example)

@@ -27,7 +27,8 @@ def test_kinds_of_bases(layout: str) -> None:
     letters = layout.replace("1 ", "").split()
     x = drawn.reshape([sizes[c] for c in letters]).permute(*(letters.index(c) for c in "ncl"))
     sums = x.sum(1)
-    random, padded, run, repeat, soft, masked = x
+    random, padded, run, repeat, soft, masked, blank = x
+    assert not blank.any()
     assert drawn.is_contiguous()
     assert torch.equal(sums[0], torch.ones(30).double())
     assert bool((random.argmax(0) != random.argmax(0)[0]).any())
@@ -40,12 +41,13 @@ def test_kinds_of_bases(layout: str) -> None:
 
 
 def test_kinds_of_ids_and_tracks() -> None:
-    tokens, ids = Tokens("ACGTN"), torch.zeros(6, 24, dtype=torch.long)
+    tokens, ids = Tokens("ACGTN"), torch.zeros(len(KINDS), 24, dtype=torch.long)
     drawn = of_kinds(tokens, tokens.action(ids.shape), ids, torch.Generator(), KINDS, torch.float64)
     assert int((drawn[1] == 4).sum()) >= 8
     assert len(set(drawn[2].tolist())) == 1
+    assert drawn[6].tolist() == [4] * 24
     assert drawn.dtype == torch.long
-    tracks, counts = Tracks("+-"), torch.zeros(6, 2, 24)
+    tracks, counts = Tracks("+-"), torch.zeros(len(KINDS), 2, 24)
     numbers = of_kinds(tracks, tracks.action(counts.shape), counts, torch.Generator(), KINDS, torch.float64)
     assert bool((numbers >= 0).all())
     assert int((numbers[1] == 0).sum()) >= 8

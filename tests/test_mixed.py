@@ -445,3 +445,24 @@ def test_data_parallel_training_in_one_process(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_data_parallel_training_in_two_processes(tmp_path: Path) -> None:
     run_in_two(WORKER, tmp_path)
+
+
+class BehindTheUnknown(nn.Module):
+    """Layers behind positions that are taken one by one, which no rule follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.third = nn.Conv1d(4, 6, 3), nn.Conv1d(6, 5, 3), nn.Conv1d(5, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x).relu()
+        h = torch.stack([h[..., i].tanh() for i in range(h.shape[-1])], -1)
+        return self.third(self.second(h).relu()).sigmoid()
+
+
+def test_positions_behind_what_no_rule_follows_are_mapped_back() -> None:
+    plan = plan_conversion(BehindTheUnknown(), torch.zeros(2, 4, 40), strategy="mixed")
+    assert not plan.problems
+    assert [ax.is_length(a.axes[-1]) for a in plan.mixed.values()] == [True, True]
+    assert_law(plan.apply(BehindTheUnknown()).double(), torch.zeros(2, 4, 40).double(), outputs="..")

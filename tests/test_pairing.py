@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcps_convert.match import pairing
-from rcps_convert.match.evidence import contracted
-from rcps_convert.match.pairing import assign, best_pairs, halves
-from rcps_convert.match.sites import Likeness
+from rcps_convert.infer.match import pairing
+from rcps_convert.infer.match.evidence import contracted
+from rcps_convert.infer.match.pairing import assign, best_pairs, halves
+from rcps_convert.infer.match.sites import Likeness
 
 
 @pytest.fixture(params=["scipy", "own"])
@@ -102,7 +102,7 @@ def test_likeness_is_one_just_where_entries_are_equal() -> None:
 
 def test_other_keys_are_averaged_over_their_partners() -> None:
     from rcps_convert.algebra.axis import Var
-    from rcps_convert.match.sites import Site
+    from rcps_convert.infer.match.sites import Site
 
     u, v = Var(2), Var(3)
     site = Site(((0, 6),), (u, v), (u, v))

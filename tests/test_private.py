@@ -158,6 +158,14 @@ def test_a_backward_pass_is_seen() -> None:
     assert seen == [False, True]
 
 
+def test_forward_mode_is_seen() -> None:
+    """Else an operator without a rule for forward-mode differentiation would be met by it."""
+    assert not _torch.forward_gradients()
+    with torch.autograd.forward_ad.dual_level():
+        assert _torch.forward_gradients()
+    assert not _torch.forward_gradients()
+
+
 def test_writes_change_a_tensor_s_version() -> None:
     """Else a module that writes into what it was given would be taken for a function of it."""
     x = torch.zeros(2)
@@ -438,6 +446,16 @@ def test_running_modules_are_found() -> None:
     assert list(_torch.calling_modules()) == []
 
 
+def test_whether_a_mode_is_active_and_whether_weights_are_cached() -> None:
+    assert not _torch.has_modes()
+    assert not _torch.caches_weights()
+    with Seen(), torch.nn.utils.parametrize.cached():
+        assert _torch.has_modes()
+        assert _torch.caches_weights()
+    assert not _torch.has_modes()
+    assert not _torch.caches_weights()
+
+
 def test_modes_that_were_not_left_are() -> None:
     """Else an interruption at the wrong moment changes what the rest of the program computes."""
     before, seen = _torch.ModeState(), Seen()
@@ -517,6 +535,9 @@ def test_parametrizations_are_listed(tied) -> None:
     """Else ties are not found."""
     assert {leaf: [type(p) for p in chain] for leaf, chain in _torch.chains(tied).items()} == {"weight": [Halves]}
     assert _torch.chains(nn.Linear(1, 1)) == {}
+    step, chain = _torch.only_step(tied, "weight")
+    assert step is tied.parametrizations.weight[0]
+    assert chain is tied.parametrizations.weight
 
 
 def test_the_stored_parameter_has_its_name(tied) -> None:
@@ -537,6 +558,92 @@ def test_parametrized_classes_copy_in_their_own_way(tied) -> None:
     """Else a recurrent layer whose weights were computed cannot be copied."""
     assert callable(_torch.own_copying(tied))
     assert _torch.own_copying(nn.Linear(1, 1)) is None
+
+
+def test_who_reads_a_parametrized_weight_is_found() -> None:
+    """Else torch's pruning of a tied weight fails in words of its own."""
+    found = []
+
+    class Reading(Halves):
+        def forward(self, x: Tensor) -> Tensor:
+            found.append(here())
+            return super().forward(x)
+
+    def here() -> tuple[str, str]:
+        return _torch.reader()
+
+    module = nn.Linear(3, 4, bias=False)
+    parametrize.register_parametrization(module, "weight", Reading(), unsafe=True)
+    found.clear()
+    assert module.weight.shape == (4, 3)
+    assert found[0] == (__name__, "forward")
+    assert _torch.reader()[0] != __name__  # the frame that called this one
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_scripting_is_seen() -> None:
+    """Else ``torch.jit.script`` of a converted model fails in words of its own."""
+    seen = []
+
+    class Asking(nn.Module):
+        @property
+        def __jit_ignored_attributes__(self) -> list[str]:
+            seen.append(_torch.is_scripting())
+            raise ValueError("asked")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    with pytest.raises(ValueError, match="asked"):
+        torch.jit.script(Asking())
+    assert seen == [True]
+    assert not _torch.is_scripting()
+
+
+def test_what_a_module_holds_is_compared() -> None:
+    """Else a call of a model whose layers were replaced is not noticed."""
+    model = Model()
+    held = [(model, _torch.holds(model)), (model.block, _torch.holds(model.block))]
+    assert _torch.children(model.block) == [model.block.conv, model.block.norm]
+    assert _torch.hold_the_same(held)
+    model.block.conv = nn.Conv1d(4, 6, 3)
+    assert not _torch.hold_the_same(held)
+
+
+def test_replicas_are_known() -> None:
+    """Else a replica of ``nn.DataParallel`` is taken for a model whose layers were replaced."""
+    module = nn.Linear(1, 1)
+    assert not _torch.is_replica(module)
+    assert _torch.is_replica(_torch.replica(module))
+
+
+def test_tables_survive_to_empty() -> None:
+    """Else a tie computes with an index that holds anything once a model was on the meta device."""
+
+    class Table(_torch.Tabled):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("index", torch.arange(5), persistent=False)
+
+        def tables(self) -> dict[str, Tensor]:
+            return {"index": torch.arange(5)}
+
+    module = nn.Sequential(Table()).to("meta").to_empty(device="cpu")
+    assert module[0].index.tolist() == [0, 1, 2, 3, 4]
+    assert _torch.Tabled is Table.__base__
+
+
+def test_subclasses_are_computed_with_as_tensors() -> None:
+    """Else reading a tied weight never ends."""
+
+    class Loud(Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            raise AssertionError(func)
+
+    x = torch.ones(2)
+    with _torch.plain_tensors():
+        assert type(x.as_subclass(Loud) + 1) is Tensor
 
 
 # --- nesting -------------------------------------------------------------------------------------

@@ -385,7 +385,12 @@ def test_a_recipe_s_parts() -> None:
 
 def test_specs_are_written_as_plain_values() -> None:
     plan = plan_conversion(nn.Conv1d(4, 2, 5), DNA, outputs=Tracks("+-", layout="n c l"), verify=False)
-    assert plan.to_dict()["settings"]["outputs"] == {"spec": "Tracks", "signs": "+-", "layout": "n c l"}
+    assert plan.to_dict()["settings"]["outputs"] == {
+        "spec": "Tracks",
+        "signs": "+-",
+        "layout": "n c l",
+        "offset": 0,
+    }
 
 
 def test_parameters_stay_the_same_objects() -> None:

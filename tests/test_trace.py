@@ -180,7 +180,7 @@ class Embedded(nn.Module):
 
 
 TWO_MERS = [a + b for a in "ACGT" for b in "ACGT"]
-VOCABULARIES = {"letters": "ACGTN", "special": ["[PAD]", "A", "C", "G", "T"], "two-mers": ["[CLS]", *TWO_MERS]}
+VOCABULARIES = {"letters": "ACGTN", "special": ["[PAD]", "A", "C", "G", "T"], "two-mers": ["[UNK]", *TWO_MERS]}
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES.values(), ids=list(VOCABULARIES))

@@ -61,7 +61,7 @@ def is_shape(value: Any) -> bool:
 
 
 def checked_example(example: Any, dtype: torch.dtype, device: torch.device) -> Example:
-    """An example as it is, or zeros where it is a shape.
+    """An example as it is, or zeros where it is a shape, or made of shapes alone.
 
     Args:
         example: what a user gives.
@@ -71,21 +71,37 @@ def checked_example(example: Any, dtype: torch.dtype, device: torch.device) -> E
         TypeError: it holds no tensor, or no shape.
         ValueError: a shape with a negative size, or a tensor without entries.
     """
-    if is_shape(example):
-        if min(example) < 1:
-            raise ValueError(f"example={example!r}: a shape has positive sizes, such as (2, 4, 1000)")
-        return torch.zeros(*example, dtype=dtype, device=device)
+    if holds_shapes(example):
+        return _zeros(example, dtype, device)
     tensors = [v for v in pytree.tree_leaves(example) if isinstance(v, Tensor)]
     if not isinstance(example, (Tensor, tuple, list, Mapping)) or not tensors:
         raise TypeError(
             f"example={_short(example)}: give what model(...) takes: a tensor, a tuple of tensors, a dict of keyword "
-            "arguments, or a shape such as (2, 4, 1000)"
+            "arguments, or shapes in their places, such as (2, 4, 1000)"
         )
     if isinstance(example, Mapping) and not all(isinstance(name, str) for name in example):
         raise TypeError(f"example={_short(example)}: the keys of a dict are names of keyword arguments")
     if any(t.is_meta for t in tensors):
         raise ValueError("example= is on the meta device, without values: give one on the device of the model")
     return pytree.tree_map_only(Tensor, lambda t: t.clone() if t.is_inference() else t, example)
+
+
+def holds_shapes(example: Any) -> bool:
+    """Whether an example is a shape, or arguments of which each is a shape: a tuple or a dict of them."""
+    if is_shape(example):
+        return True
+    held = [*example.values()] if isinstance(example, Mapping) else example
+    return isinstance(held, (tuple, list)) and bool(held) and all(map(is_shape, held))
+
+
+def _zeros(example: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    if isinstance(example, Mapping):
+        return {name: _zeros(shape, dtype, device) for name, shape in example.items()}
+    if not is_shape(example):
+        return tuple(_zeros(shape, dtype, device) for shape in example)
+    if min(example) < 1:
+        raise ValueError(f"example={example!r}: a shape has positive sizes, such as (2, 4, 1000)")
+    return torch.zeros(*example, dtype=dtype, device=device)
 
 
 def check_model(model: Any) -> None:

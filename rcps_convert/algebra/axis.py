@@ -3,6 +3,8 @@
 There is no model and no operator here: `Mismatch` states a fact about two terms, callers say where.
 """
 
+from .described import describe as describe
+from .signed import signed_permutation as signed_permutation
 from .solve import attempt as attempt
 from .solve import factor as factor
 from .solve import factor_into as factor_into
@@ -24,9 +26,10 @@ from .terms import Sum as Sum
 from .terms import Var as Var
 from .terms import batch as batch
 from .terms import children as children
-from .terms import describe as describe
+from .terms import ends as ends
 from .terms import follows as follows
 from .terms import free as free
+from .terms import has_edge as has_edge
 from .terms import has_sign as has_sign
 from .terms import indices as indices
 from .terms import is_length as is_length
@@ -34,6 +37,7 @@ from .terms import is_trivial as is_trivial
 from .terms import length as length
 from .terms import nearest as nearest
 from .terms import permutation as permutation
+from .terms import positions as positions
 from .terms import product as product
 from .terms import regular as regular
 from .terms import replaced as replaced

@@ -11,8 +11,9 @@ from torch import Tensor
 from .._torch import pytree
 from ..errors import NeedsChoiceError, Where
 from .action import Action
-from .arguments import Example, call_arguments, check_model, checked_example, leaves
-from .specs import Spec, Tokens, check_layout, read_spec
+from .arguments import Example, call_arguments, check_model, checked_example, holds_shapes, leaves, with_leaves
+from .opened import opened
+from .specs import Mask, Spec, Tokens, check_layout, read_spec
 
 
 def read_call(model: Any, example: Any, inputs: Any) -> Example:
@@ -28,7 +29,12 @@ def read_call(model: Any, example: Any, inputs: Any) -> Example:
     """
     check_model(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    return checked_example(example, torch.int64 if isinstance(inputs, Tokens) else torch.float32, device)
+    read = checked_example(example, torch.float32, device)
+    if not holds_shapes(example):
+        return read
+    specs = _per_leaf(inputs, read, "inputs")
+    values = [v.long() if isinstance(s, Tokens) else v for v, s in zip(leaves(read), specs, strict=True)]
+    return values[0] if isinstance(read, Tensor) else with_leaves(read, values)
 
 
 def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec | None], list[Action | None]]:
@@ -43,6 +49,7 @@ def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec
         read_spec(s, "inputs") if isinstance(v, Tensor) else None
         for v, s in zip(values, _per_leaf(inputs, example, "inputs"), strict=True)
     ]
+    specs = _with_ends(specs)
     layouts = ["auto"] * len(values) if is_auto(layout) else _per_leaf(layout, example, "layout")
     for how in layouts:
         check_layout("auto" if how is None else how)
@@ -54,6 +61,12 @@ def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec
             error.where = Where(f"input {name}")
             raise
     return specs, actions
+
+
+def _with_ends(specs: list[Spec | None]) -> list[Spec | None]:
+    """The specs, masks with special tokens at their ends where the ids beside them have some."""
+    ended = next((s for s in specs if isinstance(s, Tokens) and s.is_ended), None)
+    return [s.with_ends(ended) if isinstance(s, Mask) and ended is not None else s for s in specs]
 
 
 def is_auto(given: Any) -> bool:
@@ -73,6 +86,13 @@ def structure_names(structure: Any) -> list[str]:
     return [_name(path) or "0" for path, _ in found]
 
 
+def output_fields(output: Any) -> list[str]:
+    """The names of an output's leaves where each is known by a key; none where some are known by their place."""
+    whole = opened(output, loosely=True)
+    names = structure_names(whole) if isinstance(whole, dict) else []
+    return names if not any(part.isdigit() for name in names for part in name.split(".")) else []
+
+
 def _name(path: Any) -> str:
     return ".".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path)
 
@@ -88,8 +108,8 @@ def _per_leaf(given: Any, example: Example, what: str) -> list[Any]:
 
 
 EXPECTED = {
-    "inputs": "give an alphabet such as 'ACGT', tracks such as '+-.', 'invariant', or a spec such as Tokens(...), "
-    "nested as the example is",
+    "inputs": "give an alphabet such as 'ACGT', tracks such as '+-.', 'invariant', 'mask', or a spec such as "
+    "Tokens(...), nested as the example is",
     "outputs": "give 'auto', 'invariant', 'antisymmetric', tracks such as '+-', an alphabet, or a spec, nested as the "
     "outputs are",
     "layout": "give 'auto' or axes in einops letters such as 'n c l', nested as the example is",
@@ -112,7 +132,8 @@ def lay_over(given: Any, structure: Any, what: str) -> list[Any]:
             raise NeedsChoiceError(
                 f"one spec for {count} tensors: {what}={given!r}",
                 why="each tensor transforms in its own way",
-                do=f'give one per tensor, nested alike, such as {what}=("ACGT", "invariant") or a dict by key',
+                do=f"give one per tensor, nested alike, such as {what}={_form(structure, what)}"
+                + ('; "mask" is reversed with its sequence, "invariant" does not change' if what == "inputs" else ""),
             )
         return [given] * len(values)
     if isinstance(given, Mapping) and isinstance(structure, Mapping) and set(given) == set(structure):
@@ -125,8 +146,22 @@ def lay_over(given: Any, structure: Any, what: str) -> list[Any]:
         f"{what}={given!r} does not match the tensors it describes",
         got=_outline(structure),
         why="specs nest as the arguments and outputs do: tuples by position, dicts by key",
-        do="write one spec in the place of each tensor",
+        do=f"write one spec in the place of each tensor, such as {what}={_form(structure, what)}",
     )
+
+
+def _form(structure: Any, what: str) -> str:
+    """Specs in the place of tensors, as they may be written."""
+    if isinstance(structure, Mapping):
+        return "{" + ", ".join(f'"{k}": {_form(v, what)}' for k, v in structure.items()) + "}"
+    if isinstance(structure, (tuple, list)):
+        return "(" + ", ".join(_form(v, what) for v in structure) + ")"
+    if not isinstance(structure, Tensor):
+        return "None"
+    if what != "inputs":
+        return '"auto"'
+    ids = not structure.is_floating_point() and structure.dim() == 2
+    return "Tokens(...)" if ids else '"ACGT"' if structure.dim() > 2 else '"invariant"'
 
 
 def _outline(structure: Any) -> str:
@@ -148,4 +183,13 @@ def output_specs(outputs: Any, structure: Any) -> list[Spec | str]:
     """
     if is_auto(outputs):
         return ["auto"] * len(pytree.tree_leaves(structure))
-    return [s if is_auto(s) else read_spec(s, "outputs") for s in lay_over(outputs, structure, "outputs")]
+    given = lay_over(outputs, structure, "outputs")
+    return [_output_spec(s, y) for s, y in zip(given, pytree.tree_leaves(structure), strict=True)]
+
+
+def _output_spec(given: Any, output: Any) -> Spec | str:
+    if is_auto(given):
+        return "auto"
+    spec = read_spec(given, "outputs")
+    whole = not isinstance(output, Tensor) or not output.is_floating_point()
+    return spec if whole or not isinstance(spec, Tokens) else spec.scores()

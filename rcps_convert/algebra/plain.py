@@ -37,6 +37,37 @@ def plain_setting(value: Any) -> Any:
     return {"function": getattr(value, "__qualname__", type(value).__name__)}
 
 
+def read_setting(data: Any) -> Any:
+    """What `plain_setting` describes; of a function its name is all there is.
+
+    Raises:
+        ConversionError: a spec of another version.
+    """
+    if isinstance(data, list):
+        return tuple(map(read_setting, data))
+    if not isinstance(data, dict):
+        return data
+    if "spec" not in data:
+        return {name: read_setting(held) for name, held in data.items()}
+    kinds = {cls.__name__: cls for cls in _subclasses(Spec)}
+    if data["spec"] not in kinds:
+        raise ConversionError(
+            f"the spec {data['spec']} is not known",
+            why="another version of rcps_convert wrote it",
+            do="say what the inputs and outputs are: inputs=, outputs=",
+        )
+    made: Any = object.__new__(kinds[data["spec"]])
+    for name, value in data.items():
+        if name != "spec":
+            object.__setattr__(made, name, read_setting(value))
+    return made
+
+
+def _subclasses(cls: type) -> list[type]:
+    below: list[type] = cls.__subclasses__()
+    return [found for kind in below for found in (kind, *_subclasses(kind))]
+
+
 def plain_structure(value: Any) -> Any:
     """Nested arguments with tensors as shapes and dtypes, for `read_structure`.
 

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 
 import torch
 
+from .described import describe
 from .terms import (
     SIGN,
     Axis,
@@ -19,7 +20,6 @@ from .terms import (
     Sum,
     Var,
     children,
-    describe,
     free,
     has_sign,
     indices,

@@ -2,147 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ConversionError, NeedsChoiceError
+from ..errors import ConversionError
 from . import axis as ax
 from .action import Action, act
 from .axis import Axis
-
-COMPLEMENT = dict(zip("ACGTUNRYSWKMBDHV", "TGCAANYRSWMKVHDB", strict=True))
-"""Complement of each nucleotide and IUPAC ambiguity code; U and T both pair with A."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a tensor is; subclasses say how reverse complement acts on its channel axis.
-
-    Attributes:
-        layout: axes in einops letters: ``n`` batch, ``c`` channels, ``l`` length, ``f`` features that stay, ``1`` unit;
-            or ``"auto"``.
-    """
-
-    def channel(self) -> Axis | None:
-        """Action on the channel axis, or None when there is no such axis."""
-        return None
-
-    def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
-        """The action on a tensor of this shape.
-
-        Raises:
-            NeedsChoiceError: the layout does not fit, or several readings do.
-        """
-        own = getattr(self, "layout", "auto")
-        layout = own if own != "auto" else layout
-        check_layout(layout)
-        readings = self.readings(tuple(shape)) if layout == "auto" else [tuple(layout.split())]
-        if not readings:
-            raise NeedsChoiceError(
-                f"no axis of shape {tuple(shape)} fits {self}",
-                why=f"the axes must be read as {self.forms()}",
-                do='check the alphabet or the tracks, or say which axis is which: layout="n c l"',
-            )
-        if len(readings) > 1:
-            listed = " or ".join(f'"{" ".join(r)}"' for r in readings)
-            raise NeedsChoiceError(
-                f"shape {tuple(shape)} can be read as {listed}",
-                why=f"both fit {self}",
-                do=f'say which: layout="{" ".join(readings[0])}"',
-            )
-        return self._placed(tuple(shape), readings[0])
-
-    def actions(self, shape: Sequence[int]) -> list[Action]:
-        """The actions of every reading of a shape; empty when none fits."""
-        own = getattr(self, "layout", "auto")
-        if own != "auto":
-            return [self.action(shape)]
-        return [self._placed(tuple(shape), reading) for reading in self.readings(tuple(shape))]
-
-    def forms(self) -> str:
-        """The layouts this spec can be read from, in words."""
-        return "n (batch), c (channels) and l (length)"
-
-    def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
-        """Every layout that fits a shape."""
-        channel = self.channel()
-        names = ["l"] if channel is None else ["c", "l"]
-        return arrangements(shape, names, channel.size if channel else 0)
-
-    def _placed(self, shape: tuple[int, ...], letters: tuple[str, ...]) -> Action:
-        channel = self.channel()
-        channels = 0 if channel is None else 1
-        found = letters.count("c")
-        fits = found == channels or (found == 0 and channel is not None and channel.size == 1)
-        if len(letters) != len(shape) or set(letters) - set(LETTERS) or not fits:
-            raise NeedsChoiceError(
-                f"layout {' '.join(letters)!r} does not fit shape {shape}",
-                why=f"a layout names each axis with one of n, c, l, f, 1, and {self} has {channels or 'no'} axis c",
-                do='write one letter per axis, such as layout="n c l"',
-            )
-        axes: list[Axis] = []
-        for size, letter in zip(shape, letters, strict=True):
-            expected = 1 if letter == "1" else channel.size if letter == "c" and channel is not None else size
-            if size != expected:
-                raise NeedsChoiceError(
-                    f"layout {' '.join(letters)!r} does not fit shape {shape}",
-                    why=f"axis {letter!r} has {size} entries, {self} has {expected}",
-                    do="name the axes in the order of the tensor, and check the alphabet or the tracks",
-                )
-            makers = {"n": ax.batch, "l": ax.length, "f": ax.trivial, "1": ax.trivial}
-            axes.append(channel if letter == "c" and channel is not None else makers[letter](size))
-        return Action(tuple(axes))
-
-
-LETTERS = "nclf1"
-"""What a layout is written in."""
-
-LAYOUTS = "axes in einops letters (n batch, c channels, l length, f features, 1 unit), such as 'n c l', or 'auto'"
-"""What a layout is."""
-
-
-def check_layout(layout: Any) -> None:
-    """Refuse what is no layout.
-
-    Raises:
-        TypeError: it is no string.
-        NeedsChoiceError: it has other letters.
-    """
-    if not isinstance(layout, str):
-        raise TypeError(f"layout={layout!r}: give {LAYOUTS}")
-    if layout != "auto" and (not layout.split() or set(layout.split()) - set(LETTERS)):
-        raise NeedsChoiceError(
-            f"layout {layout!r} does not fit any shape: give {LAYOUTS}",
-            why="a layout names each axis with one of n, c, l, f, 1",
-            do='write one letter per axis, such as layout="n c l"',
-        )
-
-
-def arrangements(shape: tuple[int, ...], names: Sequence[str], channels: int) -> list[tuple[str, ...]]:
-    """Layouts of a batched tensor whose non-unit axes are `names`; ``c`` must have its size."""
-    if len(shape) == len(names):  # no batch axis
-        spots, lead = tuple(range(len(shape))), []
-    else:
-        spots, lead = tuple(range(1, len(shape))), ["n"]
-    found = []
-    for chosen in permutations(spots, len(names)):
-        placed = dict(zip(chosen, names, strict=True))
-        rest_is_unit = all(i in placed or shape[i] == 1 for i in spots)
-        channel_fits = all(name != "c" or shape[i] == channels for i, name in placed.items())
-        if rest_is_unit and channel_fits:
-            found.append(tuple([*lead, *(placed.get(i, "1") for i in spots)]))
-    same_action = {tuple("l" if s == 1 and c == "1" else c for s, c in zip(shape, r, strict=True)): r for r in found}
-    return list(same_action.values())
+from .layouts import Spec as Spec
+from .layouts import arrangements
+from .layouts import check_layout as check_layout
+from .tokens import COMPLEMENT, reverse_complement_text
+from .tokens import Ended as Ended
+from .tokens import Mask as Mask
+from .tokens import Scores as Scores
+from .tokens import Tokens as Tokens
 
 
 @dataclass(frozen=True)
 class OneHot(Spec):
     """One-hot nucleotides in the order of `alphabet`, such as ``"ACGT"`` or ``"ACGTN"``.
+
+    In an alphabet with both cases, such as ``"ACGTacgt"`` for soft-masked repeats, each letter keeps its case.
 
     Raises:
         ValueError: a letter is no nucleotide code, repeats, or its complement is missing.
@@ -159,8 +44,8 @@ class OneHot(Spec):
 
     def channel(self) -> Axis:
         """Each base comes from its complement."""
-        letters = self.alphabet.upper()
-        unknown = [c for c in letters if c not in COMPLEMENT]
+        letters = self.alphabet if _has_both_cases(self.alphabet) else self.alphabet.upper()
+        unknown = [c for c in letters if c.upper() not in COMPLEMENT]
         if unknown or len(set(letters)) != len(letters) or not letters:
             raise ValueError(
                 f"alphabet {self.alphabet!r}: letters must be distinct nucleotide codes, got {unknown or letters!r}"
@@ -171,22 +56,93 @@ class OneHot(Spec):
         return f"one-hot {self.alphabet}"
 
 
+def _has_both_cases(alphabet: str) -> bool:
+    """Whether some base is in an alphabet in both cases, so that they are letters of their own."""
+    return len(set(alphabet.upper())) < len(set(alphabet))
+
+
 def _complement_at(alphabet: str, letter: str) -> int:
-    partner = COMPLEMENT[letter]
-    if letter == "A" and "T" not in alphabet:
+    mine = [c.upper() if c.isupper() == letter.isupper() else "" for c in alphabet]
+    partner = COMPLEMENT[letter.upper()]
+    if letter in "Aa" and "T" not in mine:
         partner = "U"
-    if partner not in alphabet or (letter in "TU" and "T" in alphabet and "U" in alphabet):
+    if partner not in mine or (letter in "TUtu" and "T" in mine and "U" in mine):
         raise ValueError(f"alphabet {alphabet!r}: the complement of {letter} is not in it; give both, such as 'ACGT'")
-    return alphabet.index(partner)
+    return mine.index(partner)
+
+
+@dataclass(frozen=True, init=False)
+class Permutation(Spec):
+    """Channels permuted by a table: channel i comes from channel ``table[i]``, times ``signs[i]``.
+
+    Args:
+        table: one whole number per channel; applied twice, it must leave every channel in its place.
+        signs: 1 or -1 per channel; the same for the two channels of a pair. None for all 1.
+        layout: axes in einops letters when shapes alone leave a choice, such as ``"n l c"``.
+        offset: position i goes to L - 1 - i - offset; see `Tracks`.
+
+    Raises:
+        ValueError: the table is no such permutation, or a sign is not 1 or -1.
+    """
+
+    table: tuple[int, ...]
+    signs: tuple[int, ...] | None = None
+    layout: str = "auto"
+    offset: int = 0
+
+    def __init__(
+        self, table: Sequence[int], signs: Sequence[int] | None = None, layout: str = "auto", offset: int = 0
+    ) -> None:
+        check_layout(layout)
+        _check_numbers("table", table, "the place each channel comes from, such as [1, 0]")
+        if signs is not None:
+            _check_numbers("signs", signs, "1 or -1 for each channel, such as [1, -1]")
+            if len(signs) != len(table) or set(signs) - {1, -1}:
+                raise ValueError(f"signs={[*signs]}: give 1 or -1 for each of {len(table)} channels")
+        _check_numbers("offset", [offset], "a whole number")
+        for name, value in (("table", (*table,)), ("signs", None if signs is None else (*signs,))):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "layout", layout)
+        object.__setattr__(self, "offset", offset)
+        self.channel()
+
+    def channel(self) -> Axis:
+        """The permutation of the table, with its signs."""
+        if not self.table:
+            raise ValueError("table=[]: give the place each channel comes from, such as [1, 0]")
+        return ax.signed_permutation(self.table, self.signs or (1,) * len(self.table))
+
+    def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
+        """With a length, or without."""
+        return arrangements(shape, ["c"] if len(shape) == 2 else ["c", "l"], len(self.table))
+
+    def forms(self) -> str:
+        """The layouts this spec can be read from, in words."""
+        return f"n (batch), c ({len(self.table)} channels) and, for profiles, l (length)"
+
+    def __str__(self) -> str:
+        count = len(self.table)
+        return f"{count} channel{'s' * (count > 1)} ({ax.describe(self.channel())})" + _offset_words(self.offset)
+
+
+def _check_numbers(name: str, values: Any, what: str) -> None:
+    if not isinstance(values, (list, tuple, range)) or not all(type(v) is int for v in values):
+        raise TypeError(f"{name}={values!r}: give {what}")
+
+
+def _offset_words(offset: int) -> str:
+    return f", position i to L - 1 - i {'-' if offset > 0 else '+'} {abs(offset)}" if offset else ""
 
 
 @dataclass(frozen=True)
 class Tracks(Spec):
-    """Stranded and unstranded tracks: each ``+`` swaps with the next ``-``, each ``.`` stays.
+    """Stranded and unstranded tracks: the k-th ``+`` swaps with the k-th ``-``, each ``.`` stays.
 
     Args:
         signs: one character per track, such as ``"+-"`` or ``"+-.."``.
         layout: axes in einops letters when shapes alone leave a choice, such as ``"n l c"``.
+        offset: for values that lie between bases, such as cuts: position i goes to L - 1 - i - offset. What has no
+            partner at the edge stays where it is, and checks pass over it.
 
     Raises:
         ValueError: another character, or a strand without its partner.
@@ -194,29 +150,42 @@ class Tracks(Spec):
 
     signs: str
     layout: str = "auto"
+    offset: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.signs, str):
             raise TypeError(f"signs={self.signs!r}: give one of '+', '-', '.' for each track, such as '+-'")
+        _check_numbers("offset", [self.offset], "a whole number")
         check_layout(self.layout)
         self.channel()
 
+    @staticmethod
+    def pairs(table: Sequence[int], layout: str = "auto", offset: int = 0) -> Permutation:
+        """Tracks paired by a table: track i is read as track ``table[i]`` on the other strand.
+
+        Args:
+            table: such as the column ``strand_pair`` of Borzoi's targets; an unstranded track is its own partner.
+            layout, offset: as of `Tracks`.
+
+        Raises:
+            ValueError: the partner of a track's partner is another track.
+        """
+        return Permutation(table, layout=layout, offset=offset)
+
     def channel(self) -> Axis:
         """Plus tracks come from minus tracks and back."""
-        table, waiting = list(range(len(self.signs))), []
-        for i, c in enumerate(self.signs):
-            if c == "+":
-                waiting.append(i)
-            elif c == "-" and waiting:
-                plus = waiting.pop(0)
-                table[plus], table[i] = i, plus
-            elif c != ".":
-                raise ValueError(
-                    f"tracks {self.signs!r}: {c!r} at {i} is not '+', '-' or '.', or a '-' before its '+'; "
-                    "give one for each track, such as '+-.'"
-                )
-        if waiting or not table:
-            raise ValueError(f"tracks {self.signs!r}: each '+' needs a '-' after it, such as '+-.'")
+        strange = next((c for c in self.signs if c not in "+-."), None)
+        if strange is not None:
+            raise ValueError(
+                f"tracks {self.signs!r}: {strange!r} at {self.signs.index(strange)} is not '+', '-' or '.'; "
+                "give one for each track, such as '+-.'"
+            )
+        plus, minus = ([i for i, c in enumerate(self.signs) if c == sign] for sign in "+-")
+        if len(plus) != len(minus) or not self.signs:
+            raise ValueError(f"tracks {self.signs!r}: each '+' needs a '-', such as '+-.'")
+        table = list(range(len(self.signs)))
+        for p, m in zip(plus, minus, strict=True):
+            table[p], table[m] = m, p
         return ax.permutation(table)
 
     def readings(self, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
@@ -231,88 +200,7 @@ class Tracks(Spec):
         return f"n (batch), c ({len(self.signs)} tracks) and, for profiles, l (length)"
 
     def __str__(self) -> str:
-        return f"tracks {self.signs}"
-
-
-@dataclass(frozen=True, init=False)
-class Tokens(Spec):
-    """Integer ids of nucleotide texts: characters, k-mers and special tokens.
-
-    Args:
-        vocab: the text of each id in order (a string or a list), or a mapping from text to id.
-            A text of nucleotides maps to its reverse complement, any other to itself.
-        layout: axes in einops letters, such as ``"n l"``.
-
-    Raises:
-        ValueError: ids are not 0, 1, 2, ..., or a reverse complement is not in the vocabulary.
-    """
-
-    vocab: tuple[str, ...]
-    layout: str = "auto"
-
-    def __init__(self, vocab: str | Sequence[str] | Mapping[str, int], layout: str = "auto") -> None:
-        check_layout(layout)
-        texts = list(vocab) if isinstance(vocab, (str, Sequence, Mapping)) else [None]
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError(
-                f"vocab={vocab!r}: give the text of each id in order, such as 'ACGTN' or ['[PAD]', 'A', 'C', ...], "
-                "or a mapping from text to id"
-            )
-        if isinstance(vocab, Mapping):
-            if not all(type(i) is int for i in vocab.values()):
-                raise TypeError(f"vocab={vocab!r}: the ids of a mapping are whole numbers")
-            if sorted(vocab.values()) != list(range(len(vocab))):
-                raise ValueError("the ids of a vocabulary must be 0, 1, 2, ... without gaps")
-            vocab = sorted(vocab, key=vocab.__getitem__)
-        object.__setattr__(self, "vocab", tuple(vocab))
-        object.__setattr__(self, "layout", layout)
-        self.values()
-
-    def values(self) -> Axis:
-        """How the ids are permuted."""
-        place = {text: i for i, text in enumerate(self.vocab)}
-        if len(place) != len(self.vocab):
-            raise ValueError("a vocabulary has a text twice")
-        if not any(map(_is_nucleotides, self.vocab)):
-            raise ValueError(f"vocab={self.vocab!r}: no text is made of nucleotides; give them all, such as 'ACGTN'")
-        letters = set("".join(filter(_is_nucleotides, self.vocab)).upper())
-        return ax.permutation([self._partner(t, place, "U" in letters and "T" not in letters) for t in self.vocab])
-
-    def _partner(self, text: str, place: Mapping[str, int], rna: bool) -> int:
-        """The id of a text's reverse complement; UNK and MASK are words, though IUPAC has all their letters."""
-        if not _is_nucleotides(text):
-            return place[text]
-        partner = _reverse_complement_text(text, rna)
-        if partner not in place and len(text) > 1 and set(text.upper()) - set("ACGTUN"):
-            return place[text]
-        if partner not in place:
-            raise ValueError(
-                f"the vocabulary lacks {partner!r}, the reverse complement of {text!r}; "
-                f"write a special token so that it is no nucleotide text, such as '[{text}]'"
-            )
-        return place[partner]
-
-    def action(self, shape: Sequence[int], layout: str = "auto") -> Action:
-        """The action on ids: positions reverse, ids go to their reverse complements."""
-        return Action(super().action(shape, layout).axes, self.values())
-
-    def forms(self) -> str:
-        """The layouts this spec can be read from, in words."""
-        return "n (batch) and l (length)"
-
-    def __str__(self) -> str:
-        return f"tokens of {len(self.vocab)} texts"
-
-
-def _is_nucleotides(text: str) -> bool:
-    return bool(text) and all(c in COMPLEMENT for c in text.upper())
-
-
-def _reverse_complement_text(text: str, rna: bool) -> str:
-    """The reverse complement of a text of nucleotides; the case of each letter goes with it."""
-    pairs = [(c, COMPLEMENT[c.upper()]) for c in reversed(text)]
-    partners = [("U" if rna and p == "T" else p, c.islower()) for c, p in pairs]
-    return "".join(p.lower() if lower else p for p, lower in partners)
+        return f"tracks {self.signs}" + _offset_words(self.offset)
 
 
 @dataclass(frozen=True)
@@ -348,15 +236,34 @@ class Antisymmetric(Invariant):
 
 SpecLike = str | Spec
 
-WORDS = ("invariant", "antisymmetric")
+WORDS: dict[str, Callable[[], Spec]] = {"invariant": Invariant, "antisymmetric": Antisymmetric, "mask": Mask}
 """The words that are specs."""
+
+
+KNOWN = (
+    f"an alphabet such as 'ACGT', tracks such as '+-.', {', '.join(map(repr, WORDS))}, or a spec such as Tokens(...)"
+)
+"""What a spec may be, in words."""
+
+MEANT = {
+    "profile": "a profile of one unstranded track is '.', of two strands '+-'",
+    "track": "one character per track: '.' for an unstranded one, '+-' for two strands",
+    "count": "counts of two strands are '+-', of none 'invariant'",
+    "scalar": "a number that does not change is 'invariant'",
+    "hot": "one-hot bases are given by their order, such as 'ACGT'",
+    "dna": "one-hot bases are given by their order, such as 'ACGT'",
+    "token": "ids are given by their texts: Tokens('ACGTN')",
+    "ids": "ids are given by their texts: Tokens('ACGTN')",
+}
+"""Words that are taken for specs, and what to give instead."""
 
 
 def read_spec(text: SpecLike, what: str = "spec") -> Spec:
     """The spec a string stands for.
 
     Args:
-        text: letters (a one-hot alphabet), ``+ - .`` (tracks), ``"invariant"``, ``"antisymmetric"``, or a spec.
+        text: letters (a one-hot alphabet), ``+ - .`` (tracks), ``"invariant"``, ``"antisymmetric"``, ``"mask"``, or a
+            spec.
         what: the argument it is given as.
 
     Raises:
@@ -364,15 +271,13 @@ def read_spec(text: SpecLike, what: str = "spec") -> Spec:
     """
     if isinstance(text, Spec):
         return text
-    known = (
-        "an alphabet such as 'ACGT', tracks such as '+-.', 'invariant', 'antisymmetric', or a spec such as Tokens(...)"
-    )
     if not isinstance(text, str):
-        raise ValueError(f"{what}={text!r} is no spec: give {known}")
+        raise ValueError(f"{what}={text!r} is no spec: give {KNOWN}")
     if not text or (set(text) - set("+-.") and not set(text.upper()) <= COMPLEMENT.keys() and text not in WORDS):
-        raise ValueError(f"{what}={text!r} is no spec: give {known}")
-    if text in ("invariant", "antisymmetric"):
-        return Invariant() if text == "invariant" else Antisymmetric()
+        near = next((f"; {do}" for word, do in MEANT.items() if word in text.lower()), "")
+        raise ValueError(f"{what}={text!r} is no spec: give {KNOWN}{near}")
+    if text in WORDS:
+        return WORDS[text]()
     return Tracks(text) if set(text) <= set("+-.") else OneHot(text)
 
 
@@ -402,11 +307,12 @@ def reverse_complement(x: Tensor | str, alphabet: SpecLike = "ACGT", layout: str
         if unknown:
             raise ValueError(f"no complement for {unknown}: give a text of nucleotides, such as 'ACGTN'")
         written = x + (alphabet if isinstance(alphabet, str) else "")
-        return _reverse_complement_text(x, rna="U" in written.upper())
+        return reverse_complement_text(x, rna="U" in written.upper())
     if not isinstance(x, Tensor):
         raise TypeError(f"x={x!r}: give a string of nucleotides or a tensor")
     check_ids(spec, x)
-    return act(spec.action(x.shape, layout), x)
+    runs = spec.runs if isinstance(spec, Tokens) and x.dim() == 2 else None
+    return act(spec.action(x.shape, layout), x, [] if runs is None else [runs.order(x)])
 
 
 def check_ids(spec: Spec, x: Tensor) -> None:

@@ -92,7 +92,7 @@ def nearest(length: int, holds: Callable[[int], bool]) -> list[int]:
 
 @dataclass(frozen=True)
 class Role:
-    """What an axis is, beyond how it is permuted: ``"length"`` or ``"batch"``.
+    """What an axis is, beyond how it is permuted: ``"length"``, ``"batch"``, or the ``"edge"`` of values between bases.
 
     Length is a role, not a value: the permutation of ACGT is a reversal too, and only an axis that
     came from a length may be convolved.
@@ -196,6 +196,20 @@ def permutation(table: Sequence[int]) -> Axis:
     return Leaf(n, "reversed" if table == tuple(reversed(range(n))) else table)
 
 
+def positions(size: int, offset: int = 0) -> Axis:
+    """The action on values along a sequence: position i goes to size - 1 - i - offset; what has no partner stays."""
+    if not offset:
+        return length(size)
+    edge = Leaf(min(size, abs(offset)), role=Role("edge"))
+    covered = length(size - edge.size, Role("length", start=size, steps=None))
+    return total([covered, edge] if offset > 0 else [edge, covered])
+
+
+def has_edge(term: Axis) -> bool:
+    """Whether some entries of an axis along a sequence have no partner, as of values that lie between bases."""
+    return any(isinstance(p, Leaf) and p.role == Role("edge") for p in children(walk(term)))
+
+
 def regular(size: int) -> Axis:
     """The first half of the axis swaps with the second half; an odd one out stays fixed."""
     half = size // 2
@@ -237,7 +251,7 @@ def total(parts: Iterable[Axis]) -> Axis:
     for p in _flat(parts, Sum):
         if p.size == 0:
             continue
-        if whole and _is_identity(whole[-1]) and _is_identity(p):
+        if whole and _is_identity(whole[-1]) and _is_identity(p) and Role("edge") not in (role(whole[-1]), role(p)):
             whole[-1] = trivial(whole[-1].size + p.size)
         else:
             whole.append(p)
@@ -264,6 +278,10 @@ def resized(term: Axis, size: int) -> Axis | None:
         return term
     if isinstance(term, Leaf) and (term.role is not None or _is_identity(term)):
         return Leaf(size, term.perm, role=term.role)
+    found = ends(term)
+    if found is not None and size > sum(found):
+        parts = children(term)
+        return total(resized(p, size - sum(found)) or p if is_length(p) else p for p in parts)
     if not isinstance(term, Prod):
         return None
     places = [i for i, f in enumerate(term.factors) if role(f) is not None]
@@ -397,11 +415,13 @@ def has_sign(term: Axis) -> bool:
 
 
 def is_trivial(term: Axis) -> bool:
-    """Whether the action is known and does nothing."""
+    """Whether the action is known and does nothing; a length of one position is reversed once it is longer."""
     term = walk(term)
     if isinstance(term, Leaf):
-        return not term.negative and (term.size == 1 or term.perm is None)
-    return not free(term) and not has_sign(term) and bool((indices(term) == torch.arange(term.size)).all())
+        return not term.negative and (term.perm is None or (term.size == 1 and term.role is None))
+    if free(term) or has_sign(term) or any(map(is_length, term.parts if isinstance(term, Sum) else ())):
+        return False
+    return bool((indices(term) == torch.arange(term.size)).all())
 
 
 def role(term: Axis) -> Role | None:
@@ -424,6 +444,17 @@ def is_length(term: Axis) -> bool:
     return found is not None and found.name == "length"
 
 
+def ends(term: Axis) -> tuple[int, int] | None:
+    """Entries that stay before and after the positions of an axis, (0, 0) for a length; None if it has no positions."""
+    if is_length(term):
+        return 0, 0
+    parts = children(walk(term)) if isinstance(walk(term), Sum) else ()
+    middle = [i for i, p in enumerate(parts) if isinstance(p, Leaf) and is_length(p)]
+    if len(middle) != 1 or not all(map(_is_identity, (*parts[: middle[0]], *parts[middle[0] + 1 :]))):
+        return None
+    return sum(p.size for p in parts[: middle[0]]), sum(p.size for p in parts[middle[0] + 1 :])
+
+
 def units(term: Axis) -> list[Axis]:
     """The factors of size 1 of a product: its signs, known and open."""
     term = walk(term)
@@ -441,45 +472,3 @@ def same(a: Axis, b: Axis) -> bool:
     if (sa is None) != (sb is None) or (sa is not None and not torch.equal(sa, sb)):  # type: ignore[arg-type]
         return False
     return torch.equal(indices(a), indices(b))
-
-
-def describe(term: Axis) -> str:
-    """The action in words: ``16 pairs + 1 fixed``, ``75 reversed``, ``batch of 2``, ``32 fixed``."""
-    term = walk(term)
-    if isinstance(term, Var):
-        return f"{term.size} open"
-    found = role(term)
-    if found is not None:
-        words = f"{term.size} reversed" if found.name == "length" else f"batch of {term.size}"
-        return words + (" and negated" if has_sign(term) else "")
-    if isinstance(term, Prod) and (free(term) or any(role(f) for f in term.factors)):
-        return " x ".join(f"({describe(f)})" for f in _phrases(term))
-    if free(term):
-        return " + ".join(describe(p) for p in children(term))
-    return _counts(term)
-
-
-def _phrases(term: Prod) -> list[Axis]:
-    """The factors of a product with neighbours that have neither role nor open variables taken together."""
-    found: list[Axis] = []
-    for f in term.factors:
-        plain = not free(f) and role(f) is None
-        if found and plain and not free(found[-1]) and role(found[-1]) is None:
-            found[-1] = product([found[-1], f])
-        else:
-            found.append(f)
-    return found
-
-
-def _counts(term: Axis) -> str:
-    idx, sgn = indices(term), signs(term)
-    own = idx == torch.arange(len(idx))
-    negative = own & (sgn < 0) if sgn is not None else torch.zeros_like(own)
-    numbers = [
-        (int((~own).sum()) // 2, "pairs"),
-        (int((own & ~negative).sum()), "fixed"),
-        (int(negative.sum()), "negated"),
-    ]
-    named = [f"{n} {'pair' if (word, n) == ('pairs', 1) else word}" for n, word in numbers if n]
-    swapped_sign = sgn is not None and bool((sgn[~own] < 0).any())
-    return (" + ".join(named) or "empty") + (" with signs" if swapped_sign else "")

@@ -7,6 +7,7 @@
     75r@length(75)  a length, come from 75 positions of the input
     24r@length(75: 1 -4, 1 0 3)   the same, and what operators did to it: times 1, minus 4; times 1, plus 0, over 3
     2@batch         samples
+    1@edge          positions without a partner
     a * b, a + b    the product of factors, the sum of blocks; products bind closer, (...) group
 
 An action on a tensor is written with a comma between its axes, in parentheses; ``of ids`` and a term follow where
@@ -84,8 +85,8 @@ def _enclosed(term: Axis) -> str:
 def _written_role(role: Role | None) -> str:
     if role is None:
         return ""
-    if role.name == "batch" and role == Role("batch"):
-        return "@batch"
+    if role in (Role("batch"), Role("edge")):
+        return f"@{role.name}"
     steps = "?" if role.steps is None else ", ".join(map(write_step, role.steps))
     return f"@{role.name}({role.start}{f': {steps}' if steps else ''})"
 
@@ -225,7 +226,7 @@ class _Reader:
         if self.next != "@":
             return None
         self.take()
-        name = self.take("length", "batch")
+        name = self.take("length", "batch", "edge")
         if self.next != "(":
             return Role(name)
         self.take()

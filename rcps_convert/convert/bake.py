@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from .._torch import stored_name
-from ..algebra.arguments import check_choice, check_model, check_switch
+from .._torch import chains, pre_hooks
+from ..algebra.arguments import check_choice, check_count, check_model, check_switch
+from ..algebra.axis import nearest
 from ..algebra.plain import read_structure
+from ..algebra.texts import read_action
 from ..errors import ConversionError
+from ..geometry import anchored, unanchor
 from ..graph.parametrized import own_classes
-from ..graph.sandbox import alone, fresh_copy
+from ..graph.sandbox import alone, fresh_copy, owner
 from ..graph.transaction import all_or_nothing
 from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers
 from ..strands.unwrapped import bake_graph
 from ..tie.hooks import hook_of
+from ..tie.length_guard import LengthGuard, LengthRule, guard, only_at, read_rule
 from ..tie.norms import FoldedNorm, PooledNorm, settle_statistics, unfold
 from ..tie.notes import KEPT, noted
+from ..tie.parts import unwatch
 from ..tie.ties import mirrored, remove, ties
 from ..tie.untied import refuse_calls, untied
+from ..tie.writing import TiedList
 from .convert import planned
+from .fast.attached import decelerate
+from .recipe import average
 from .settings import Init
 
 
-def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
+def bake(model: nn.Module, *, length: int | None = None, in_place: bool = False) -> nn.Module:
     """Keep the tied values as plain parameters: the original classes and state_dict keys.
 
     The outputs in eval mode stay the same. Trained on, a baked model is an ordinary one: nothing
-    keeps its weights tied or its statistics shared. What no weights can stand for stays: a symmetriser
-    inserted at a read-out, the statistics of a norm that keeps none (``track_running_stats=False``), and the
-    refusal of lengths and of modules that no trace called.
+    keeps its weights tied or its statistics shared, and what `accelerate` set is dropped. What no weights can
+    stand for stays: a symmetriser inserted at a read-out, the statistics of a norm that keeps none
+    (``track_running_stats=False``), and the refusal of lengths and of modules that no trace called.
 
     Nor can weights stand for the second pass of a conjoined model: its copy still reads both strands,
     and its `state_dict` is the plain one as it is. A mixed model becomes a `torch.fx.GraphModule` of its
@@ -43,27 +51,70 @@ def bake(model: nn.Module, *, in_place: bool = False) -> nn.Module:
 
     Args:
         model: a converted model; one that is not comes back as an equal copy.
+        length: the one length the baked model will be called with, in positions of its longest input: what is there
+            for other lengths is left out, so that the plain forward runs, and other lengths are refused.
         in_place: change and return this object instead of a copy. The parameters stay the same objects.
 
     Returns: the model with full-size parameters.
 
     Raises:
-        ConversionError: a mixed model is to be baked in place, or cannot be exported (`TraceError`).
+        ConversionError: at `length` something has to be re-anchored, or the model is refused there; or a mixed
+            model is to be baked in place, or cannot be exported (`TraceError`).
     """
     check_model(model)
     check_switch("in_place", in_place)
+    rules = () if length is None else _rules_at(model, length)
     reading = conjoined(model)
     if reading is not None and mixed_layers(model):
         return bake_graph(model, reading, in_place)
     if not in_place:
-        return _baked(fresh_copy(model))
-    return all_or_nothing(model, lambda: _baked(model))
+        return untied_in_place(fresh_copy(model), rules)
+    return all_or_nothing(model, lambda: untied_in_place(model, rules))
+
+
+def _rules_at(model: nn.Module, length: int) -> Sequence[LengthRule]:
+    """The rules that every input has the length it has where the longest has this one; none where all lengths do.
+
+    Raises:
+        ConversionError: something has to be re-anchored there, or the length is refused.
+        TypeError, ValueError: no length.
+    """
+    check_count("length", length, low=1)
+    root = anchored(model).get("")
+    rules = [read_rule(rule) for rule in root.lengths] if root is not None else []
+    longest = max((r.start for r in rules), default=0)
+    for rule in rules:
+        own = rule.start + length - longest
+        if own < 1 or not rule.holds(own):
+            near = [n - rule.start + longest for n in nearest(max(own, 1), rule.holds)]
+            raise _needs_both_edges(length, near)
+    for guard_ in (h for h in pre_hooks(model) if isinstance(h, LengthGuard)):
+        for rule in guard_.rules:
+            guard_.require(rule, rule.start + length - longest if longest else length)
+    return [only_at(rule, rule.start + length - longest) for rule in rules]
+
+
+def _needs_both_edges(length: int, near: Sequence[int]) -> ConversionError:
+    return ConversionError(
+        f"at {length} positions some operators read one edge of the sequence and not the other",
+        why="half of their channels is read from the other edge, and that takes more than the plain forward",
+        do=f"bake for {' or '.join(map(str, near))} positions, where nothing needs it"
+        if near
+        else "bake without length=: there is no length at which nothing needs it",
+    )
 
 
 @alone
-def _baked(target: nn.Module) -> nn.Module:
-    """A model with its ties and shared norms undone, in place."""
+def untied_in_place(target: nn.Module, rules: Sequence[LengthRule] = ()) -> nn.Module:
+    """A model with its ties and shared norms undone, in place; with rules for the lengths that are left to it."""
     own_classes(target)
+    unwatch(target)
+    decelerate(target)
+    if rules and not any(table.strict for table in anchored(target).values()):
+        unanchor(target)
+    if rules:
+        before = (rule for h in pre_hooks(target) if isinstance(h, LengthGuard) for rule in h.rules)
+        guard(target, [*before, *rules])
     with torch.no_grad():
         idle = untied(target)
         for module, leaf, _, _ in ties(target):
@@ -76,6 +127,10 @@ def _baked(target: nn.Module) -> nn.Module:
         elif isinstance(hook, PooledNorm):
             settle_statistics(module)
     return target
+
+
+SEEMS_CONVERTED = "This seems to be a checkpoint of a converted model: model.load_state_dict(state_dict) loads it."
+"""What is said of a checkpoint that is none of the plain model."""
 
 
 def load_plain_state_dict(
@@ -116,35 +171,73 @@ def _load(model: nn.Module, state_dict: Mapping[str, Any], init: str, sequences:
         _load_both_strands(model, state_dict)
         return
     plain = bake(model)
-    expected, again = plain.state_dict(), _second_names(plain)
-    _check_keys(type(model).__name__, expected, state_dict)
+    _load_checked(plain, state_dict, type(model).__name__)
     if init == "match":
-        _load_matched(model, plain, state_dict, sequences)
+        _load_matched(model, plain, sequences)
         return
-    tied, images = {name: tie for _, _, name, tie in ties(model)}, mirrored(model)
-    folded = {path for path, m in model.named_modules() if isinstance(hook_of(m), FoldedNorm)}
-    own = model.state_dict()
+    given = {**dict(plain.named_parameters()), **dict(plain.named_buffers())}
+    images = mirrored(model)
     with torch.no_grad():
-        for key, value in state_dict.items():
-            path, _, leaf = key.rpartition(".")
-            if key in again:
-                continue
-            if key in tied:
-                full = value.to(expected[key])
-                stored = tied[key].reduce(tied[key].project(full) if init == "project" else full)
-                own[stored_name(path, leaf)].copy_(stored)
-            elif key in images and init == "project":
-                image, tie = images[key]
-                own[key].copy_((value.to(own[key]) + tie.image(state_dict[image].to(own[key]))) / 2)
-            elif path in folded and isinstance(value, Tensor) and value.dim() == 1:
-                halves = value.reshape(2, -1)
-                own[key].copy_(halves.mean(0) if init == "project" else halves[0])
-            elif isinstance(own[key], Tensor):
-                own[key].copy_(value)
-        _share_statistics(model)
+        for name, value in given.items():
+            if name in images and init == "project":
+                image, tie = images[name]
+                value = (value + tie.image(given[image])) / 2
+            _store(model, name, value, init)
+        for path, module in plain.named_modules():
+            _take_over(model.get_submodule(path), module)
+        for name, text in (noted(model) or {}).get("averaged", {}).items():
+            average(getattr(*owner(model, name)), read_action(text))
 
 
-def _load_matched(model: nn.Module, plain: nn.Module, state_dict: Mapping[str, Any], sequences: Any) -> None:
+def _load_checked(plain: nn.Module, state_dict: Mapping[str, Any], name: str) -> None:
+    """Load a checkpoint into a plain model as torch does: hooks of the user's may rename its keys.
+
+    Raises:
+        RuntimeError: keys are missing or unexpected, or shapes are wrong.
+        TypeError: a value is no tensor.
+    """
+    expected = plain.state_dict()
+    for key in expected.keys() & state_dict.keys():
+        if isinstance(expected[key], Tensor) and not isinstance(state_dict[key], Tensor):
+            kind = type(state_dict[key]).__name__
+            raise TypeError(f"state_dict[{key!r}] is a {kind}: give tensors, as model.state_dict() returns")
+    try:
+        plain.load_state_dict(state_dict)
+    except RuntimeError as reason:
+        lines = str(reason).splitlines()
+        lines[0] = f"Error(s) in loading a plain state_dict into converted {name}:"
+        if any(key.endswith(".original") for key in state_dict.keys() - expected.keys()):
+            lines.append(SEEMS_CONVERTED)
+        raise RuntimeError("\n".join(lines)) from None
+
+
+def _store(model: nn.Module, name: str, value: Tensor, init: str) -> None:
+    """Set a parameter or a buffer of a converted model to what stands for its value in the plain model."""
+    module, leaf = owner(model, name)
+    chain = chains(module).get(leaf)
+    if isinstance(chain, TiedList):
+        tie: Any = chain[0]
+        chain.original.copy_(tie.reduce(tie.project(value) if init == "project" else value))
+        return
+    own = getattr(module, leaf)
+    if nn.parameter.is_lazy(own):
+        return
+    if isinstance(hook_of(module), FoldedNorm) and value.shape != own.shape:
+        halves = value.reshape(2, -1)
+        value = halves.mean(0) if init == "project" else halves[0]
+    own.copy_(value)
+
+
+def _take_over(module: nn.Module, plain: nn.Module) -> None:
+    """Share the statistics of a norm layer; take over what a module keeps in its state beside tensors."""
+    hook = hook_of(module)
+    if isinstance(hook, PooledNorm):
+        hook.share(module)
+    if type(plain).get_extra_state is not nn.Module.get_extra_state:
+        module.set_extra_state(plain.get_extra_state())
+
+
+def _load_matched(model: nn.Module, plain: nn.Module, sequences: Any) -> None:
     """Convert the plain model with the checkpoint's weights in the same way, and take over what it stores."""
     given = (noted(model) or {}).get(KEPT)
     if given is None:
@@ -153,7 +246,6 @@ def _load_matched(model: nn.Module, plain: nn.Module, state_dict: Mapping[str, A
             why="its channels are compared on inputs, and a recipe does not say their shape",
             do='load the checkpoint into the plain model, and convert that with init="match"',
         )
-    plain.load_state_dict(state_dict)
     settings = replace(given[1], init="match", sequences=sequences, verify=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -161,40 +253,7 @@ def _load_matched(model: nn.Module, plain: nn.Module, state_dict: Mapping[str, A
         model.load_state_dict(plan.convert(plain, in_place=True, stacklevel=1).state_dict())
 
 
-def _second_names(model: nn.Module) -> set[str]:
-    """The names of parameters and buffers that have another one before."""
-    first = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
-    every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
-    return {name for name, _ in every} - first
-
-
 def _load_both_strands(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
-    cross = {f"{path}.cross_weight".lstrip(".") for path in mixed_layers(model)}
-    own = model.state_dict()
-    _check_keys(type(model).__name__, {k: v for k, v in own.items() if k not in cross}, state_dict)
-    model.load_state_dict({**state_dict, **{k: torch.zeros_like(own[k]) for k in cross}})
-
-
-def _share_statistics(model: nn.Module) -> None:
-    for module in model.modules():
-        hook = hook_of(module)
-        if isinstance(hook, PooledNorm):
-            hook.share(module)
-
-
-def _check_keys(name: str, expected: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    missing, unexpected = expected.keys() - given.keys(), given.keys() - expected.keys()
-    lines = [f"Missing key(s): {', '.join(sorted(missing))}."] if missing else []
-    lines += [f"Unexpected key(s): {', '.join(sorted(unexpected))}."] if unexpected else []
-    if any(key.endswith(".original") for key in unexpected):
-        lines.append("This seems to be a checkpoint of a converted model: model.load_state_dict(state_dict) loads it.")
-    for key in expected.keys() & given.keys():
-        a, b = expected[key], given[key]
-        if isinstance(a, Tensor) and not isinstance(b, Tensor):
-            raise TypeError(f"state_dict[{key!r}] is a {type(b).__name__}: give tensors, as model.state_dict() returns")
-        if isinstance(a, Tensor) and tuple(a.shape) != tuple(b.shape):
-            lines.append(
-                f"size mismatch for {key}: {tuple(b.shape)} in the checkpoint, {tuple(a.shape)} in the plain model."
-            )
-    if lines:
-        raise RuntimeError("\n  ".join([f"Error(s) in loading a plain state_dict into converted {name}:", *lines]))
+    """Load a checkpoint into a model that reads both strands; weights between the strands become zero."""
+    zero = {f"{p}.cross_weight".lstrip("."): torch.zeros_like(m.cross_weight) for p, m in mixed_layers(model).items()}  # type: ignore[arg-type]
+    _load_checked(model, {**state_dict, **zero}, type(model).__name__)

@@ -15,24 +15,27 @@ from torch import nn
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
+from ..algebra.printed import Section, alike
 from ..algebra.texts import write_action
 from ..errors import BreaksSymmetryError, ConversionError, VerificationError
 from ..graph.parametrized import own_classes
+from ..graph.progress import stage
 from ..graph.sandbox import fresh_copy, positional_names
 from ..graph.transaction import Snapshot
 from ..measure.change import Change
 from ..measure.report import allowed_actions
 from ..measure.verify import Verification, undecided, verify
-from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin
+from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, runs_by_argument
 from ..strands.layers_to_mix import layers_to_mix
 from ..strands.mixed import mix
 from ..strands.stacked_runs import StackedRuns, skeleton
+from . import plan_text
 from .architecture import Architecture
 from .plan import ConversionPlan, looks_trained, lost_notes
 from .settings import Settings
 
 
-@dataclass
+@dataclass(repr=False)
 class BothStrandsPlan(ConversionPlan):
     """What a conversion to both strands does; printed and applied like any plan.
 
@@ -84,37 +87,41 @@ class BothStrandsPlan(ConversionPlan):
         return self.before + sum(torch.Size(s).numel() for s in self.weights.values())
 
     def _warnings(self) -> list[str]:
-        return list(self.notes)
+        return list(self.warnings)
 
     def _title(self) -> str:
         return f"Conversion plan for {self.model} ({self.strategy}: both strands are read)"
 
-    def _body(self) -> list[str]:
+    def _summary(self) -> list[tuple[str, str]]:
+        added = self.after - self.before
+        numbers = f"{self.before:,}" + (f" + {added:,} between strands, zero at first" if added else ", untouched")
+        if self.moved is not None:
+            numbers += f"; outputs move by {self.moved:.2g} x their largest value (from one strand's reading to both)"
+        found = dict(super()._summary())
+        reading = plan_text.lengths(self) if self.checked or self.guards else "any that forward takes"
+        return [*{**found, "parameters:": numbers, "lengths:": reading, "inserted:": self._inserted()}.items()]
+
+    def _inserted(self) -> str:
+        """The second reading, and what it costs."""
         assert self.reading is not None
         merge = self.reading.merge if isinstance(self.reading.merge, str) else "a function of yours"
         once = "in eval mode; in train mode one strand is read, as before" if self.reading.post_hoc else "per call"
-        lines = [
-            "x and its reverse complement run as one batch of twice the size, batch norms see both;",
-            f"the two readings of each output, the second mapped back, are merged: {merge}",
-        ]
-        lines += ["", *self._layers()] if self.strategy == "mixed" else []
         extra = ", and as much again for each mixed layer" if self.mixed else ""
-        lines += ["", f"cost: two passes {once}{extra}"]
-        added = self.after - self.before
-        lines.append(
-            f"parameters: {self.before:,}"
-            + (f" + {added:,} between strands, zero at first" if added else ", untouched")
+        return (
+            "x and its reverse complement run as one batch of twice the size; the two readings of each output, the "
+            f"second mapped back, are merged: {merge}; cost: two passes {once}{extra}"
         )
-        if self.moved is not None:
-            lines.append(f"outputs move by {self.moved:.2g} x their largest value (from one strand's reading to both)")
-        return lines + [f"note: {n}" for n in self.notes]
 
-    def _layers(self) -> list[str]:
-        rows = [("layer", "weight between strands", "other strand's input is mapped back by")]
-        rows += [(p, str(self.weights[p]), _words(a)) for p, a in self.mixed.items()]
-        widths = [max(len(r[i]) for r in rows) for i in range(3)]
-        table = ["  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
-        return table + [f"  not mixed: {path} ({why})" for path, why in self.unmixed.items()]
+    def _sections(self) -> list[Section]:
+        header = ("layer", "weight between strands", "other strand's input is mapped back by")
+        rows = alike((p, f"{self.weights[p]}\0{_words(a)}") for p, a in self.mixed.items())
+        layers = [(paths, *text.split("\0")) for paths, text in rows]
+        unmixed = [f"not mixed: {paths} ({why})" for paths, why in alike(self.unmixed.items())]
+        return [
+            Section("mixed layers", header, layers),
+            Section("layers that do not mix", lines=unmixed),
+            plan_text.remarks(self, self._warnings()),
+        ]
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -162,7 +169,7 @@ def _fill(plan: BothStrandsPlan, model: nn.Module, example: Example, settings: S
     runs.read_outputs(settings.outputs, settings.post_hoc)
     _require_merge(settings.merge, runs)
     plan.reading = _reading(runs, settings.merge, settings.post_hoc)
-    plan.notes += runs.one_sided_outputs()
+    plan.warnings += runs.one_sided_outputs()
     if settings.strategy == "mixed":
         plan.mixed, plan.unmixed = layers_to_mix(runs, settings.mix, settings.merge)
         plan.weights = {p: tuple(model.get_submodule(p).weight.shape) for p in plan.mixed}  # type: ignore[union-attr,arg-type]
@@ -178,6 +185,8 @@ def _reading(runs: StackedRuns, merge: Merge, post_hoc: bool) -> Conjoined:
         merge,
         post_hoc,
         skeleton(runs.example, runs.stacked),
+        runs_by_argument(runs.model, runs.example, runs.specs),
+        runs.fields,
     )
 
 
@@ -202,6 +211,7 @@ def _require_merge(merge: Merge, runs: StackedRuns) -> None:
 
 def _check(plan: BothStrandsPlan, s: StackedRuns) -> None:
     """Convert a copy, measure how far its outputs moved, and the law."""
+    stage("measuring the law")
     converted = plan.install(fresh_copy(s.model))
     change = Change(s.model, converted, s.example, s.specs, s.actions)
     plan.moved = change.moved()
@@ -213,12 +223,12 @@ def _check(plan: BothStrandsPlan, s: StackedRuns) -> None:
             return [Action(tuple(map(ax.trivial, shape)))]
         return allowed_actions(s.wanted, s.outputs, i, shape)
 
-    found = verify(converted, s.example, s.specs, s.actions, allowed, training=not plan.reading.post_hoc)
+    found = verify(converted, s.example, s.specs, s.actions, allowed, training=not plan.reading.post_hoc, padded=True)
     plan.verification = found
     if not found.passed:
         plan.problems.append(_failed(found))
     else:
-        plan.notes += lost_notes(change, s.names, s.outputs)
+        plan.warnings += lost_notes(change, s.names, s.outputs)
 
 
 def _failed(found: Verification) -> ConversionError:

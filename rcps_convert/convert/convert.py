@@ -20,9 +20,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._torch import pytree
 from ..algebra.arguments import Example, check_switch
 from ..algebra.nesting import read_call
+from ..algebra.specs import Tokens
 from ..graph.held_forward import held_forward
+from ..graph.progress import progress_shown, stage
 from ..graph.sandbox import alone
 from ..strands.layers_to_mix import Filter
 from .both_strands_plan import plan_both_strands
@@ -47,6 +50,7 @@ def convert_model(
     on_unsupported: OnUnsupported = "error",
     symmetrise_buffers: bool = False,
     verify: bool = True,
+    progress: bool | None = None,
     in_place: bool = False,
 ) -> nn.Module:
     """Make a model on DNA exactly reverse-complement equivariant: by tying its weights, or by reading both strands.
@@ -84,6 +88,8 @@ def convert_model(
         symmetrise_buffers: average a buffer that is not invariant instead of refusing it.
         verify: check the law on a randomised copy before returning; if not, nothing is measured: neither the law,
             at no length, nor how far the outputs move, nor whether the model is equivariant already.
+        progress: show a line on the standard error that says what is being done and for how long, once that takes more
+            than a second; None shows it where the standard error is a terminal.
         in_place: convert this object. Its parameters stay the same `nn.Parameter` objects, so an optimiser
             built before, and not yet stepped, trains the converted model.
 
@@ -97,6 +103,7 @@ def convert_model(
     Source: design after Shrikumar et al. 2017 (weight sharing) and Mallet & Vert, NeurIPS 2021 (theory).
     """
     check_switch("in_place", in_place)
+    _check_progress(progress)
     settings = Settings(
         inputs=inputs,
         outputs=outputs,
@@ -111,7 +118,9 @@ def convert_model(
         symmetrise_buffers=symmetrise_buffers,
         verify=verify,
     )
-    return planned(model, example, settings).convert(model, in_place=in_place, stacklevel=3)
+    with progress_shown(progress):
+        plan = planned(model, example, settings)
+    return plan.convert(model, in_place=in_place, stacklevel=3)
 
 
 def plan_conversion(
@@ -130,13 +139,14 @@ def plan_conversion(
     on_unsupported: OnUnsupported = "error",
     symmetrise_buffers: bool = False,
     verify: bool = True,
+    progress: bool | None = None,
 ) -> ConversionPlan:
     """Work out a conversion without doing it; problems are listed in the plan instead of raised.
 
     Args:
         model: the model; not touched.
         example, inputs, outputs, layout, strategy, merge, post_hoc, mix, init, verify: as in `convert_model`.
-        sequences, on_unsupported, symmetrise_buffers: as in `convert_model`.
+        sequences, on_unsupported, symmetrise_buffers, progress: as in `convert_model`.
 
     Returns: a plan to print, and to apply with ``plan.apply(model)``.
 
@@ -144,6 +154,7 @@ def plan_conversion(
         ConversionError: the model is converted already.
         ValueError: a spec that cannot be read, or settings that do not go together.
     """
+    _check_progress(progress)
     settings = Settings(
         inputs=inputs,
         outputs=outputs,
@@ -158,7 +169,13 @@ def plan_conversion(
         symmetrise_buffers=symmetrise_buffers,
         verify=verify,
     )
-    return planned(model, example, settings)
+    with progress_shown(progress):
+        return planned(model, example, settings)
+
+
+def _check_progress(progress: Any) -> None:
+    if progress is not None:
+        check_switch("progress", progress)
 
 
 @alone
@@ -175,7 +192,34 @@ def planned(model: nn.Module, example: Example, settings: Settings) -> Conversio
     """
     example = read_call(model, example, settings.inputs)
     refuse_converted(model)
+    stage("looking at the model")
     held = held_forward(model, example)
-    if settings.strategy == "conjoined" or (settings.strategy == "mixed" and held is None):
-        return plan_both_strands(model, example, settings, held)
-    return plan_tied(model, example, settings, held)
+    both = settings.strategy == "conjoined" or (settings.strategy == "mixed" and held is None)
+    plan = (plan_both_strands if both else plan_tied)(model, example, settings, held)
+    plan.notes += [*_of_rcps_pytorch(model), *_of_pieces(settings.inputs)]
+    return plan
+
+
+def _of_pieces(inputs: Any) -> list[str]:
+    """What to say of a vocabulary that cuts what is left of a sequence into shorter texts."""
+    specs = pytree.tree_leaves(inputs, is_leaf=lambda spec: isinstance(spec, Tokens))
+    found = [s.text_lengths for s in specs if isinstance(s, Tokens) and len(s.text_lengths) > 1]
+    return [
+        f"the vocabulary has texts of {' and '.join(map(str, lengths))} letters: a sequence and its reverse complement "
+        "are cut at the same places if nothing is left over at the right end, as for lengths that are multiples of "
+        f"{lengths[-1]}; for others read both strands as strings: conjoined_strings(model, tokenize)"
+        for lengths in found[:1]
+    ]
+
+
+def _of_rcps_pytorch(model: nn.Module) -> list[str]:
+    """What to say of a network made of the layers of rcps-pytorch."""
+    own = [type(m) for m in model.modules() if type(m).__module__.partition(".")[0] == "rcps"]
+    names = dict.fromkeys(cls.__name__ for cls in own if cls.__name__.startswith("RCPS"))
+    if not names:
+        return []
+    return [
+        f"the model has layers of rcps-pytorch ({', '.join(names)}), which keep the symmetry themselves: import them "
+        "from rcps_convert.layers, or go on to a plain network that is converted; see the page Migrating from "
+        "rcps-pytorch (docs/migrating-from-rcps-pytorch.md)"
+    ]

@@ -8,7 +8,7 @@ at one of them, or where there is none, calls at other lengths are refused.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -20,13 +20,19 @@ from ..algebra.arguments import Example, places
 from ..errors import BreaksSymmetryError, ConversionError
 from ..graph.sandbox import positional_names
 from ..infer.inference import Inference
-from ..measure.lengths import Run, Survey, Variant, Variants, main_length
+from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length
 from ..measure.verify import Verification
 from ..rules.registry import Anchor
 from ..tie.length_guard import LengthRule
 
-WIDE = 3
-"""Entries of a hidden length from which on nothing about it is an accident of its size."""
+AROUND = (0, *(c for k in (1, 2, 3, 4, 6, 8, 16) for c in (-k, k)))
+"""Changes, in positions, of a multiple of the length that forward does not take as it is."""
+
+MORE = 8
+"""Lengths that are tried beside, where the converted model refuses all that were chosen."""
+
+FAR = 2**13
+"""Positions of all inputs up to which the law is measured at the longest length that forward was seen to take."""
 
 UNSEEN = "forward was seen to run at no other length at which the law could be checked"
 """Why other lengths are refused where none was checked."""
@@ -71,7 +77,7 @@ def length_rules(
     found, where = [], places(positional_names(model), example)
     for (argument, place), action in zip(where, actions, strict=True):
         for dim, term in enumerate(action.axes if action is not None else ()):
-            mine = chains.get(term.size) if ax.is_length(term) else None
+            mine = chains.get(term.size) if ax.ends(term) is not None else None
             if mine:
                 rule = LengthRule(argument, place, dim, term.size, tuple(_longest(mine)))
                 found.append(LengthRule(**{**vars(rule), "why": why}) if why else rule)
@@ -95,7 +101,7 @@ def guarded_chains(anchors: Iterable[Anchor], actions: Sequence[Action | None]) 
 
 
 def _lengths(actions: Sequence[Action | None]) -> list[int]:
-    return sorted({t.size for a in actions if a is not None for t in a.axes if ax.is_length(t)})
+    return sorted({t.size for a in actions if a is not None for t in a.axes if ax.ends(t) is not None})
 
 
 def _longest(chains: set[tuple[ax.Step, ...]]) -> list[tuple[ax.Step, ...]]:
@@ -115,11 +121,12 @@ class LengthChecks:
         survey: at which lengths its forward runs.
         rules: at which lengths nothing is re-anchored.
         checked: lengths at which the law held, in positions.
-        notes: what the user should know.
+        notes, warnings: what the user may want to know, and should.
         fixed: why other lengths than the example's are refused; None where they are not.
         problem: what stands in the way of the conversion, if anything does.
         failed: the law was seen to fail at one of the lengths.
         varied: which lengths of the inputs, in order, had another size in a check.
+        refused: why the converted model refused the first length that it refused.
     """
 
     model: nn.Module
@@ -129,36 +136,37 @@ class LengthChecks:
     rules: list[LengthRule]
     checked: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     fixed: str | None = None
     problem: ConversionError | None = None
     failed: bool = False
     varied: set[int] = field(default_factory=set)
+    refused: str | None = None
 
     def run(self, measure: Measure, outputs: Sequence[Action | None]) -> None:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
         longest, self._measure, self._outputs = main_length(self.actions), measure, outputs
-        self.variants = Variants(self.model, self.example, self.actions)
+        self.variants = self.survey.variants or Variants(self.model, self.example, self.actions)
         if longest is not None:
             self._widen(longest)
-        refused = False
-        for number, variant in enumerate(self._chosen()):
+        chosen = self._chosen()
+        for number, variant in enumerate(itertools.chain(chosen, self._others(chosen))):
             held = self._held(self._with_other_samples(variant) if number == 0 else variant)
             if self.fixed is not None and number == 0 and self._is_by_samples(variant):
                 return
             if self.fixed is not None:
                 self.checked, self.failed = [], True
-                self.notes.append(
+                self.warnings.append(
                     f"exact at length {longest} only: {self.fixed}, as something in forward was fixed to the length of "
                     "the example; calls at other lengths are refused"
                 )
                 return
-            refused |= held is None
             if held is not False:
                 self.varied |= {i for i, (a, b) in enumerate(self._sizes(variant)) if a != b}
             if held:
                 self.checked.append(variant.length)
-        if longest is not None and not self.checked and not refused:
-            self.fixed = UNSEEN
+        if longest is not None and not self.checked:
+            self.fixed = self.refused or UNSEEN
             self._is_by_samples(None)
 
     def _sizes(self, variant: Variant) -> list[tuple[int, int]]:
@@ -174,7 +182,7 @@ class LengthChecks:
 
     def _is_by_samples(self, variant: Variant | None) -> bool:
         """Whether the law fails with another number of samples, and not at another length."""
-        reason, notes = self.fixed, [*self.notes]
+        reason, notes, warnings = self.fixed, [*self.notes], [*self.warnings]
         self.fixed = None
         if variant is not None:
             self._held(variant)
@@ -187,7 +195,8 @@ class LengthChecks:
                     why="forward takes another way there, or one sample's result depends on the others",
                     do="write forward so that it does the same for any number of samples",
                 )
-        self.fixed, self.notes = (None, notes) if self.problem is not None else (reason, notes)
+        self.fixed = None if self.problem is not None else reason
+        self.notes, self.warnings = notes, warnings
         return self.problem is not None
 
     def _held(self, variant: Variant) -> bool | None:
@@ -204,6 +213,7 @@ class LengthChecks:
             found = self._measure(variant.example, list(variant.actions), at_this_length)
         except ConversionError as refused:
             self.notes.append(f"refused at {variant.words}: {refused.what}")
+            self.refused = self.refused or f"at the others that were tried, as at {variant.words}, {refused.what}"
             return None
         except Exception:  # it cannot be run or compared here, such as in train mode
             return False
@@ -213,13 +223,14 @@ class LengthChecks:
 
     def _widen(self, longest: int) -> None:
         """Look for a length at which every hidden length has several positions, if none is known."""
-        for times in (3, 4, 6, 8):
-            if self._is_wide(None) or any(self._is_wide(v.run) for v in self.survey.accepted):
+        for times, change in itertools.product((3, 4, 6, 8), AROUND):
+            if max(self._width(run) for run in (None, *(v.run for v in self.survey.accepted))) == WIDE:
                 return
-            self.variants.try_at(times * longest, self.survey, {})
+            self.variants.try_at(times * longest + change, self.survey, {})
 
-    def _is_wide(self, run: Run | None) -> bool:
-        return self.survey.narrowest(run) >= WIDE
+    def _width(self, run: Run | None) -> int:
+        """The smallest hidden length of a run, or of the example's; nothing is told from more than a few entries."""
+        return min(self.survey.narrowest(run), WIDE)
 
     def _chosen(self) -> list[Variant]:
         """Few and short variants that differ in kind: re-anchored, and each input shorter and longer."""
@@ -233,9 +244,20 @@ class LengthChecks:
                     found += [v for v in by_kind if self._goes(v, axis, side)][:1]
         return found
 
+    def _others(self, chosen: list[Variant]) -> Iterator[Variant]:
+        """More variants, as long as the converted model refuses each."""
+        for variant in [v for v in sorted(self.survey.accepted, key=self._cost) if v not in chosen][:MORE]:
+            if self.checked:
+                return
+            yield variant
+
     def _kinds(self) -> list[Callable[[Variant], bool]]:
-        wide: Callable[[Variant], bool] = lambda v: self._is_wide(v.run)  # noqa: E731
-        kinds = [wide] if not self._is_wide(None) else []
+        here = self._width(None)
+        own = main_length(self.actions) or 0
+        far = max((v.length for v in self.survey.accepted if v.length > own and sum(v.sizes) <= FAR), default=0)
+        kinds: list[Callable[[Variant], bool]] = []
+        kinds += [lambda v: self._width(v.run) > here] if here < WIDE else []
+        kinds += [lambda v: v.length == far and sum(v.sizes) <= FAR]  # what reads one edge shows most where it is far
         if self.rules:
             kinds += [self._is_cut, lambda v: self._is_cut(v) and self._goes(v, 0, 1), self._is_cut]
         return kinds
@@ -249,7 +271,7 @@ class LengthChecks:
         here, there = self._sizes(variant)[axis]
         return (there - here) * side > 0
 
-    def _cost(self, variant: Variant) -> tuple[bool, int, int]:
+    def _cost(self, variant: Variant) -> tuple[int, int, int]:
         """Variants with wide hidden lengths first, then those that change every input, then short ones."""
         unchanged = sum(a == b for a, b in self._sizes(variant))
-        return not self._is_wide(variant.run), unchanged, sum(variant.sizes)
+        return -self._width(variant.run), unchanged, sum(variant.sizes)

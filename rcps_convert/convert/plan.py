@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import html
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import check_count, check_model, check_switch
 from ..algebra.plain import plain_setting
+from ..algebra.printed import Printed, Section
 from ..algebra.texts import write_action
 from ..errors import ConversionError, gather
 from ..geometry import Table, anchor, unanchor
@@ -23,17 +23,19 @@ from ..graph.parametrized import own_classes
 from ..graph.sandbox import aliases, alone, fresh_copy, owner
 from ..graph.transaction import all_or_nothing
 from ..infer.anchors import AnchoredCall
+from ..infer.match.start import MatchedStart
 from ..infer.stretch import Tested
-from ..match.start import MatchedStart
 from ..measure.change import Change
 from ..measure.verify import Verification
 from ..tie.length_guard import LengthRule, guard, unguard
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool, unpool
 from ..tie.notes import KEPT, note
+from ..tie.parts import watch
 from ..tie.passage import Passage
 from ..tie.symmetriser import symmetrise
 from ..tie.ties import MirrorTie, attach, attach_mirror, make_tie
 from ..tie.untied import Untied, allow_calls, is_idle, leave_untied
+from . import plan_text
 from .architecture import Architecture
 from .outline import fingerprint
 from .recipe import Recipe, average, document
@@ -82,13 +84,19 @@ class TiedParameter:
 
     def words(self) -> tuple[str, str, str, str]:
         """Names, shape, action and what is stored, in words."""
-        action = ", ".join(ax.describe(a) for a in self.action.axes)
+        action = ", ".join(_of_a_parameter(a) for a in self.action.axes)
         stored = "free" if self.stored == self.shape else str(self.stored)
         if self.image:
             action, stored = f"mirror image of {self.partner}: {action}", "0"
         elif self.partner:
             action = f"swaps with {self.partner}: {action}"
         return " = ".join(self.names), str(self.shape), action, stored
+
+
+def _of_a_parameter(term: ax.Axis) -> str:
+    """An axis in words; one of size 1 that is spread over the batch is no batch."""
+    found = ax.role(term)
+    return "1 fixed" if term.size == 1 and found is not None and found.name == "batch" else ax.describe(term)
 
 
 @dataclass(frozen=True)
@@ -152,7 +160,7 @@ class DeclaredLeaf:
         return f"leaf {self.path}: {self.how} (rc_leaf){untied}"
 
 
-@dataclass
+@dataclass(repr=False)
 class ConversionPlan:
     """What a conversion does; ``print(plan)`` shows it, ``plan.apply(model)`` does it.
 
@@ -179,7 +187,8 @@ class ConversionPlan:
         settings: as given.
         symmetric: the model is equivariant as it is; nothing needs tying.
         trained: the model shows signs of training.
-        notes: what the user should know.
+        notes: what the user may want to know.
+        warnings: what the user should know: applying the plan says it too.
         problems: what stands in the way; empty if the plan can be applied.
         verification: the check of a converted copy, if it was made.
         checked: other lengths at which it was checked too, in positions.
@@ -209,6 +218,7 @@ class ConversionPlan:
     symmetric: bool = False
     trained: bool = False
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     problems: list[ConversionError] = field(default_factory=list)
     verification: Verification | None = None
     checked: list[int] = field(default_factory=list)
@@ -238,7 +248,8 @@ class ConversionPlan:
         refuse_converted(model)
         self.architecture.require(model)
         if self.symmetric:
-            warnings.warn("the model is equivariant already: nothing needed tying", stacklevel=stacklevel)
+            told = "; ".join(["the model is equivariant already: nothing needed tying", *self.notes])
+            warnings.warn(told, stacklevel=stacklevel)
             target = model if in_place else fresh_copy(model)
             note(target, self._said())
             return target
@@ -289,6 +300,7 @@ class ConversionPlan:
         anchor(target, self.tables)
         if self.start is not None:
             self.start.recalibrate(target)
+        watch(target)
         return target
 
     def _tie(self, target: nn.Module, row: TiedParameter) -> None:
@@ -321,7 +333,8 @@ class ConversionPlan:
         """The plan as plain JSON values.
 
         Returns: a recipe, as `recipe` reads it off a converted model and `apply_recipe` takes it; and under
-            ``"plan"`` what the plan says in words: inputs, outputs, problems, notes, numbers of parameters.
+            ``"plan"`` what the plan says in words: inputs, outputs, problems, notes, warnings, numbers of
+            parameters.
 
         Raises:
             ConversionError: the readings of both strands are merged by a function of yours.
@@ -331,6 +344,7 @@ class ConversionPlan:
             "outputs": self.outputs,
             "problems": [str(p) for p in self.problems],
             "notes": self.notes,
+            "warnings": self.warnings,
             "parameters": [self.before, self.after],
             "moved": self.moved,
             "verified": None if self.verification is None else str(self.verification),
@@ -368,7 +382,7 @@ class ConversionPlan:
         }
 
     def _warnings(self) -> list[str]:
-        found = list(self.notes)
+        found = list(self.warnings)
         if self.unused:
             found.append(
                 f"no trace of the model reads {', '.join(self.unused)}: not tied, and a call that reads one is refused"
@@ -408,79 +422,43 @@ class ConversionPlan:
         """Number of parameters inside submodules that inference does not look into."""
         return sum(s.parameters for s in self.symmetrisers) + sum(d.parameters for d in self.declared)
 
+    def __repr__(self) -> str:
+        state = f"{len(self.problems)} problem(s)" if self.problems else f"{self.before:,} -> {self.after:,} parameters"
+        return f"<{self._title()}: {state}>"
+
     def __str__(self) -> str:
-        lines = [self._title()]
-        lines += [f"  input   {line}" for line in self.inputs] + [f"  output  {line}" for line in self.outputs]
+        return str(self.printed())
+
+    def _repr_html_(self) -> str:
+        """The plan in a notebook: its summary, and the rest folded."""
+        return self.printed().html()
+
+    def printed(self) -> Printed:
+        """What is printed of the plan."""
         if self.problems:
-            lines += ["", f"Cannot be converted, {len(self.problems)} problem(s):"]
-            lines += [f"{i}. {type(p).__name__}: {p.describe()}" for i, p in enumerate(self.problems, 1)]
-        elif self.symmetric:
-            lines += ["", "The model is equivariant already: nothing needs tying."]
-        else:
-            lines += ["", *self._body()]
-        if self.verification is not None:
-            lines.append(f"verified: {self.verification}")
-        if self.checked:
-            lines.append(
-                f"verified at lengths {', '.join(map(str, sorted(self.checked)))} too; what holds at others is inferred"
-            )
-        return "\n".join(lines)
+            return Printed(self._title(), [], [plan_text.tensors(self), plan_text.problems(self)])
+        return Printed(self._title(), self._summary(), [plan_text.tensors(self), *self._sections()])
 
     def _title(self) -> str:
         return f"Conversion plan for {self.model} (tied weights, init={self.init!r})"
 
-    def _body(self) -> list[str]:
-        return [*self._table(), "", *self._summary()]
+    def _summary(self) -> list[tuple[str, str]]:
+        verified = "no" if self.verification is None else str(self.verification)
+        if self.symmetric:
+            numbers = "as they are: the model is equivariant already, nothing needs tying"
+        else:
+            numbers = plan_text.numbers(self)
+        return [
+            ("parameters:", numbers),
+            ("verified:", verified),
+            ("lengths:", plan_text.lengths(self)),
+            ("inserted:", plan_text.inserted(self)),
+            ("warnings:", plan_text.warned(self._warnings())),
+        ]
 
-    def _table(self) -> list[str]:
-        rows = [("parameter", "shape", "under reverse complement", "stored")]
-        rows += [r.words() for r in self.parameters]
-        widths = [max(len(r[i]) for r in rows) for i in range(4)]
-        return ["  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
-
-    def _summary(self) -> list[str]:
-        lines = []
-        for n in self.norms:
-            how = "a view, no copy" if n.folds else "run on both strands in train mode"
-            lines.append(f"norm {n.path}: statistics pooled over strands, {ax.describe(n.channel)} ({how})")
-        lines += [str(row) for row in (*self.symmetrisers, *self.declared)]
-        lines += [f"tested {t}" for t in self.tested]
-        lines += [f"buffer {name}: averaged with its mirror image, {action}" for name, action in self.averaged.items()]
-        lines += self.start.words() if self.start is not None else []
-        lines += [str(call) for call in self.calls]
-        lines += dict.fromkeys(map(_guard_line, self.guards))
-        unread = f"unused, not tied: {', '.join(self.unused)}; a call that reads one is refused"
-        lines += [unread] if self.unused else []
-        if not self.symmetrisers:
-            lines.append("input and output symmetrisation: in the weights; no layer is added before or after the model")
-        share = 100 * self.after / max(1, self.before)
-        lines.append(f"parameters: {self.before:,} -> {self.after:,} ({share:.0f} %)")
-        if self.moved is not None:
-            lines.append(f"outputs move by {self.moved:.2g} x their largest value (tied weights are another function)")
-        return lines + [f"note: {n}" for n in self.notes]
-
-    def _repr_html_(self) -> str:
-        """The plan in a notebook: tables for the parameters, text for the rest."""
-        text = str(self)
-        if self.problems or not self.parameters:
-            return f"<pre>{html.escape(text)}</pre>"
-        head, _, tail = text.partition("\n\n")
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>"
-            for cells in (r.words() for r in self.parameters)
-        )
-        columns = "".join(f"<th>{c}</th>" for c in ("parameter", "shape", "under reverse complement", "stored"))
-        rest = tail.partition("\n\n")[2]
-        return f"<pre>{html.escape(head)}</pre><table><tr>{columns}</tr>{rows}</table><pre>{html.escape(rest)}</pre>"
-
-
-def _guard_line(rule: LengthRule) -> str:
-    if rule.fixed:
-        return (
-            f"exact at length {rule.start} only ({rule.argument}): a call at another length is refused, as {rule.why}"
-        )
-    near = ", ".join(str(n) for n in sorted({*rule.nearest(rule.start), rule.start}))
-    return f"exact at lengths that divide, such as {near} ({rule.argument}); a call at another length is refused"
+    def _sections(self) -> list[Section]:
+        remarks = plan_text.remarks(self, self._warnings())
+        return [plan_text.parameters(self), plan_text.attached(self), remarks]
 
 
 def refuse_converted(model: nn.Module) -> None:

@@ -24,6 +24,7 @@ from ..tie.hooks import hook_of
 from ..tie.length_guard import LengthGuard, guard, read_rule
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool
 from ..tie.notes import WORDS, note, noted
+from ..tie.parts import watch
 from ..tie.passage import read_passage
 from ..tie.symmetriser import BothStrands, symmetrise
 from ..tie.ties import MirrorTie, RCTie, attach, attach_mirror, read_tie, register
@@ -153,6 +154,8 @@ def attach_all(model: nn.Module, recipe: Mapping[str, Any]) -> None:
     for step in steps:
         step(model)
     note(model, {name: recipe[name] for name in WORDS})
+    if recipe["parameters"] or recipe["norms"]:
+        watch(model)
 
 
 def readable(recipe: Any, read: Callable[[], T]) -> T:

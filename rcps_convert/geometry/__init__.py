@@ -1,6 +1,7 @@
 """Re-anchoring: functions that read one edge of a length only, made equivariant at every length."""
 
 from .frames import Anchored as Anchored
+from .frames import AroundForward as AroundForward
 from .frames import Entry as Entry
 from .frames import Table as Table
 from .frames import UnplannedCallError as UnplannedCallError
@@ -16,4 +17,5 @@ from .recorder import MARK as MARK
 from .recorder import CallNames as CallNames
 from .recorder import Recorder as Recorder
 from .replicas import follow_replicas as follow_replicas
+from .replicas import rebound as rebound
 from .replicas import unfollow_replicas as unfollow_replicas

@@ -17,12 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import function_modes, keep_whole, transform_level, unseen
+from .._torch import function_modes, has_modes, is_scripting, keep_whole, transform_level, unseen
 from ..algebra.plain import listed, tupled
-from ..errors import BreaksSymmetryError, ConversionError, Where
+from ..errors import BreaksSymmetryError, ConversionError, Where, refuse_scripting
 from .readings import CallAxes
 from .replicas import follow_replicas, rebound, unfollow_replicas
 from .table import EDGE_FUNCTIONS
+
+PLAIN = {bool, int, float, str, type(None)}
+"""Kinds of values that a forward may branch on."""
+
+REMEMBERED = 64
+"""Calls of a module that are known to need no re-anchoring, at most."""
 
 
 class UnplannedCallError(BreaksSymmetryError):
@@ -61,17 +67,20 @@ class Table:
         runs: for each time the module was traced, its calls in order.
         free: the module runs on both strands: its calls are left alone.
         strict: forward is known to have other ways to go, for which there is no solution.
+        lengths: of the whole model, at which lengths of its inputs nothing is re-anchored, as plain values.
     """
 
     path: str
     runs: tuple[tuple[Entry, ...], ...] = ()
     free: bool = False
     strict: bool = False
+    lengths: tuple[Any, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """The table as plain values, for `read_table`."""
         runs = [[_plain_entry(entry) for entry in run] for run in self.runs]
-        return {"path": self.path, "runs": runs, "free": self.free, "strict": self.strict}
+        lengths = {"lengths": [*self.lengths]} if self.lengths else {}
+        return {"path": self.path, "runs": runs, "free": self.free, "strict": self.strict, **lengths}
 
     def find(self, seen: list[str], function: str, shape: torch.Size) -> tuple[CallAxes | None, bool]:
         """What is known of a call, and whether that depends on its place among the calls.
@@ -133,7 +142,7 @@ def _plain_entry(entry: Entry) -> dict[str, Any]:
 def read_table(data: Mapping[str, Any]) -> Table:
     """The table that `Table.plain` describes."""
     runs = tuple(tuple(map(_read_entry, run)) for run in data["runs"])
-    return Table(data["path"], runs, data["free"], data["strict"])
+    return Table(data["path"], runs, data["free"], data["strict"], tuple(data.get("lengths", ())))
 
 
 def _read_entry(data: Mapping[str, Any]) -> Entry:
@@ -165,7 +174,7 @@ class Frame(TorchFunctionMode):
         super().__init__()
         self.table, self.level = table, _level_outside()
         self.seen: list[str] = []
-        self.placed = False
+        self.placed = self.read_twice = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call; those of the table with both readings where the edges are not read alike."""
@@ -188,6 +197,7 @@ class Frame(TorchFunctionMode):
             self.placed = self.placed or placed
             if site is None or edge_function.aligned(settings, site):
                 return func(*args, **kwargs)
+            self.read_twice = True
             return edge_function.both(settings, site)
 
     def finish(self) -> None:
@@ -227,6 +237,18 @@ class AroundForward:
     def __name__(self) -> str:
         return "forward"
 
+    @property
+    def __globals__(self) -> Any:
+        if is_scripting():
+            raise refuse_scripting("calls that read both edges of a length, or both strands")
+        raise AttributeError("__globals__")
+
+    def _own(self, *args: Any, **kwargs: Any) -> Any:
+        """The forward inside."""
+        if self.before is not None:
+            return self.before(*args, **kwargs)
+        return type(self.module).forward(self.module, *args, **kwargs)
+
 
 class Anchored(AroundForward):
     """The forward of a module some of whose calls are re-anchored.
@@ -239,7 +261,11 @@ class Anchored(AroundForward):
     def __init__(self, module: nn.Module, table: Table) -> None:
         self.module, self.table = module, table
         self.before: Any = module.__dict__.get("forward")
+        self.stock: dict[Any, None] = {}  # calls in which nothing was re-anchored
         _show_pads_to_compiler()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "stock": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -249,16 +275,41 @@ class Anchored(AroundForward):
         """The module's own forward, its calls caught."""
         if not torch.compiler.is_compiling() and torch.jit.is_tracing():  # type: ignore[attr-defined]
             raise _refuse_recording()
+        like = self._like(args, kwargs)
+        if like is not None and like in self.stock:
+            return self._own(*args, **kwargs)
         frame = Frame(self.table)
         with frame:
             out = self._own(*args, **kwargs)
         frame.finish()
+        if like is not None and not frame.read_twice:
+            if len(self.stock) >= REMEMBERED:
+                self.stock.clear()
+            self.stock[like] = None
         return out
 
-    def _own(self, *args: Any, **kwargs: Any) -> Any:
-        if self.before is not None:
-            return self.before(*args, **kwargs)
-        return type(self.module).forward(self.module, *args, **kwargs)
+    def _like(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What tells one call from another whose lengths may not fit; None where that cannot be told.
+
+        A module in which nothing is re-anchored is run as it is where no module around it has its calls caught.
+        A forward of the user's own may take another way for another setting of its module, or at random in train
+        mode; so may one that is known to have ways for which there is no solution.
+        """
+        module = self.module
+        written = getattr(self.before or type(module).forward, "__module__", "") or ""
+        varies = self.table.strict or (module.training and not written.startswith("torch.nn.modules."))
+        if varies or torch.compiler.is_compiling() or transform_level() is not None or _is_framed():
+            return None
+        found: list[Any] = [torch.is_grad_enabled(), *kwargs]
+        for value in (*args, *kwargs.values()):
+            if type(value) is Tensor:
+                found += (value.shape, value.dtype)
+            elif type(value) in PLAIN:
+                found.append(value)
+            else:
+                return None
+        found += [value for value in vars(module).values() if type(value) in PLAIN]
+        return tuple(found)
 
     def bound_to(self, replica: nn.Module) -> Anchored:
         """The same for a replica of the module."""
@@ -295,7 +346,7 @@ def anchor(model: nn.Module, tables: Mapping[str, Table]) -> None:
 
 def _both(a: Table, b: Table) -> Table:
     """What is known of the calls of a module by one of its names and by another."""
-    return Table(b.path, a.runs + b.runs, a.free or b.free, a.strict or b.strict)
+    return Table(b.path, a.runs + b.runs, a.free or b.free, a.strict or b.strict, a.lengths or b.lengths)
 
 
 def anchored(model: nn.Module) -> dict[str, Table]:
@@ -325,6 +376,11 @@ def is_in_transform(outside: int | None = None) -> bool:
         outside: level of the transforms around the model.
     """
     return not torch.compiler.is_dynamo_compiling() and transform_level() != outside
+
+
+def _is_framed() -> bool:
+    """Whether calls are caught now, by the frame of a module around this one."""
+    return has_modes() and any(isinstance(m, Frame) for m in function_modes())
 
 
 def _level_outside() -> int | None:

@@ -16,9 +16,11 @@ from torch.overrides import TorchFunctionMode
 
 from .._torch import right_lstm_shapes
 from ..algebra.arguments import Example, call_arguments
-from ..errors import TraceError, Where, first_line
+from ..algebra.opened import opened
+from ..errors import NoRuleError, TraceError, Where, first_line
 from ..geometry import Recorder, unanchor
 from .closed_modules import ModuleCall, closed, recording, watching
+from .data_access import DataAccess
 from .precision import WIDER
 from .program import TORCH_FOLDER, read_program, source_line
 from .sandbox import call, fresh_copy, mode, quiet, undisturbed_rng
@@ -46,11 +48,19 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
         try:
             without_watchers(twin, example)
             calls = _record(model, example, training, cuts) if cuts else {}
-            with closed(twin, calls), right_lstm_shapes(), Recorder() as recorder:
+            twin.register_forward_hook(_open_outputs)
+            with closed(twin, calls), right_lstm_shapes(), DataAccess(twin), Recorder() as recorder:
                 program = torch.export.export(twin, args, kwargs, strict=False)
+        except NoRuleError:
+            raise
         except Exception as reason:  # torch.export raises anything, the model's own errors included
             raise _trace_error(model, example, training, cuts, reason) from reason
     return read_program(program, twin, example, calls, recorder)
+
+
+def _open_outputs(module: nn.Module, args: Any, output: Any) -> Any:
+    """Outputs as torch.export opens them."""
+    return opened(output, loosely=True)
 
 
 def _record(
@@ -70,6 +80,7 @@ def _failing_module(model: nn.Module, example: Example, training: bool, cuts: Co
     with mode(twin, training), caches_kept_clean(twin), watching(twin) as raised:
         try:
             without_watchers(twin, example)
+            twin.register_forward_hook(_open_outputs)
             with closed(twin, _record(model, example, training, cuts) if cuts else {}):
                 torch.export.export(twin, args, kwargs, strict=False)
         except Exception:  # the same as before; only its place is wanted
@@ -101,25 +112,49 @@ def _trace_error(
         )
     unknown = re.search(r"Found <class '([^']+)'> in output, which is not a known type", str(reason))
     if unknown:
-        name = unknown[1].rpartition(".")[2]
         return TraceError(
-            f"the model returns an object of class {name}, which torch.export does not open",
+            f"the model returns an object of class {unknown[1].rpartition('.')[2]}, which torch.export does not open",
             where=where,
             why="what it holds is not seen, so how its tensors transform cannot be inferred",
-            do="return tensors, tuples, lists, dicts or named tuples; a dataclass is opened after "
-            f"torch.export.register_dataclass({name})",
+            do="return tensors, tuples, lists, dicts, named tuples or dataclasses",
         )
+    known = next((words for pattern, *words in TRANSLATED if re.search(pattern, str(reason))), None)
+    why, do = known or (first, f"{VALUES_DO}")
     return TraceError(
         "torch.export cannot trace the model",
         where=where,
-        why=first,
-        do="replace branches and loops that depend on tensor values (torch.where, fixed lengths), "
+        why=why,
+        do=f"{do}, "
         + (
             f'declare how {path} acts with rc_leaf, or pass on_unsupported="both_strands"'
             if path
             else "or move them into a submodule, which rc_leaf can declare"
         ),
     )
+
+
+VALUES_DO = "replace branches and loops that depend on tensor values (torch.where, fixed lengths)"
+
+TRANSLATED = (
+    (
+        "data-dependent|unbacked|u0",
+        "forward asks for the value of a tensor, as a branch, a loop, int(...), .item() or an assert does, and a trace "
+        "has none (data-dependent)",
+        VALUES_DO,
+    ),
+    (
+        r"\.numpy\(\) is not supported|numpy",
+        "forward leaves torch for numpy, where no trace can follow",
+        "write these steps with functions of torch",
+    ),
+    (
+        "fake tensor in the exported program|FakeTensor|fake",
+        "forward hands a tensor to something that a trace cannot look into: an extension, a function of its own, or "
+        "what is kept from an earlier call",
+        "write these steps with functions of torch, register an operator of your own (torch.library.custom_op)",
+    ),
+)
+"""Texts of ``torch.export``, why it says so in terms of what forward does, and what to do."""
 
 
 def does_not_run(reason: Exception) -> TraceError:

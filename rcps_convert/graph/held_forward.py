@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from .._torch import pytree
 from ..algebra.arguments import Example
+from ..algebra.opened import output_leaves
 from ..errors import ConversionError, Where
 from .sandbox import call, fresh_copy, mode
 
@@ -31,7 +32,7 @@ def held_forward(model: nn.Module, example: Example) -> ConversionError | None:
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
     try:
         with mode(twin, False):
-            read = _by_gradient(twin, example, own) or _by_calls(twin, example, own)
+            read = _read(twin, example, own)
     finally:
         with torch.no_grad():
             for buffer, value in buffers:
@@ -40,15 +41,21 @@ def held_forward(model: nn.Module, example: Example) -> ConversionError | None:
     return None if read is None else _refusal(model, read)
 
 
-def _by_gradient(twin: nn.Module, example: Example, own: dict[int, str]) -> str | None:
-    """The name of a parameter of the original that the outputs of the copy are differentiable in."""
-    try:
-        with torch.enable_grad():
-            outputs = pytree.tree_leaves(call(twin, example))
-    except Exception:  # the model's own errors are reported where it is planned
-        return None
-    leaves = _leaves(y for y in outputs if isinstance(y, Tensor))
-    return next((own[id(t)] for t in leaves if id(t) in own), None)
+def _read(twin: nn.Module, example: Example, own: dict[int, str]) -> str | None:
+    """The name of a parameter or buffer of the original that the copy computes with.
+
+    One that the outputs are differentiable in, or that a function of torch is called with.
+    """
+    for gradients in (True, False):  # a model may refuse to be differentiated
+        calls = _Operands(own)
+        try:
+            with torch.set_grad_enabled(gradients), calls:
+                outputs = output_leaves(call(twin, example), loosely=True)
+        except Exception:  # the model's own errors are reported where it is planned
+            continue
+        leaves = _leaves(y for y in outputs if isinstance(y, Tensor))
+        return next((own[id(t)] for t in leaves if id(t) in own), calls.found)
+    return None
 
 
 def _leaves(outputs: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -64,17 +71,6 @@ def _leaves(outputs: Iterator[Tensor]) -> Iterator[Tensor]:
         nodes += following
 
 
-def _by_calls(twin: nn.Module, example: Example, own: dict[int, str]) -> str | None:
-    """The name of a parameter or buffer of the original that a function of torch is called with."""
-    calls = _Operands(own)
-    try:
-        with torch.no_grad(), calls:
-            call(twin, example)
-    except Exception:  # as above
-        return None
-    return calls.found
-
-
 class _Operands(TorchFunctionMode):
     """Notes the first tensor of some that a function is called with."""
 
@@ -85,8 +81,10 @@ class _Operands(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.found is None:
-            given = pytree.tree_leaves((args, kwargs))
-            self.found = next((self.own[id(v)] for v in given if isinstance(v, Tensor) and id(v) in self.own), None)
+            given = [*args, *(kwargs or {}).values()]
+            if any(isinstance(v, (list, tuple, dict)) for v in given):
+                given = pytree.tree_leaves(given)
+            self.found = next((self.own[id(v)] for v in given if id(v) in self.own), None)
         return func(*args, **(kwargs or {}))
 
 

@@ -12,10 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._torch import OPERATORS, CustomOpDef, chains, make_hooks_picklable, own_copying, pytree, refresh_recurrent
+from .._torch import (
+    OPERATORS,
+    CustomOpDef,
+    caches_weights,
+    chains,
+    make_hooks_picklable,
+    only_step,
+    own_copying,
+    pytree,
+    refresh_recurrent,
+)
 
 SHARED = (types.ModuleType, *OPERATORS, CustomOpDef)
 """What has no state that a copy could have of its own, and cannot be copied."""
@@ -39,11 +50,16 @@ def own_classes(model: nn.Module) -> None:
     """Give each parametrized module of a model a dynamic class of its own."""
     for module in model.modules():
         if parametrize.is_parametrized(module):
-            cls = type(module)
-            own = {name: value for name, value in vars(cls).items() if name != "__getstate__"}
-            module.__class__ = _quiet_class(cls.__name__, cls.__bases__[0], {**own, **PICKLING})
-            keep_copyable(module)
-            make_hooks_picklable(module)
+            _own_class(module)
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a parametrized module a dynamic class of its own."""
+    cls = type(module)
+    own = {name: value for name, value in vars(cls).items() if name != "__getstate__"}
+    module.__class__ = _quiet_class(cls.__name__, cls.__bases__[0], {**own, **PICKLING})
+    keep_copyable(module)
+    make_hooks_picklable(module)
 
 
 def parametrized_class(cls: type) -> type:
@@ -80,6 +96,29 @@ class _Unheard:
         pass
 
 
+def add_property(module: nn.Module, name: str) -> None:
+    """Make reading an attribute of a parametrized module compute it, as torch does, by a shorter way.
+
+    torch calls the list of parametrizations and each of them as modules. A single one that is marked ``direct`` is
+    given what is stored at once, unless torch's cache is on or a compiler watches.
+
+    Args:
+        module: its class is its own.
+        name: of the attribute.
+    """
+    parametrize._inject_property(module, name)
+    usual: Any = vars(type(module))[name]
+
+    def read(self: nn.Module) -> Tensor:
+        if not torch.compiler.is_compiling() and not caches_weights():
+            found = only_step(self, name)
+            if found is not None and getattr(found[0], "direct", False):
+                return found[0].forward(found[1].original)
+        return usual.fget(self)
+
+    setattr(type(module), name, property(read, usual.fset))
+
+
 # --- copies -------------------------------------------------------------------------------------
 
 
@@ -113,7 +152,7 @@ def _copy_values(module: nn.Module) -> None:
 
 
 class _CopyOfValues:
-    """A ``__deepcopy__`` that takes computed tensors as values."""
+    """A ``__deepcopy__`` that takes computed tensors as values, and gives the copy a class of its own."""
 
     def __init__(self, copy_module: Any) -> None:
         self.copy_module = copy_module
@@ -121,7 +160,9 @@ class _CopyOfValues:
     def __get__(self, module: nn.Module, cls: type) -> Any:
         def copied(memo: dict[int, Any]) -> Any:
             memo.update({k: v for k, v in computed(module).items() if k not in memo})
-            return self.copy_module(module, memo)
+            twin = self.copy_module(module, memo)
+            _own_class(twin)
+            return twin
 
         return copied
 
@@ -190,7 +231,7 @@ def _made(function: Callable[..., Any], args: tuple[Any, ...], names: tuple[str,
         for name in names:
             if hasattr(module, name):
                 delattr(module, name)
-            parametrize._inject_property(module, name)
+            add_property(module, name)
         _copy_values(module)
     return module
 

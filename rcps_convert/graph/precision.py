@@ -6,7 +6,9 @@ compute. So calls whose result would have the default dtype are caught instead, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,18 +32,35 @@ class _DoubleByDefault(TorchFunctionMode):
     """Results that would have the default dtype have its double-precision kin."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        return in_double(func, args, kwargs or {}, func)
+
+
+def in_double(func: Any, args: Any, kwargs: dict[str, Any], run: Callable[..., Any]) -> Any:
+    """The result of a call, in double precision where it would have the default dtype.
+
+    Args:
+        func: what is called.
+        args, kwargs: with what.
+        run: calls it.
+    """
+    if is_drawn(func):
         given = [*args, *kwargs.values()]
-        if op_name(func) in DRAWN and not any(isinstance(v, (Tensor, torch.dtype)) for v in given):
-            return func(*args, **{**kwargs, "dtype": torch.float64})
-        found = func(*args, **kwargs)
-        if not isinstance(found, Tensor) or found.dtype not in (torch.float32, torch.complex64):
-            return found
-        leaves = pytree.tree_leaves(given)
-        if any(isinstance(v, torch.dtype) or _is_float(v) for v in leaves) or kwargs.get("out") is not None:
-            return found
-        again = _with_dtype(func, args, kwargs, found) or _with_wide_operands(func, args, kwargs, found)
-        return found if again is None else again[0]
+        if not any(isinstance(v, (Tensor, torch.dtype)) for v in given):
+            return run(*args, **{**kwargs, "dtype": torch.float64})
+    found = run(*args, **kwargs)
+    if not isinstance(found, Tensor) or found.dtype not in (torch.float32, torch.complex64):
+        return found
+    leaves = pytree.tree_leaves([*args, *kwargs.values()])
+    if any(isinstance(v, torch.dtype) or _is_float(v) for v in leaves) or kwargs.get("out") is not None:
+        return found
+    again = _with_dtype(run, args, kwargs, found) or _with_wide_operands(run, args, kwargs, found)
+    return found if again is None else again[0]
+
+
+@cache
+def is_drawn(func: Any) -> bool:
+    """Whether a function draws random numbers of the default dtype."""
+    return op_name(func) in DRAWN
 
 
 def _is_float(value: Any) -> bool:

@@ -69,7 +69,20 @@ def _sources(program: Any, model: nn.Module, example: Example) -> Iterator[tuple
         elif kind == "USER_INPUT":
             yield name, Source("input", name, next(given))
         else:
-            yield name, Source("constant", target, program.constants[target])
+            value = program.constants[target]
+            yield name, Source("constant", _attribute(model, value) or target, value)
+
+
+def _attribute(model: nn.Module, value: torch.Tensor) -> str:
+    """The name of the attribute, or of the list of one, in which a model holds a plain tensor; empty if it has none."""
+    for path, module in model.named_modules():
+        for name, held in vars(module).items():
+            if name.startswith("_"):
+                continue
+            for key, leaf in pytree.tree_flatten_with_path(held)[0] if not isinstance(held, nn.Module) else ():
+                if isinstance(leaf, torch.Tensor) and leaf.data_ptr() == value.data_ptr() and leaf.shape == value.shape:
+                    return f"{path}.{name}{pytree.keystr(key)}".lstrip(".")
+    return ""
 
 
 @dataclass
@@ -177,7 +190,7 @@ def source_line(stack: str | None) -> str | None:
 
 def innermost(places: Sequence[tuple[str, int]]) -> str | None:
     """The last of several places, outermost first, that lies outside torch and this package, as ``file:line``."""
-    mine = [(f, n) for f, n in places if not f.startswith((TORCH_FOLDER, _HERE))]
+    mine = [(f, n) for f, n in places if not f.startswith((TORCH_FOLDER, _HERE, "<string>", "<frozen", "<eval"))]
     if not mine:
         return None
     file, number = mine[-1]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .._torch import hook_tables, member_tables, pytree, version
 from ..algebra.arguments import Example
+from ..algebra.opened import output_leaves
 from .sandbox import call, fix_randomness
 
 CACHED = type(lru_cache(lambda: None))
@@ -90,7 +91,7 @@ def _outputs(model: nn.Module, example: Example) -> list[Any] | None:
     fix_randomness()
     try:
         with torch.no_grad():
-            return pytree.tree_leaves(call(model, example))
+            return output_leaves(call(model, example), loosely=True)
     except Exception:  # the model's own errors are reported where it is traced
         return None
     finally:
@@ -110,13 +111,14 @@ def _same(a: list[Any], b: list[Any] | None) -> bool:
 
 
 @contextmanager
-def caches_kept_clean(model: nn.Module) -> Iterator[None]:
+def caches_kept_clean(model: nn.Module, known: list[Any] | None = None) -> Iterator[None]:
     """Empty the user's cached functions that a run of the model filled: what it computed is in another precision.
 
-    Found are the functions decorated with ``functools.cache`` or ``lru_cache`` in the modules that define the
-    model's classes, in the classes, and on the instances.
+    Args:
+        model: what is run.
+        known: its `cached_functions`, where they were looked for before.
     """
-    caches = _caches(model)
+    caches = cached_functions(model) if known is None else known
     for cached in caches:
         if cached in _READ:  # what a run in another precision left there would be read now
             cached.cache_clear()
@@ -132,15 +134,19 @@ def caches_kept_clean(model: nn.Module) -> Iterator[None]:
                 cached.cache_clear()
 
 
-def _caches(model: nn.Module) -> list[Any]:
-    """The cached functions a model's code can call by name."""
-    places: list[dict[str, Any]] = []
-    for module in model.modules():
-        classes = [c for c in type(module).__mro__ if not c.__module__.startswith(("torch.", "builtins"))]
-        places += [vars(module), *(dict(vars(c)) for c in classes)]
-        places += [vars(sys.modules[c.__module__]) for c in classes if c.__module__ in sys.modules]
-        places += [_closed_over(f) for c in classes for f in vars(c).values()]
-    found = [getattr(v, "__func__", v) for place in {id(p): p for p in places}.values() for v in list(place.values())]
+def cached_functions(model: nn.Module) -> list[Any]:
+    """The cached functions a model's code can call by name.
+
+    Found are the functions decorated with ``functools.cache`` or ``lru_cache`` in the modules that define the
+    model's classes, in the classes, and on the instances.
+    """
+    kinds = dict.fromkeys(c for m in model.modules() for c in type(m).__mro__)
+    classes = [c for c in kinds if not c.__module__.startswith(("torch.", "builtins"))]
+    files = dict.fromkeys(c.__module__ for c in classes if c.__module__ in sys.modules)
+    places: list[Any] = [vars(m) for m in model.modules()] + [vars(c) for c in classes]
+    places += [vars(sys.modules[name]) for name in files]
+    places += [_closed_over(f) for c in classes for f in vars(c).values()]
+    found = [getattr(v, "__func__", v) for place in places for v in list(place.values())]
     return list({id(c): c for c in found if isinstance(c, CACHED)}.values())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .._torch import arguments, pytree, writes
+from ..errors import ConversionError, NoRuleError, Where
 from .trace import Node, Ref, Source, Trace
 
 
@@ -63,3 +64,19 @@ def changed_parameters(trace_: Trace) -> Iterator[tuple[Node, str]]:
             source = trace_.sources.get(name)
             if source is not None and source.kind == "parameter":
                 yield node, source.target
+
+
+def changed_in_forward(parameter: str, by: str = "", where: Where | None = None) -> ConversionError:
+    """The refusal of a forward that writes into a parameter.
+
+    Args:
+        parameter: its name.
+        by: the operator that does it, where that is known.
+        where: its place, where that is known.
+    """
+    return NoRuleError(
+        f"{by or 'something'} changes the parameter {parameter} in forward",
+        where=where or Where(parameter.rpartition(".")[0]),
+        why="a tied parameter is computed whenever it is read, so what is written into it would be lost",
+        do="change it between training steps, or compute a changed one and use that (w / w.norm(), w.clamp(-1, 1))",
+    )

@@ -65,7 +65,7 @@ def plan_calls(
     for number, (trace, env) in enumerate(zip(traces, inference.values, strict=True)):
         for call in trace.calls:
             path, frame = call.scope[-1] if call.scope else ("", "")
-            as_it_is = any(n in tested[number] for n in call.nodes)
+            as_it_is = any(n in tested[number] or n in inference.as_they_are for n in call.nodes)
             entry = entry_of(call, {} if as_it_is else env)
             runs.setdefault(path, {}).setdefault((number, frame), []).append(entry)
             if entry.site is not None and call.edge_function.concerns(call.settings, entry.site):
@@ -168,7 +168,7 @@ def cut_to_length(traces: list[Trace], inference: Inference) -> list[tuple[str, 
     for trace in traces:
         for call in trace.calls:
             source = trace.sources.get(call.given.name)
-            if source is not None and source.kind == "parameter" and source.target in inference.parameters:
+            if source is not None and source.kind != "input" and source.target in inference.parameters:
                 for dim, term in enumerate(inference.parameters[source.target].walk().axes):
                     if isinstance(term, ax.Sum) and any(ax.is_length(p) and p.size > 1 for p in term.parts):
                         found[source.target, dim] = None

@@ -164,14 +164,24 @@ def broken(pins: Iterable[Pin]) -> list[tuple[Pin, Action]]:
 
 def refusal(p: Pin, action: Action) -> BreaksSymmetryError:
     """The report of a constant that is not invariant."""
-    buffer = p.const.buffer
+    buffer, entries_of = p.const.buffer, p.const.entries_of
+    what = f"the buffer {buffer} is" if buffer else "a constant made in forward is"
+    why = "its values differ from their mirror image, and it meets an axis that is reversed or swapped"
+    do = "make it symmetric or learned, or a registered buffer"
+    if entries_of:
+        what = what if buffer else f"what forward reads of the buffer {entries_of} is"
+        do = "make it symmetric or learned, or pass symmetrise_buffers=True to average it"
+    if p.const.attribute:
+        what = f"the tensor {p.const.attribute} is"
+        why = "it is a plain tensor: no parameter, which would be tied; " + why
+        do = (
+            "register it: as nn.Parameter (in a list: nn.ParameterList) if it is a weight, else with register_buffer, "
+            "which symmetrise_buffers=True averages"
+        )
     return BreaksSymmetryError(
-        f"the buffer {buffer} is not invariant under reverse complement"
-        if buffer
-        else "a constant made in forward is not invariant under reverse complement",
+        f"{what} not invariant under reverse complement",
         where=p.where,
         got=f"shape {tuple(p.const.value.shape)}, acted on by {action}",
-        why="its values differ from their mirror image, and it meets an axis that is reversed or swapped",
-        do="make it symmetric or learned"
-        + (", or pass symmetrise_buffers=True to average it" if buffer else ", or a registered buffer"),
+        why=why,
+        do=do,
     )

@@ -14,7 +14,7 @@ from ..rules.registry import Anchor
 from ..tie.passage import Passage
 from . import constants
 from .mirrors import MirroredPairs
-from .stretch import Tested
+from .stretch import Hint, Tested
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Inference:
         tested: stretches of the graph whose action was established by testing, per trace.
         refused: per trace, the nodes that their rules refused, in graph order.
         lost: a stretch that was asked for was not closed.
+        hints: where stretches begin though the rules know the operators there.
+        opened: buffers whose actions are unknown at first, as those of parameters are, to be averaged.
+        as_they_are: nodes that read one edge only, and need no second reading.
+        assumed: what rules may assume that nothing shows.
+        doubts: what they would have assumed.
         rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
         open_terms: the actions before what was open got its default.
     """
@@ -84,10 +89,23 @@ class Inference:
     tested: list[list[Tested]] = field(default_factory=list)
     refused: list[list[Node]] = field(default_factory=list)
     lost: bool = False
+    hints: tuple[Hint, ...] = ()
     rounded: bool = False
+    opened: frozenset[str] = frozenset()
+    assumed: frozenset[str] = frozenset()
+    doubts: set[str] = field(default_factory=set)
+    as_they_are: set[str] = field(default_factory=set)
     anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
     guarded: list[Anchor] = field(default_factory=list)
     open_terms: OpenTerms = field(default_factory=OpenTerms)
+
+    def assumes(self, what: str) -> bool:
+        """Whether something that cannot be known may be assumed; that it was asked for is noted.
+
+        A solution without problems needs no assumption; where there are some, each is tried.
+        """
+        self.doubts.add(what)
+        return what in self.assumed
 
     def report(self, problem: ConversionError) -> None:
         """Collect a problem, once per place."""
@@ -102,4 +120,9 @@ class Inference:
         self.problems = [p for p in self.problems if p.what not in words]
         self.broken = [p for p in self.broken if not p.const.buffer]
         uneven = {p.const.buffer: p.action.walk() for p in self.pins if p.const.buffer and constants.is_rounded(p)}
-        self.averaged = {str(name): action for name, action in {**uneven, **refused}.items()}
+        opened = {name: self.parameters[name].walk() for name in self.opened if name in self.parameters}
+        self.averaged = {str(name): action for name, action in {**uneven, **refused, **opened}.items()}
+
+    def cut_buffers(self) -> frozenset[str]:
+        """Buffers of which forward cuts out entries that are not invariant."""
+        return frozenset(p.const.entries_of for p in self.broken if p.const.entries_of and not p.const.buffer)

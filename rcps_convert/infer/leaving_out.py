@@ -19,6 +19,8 @@ from ..algebra.specs import Spec
 from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, TraceError, Where
 from ..graph.closed_modules import ModuleCall, outermost, recording
 from ..graph.export import trace
+from ..graph.modes_alike import modes_alike
+from ..graph.progress import stage
 from ..graph.trace import Node, Ref, Trace
 from ..measure.axis_roles import branches
 from ..measure.lengths import Survey, Variants
@@ -30,6 +32,7 @@ from .cuts import Cut, Declaration, Symmetrised, declarations_of, declared
 from .inference import Inference
 from .readouts import find_readouts
 from .solve import infer
+from .stretch import Hint, Memory
 
 
 @dataclass
@@ -41,6 +44,8 @@ class Solution:
         traces: of the eval-mode and, if it can be traced, the train-mode forward.
         cuts: the submodules left out, by path.
         unheld: for each read-out that no submodule holds, where the length is lost.
+        trained: the trace of the train-mode forward; None where the eval-mode forward's stands for it too, or there
+            is none.
         untraced: why the train-mode forward could not be traced, if so.
         lost: why there is no solution for some ways that the forward takes at other lengths.
         survey: at which other lengths the forward runs.
@@ -50,6 +55,7 @@ class Solution:
     traces: list[Trace]
     cuts: dict[str, Cut]
     unheld: list[Node] = field(default_factory=list)
+    trained: Trace | None = None
     untraced: str | None = None
     lost: list[ConversionError] = field(default_factory=list)
     survey: Survey = field(default_factory=Survey)
@@ -87,10 +93,14 @@ class Solver:
         self.kept_inside: set[str] = set()  # read-outs whose submodule could not be left out
         self.symmetrised: dict[str, Symmetrised] = {}
         self.cuts: dict[str, Cut] = {}
+        self.alike: bool | None = None  # the train-mode forward makes the calls of the eval-mode forward
+        self.trained: Trace | None = None
         self.untraced: str | None = None
         self.traces: list[Trace] = []
         self.survey: Survey | None = None  # where forward takes another way
         self.lost: list[ConversionError] = []
+        self.memory = Memory()  # of stretches: the same lines run at every length
+        self.known: tuple[Hint, ...] = ()
         self.trace()
 
     def trace(self) -> None:
@@ -99,8 +109,9 @@ class Solver:
         Raises:
             TraceError: the model cannot be traced.
         """
+        stage("tracing")
         while True:
-            self.cuts = self._cuts()
+            self.cuts, self.trained = self._cuts(), None
             try:
                 self.traces = [trace(self.model, self.example, cuts=self.cuts)]
                 return
@@ -118,7 +129,7 @@ class Solver:
             found = self._infer(wanted)
             if not found.problems and len(self.traces) == 1:
                 self._trace_training()
-                found = self._infer(wanted)
+                found = self._infer(wanted) if self.trained is not None else found
                 if not found.problems:
                     found = self._with_other_ways(found, wanted)
             holders, unheld = ([], []) if found.problems else find_readouts(self.traces[0], found)
@@ -127,13 +138,13 @@ class Solver:
                 self._leave_out(path, None, found)
             opened = self._open(found.problems[0], found) if found.problems else bool(new)
             if not opened:
-                return Solution(
-                    found, self.traces, self.cuts, unheld, self.untraced, self.lost, self.survey or Survey()
-                )
+                ways = self.trained, self.untraced, self.lost, self.survey or Survey()
+                return Solution(found, self.traces, self.cuts, unheld, *ways)
             self.trace()
 
     def _infer(self, wanted: Sequence[Spec | str]) -> Inference:
         """Infer; where a slice cuts learned positions to a length, the whole of them may be one."""
+        stage("solving")
 
         def once(lengths: list[tuple[str, int]]) -> Inference:
             return infer(
@@ -143,18 +154,26 @@ class Solver:
                 cuts=self.cuts,
                 symmetrise_buffers=self.averages,
                 lengths=lengths,
+                memory=self.memory,
+                known=self.known,
             )
 
         found = once([])
+        self.known = found.hints
         longer = cut_to_length(self.traces, found)
         again = once(longer) if longer and not found.problems else found
         return found if again.problems else again
 
     def _trace_training(self) -> None:
-        """Trace the train-mode forward too, if it can be."""
+        """Trace the train-mode forward too, if it is another and can be traced."""
+        self.untraced = self.trained = None
+        if self.alike is None:
+            self.alike = modes_alike(self.model, self.example)
+        if self.alike:
+            return
         try:
-            self.untraced = None
-            self.traces.append(trace(self.model, self.example, training=True, cuts=self.cuts))
+            self.trained = trace(self.model, self.example, training=True, cuts=self.cuts)
+            self.traces.append(self.trained)
         except TraceError as reason:
             self.untraced = reason.why
 
@@ -164,9 +183,11 @@ class Solver:
         A way for which there is none is left out: the model is refused when it takes it.
         """
         if self.survey is None:
+            stage("trying other lengths")
             self.survey = Variants(self.model, self.example, self.actions).survey()
         self.lost = []
-        for way in self.survey.ways:
+        for number, way in enumerate(self.survey.ways, 1):
+            stage(f"looking at another way the forward takes, {number} of {len(self.survey.ways)}")
             found = self._with(way.example, found, wanted)
         if self.survey.gradients:
             with torch.no_grad():

@@ -6,7 +6,8 @@ from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch
-from ..algebra.specs import Antisymmetric, Invariant, Spec
+from ..algebra.layouts import axes_of, inside
+from ..algebra.specs import Antisymmetric, Invariant, Spec, Tokens
 from ..errors import ConversionError, NeedsChoiceError, Refusal, Where
 from ..graph.trace import Trace
 
@@ -58,6 +59,8 @@ def _other_words(spec: Spec | str) -> str:
 
 def _demand(x: Action, spec: Spec | str, name: str) -> None:
     """Unify an output's action with its spec."""
+    if isinstance(spec, Tokens):
+        return _demand_ids(x, spec)
     if x.value is not None:
         ax.trivialise(x.value)
         if not ax.is_trivial(x.value):
@@ -71,6 +74,8 @@ def _demand(x: Action, spec: Spec | str, name: str) -> None:
         lengths = [i for i, t in enumerate(x.axes) if ax.is_length(t) and t.size > 1]
         if lengths:
             raise Mismatch(f'axis {lengths[0]} is still a length; for an unstranded profile say "auto"')
+        for term in x.axes:
+            _require_apart(term)
         for term, wanted in zip(x.axes, spec.action(x.shape).axes, strict=True):
             ax.unify(term, wanted)
     else:
@@ -83,49 +88,86 @@ def require_plain(term: Axis) -> None:
     Raises:
         Mismatch: the axis is permuted otherwise than a length is.
     """
-    if ax.is_trivial(term) or ax.is_length(term):
+    if ax.is_trivial(term) or ax.ends(term) is not None:
         return
+    _require_apart(term)
+    raise Mismatch(f"its axis of {term.size} is permuted: {ax.describe(term)}")
+
+
+def _require_apart(term: Axis) -> None:
+    """Refuse an axis that holds positions and something else.
+
+    Raises:
+        Mismatch: it does.
+    """
     factors = [f for f in (ax.walk(term), *ax.children(ax.walk(term))) if ax.is_length(f) and f.size > 1]
     if factors and isinstance(ax.walk(term), ax.Prod):
         raise Mismatch(
             f"its axis of {term.size} holds positions and something else ({ax.describe(term)}), so it is neither "
-            "invariant nor a length: give the positions an axis of their own, as in (N, C, L)"
+            "invariant nor a length: give the positions an axis of their own, as in (N, C, L), or say what is "
+            'flattened there, as in Tracks("..", layout="n (c l)")'
         )
-    raise Mismatch(f"its axis of {term.size} is permuted: {ax.describe(term)}")
 
 
 def auto_words(action: Action) -> str:
     """What `"auto"` takes an output for."""
-    profile = any(ax.is_length(t) for t in action.axes)
+    profile = any(ax.ends(t) is not None for t in action.axes)
     return ("unstranded profile" if profile else "invariant") + " (auto)"
 
 
 def _demand_tracks(x: Action, spec: Spec, name: str) -> None:
-    """Unify an output's action with tracks or one-hot bases, read as the spec reads shapes."""
-    channel = spec.channel()
-    if channel is None:
-        raise Refusal(
-            NeedsChoiceError,
-            f"{name} cannot be {spec}",
-            why="ids are whole numbers, which no layer with weights returns",
-            do='return one score per base, and state the alphabet: outputs="ACGT"',
-        )
+    """Unify an output's action with tracks, one-hot bases or scores, read as the spec reads shapes."""
+    channel = spec.channel() or ax.trivial(1)
     layout = getattr(spec, "layout", AUTO)
-    letters = tuple(layout.split()) if layout != AUTO else _letters(x, spec, channel.size, name)
+    letters = axes_of(layout) if layout != AUTO else _letters(x, spec, channel.size, name)
     if len(letters) != len(x.axes):
         raise Mismatch(f"layout {layout!r} has {len(letters)} axes, the output {len(x.axes)}")
-    for term, letter in zip(x.axes, letters, strict=True):
-        if letter == "l":
-            _lengthen(term)
-            ax.forbid_sign(term)
-        else:
-            ax.unify(term, channel if letter == "c" else ax.trivial(term.size))
+    for term, axis in zip(x.axes, letters, strict=True):
+        sizes = spec.sizes(axis, term.size, x.shape, letters)
+        for part, letter in zip(ax.factor_into(term, sizes), inside(axis), strict=True):
+            _demand_letter(part, letter, spec, name)
+
+
+def _demand_letter(term: Axis, letter: str, spec: Spec, name: str) -> None:
+    """Unify an axis, or a factor of one, with what a letter of a layout says."""
+    along = spec.along(term.size) if letter == "l" else None
+    if along is None:
+        ax.unify(term, (spec.channel() if letter == "c" else None) or ax.trivial(term.size))
+    elif ax.has_edge(along):
+        _refuse_between(name, spec)
+    elif ax.is_length(along):
+        _lengthen(term)
+        ax.forbid_sign(term)
+    else:
+        ax.unify(term, along)
+
+
+def _demand_ids(x: Action, spec: Tokens) -> None:
+    """Unify an output of ids with a vocabulary, and its one long axis with a length."""
+    if x.value is None:
+        raise Mismatch("its numbers are not known to be ids")
+    ax.unify(x.value, spec.values())
+    for term, wanted in zip(x.axes, spec.action(x.shape).axes, strict=True):
+        _lengthen(term) if ax.is_length(wanted) else ax.unify(term, wanted)
+
+
+def _refuse_between(name: str, spec: Spec) -> None:
+    raise Refusal(
+        NeedsChoiceError,
+        f"{name} cannot be {spec} with tied weights",
+        why="what a tied model writes for position i of L is mirrored to L - 1 - i",
+        do='take offset=0 and cut the targets so that position i is mirrored to L - 1 - i, or use strategy="conjoined"',
+    )
 
 
 def _letters(x: Action, spec: Spec, channels: int, name: str) -> tuple[str, ...]:
     """The one reading of the output's shape that agrees with what is known of its axes."""
     fits = [r for r in spec.readings(x.shape) if all(map(_agrees, x.axes, r))]
-    sure = [r for r in fits if all(c != "l" or t.size == 1 or ax.is_length(t) for t, c in zip(x.axes, r, strict=True))]
+    sure = [
+        r
+        for r in fits
+        if all(c != "l" or t.size == 1 or ax.ends(t) is not None for t, c in zip(x.axes, r, strict=True))
+    ]
     if len(fits) != 1 and len(sure) == 1:
         fits = sure
     if len(fits) == 1:

@@ -7,8 +7,9 @@ Inputs have known actions, parameters and hidden tensors have unknown ones; rule
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from .._torch import pytree
@@ -18,13 +19,13 @@ from ..algebra.axis import Axis, Mismatch
 from ..algebra.specs import Spec
 from ..errors import Where
 from ..graph.trace import Ref, Trace
-from ..rules.pointwise import range_of
+from ..rules.pointwise import range_of, rule_of
 from ..rules.registry import Const, facts_of
 from . import constants
 from .cuts import Cut
 from .inference import Inference, OpenTerms
 from .outputs import pin_output, specs_of
-from .stretch import Hint, earlier
+from .stretch import WEIGHED, Hint, Memory, earlier
 from .walk import Walk, unknown_action
 from .weight_numbers import free_apart
 
@@ -40,6 +41,9 @@ def infer(
     cuts: Mapping[str, Cut] | None = None,
     symmetrise_buffers: bool = False,
     lengths: Iterable[tuple[str, int]] = (),
+    memory: Memory | None = None,
+    known: tuple[Hint, ...] = (),
+    restarts: int = RESTARTS,
 ) -> Inference:
     """The actions of a model's parameters, results and outputs.
 
@@ -50,21 +54,61 @@ def infer(
         cuts: how reverse complement passes through the modules the traces do not look into, by path.
         symmetrise_buffers: a buffer that is not invariant is to be averaged instead of refused.
         lengths: axes of parameters, as (name, dimension), that are longer than the length they meet.
+        memory: of stretches that were met in other solutions for the model.
+        known: where stretches had to begin in another solution for the model; tried first.
+        restarts: maximum number of earlier start points that are tried for a stretch.
     """
-    longer = tuple(lengths)
-    settings = (traces, inputs, outputs, cuts or {}, longer, dict[Any, int | None]())
-    hints: tuple[Hint, ...] = ()
-    result = _solve(*settings, hints)
-    for _ in range(RESTARTS):
-        found = next(
-            ((r, h) for h in _hints(traces, result) if _helps(r := _solve(*settings, (*hints, h)), result)), None
-        )
-        if found is None:
-            break
-        result, hints = found[0], (*hints, found[1])
+    memory = Memory() if memory is None else memory
+    solve = partial(_solve, traces, inputs, outputs, cuts or {}, tuple(lengths), memory)
+    search = partial(_with_hints, solve, traces, known, restarts)
+
+    def solved(assumed: frozenset[str]) -> Inference:
+        memory.guesses = 0
+        found = search({"assumed": assumed})
+        if not symmetrise_buffers or not found.cut_buffers():
+            return found
+        return _better(search({"assumed": assumed, "opened": found.cut_buffers()}), found)
+
+    result = solved(frozenset())
+    for doubt in sorted(result.doubts) if result.problems else ():
+        result = _better(solved(result.assumed | {doubt}), result)
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)
+    return result
+
+
+def _better(new: Inference, old: Inference) -> Inference:
+    """A solution with another assumption, if it has fewer problems."""
+    return new if len(new.problems) < len(old.problems) else old
+
+
+def _with_hints(
+    solve: Callable[..., Inference],
+    traces: list[Trace],
+    known: tuple[Hint, ...],
+    restarts: int,
+    assumed: Mapping[str, Any],
+) -> Inference:
+    """A solution, with stretches that begin wherever that makes problems go away.
+
+    Args:
+        solve: `_solve`, given everything but hints and assumptions.
+        traces: of the model.
+        known: where stretches begin in another solution; tried first.
+        restarts: maximum number of earlier start points.
+        assumed: what is assumed, by attribute of `Inference`.
+    """
+    hints, result = known, solve(known, assumed)
+    if result.lost:  # they are of another solution, which left out other modules
+        hints, result = (), solve((), assumed)
+    for _ in range(restarts):
+        tried = ((solve((*hints, h), assumed, trial=True), h) for h in _hints(traces, result))
+        found = next(((r, h) for r, h in tried if _helps(r, result)), None)
+        if found is None:
+            break
+        result, hints = found[0], (*hints, found[1])
+    result.hints = hints
     return result
 
 
@@ -80,15 +124,21 @@ def _solve(
     outputs: list[Spec | str],
     cuts: Mapping[str, Cut],
     lengths: Iterable[tuple[str, int]],
-    memory: dict[Any, int | None],
+    memory: Memory,
     hints: tuple[Hint, ...],
+    assumed: Mapping[str, Any],
+    *,
+    trial: bool = False,
 ) -> Inference:
-    result = Inference()
+    """The solution with some hints and assumptions; in a trial it is left at the first stretch that obeys no law."""
+    result = Inference(**assumed)
     for name, dim in lengths:
         result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
-    walks = [Walk(trace, result, hints, memory, cuts) for trace in traces]
+    walks = [Walk(trace, result, hints, memory, cuts, trial=trial) for trace in traces]
     for walk in walks:
         walk.run(inputs)
+        if trial and result.lost:
+            return result
     unasked = {name: action for name, action in result.parameters.items() if name not in result.wanted}
     free_apart([(w.trace, w.weight_numbers) for w in walks], unasked)
     for problem in result.mirrors.problems:
@@ -115,6 +165,9 @@ def _hints(traces: list[Trace], result: Inference) -> Iterator[Hint]:
     places = {p.where.node for p in result.broken}
     for trace, env, refused in walks:
         if refused:
+            if rule_of(refused[0].op) is None and result.assumes(WEIGHED):
+                alike = [n for n in trace.nodes if n.op is refused[0].op and n.scope == refused[0].scope]
+                yield from earlier(trace, env, alike, weighed=True)
             yield from earlier(trace, env, refused[:1])
             return
     for trace, env, _ in walks:
@@ -139,7 +192,7 @@ def _longer(trace: Trace, name: str, dim: int, known: Action | None) -> Action:
 
 def _open_filters(trace: Trace, env: dict[str, Any]) -> list[tuple[Axis, frozenset[str]]]:
     """The open filter axes of convolutions along a length, with the results that carry them."""
-    found = []
+    found, carriers = [], _carriers(trace, env)
     for node in trace.nodes:
         y = env.get(node.name)
         at, axis = facts_of(node.op).weight, facts_of(node.op).filters
@@ -149,14 +202,18 @@ def _open_filters(trace: Trace, env: dict[str, Any]) -> list[tuple[Axis, frozens
         slides = isinstance(weight, Action) and any(ax.is_length(t) and t.size > 1 for t in weight.axes[2:])
         mine = set(ax.free(weight.axes[axis])) if slides else set()
         if mine:
-            names = (n.name for n in trace.nodes if _carries(env.get(n.name), mine))
-            found.append((weight.axes[axis], frozenset(names)))
+            found.append((weight.axes[axis], frozenset().union(*(carriers.get(v, ()) for v in mine))))
     return found
 
 
-def _carries(value: Any, variables: set[ax.Var]) -> bool:
-    actions = (a for a in pytree.tree_leaves(value) if isinstance(a, Action))
-    return any(variables & set(ax.free(t)) for a in actions for t in a.axes)
+def _carriers(trace: Trace, env: dict[str, Any]) -> dict[ax.Var, list[str]]:
+    """For each open variable the results with an axis that is made of it."""
+    found: dict[ax.Var, list[str]] = {}
+    for node in trace.nodes:
+        actions = (a for a in pytree.tree_leaves(env.get(node.name)) if isinstance(a, Action))
+        for v in dict.fromkeys(v for a in actions for t in a.axes for v in ax.free(t)):
+            found.setdefault(v, []).append(node.name)
+    return found
 
 
 def _pin_outputs(traces: list[Trace], result: Inference, specs: list[Spec | str]) -> None:

@@ -6,13 +6,16 @@ No rule about one of them can know that. Such a node opens a *stretch*; what rea
 leave the stretch obey the law, which is measured on random numbers in float64. Only nodes without parameters may
 join, so nothing about the stretch changes when the model is trained. If no action is found, the problem of the
 first node stands.
+
+A weight may be read in a stretch only where an operator has no rule, such as a Fourier transform of a kernel, and only
+if the model cannot be converted otherwise: its action is then guessed like that of any open axis.
 """
 
 from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +31,7 @@ from ..graph.closed_modules import CLOSED
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import is_inplace, storage_roots
 from ..rules.pins import Pin
+from ..rules.pointwise import rule_of
 from ..rules.registry import Const, is_silent
 from . import constants
 from .stretch_law import StretchLaw, can_be_still
@@ -43,6 +47,9 @@ BUDGET = 4000
 
 NEAR = 8
 """How many steps before a refused node a stretch may begin."""
+
+WEIGHED = "weights in stretches"
+"""What is assumed where stretches may read weights; see `Inference.assumes`."""
 
 Key = tuple[str, str]
 """A place in the code: source line and operator; one line that runs in every layer is one place."""
@@ -90,6 +97,50 @@ class Hint:
     holds: frozenset[Key]
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """The law of a stretch, in terms of the open axes of what it reads.
+
+    Attributes:
+        variables: stand for them, in order.
+        made: actions of what others read of it, in order.
+        rounded: it holds only to the rounding of float32.
+    """
+
+    variables: tuple[ax.Var, ...]
+    made: tuple[Action, ...]
+    rounded: bool
+
+    @staticmethod
+    def of(law: StretchLaw, made: dict[str, Action]) -> Remembered:
+        """The law that was found for a stretch, whose axes will be bound later."""
+        own = {v: ax.Var(v.size, v.unsigned) for v in law.variables()}
+        actions = tuple(made[n.name].replaced(own.__getitem__) for n in law.live)
+        return Remembered(tuple(own.values()), actions, law.rounds and not law.exactly(made))
+
+    def of_like(self, law: StretchLaw) -> dict[str, Action]:
+        """The actions of what leaves a stretch that computes the same from values that transform alike."""
+        own = dict(zip(self.variables, law.variables(), strict=True))
+        for v in (v for before, v in own.items() if before.unsigned):
+            ax.forbid_sign(v)
+        return {n.name: a.replaced(own.__getitem__) for n, a in zip(law.live, self.made, strict=True)}
+
+
+@dataclass
+class Memory:
+    """What is known of the stretches of a model: the same lines run in every layer, mode and walk.
+
+    Attributes:
+        right: by what a stretch computes from what, which guess was right; None where none was.
+        laws: the same, with the axes bound as guessed: the law; None where there is none.
+        guesses: how many were tried for the solution that is looked for.
+    """
+
+    right: dict[Any, int | None] = field(default_factory=dict)
+    laws: dict[Any, Remembered | None] = field(default_factory=dict)
+    guesses: int = 0
+
+
 @dataclass
 class _Open:
     """A stretch that is still growing."""
@@ -116,7 +167,8 @@ class Stretches:
         env: the action of each result so far; results that leave a stretch are put there.
         pins: constants met so far; what is guessed must leave them invariant.
         hints: where stretches begin in spite of rules.
-        memory: which guess was right for stretches seen before: the same lines run in every layer, mode and walk.
+        memory: of stretches that were met before.
+        weighed: whether weights may be read by operators without a rule; asked where one would.
     """
 
     def __init__(
@@ -125,10 +177,11 @@ class Stretches:
         env: dict[str, Any],
         pins: list[Pin],
         hints: Iterable[Hint],
-        memory: dict[Any, int | None] | None = None,
+        memory: Memory | None = None,
+        weighed: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.trace, self.env, self.pins = trace, env, pins
-        self.memory: dict[Any, int | None] = {} if memory is None else memory
+        self.trace, self.env, self.pins, self.weighed = trace, env, pins, weighed
+        self.memory = Memory() if memory is None else memory
         self.place = {n.name: i for i, n in enumerate(trace.nodes)}
         self.readers: dict[str, list[Node]] = {}
         for n in trace.nodes:
@@ -138,6 +191,7 @@ class Stretches:
         self.outputs = {o.name for o in trace.outputs if isinstance(o, Ref)}
         self.roots = storage_roots(trace.nodes)
         self.state = {n for n, s in trace.sources.items() if s.kind != "input"}
+        self.weights = {n for n, s in trace.sources.items() if s.kind == "parameter"}
         self.begins = {name: needs for hint in hints for name, needs in self._begins(hint)}
         self.open: list[_Open] = []
         self.tested: list[Tested] = []
@@ -206,14 +260,17 @@ class Stretches:
             self._give_up(stretch)
             return
         live = [n for n in stretch.nodes if self._is_read(n, stretch)]
-        if stretch.needs <= stretch.names and all(isinstance(n.value, Tensor) for n in live):
+        if stretch.needs <= stretch.names and all(map(_is_real, live)):
             self._close(stretch, live)
 
     def _fits(self, stretch: _Open, node: Node) -> bool:
         names, refs = stretch.names, node.refs()
         if node.op is CLOSED:  # what it computes depends on its parameters
             return False
-        if len(names) > LIMIT or any(r in self.state and not isinstance(self.env.get(r), Const) for r in refs):
+        state = {r for r in refs if r in self.state and not isinstance(self.env.get(r), Const)}
+        if len(names) > LIMIT or not (state <= self.weights):
+            return False
+        if state and not ((node.name in self.begins or rule_of(node.op) is None) and self.weighed()):
             return False
         if any(r not in names and self.env.get(r) is None for r in refs):
             return False
@@ -239,23 +296,16 @@ class Stretches:
         given = {r: self.env[r] for r in refs}
         law = StretchLaw(stretch.nodes, live, given, {r: self._dtype(r) for r in refs})
         actions = {r: v for r, v in given.items() if isinstance(v, Action)}
-        made = self._search(law, list(actions.values()))
-        if made is None:
+        found = self._search(law, list(actions.values()))
+        if found is None:
             return
+        made, rounded = found
         self.open.remove(stretch)
         for n in stretch.nodes:
             self.env[n.name] = made.get(n.name)
         operators = tuple(op_name(n.op) for n in stretch.nodes if n.op is not operator.getitem)
-        self.tested.append(
-            Tested(
-                stretch.nodes[0].where,
-                operators,
-                actions,
-                made,
-                law.rounds and not law.exactly(made),
-                frozenset(stretch.names),
-            )
-        )
+        where, inside = stretch.nodes[0].where, frozenset(names)
+        self.tested.append(Tested(where, operators, actions, made, rounded, inside))
 
     def _dtype(self, name: str) -> torch.dtype:
         source = self.trace.sources.get(name)
@@ -264,37 +314,53 @@ class Stretches:
 
     # --- what open axes may be ---
 
-    def _search(self, law: StretchLaw, given: list[Action]) -> dict[str, Action] | None:
-        """The actions of what leaves a stretch, with open axes of what enters it bound as the law needs."""
-        mark = law.mark()
-        if mark in self.memory and self.memory[mark] is None:
+    def _search(self, law: StretchLaw, given: list[Action]) -> tuple[dict[str, Action], bool] | None:
+        """The actions of what leaves a stretch, with open axes of what enters it bound as the law needs.
+
+        And whether the law holds only to the rounding of float32.
+        """
+        mark, right = law.mark(), self.memory.right
+        if mark in right and right[mark] is None:
             return None
-        first = self.memory.get(mark) or 0
-        for i, guess in enumerate(itertools.islice(guesses(given), first, GUESSES)):
-            self.memory[BUDGET] = (self.memory.get(BUDGET) or 0) + 1
-            if (self.memory[BUDGET] or 0) > BUDGET:
+        first = right.get(mark) or 0
+        for i, guess in enumerate(itertools.islice(guesses(given), first, GUESSES), first):
+            self.memory.guesses += 1
+            if self.memory.guesses > BUDGET:
                 return None
-            made = self._try(law, guess)
-            if made is not None:
-                self.memory[mark] = first + i
-                return made
-        self.memory[mark] = None
+            found = self._try(law, guess)
+            if found is not None:
+                right[mark] = i
+                return found
+        right[mark] = None
         return None
 
-    def _try(self, law: StretchLaw, guess: list[tuple[ax.Var, ax.Axis]]) -> dict[str, Action] | None:
-        """The actions of what leaves a stretch under a guess, which then stays; None if the law does not hold."""
+    def _try(self, law: StretchLaw, guess: list[tuple[ax.Var, ax.Axis]]) -> tuple[dict[str, Action], bool] | None:
+        """What `_search` returns, under a guess, which then stays; None if the law does not hold."""
         try:
             with ax.attempt():
                 for a, b in guess:
                     ax.unify(a, b)
                 self._respect_constants(guess)
-                law.refresh()
-                made = law.find()
-                if made is None:
-                    raise Mismatch("the law does not hold")
-                return made
+                return self._law(law)
         except Mismatch:
             return None
+
+    def _law(self, law: StretchLaw) -> tuple[dict[str, Action], bool]:
+        """What `_search` returns, measured, unless it was before.
+
+        Raises:
+            Mismatch: no law holds.
+        """
+        mark, laws = law.mark(), self.memory.laws
+        if mark not in laws:
+            made = law.find()
+            laws[mark] = None if made is None else Remembered.of(law, made)
+            if made is not None:
+                return made, laws[mark].rounded  # type: ignore[union-attr]
+        known = laws[mark]
+        if known is None:
+            raise Mismatch("the law does not hold")
+        return known.of_like(law), known.rounded
 
     def _respect_constants(self, guess: list[tuple[ax.Var, ax.Axis]]) -> None:
         bound = {a for a, _ in guess}
@@ -312,6 +378,11 @@ def _lost(node: Node) -> ConversionError:
         why="the values that leave it were tested against every action that fits their shape",
         do="write this step with operators that have a rule",
     )
+
+
+def _is_real(node: Node) -> bool:
+    """Whether a result is a tensor without imaginary parts, which alone are tested."""
+    return isinstance(node.value, Tensor) and not node.value.is_complex()
 
 
 def _mentions(term: ax.Axis, variables: set[ax.Var]) -> bool:
@@ -377,16 +448,17 @@ def _options(v: ax.Var, long: bool) -> list[ax.Axis | None]:
 # --- where a stretch should have begun ----------------------------------------------------------
 
 
-def earlier(trace: Trace, env: dict[str, Any], nodes: list[Node]) -> Iterator[Hint]:
+def earlier(trace: Trace, env: dict[str, Any], nodes: list[Node], *, weighed: bool = False) -> Iterator[Hint]:
     """Hints for stretches that hold some nodes and begin before them, the nearest first.
 
     Args:
         trace: the trace.
         env: the actions found for it; what is constant is no beginning.
         nodes: nodes that were refused, or met a constant that is not invariant.
+        weighed: stretches may read weights.
     """
     by_name = {n.name: n for n in trace.nodes}
-    weights = {n for n, s in trace.sources.items() if s.kind == "parameter"}
+    weights = {n for n, s in trace.sources.items() if s.kind == "parameter" and not weighed}
     holds = frozenset(key(n) for n in nodes)
     if any(r in weights for n in nodes for r in n.refs()):
         return

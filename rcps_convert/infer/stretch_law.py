@@ -45,6 +45,15 @@ ALTERNATIVES = 8
 KEPT = 2**22
 """Numbers of a draw up to which it is kept for the next guess."""
 
+MOST_IDS = 2**18
+"""Numbers up to which ids may count."""
+
+NAMED_DRAWS = 2000
+"""Draws of ids after which a law of theirs is given up."""
+
+OFTEN = 16
+"""How often each number must have been met on average, so that none is left out by chance."""
+
 Assignment = dict[ax.Var, Axis]
 
 
@@ -62,6 +71,7 @@ class StretchLaw:
         self, nodes: list[Node], live: list[Node], given: dict[str, Any], dtypes: dict[str, torch.dtype]
     ) -> None:
         self.nodes, self.live, self.given, self.dtypes = nodes, live, given, dtypes
+        self.digests = {name: _digest(v.value) for name, v in given.items() if isinstance(v, Const)}
         self.tolerance = ROUNDED if self.rounds else TOLERANCE
         self.plain: dict[int, tuple[dict[str, Any], dict[str, Tensor] | None]] = {}
         self.refresh()
@@ -72,9 +82,8 @@ class StretchLaw:
 
     @property
     def rounds(self) -> bool:
-        """Whether a constant holds numbers that float32 could not hold exactly."""
-        constants = [v.value for v in self.given.values() if isinstance(v, Const)]
-        return any(c.dtype in (torch.float32, torch.complex64) and not _short(c) for c in constants)
+        """Whether a constant holds numbers that the model rounded to float32, or computed from such."""
+        return any(v.rounded for v in self.given.values() if isinstance(v, Const))
 
     def refresh(self) -> None:
         """Read the given actions again, after variables were bound."""
@@ -84,7 +93,7 @@ class StretchLaw:
         """Equal for pieces that compute the same from values that transform alike."""
         self.refresh()
         names = {name: i for i, name in enumerate([*self.given, *(n.name for n in self.nodes)])}
-        variables = {v: i for i, v in enumerate(self._variables())}
+        variables = {v: i for i, v in enumerate(self.variables())}
 
         def shown(leaf: Any) -> Any:
             return ("ref", names[leaf.name]) if isinstance(leaf, Ref) else repr(leaf)
@@ -92,7 +101,9 @@ class StretchLaw:
         calls = tuple(
             (str(n.op), *(shown(leaf) for leaf in pytree.tree_leaves((n.args, n.kwargs)))) for n in self.nodes
         )
-        given = tuple(_shown_value(v, variables) for v in self.given.values())
+        given = tuple(
+            (_shown_value(v, variables), self.digests.get(name), self.dtypes[name]) for name, v in self.given.items()
+        )
         return calls, given, tuple(names[n.name] for n in self.live)
 
     def find(self) -> dict[str, Action] | None:
@@ -103,14 +114,15 @@ class StretchLaw:
         """
         found = self._agreeing(signed=False)
         if found is None:
-            return None
-        with_sign = [v for v in self._variables() if not v.unsigned]
+            return self._renamed()
+        with_sign = [v for v in self.variables() if not v.unsigned]
         if with_sign and self._worst(found, signed=True) > self.tolerance:
             for v in with_sign:
                 ax.forbid_sign(v)
         return found
 
-    def _variables(self) -> list[ax.Var]:
+    def variables(self) -> list[ax.Var]:
+        """The open axes of what the piece reads."""
         found = dict.fromkeys(v for a in self.actions.values() for t in (*a.axes, a.value) if t for v in ax.free(t))
         return list(found)
 
@@ -133,6 +145,49 @@ class StretchLaw:
                     return None
         return {name: actions[0] for name, actions in fits.items()} if measured >= 3 else None
 
+    def _renamed(self) -> dict[str, Action] | None:
+        """For whole numbers computed from ids alone, such as those of k-mers: where they lie, and how they are renamed.
+
+        Ids are drawn until each number was met so often that none is left out by chance.
+        """
+        ids = [a.value is not None and not ax.free(a.value) for a in self.actions.values()]
+        whole = [
+            not (n.value.is_floating_point() or n.value.is_complex() or n.value.dtype == torch.bool) for n in self.live
+        ]
+        if not ids or not all(ids) or not all(whole):
+            return None
+        found = {}
+        for node in self.live:
+            terms = [[t for t, _ in self._candidates(d - len(node.shape), s, {})] for d, s in enumerate(node.shape)]
+            choices = itertools.islice(itertools.product(*terms), ALTERNATIVES)
+            fits = (a for chosen in choices if (a := self._names(node.name, Action(chosen))) is not None)
+            found[node.name] = next(fits, None)
+        return {name: a for name, a in found.items() if a is not None} if None not in found.values() else None
+
+    def _names(self, name: str, places: Action) -> Action | None:
+        """The action of a result whose numbers lie as `places` says, if they are renamed consistently."""
+        table, met = torch.full((MOST_IDS,), -1), 0
+        for seed in range(NAMED_DRAWS):
+            x, plain = self._drawn(seed)
+            mirrored = self._results({n: act(self.actions[n], v) if n in self.actions else v for n, v in x.items()})
+            if plain is None or mirrored is None:
+                return None
+            before, after = act(places, plain[name]).long().flatten(), mirrored[name].long().flatten()
+            if min(before.min(), after.min()) < 0 or max(before.max(), after.max()) >= MOST_IDS:
+                return None
+            known = table[before]
+            table[before] = after
+            if not bool(((known == after) | (known < 0)).all()) or not torch.equal(table[before], after):
+                return None
+            met += len(before)
+            if met >= OFTEN * int((table >= 0).sum()) + 64:
+                break
+        else:
+            return None
+        size = int((table >= 0).nonzero().max()) + 1
+        table = torch.where(table[:size] < 0, torch.arange(size), table[:size])
+        return Action(places.axes, ax.permutation(table.tolist())) if _is_involution(table) else None
+
     def _worst(self, found: dict[str, Action], *, signed: bool) -> float:
         """The largest deviation from a law, over all draws."""
         deviations = (
@@ -146,7 +201,7 @@ class StretchLaw:
 
     def _pairs(self, *, signed: bool) -> Iterator[tuple[Assignment, dict[str, Tensor], dict[str, Tensor]]]:
         """Per draw with finite results: open axes' random actions, the results, and those of the mirror image."""
-        variables = self._variables()
+        variables = self.variables()
         for seed in range(DRAWS):
             x, plain = self._drawn(seed)
             if plain is None:
@@ -288,16 +343,10 @@ def _negated(action: Action) -> Action | None:
 def _shown_value(value: Any, variables: dict[ax.Var, int]) -> Any:
     """A given value in a form that can be compared: constants by their numbers, actions up to names of variables."""
     if isinstance(value, Const):
-        return tuple(value.value.shape), str(value.value.dtype), _digest(value.value)
+        return tuple(value.value.shape), str(value.value.dtype)
     if isinstance(value, Action):
-        return tuple((_shown(t, variables), ax.role(t)) for t in (*value.axes, value.value) if t is not None)
+        return tuple(_shown(t, variables) for t in (*value.axes, value.value) if t is not None)
     return repr(value)
-
-
-def _short(value: Tensor) -> bool:
-    """Whether all numbers have a few binary digits, as whole numbers and halves have: such were not rounded."""
-    parts = torch.view_as_real(value) if value.is_complex() else value
-    return bool((parts * 1024 == (parts * 1024).round()).all())
 
 
 def _digest(value: Tensor) -> tuple[float, float]:
@@ -313,7 +362,7 @@ def _shown(term: Axis, variables: dict[ax.Var, int]) -> Any:
     if isinstance(term, (ax.Prod, ax.Sum)):
         inner = term.factors if isinstance(term, ax.Prod) else term.parts
         return (type(term).__name__, *(_shown(t, variables) for t in inner))
-    return term
+    return term, ax.role(term)
 
 
 # --- random actions and numbers -----------------------------------------------------------------
@@ -341,8 +390,7 @@ def _concrete(term: Axis, values: Assignment) -> Axis:
 
 
 def _concrete_action(action: Action, values: Assignment) -> Action:
-    value = None if action.value is None else _concrete(action.value, values)
-    return Action(tuple(_concrete(t, values) for t in action.axes), value)
+    return action.replaced(values.__getitem__)
 
 
 def _draw(action: Action, dtype: torch.dtype, seed: int, generator: torch.Generator) -> Tensor:
@@ -401,6 +449,15 @@ def _marks(y: Tensor, dim: int) -> Tensor:
 
 def _near(a: Tensor, b: Tensor, tolerance: float) -> Tensor:
     return ((a - b).abs() <= 10 * tolerance * (a.abs() + b.abs()) + 1e-15).all(-1)
+
+
+def _is_whole(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+
+
+def _is_involution(table: Tensor) -> bool:
+    """Whether a table, applied twice, leaves every number where it is."""
+    return int(table.max()) < len(table) and torch.equal(table[table], torch.arange(len(table)))
 
 
 def _same_sizes(y: Tensor, r: Tensor, tolerance: float) -> bool:

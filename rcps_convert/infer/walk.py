@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,38 +17,55 @@ from ..algebra.action import Action
 from ..algebra.axis import Mismatch
 from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal, Where
 from ..graph.closed_modules import CLOSED
-from ..graph.precision import double_precision, widened
-from ..graph.trace import Node, Ref, Trace
-from ..graph.writes import changed_parameters, is_inplace, written_refs
+from ..graph.precision import WIDER, double_precision, widened
+from ..graph.trace import Node, Ref, Source, Trace
+from ..graph.writes import changed_in_forward, changed_parameters, is_inplace, written_refs
 from ..rules.node import RuleNode, Swap
+from ..rules.pins import is_short
 from ..rules.pointwise import rule_of
 from ..rules.registry import Anchor, Const, Facts, facts_of, is_silent, require_fit
+from ..rules.shape import moves
 from . import constants
 from .cuts import Asked, Cut
 from .inference import Inference
 from .mirrors import pair_parameters
 from .own_precision import OwnPrecision
-from .stretch import Hint, Stretches
+from .stretch import WEIGHED, Hint, Memory, Stretches
+from .torn import Torn
 from .weight_numbers import find_weight_numbers
 
 
 class Walk:
-    """One pass over one trace."""
+    """One pass over one trace.
+
+    Args:
+        trace: the trace.
+        result: gets what is found.
+        hints: where stretches begin in spite of rules; None for a walk without stretches.
+        memory: of stretches that were met before.
+        cuts: how reverse complement passes through the modules the trace does not look into, by path.
+        trial: the walk ends at the first stretch that was asked for and obeys no law.
+    """
 
     def __init__(
         self,
         trace: Trace,
         result: Inference,
         hints: tuple[Hint, ...] | None = None,
-        memory: dict[Any, int | None] | None = None,
+        memory: Memory | None = None,
         cuts: Mapping[str, Cut] | None = None,
+        *,
+        trial: bool = False,
     ) -> None:
+        self.trial = trial
         self.trace, self.result, self.cuts = trace, result, cuts or {}
         self.env: dict[str, Any] = {}
         self.own = OwnPrecision(trace)
         self.swaps: list[Swap] = []
+        self.torn = Torn(trace)
         self.refused: list[Node] = []
-        self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory)
+        weighed = partial(result.assumes, WEIGHED)
+        self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory, weighed)
         self.shapes_only = _shapes_only(trace)
         self.weight_numbers = find_weight_numbers(trace)
         result.values.append(self.env)
@@ -66,6 +84,8 @@ class Walk:
                 self.result.report(problem)
             self.result.lost |= self.stretches.lost
             self.result.tested.append(self.stretches.tested)
+        for problem in self.torn.problems():
+            self.result.report(problem)
         self._order_problems(before)
         pair_parameters(self.trace, self.env, self.weight_numbers, self.swaps, self.result.mirrors)
         for node, parameter in changed_parameters(self.trace):
@@ -81,7 +101,10 @@ class Walk:
 
     def _nodes(self) -> None:
         for node in self.trace.nodes:
+            self.torn.carry(node)
             if self.stretches is not None and self.stretches.takes(node):
+                if self.trial and self.stretches.lost:
+                    return
                 continue
             if node.name in self.shapes_only and isinstance(node.value, Tensor):
                 self.env[node.name] = Const(torch.zeros((), dtype=node.value.dtype).expand(node.value.shape))
@@ -101,7 +124,7 @@ class Walk:
                 action = next(given)
                 at_its_lengths = None if action is None else action.resized(source.value.shape)
                 self.env[name] = source.value if action is None else at_its_lengths or action
-            elif source.kind == "parameter":
+            elif source.kind == "parameter" or source.target in self.result.opened:
                 self.env[name] = self.result.parameters.setdefault(source.target, unknown_action(source.value))
             elif name in statistics:
                 self.env[name] = self.result.statistics.setdefault(source.target, unknown_action(source.value))
@@ -110,8 +133,7 @@ class Walk:
                 if name not in self.weight_numbers:
                     self._refuse_written(source.target)
             else:
-                buffer = source.target if source.kind == "buffer" else None
-                self.env[name] = Const(source.value.detach().clone(), buffer)
+                self.env[name] = _held(source)
 
     def _refuse_written(self, name: str) -> None:
         self.result.report(
@@ -171,7 +193,16 @@ class Walk:
             and torch.equal(only.value, value.value)
         ):
             value = Const(value.value, only.buffer)
+        if isinstance(value, Const):
+            held = only if isinstance(only, Const) and moves(node.op) else value
+            rounds = self._rounds(node, value.value)
+            value = Const(value.value, value.buffer, held.entries_of, rounds, held.attribute)
         return RuleNode(node, self.result.pins).constant(value) if node.name in self.trace.written else value
+
+    def _rounds(self, node: Node, value: Tensor) -> bool:
+        """Whether a value is computed from numbers that the model rounded to float32."""
+        operands = (self.env.get(r) for r in node.refs())
+        return any(isinstance(c, Const) and c.rounded for c in operands) and not is_short(value)
 
     def _apply(self, node: Node) -> Any:
         function: Any = self._cross if node.op is CLOSED else rule_of(node.op)
@@ -180,7 +211,7 @@ class Walk:
             return None
         if function is None:
             return self._refused(node, self._uncovered(node, "no rule says how reverse complement passes through it"))
-        site, known = RuleNode(node, self.result.pins), len(self.result.pins)
+        site, known = self._site(node), len(self.result.pins)
         problem: ConversionError | None = None
         facts: Facts = CROSSED if node.op is CLOSED else function.facts
         args, kwargs = self._operands(site, facts.constants)
@@ -208,7 +239,14 @@ class Walk:
         for refusal in [*site.deferred, *self._unanchored(site, args)]:
             self.result.report(refusal.at(node.where, _got(args, kwargs)))
         self.swaps += site.swaps
+        if site.torn:
+            self.torn.cut(node)
+            self.result.as_they_are.add(node.name)
         return value
+
+    def _site(self, node: Node) -> RuleNode:
+        """A node for its rule; what the rule would assume is noted on the solution."""
+        return RuleNode(node, self.result.pins, assumes=self.result.assumes, mends=self.torn.mends(node))
 
     def _refused(self, node: Node, problem: ConversionError) -> Any:
         """Open a stretch at a node without result; its action, if the law holds for the node alone."""
@@ -234,10 +272,10 @@ class Walk:
     def _unanchored(self, site: RuleNode, args: Any) -> list[Refusal]:
         """Note where edges are read; refuse what cannot be re-anchored and is not aligned."""
         ids = any(isinstance(a, Action) and a.value is not None for a in pytree.tree_leaves(args))
-        if site.node.name in self.caught and not ids:
+        if site.node.name in self.caught and not ids and not site.torn:
             self.anchors[site.node.name] = site.anchors
             return []
-        if site.node.name not in self.caught:
+        if site.node.name not in self.caught or site.torn:
             self.result.guarded += site.anchors
         return [a.refusal for a in site.anchors if not a.aligned]
 
@@ -278,20 +316,13 @@ def _shapes_only(trace: Trace) -> set[str]:
     return shaped - read - outputs - set(trace.sources) - {n.name for n in trace.nodes if is_inplace(n.op)}
 
 
-def changed_in_forward(parameter: str, by: str = "", where: Where | None = None) -> ConversionError:
-    """The refusal of a forward that writes into a parameter.
-
-    Args:
-        parameter: its name.
-        by: the operator that does it, where that is known.
-        where: its place, where that is known.
-    """
-    return NoRuleError(
-        f"{by or 'something'} changes the parameter {parameter} in forward",
-        where=where or Where(parameter.rpartition(".")[0]),
-        why="a tied parameter is computed whenever it is read, so what is written into it would be lost",
-        do="change it between training steps, or compute a changed one and use that (w.clamp(-1, 1))",
-    )
+def _held(source: Source) -> Const:
+    """A buffer, or a tensor that forward holds, in double precision."""
+    value, buffer = source.value.detach(), source.target if source.kind == "buffer" else None
+    wide = value.to(WIDER.get(value.dtype, value.dtype), copy=True)
+    rounded = value.dtype in (torch.float32, torch.complex64) and not is_short(wide)
+    named = source.kind == "constant" and not source.target.startswith("lifted_tensor")
+    return Const(wide, buffer, buffer, rounded, source.target if named else None)
 
 
 def _constant(value: Tensor, blank: bool) -> Const:

@@ -42,13 +42,13 @@ def find_weight_numbers(trace: Trace) -> WeightNumbers:
         trace: a traced model.
     """
     units = _units(trace)
-    apart = _apart(trace, units)
+    apart, given = _apart(trace, units)
     numbers = _numbers(trace) & apart
     readers: dict[str, set[str]] = defaultdict(set)
     for node in trace.nodes:
         for ref in node.refs():
             readers[units[ref]].add(node.name)
-    buffers = {name for name in trace.written if name in trace.sources}
+    buffers = {name for name in trace.written if name in trace.sources and units[name] not in given}
     shown = {units[leaf.name] for leaf in trace.outputs if isinstance(leaf, Ref)}
     kept = {units[n] for n in apart | buffers if units[n] not in trace.sources or units[n] in buffers} - shown
     while True:
@@ -84,8 +84,8 @@ def _units(trace: Trace) -> dict[str, str]:
     return {name: roots[name] if roots.get(name) in written else name for name in names}
 
 
-def _apart(trace: Trace, units: dict[str, str]) -> set[str]:
-    """Nodes that depend on parameters or on what the forward wrote, but neither on inputs nor on chance."""
+def _apart(trace: Trace, units: dict[str, str]) -> tuple[set[str], set[str]]:
+    """Nodes that depend on parameters or on what the forward wrote, but neither on inputs nor on chance; what does."""
     given = {name for name, source in trace.sources.items() if source.kind == "input"}
     weighed = {name for name, source in trace.sources.items() if source.kind == "parameter"}
     size = -1
@@ -98,13 +98,22 @@ def _apart(trace: Trace, units: dict[str, str]) -> set[str]:
                 given |= made
             if refs & weighed:
                 weighed |= made
-    return {n.name for n in trace.nodes if n.name in weighed - given}
+    return {n.name for n in trace.nodes if n.name in weighed - given}, given
 
 
 def _numbers(trace: Trace) -> set[str]:
     """Nodes that make one number out of several."""
     values: dict[str, Any] = {name: s.value for name, s in trace.sources.items()}
     values |= {n.name: n.value for n in trace.nodes}
-    single = {name for name, v in values.items() if isinstance(v, torch.Tensor) and v.numel() == 1}
+    single = {
+        name
+        for name, v in values.items()
+        if isinstance(v, torch.Tensor) and all(type(n) is int and n == 1 for n in v.shape)
+    }
     real = {n.name for n in trace.nodes if n.name in single and n.value.is_floating_point()}
     return {n.name for n in trace.nodes if n.name in real and not set(n.refs()) <= single}
+
+
+def _is_single(value: torch.Tensor) -> bool:
+    """Whether a tensor has one entry; a size that depends on values is no number yet."""
+    return all(type(n) is int and n == 1 for n in value.shape)

@@ -156,7 +156,11 @@ def one_sided(
 
 def _only_length(action: Action | None) -> int | None:
     """The one length axis of an output."""
-    dims = [d for d, t in enumerate(action.axes) if ax.is_length(t) and t.size >= BLOCKS] if action is not None else []
+    dims = (
+        [d for d, t in enumerate(action.axes) if ax.ends(t) is not None and t.size >= BLOCKS]
+        if action is not None
+        else []
+    )
     return dims[0] if len(dims) == 1 else None
 
 
@@ -173,6 +177,6 @@ def _spliced(start: list[Any], other: list[Any], actions: list[Action | None], b
     spliced = []
     for x, y, action in zip(start, other, actions, strict=True):
         for dim, term in enumerate(action.axes if action is not None else ()):
-            x = replaced(x, y, dim, chosen) if ax.is_length(term) else x
+            x = replaced(x, y, dim, chosen) if ax.ends(term) is not None else x
         spliced.append(x)
     return spliced

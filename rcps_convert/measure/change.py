@@ -11,18 +11,21 @@ from torch import Tensor, nn
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
+from ..algebra.opened import output_leaves
 from ..algebra.specs import Spec
 from ..graph.sandbox import undisturbed_rng
 from .inputs import KINDS
 from .law import relative_change
-from .opened import output_leaves
-from .probe import Probe
+from .probe import Probe, own_dtype
 
 SURE, FAINT = 1e-4, 1e-9
 """Relative size of a direction in which outputs vary that counts before conversion, and after it."""
 
 WEIGHTS = 5
 """Random weights that are tried before an output is said to lose values."""
+
+CLEAR = 1e-3
+"""Relative change of the outputs that single precision shows well enough."""
 
 COLUMNS, ROWS = 64, 512
 """Channels and repetitions that are looked at."""
@@ -44,16 +47,37 @@ class Change:
         specs: list[Spec | None],
         actions: list[Action | None],
     ) -> None:
-        with undisturbed_rng():
-            self.probes = [Probe(m, example, specs, actions) for m in (before, after)]
+        self.given = (before, after), (example, specs, actions)
+        self.has: list[list[Any]] | None = None
+        self.precise = own_dtype(before) not in (torch.float32, torch.float64)
+        self.probes: list[Probe] = []
+
+    def _look(self) -> None:
+        """Copies of both models, in their own precision, which is quick, or in double precision."""
+        models, call = self.given
+        if not self.probes:
+            with undisturbed_rng():
+                self.probes = [Probe(m, *call, own=not self.precise) for m in models]
+
+    def _look_closely(self) -> None:
+        """Go on in double precision."""
+        if not self.precise:
+            self.precise, self.probes = True, []
+        self._look()
 
     def moved(self) -> float:
         """How far the outputs move, relative to their size, in eval mode."""
+        self._look()
         with undisturbed_rng():
             readings = self._readings()
-        return max(
-            (relative_change(a, b) for a, b in zip(*map(_ends, readings), strict=True) if a.numel()), default=0.0
-        )
+        self.has = readings[1]
+        pairs = zip(*map(_ends, readings), strict=True)
+        found = max((relative_change(a, b) for a, b in pairs if a.numel()), default=0.0)
+        if found > CLEAR or self.precise:
+            self.probes = []  # two copies of a model: they are made again where they are needed
+            return found
+        self._look_closely()
+        return self.moved()
 
     def lost(self, outputs: Sequence[Action | None]) -> list[tuple[int, int, int]]:
         """The outputs that say less than before, whatever the weights: index, and independent values before and after.
@@ -63,6 +87,9 @@ class Change:
         Args:
             outputs: what each output is; samples and positions count as repetitions.
         """
+        if self.has is not None and _is_full(self.has, outputs):  # these weights show that nothing is lost
+            return []
+        self._look_closely()
         with undisturbed_rng():
             had, has = self._ranks(0, outputs)
             for seed in range(1, WEIGHTS):
@@ -78,14 +105,14 @@ class Change:
             probe.perturb(seed)
         found = []
         for readings, threshold in zip(self._readings(), (SURE, FAINT), strict=True):
-            whole = enumerate(zip(zip(*readings, strict=True), outputs, strict=False))
-            kept = {i: (ys, a) for i, (ys, a) in whole if a is not None and all(map(_continuous, ys))}
-            found.append({i: _rank([repetitions(y, a) for y in ys], threshold) for i, (ys, a) in kept.items()})
+            parts = _parts(readings, outputs)
+            found.append({i: _rank(rows, threshold) for i, rows in parts.items()})
         return found
 
     def zero(self) -> set[int]:
         """The outputs that are zero but for rounding, whatever the weights, and were not before."""
         found: list[set[int]] = []
+        self._look_closely()
         with undisturbed_rng():
             for seed in range(2):
                 for probe in self.probes:
@@ -134,6 +161,18 @@ def repetitions(y: Tensor, action: Action) -> Tensor:
     repeated = [d for d, t in enumerate(action.axes) if ax.role(t) is not None]
     rest = [d for d in range(y.dim()) if d not in repeated]
     return y.permute(*repeated, *rest).reshape(-1, max(1, y.numel() // max(1, _size(y, repeated))))
+
+
+def _parts(readings: list[list[Any]], outputs: Sequence[Action | None]) -> dict[int, list[Tensor]]:
+    """The rows of each output that holds numbers, per batch."""
+    whole = enumerate(zip(zip(*readings, strict=True), outputs, strict=False))
+    return {i: [repetitions(y, a) for y in ys] for i, (ys, a) in whole if a is not None and all(map(_continuous, ys))}
+
+
+def _is_full(readings: list[list[Any]], outputs: Sequence[Action | None]) -> bool:
+    """Whether every output has as many independent values as so many rows and channels can have."""
+    parts = _parts(readings, outputs)
+    return all(_rank(p, SURE) >= min(sum(map(len, p)) - 1, p[0].shape[1], COLUMNS) for p in parts.values())
 
 
 def _size(y: Tensor, dims: Sequence[int]) -> int:

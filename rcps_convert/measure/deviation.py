@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..algebra.action import Action, act
+from ..algebra.action import Action, act, covered
 
 INFINITE = float("inf")
 
@@ -68,7 +69,19 @@ def middle_size(x: Tensor) -> float:
 
 def deviation(reverse: Tensor, forward: Tensor, action: Action) -> float:
     """How far ``f(rc x)`` is from ``rho f(x)``, as `compare` measures it."""
-    return compare(reverse, act(action, forward)).error
+    return held_to(action, reverse, forward).error
+
+
+def held_to(
+    action: Action, reverse: Tensor, forward: Tensor, usual: float = 0.0, orders: Sequence[Tensor] = ()
+) -> Compared:
+    """As `compare`, of ``f(rc x)`` and ``rho f(x)``; positions that have no partner are passed over.
+
+    Args:
+        action, reverse, forward, usual: as in `compare`.
+        orders: where entries come from in each sample, if samples differ in it; see `act`.
+    """
+    return compare(covered(action, reverse), covered(action, act(action, forward, orders)), usual)
 
 
 def _inexact(x: Tensor) -> bool:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from ..algebra.specs import OneHot, Spec
+from ..algebra.specs import Mask, OneHot, Spec, Tokens
 
-KINDS = ("random", "padded", "run", "repeat", "soft", "masked")
+KINDS = ("random", "padded", "run", "repeat", "soft", "masked", "blank")
 """What a sample may be: random bases, with all-zero (N) columns, one base throughout, a tandem repeat, probabilities
-of bases, or with stretches that are scaled down and set to zero."""
+of bases, with stretches that are scaled down and set to zero, or all zero, so that all positions tie."""
+
+HIDDEN = 0.25
+"""Share of the entries of a mask that are zero."""
 
 SOFT = 2.0
 """Spread of the logits that soft bases come from."""
 
 
 def random_like(spec: Spec, action: Action, example: Tensor, generator: torch.Generator) -> Tensor:
-    """A random tensor of the kind a spec describes: one-hot bases, ids, or non-negative numbers.
+    """A random tensor of the kind a spec describes: one-hot bases, ids but for padding, masks, or non-negative numbers.
 
     Tracks and side inputs are read counts more often than not, and models take logarithms of them.
 
@@ -33,8 +37,14 @@ def random_like(spec: Spec, action: Action, example: Tensor, generator: torch.Ge
     Returns: a tensor like `example`, contiguous. An invariant integer input is returned as it is: its values are
         keys the model may look up.
     """
-    if action.value is not None:
-        draw = torch.randint(action.value.size, example.shape, generator=generator)
+    if spec.parts() != (spec,):
+        return torch.cat([random_like(*part, generator) for part in _blocks(spec, action, example)], _channels(action))
+    if isinstance(spec, Mask):
+        draw = torch.rand(example.shape, generator=generator) > HIDDEN
+        draw[..., 0] = True  # what reads nothing at all gives no numbers
+    elif action.value is not None:
+        known = torch.tensor([i for i in range(action.value.size) if i not in pads_of(spec)])
+        draw = known[torch.randint(len(known), example.shape, generator=generator)]
     elif isinstance(spec, OneHot):
         dim = next(i for i, a in enumerate(action.axes) if not ax.role(a) and a.size == len(spec.alphabet))
         moved = [s for i, s in enumerate(example.shape) if i != dim]
@@ -46,6 +56,52 @@ def random_like(spec: Spec, action: Action, example: Tensor, generator: torch.Ge
     else:
         return example
     return draw.contiguous().to(device=example.device, dtype=example.dtype)
+
+
+def pads_of(spec: Spec) -> tuple[int, ...]:
+    """The ids that fill a row up, where padding stays in its place."""
+    runs = spec.runs if isinstance(spec, Tokens) else None
+    return () if runs is None else runs.pads
+
+
+def padded(specs: Sequence[Spec | None], drawn: Sequence[Any], seed: int) -> list[Any]:
+    """Input leaves with some rows of ids padded, where padding stays in its place, and masks zero there."""
+    found = [*drawn]
+    rows = [(i, s) for i, s in enumerate(specs) if isinstance(s, Tokens) and s.runs is not None and drawn[i].dim() == 2]
+    for i, spec in rows:
+        found[i] = _padded(spec, drawn[i], seed)
+    for i, mask in enumerate(found):
+        if isinstance(specs[i], Mask):
+            hidden = [found[k] == pads_of(spec)[0] for k, spec in rows if found[k].shape == mask.shape]
+            found[i] = mask.masked_fill(hidden[0], 0) if hidden else mask
+    return found
+
+
+def _padded(spec: Tokens, x: Tensor, seed: int) -> Tensor:
+    """Rows of ids, (N, L): the first of three as it is, the next padded behind, the last before."""
+    room = x.shape[1] - 1 - sum(spec.ends)
+    if room < 1:
+        return x
+    generator, at, x = torch.Generator().manual_seed(seed), torch.arange(x.shape[1], device=x.device), x.clone()
+    for i, row in enumerate(x):
+        count, side = int(torch.randint(1, room + 1, (), generator=generator)), (i + seed) % 3
+        filled = [at < 0, at >= x.shape[1] - count, at < count][side]
+        row[filled] = pads_of(spec)[0]
+    return x
+
+
+def _channels(action: Action) -> int:
+    """The axis of an input that holds its channels."""
+    return next(i for i, t in enumerate(action.axes) if ax.role(t) is None and t.size > 1)
+
+
+def _blocks(spec: Spec, action: Action, example: Tensor) -> Iterator[tuple[Spec, Action, Tensor]]:
+    """The channels of one kind after the other, each with its spec and its action."""
+    dim, start = _channels(action), 0
+    for part in spec.parts():
+        channel = part.channel() or ax.trivial(0)
+        yield part, action.with_axis(dim, channel), example.narrow(dim, start, channel.size)
+        start += channel.size
 
 
 def batch_dim(action: Action) -> int | None:
@@ -63,10 +119,13 @@ def of_kinds(
         kinds: one of `KINDS` per sample; an input without a batch axis is of the first kind.
         dtype: of the result where it is of floating point.
     """
+    if spec.parts() != (spec,):
+        blocks = [of_kinds(*part, generator, kinds, dtype) for part in _blocks(spec, action, example)]
+        return torch.cat(blocks, _channels(action))
     x = random_like(spec, action, example, generator)
     x = x.to(dtype) if x.is_floating_point() else x
-    length = next((i for i, t in enumerate(action.axes) if ax.is_length(t)), None)
-    if length is None or x is example:
+    length = next((i for i, t in enumerate(action.axes) if ax.ends(t) is not None), None)
+    if length is None or x is example or isinstance(spec, Mask):
         return x
     batch = batch_dim(action)
     samples = [(x, kinds[0])] if batch is None else [(x.select(batch, i), kind) for i, kind in enumerate(kinds)]
@@ -74,7 +133,7 @@ def of_kinds(
     for sample, kind in samples:
         last = sample.movedim(place, -1)  # a view: (..., L)
         if action.value is not None:
-            _ids(last, kind, action.value, generator)
+            _ids(last, kind, action.value, generator, pads_of(spec))
         elif isinstance(spec, OneHot):
             dim = next(i for i, a in enumerate(action.axes) if not ax.role(a) and a.size == len(spec.alphabet))
             bases = dim - (batch is not None and batch < dim) - (place < dim - (batch is not None and batch < dim))
@@ -112,13 +171,18 @@ def _bases(x: Tensor, kind: str, generator: torch.Generator) -> None:
     elif kind == "masked" and x.is_floating_point():
         x[..., _third(length, generator)] *= 0.5
         x[..., _third(length, generator)] = 0
+    elif kind == "blank":
+        x.zero_()
 
 
-def _ids(x: Tensor, kind: str, table: ax.Axis, generator: torch.Generator) -> None:
+def _ids(x: Tensor, kind: str, table: ax.Axis, generator: torch.Generator, pads: Sequence[int]) -> None:
     """Turn random ids, (..., L), into another kind, in place; ids that are their own partners stand for N."""
-    own = (ax.indices(table) == torch.arange(table.size)).nonzero().flatten()
+    places = torch.arange(table.size)
+    own = ((ax.indices(table) == places) & ~torch.isin(places, torch.tensor([*pads]))).nonzero().flatten()
     if kind in ("padded", "masked") and len(own):
         x[..., _third(x.shape[-1], generator)] = own[0 if kind == "padded" else -1].to(x)
+    elif kind == "blank" and len(own):
+        x.fill_(int(own[0]))
     elif kind == "run":
         _repeated(x, 1)
     elif kind == "repeat":
@@ -133,6 +197,7 @@ def _numbers(x: Tensor, kind: str, generator: torch.Generator) -> None:
         "repeat": lambda: _repeated(x, min(3, x.shape[-1])),
         "soft": lambda: x.mul_(3).round_(),
         "masked": lambda: x[..., _third(x.shape[-1], generator)].mul_(0.5),
+        "blank": x.zero_,
     }
     if kind in ways and x.is_floating_point():
         ways[kind]()

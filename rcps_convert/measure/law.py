@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..algebra.action import Action, act
+from ..algebra.action import Action
+from ..algebra.opened import output_leaves
 from ..errors import ConversionError
-from .deviation import INFINITE, compare, middle_size
+from .deviation import INFINITE, compare, held_to, middle_size
 from .inputs import KINDS
-from .opened import output_leaves
 from .probe import Probe
 
 Allowed = Callable[[int, tuple[int, ...]], list[Action]] | Sequence[Action | None]
@@ -27,6 +27,9 @@ VARIED = 1e-12
 
 WIDE = 2**18
 """Entries of a sample's inputs up to which a batch holds a sample of every kind."""
+
+OTHER = 1000
+"""What the seed of other random inputs is larger by."""
 
 NUDGES = 3
 """Runs with parameters changed in their last places."""
@@ -109,6 +112,8 @@ class Law:
     def find_batches(self, forward: list[Any]) -> None:
         """Find the batch axis of each output: the one that grows when the batch does, alone or with others in it.
 
+        The larger batch has other sequences, so it shows too whether such outputs depend on them.
+
         Args:
             forward: the outputs for the example's batch.
         """
@@ -116,7 +121,7 @@ class Law:
         if own is None or self.batches is not None:
             return
         try:
-            drawn = self.probe.drawn(0, KINDS[:1] * (own + 1))
+            drawn = self.probe.drawn(OTHER, KINDS[:1] * (own + 1))
             large = output_leaves(self.probe.outputs(drawn))
         except Exception:  # a model may raise anything on a batch it was not made for
             return
@@ -124,6 +129,8 @@ class Law:
         if len(forward) == len(large):
             self.batches = {i: d for i, d in enumerate(grown) if d is not None and d >= 0}
             self.any_batch = -1 not in grown and all(forward[i].shape[d] == own for i, d in self.batches.items())
+            for i, d in self.batches.items():
+                self._note_change(i, forward[i], large[i].narrow(d, 0, forward[i].shape[d]))
             if own == 1 and not self.any_batch:  # no other batch of several samples will be measured
                 reverse = output_leaves(self.probe.outputs(self.probe.mirrored(drawn)))
                 self._mirror_some(drawn, own + 1, large, reverse)
@@ -153,7 +160,7 @@ class Law:
             raise ValueError("the number of outputs depends on the values of the input")
         for i, (y, r) in enumerate(zip(forward, reverse, strict=True)):
             if isinstance(y, Tensor) and y.numel():
-                self._compare(i, y, r, training)
+                self._compare(i, y, r, training, probe.orders(drawn))
         if len(kinds) > 1 and not training:
             self._mirror_some(drawn, len(kinds), forward, reverse)
         return forward
@@ -163,16 +170,19 @@ class Law:
         still = [i for i, y in enumerate(forward) if isinstance(y, Tensor) and self.variation.get(i, 0.0) <= VARIED]
         if not still:
             return
-        other = output_leaves(self.probe.outputs(self.probe.drawn(seed + 1000, kinds)))
+        other = output_leaves(self.probe.outputs(self.probe.drawn(seed + OTHER, kinds)))
         for i in still:
-            self.variation[i] = max(self.variation.get(i, 0.0), relative_change(forward[i], other[i]))
+            self._note_change(i, forward[i], other[i])
 
-    def _compare(self, index: int, y: Tensor, r: Tensor, training: bool) -> None:
+    def _note_change(self, index: int, y: Tensor, other: Tensor) -> None:
+        self.variation[index] = max(self.variation.get(index, 0.0), relative_change(y, other))
+
+    def _compare(self, index: int, y: Tensor, r: Tensor, training: bool, orders: Sequence[Tensor]) -> None:
         given = self.trained if training and self.trained is not None else self.outputs
         place = index if given is self.outputs else -1 - index  # outputs of train mode alone are counted apart
         usual = self.usual[index] = max(self.usual.get(index, 0.0), middle_size(y))
         for k, action in enumerate(self._allowed(given, index, place, tuple(y.shape))):
-            found = compare(r, y if action is None else act(action, y), usual)
+            found = compare(r, y, usual) if action is None else held_to(action, r, y, usual, orders)
             self.errors[place, k, training] = max(self.errors.get((place, k, training), 0.0), found.error)
             self.entries[place] = max(self.entries.get(place, 0), found.entries)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +25,19 @@ FAR = (-64, -8, -512, 128, 512)
 
 SAMPLES = 2
 """Largest number of samples with which other lengths are tried."""
+
+
+WIDE = 3
+"""Entries of a hidden length from which on nothing about it is an accident of its size."""
+
+CHEAP = 2**19
+"""Entries of all tensors a forward makes, up to which it is run at the example's length as often as is needed."""
+
+LEAST = 128
+"""Positions of the shortest example on which the law is measured in place of a long one."""
+
+SLACK = 1024
+"""Positions below a half, a quarter and so on of the example among which one is looked for that divides as it does."""
 
 
 UNKNOWN = 10**9
@@ -48,6 +62,11 @@ class Run:
     def way(self) -> tuple[tuple[str, ...], frozenset[int]]:
         """What tells one way through a forward from another."""
         return self.names, self.parameters
+
+    @property
+    def work(self) -> int:
+        """The number of entries of all tensors it made."""
+        return sum(map(math.prod, self.shapes))
 
     @property
     def sizes(self) -> list[int]:
@@ -90,6 +109,7 @@ class Survey:
         gradients: forward takes another way while gradients are recorded.
         samples: how many were run at other lengths; None where there is no batch.
         start: what forward did on the example, with as many samples.
+        variants: makes more of them, and runs them on the same copy.
     """
 
     accepted: list[Variant] = field(default_factory=list)
@@ -97,6 +117,7 @@ class Survey:
     gradients: bool = False
     samples: int | None = None
     start: Run | None = None
+    variants: Variants | None = None
 
     def at(self, length: int) -> list[Variant]:
         """The accepted variants of a length."""
@@ -114,7 +135,7 @@ class Survey:
 
 def main_length(actions: Sequence[Action | None]) -> int | None:
     """The longest length among the inputs, in positions; None if there is none."""
-    return max((t.size for a in actions if a is not None for t in a.axes if ax.is_length(t)), default=None)
+    return max((t.size for a in actions if a is not None for t in a.axes if ax.ends(t) is not None), default=None)
 
 
 def resized(
@@ -142,7 +163,7 @@ def resized(
 
 
 def _size(term: ax.Axis, lengths: dict[int, int], samples: int | None) -> int:
-    if ax.is_length(term):
+    if ax.ends(term) is not None:
         return lengths.get(term.size, term.size)
     role = ax.role(term)
     return samples if samples is not None and role is not None and role.name == "batch" else term.size
@@ -163,7 +184,7 @@ class Variants:
     def __init__(self, model: nn.Module, example: Example, actions: Sequence[Action | None]) -> None:
         self.model, self.example, self.actions = fresh_copy(model), example, tuple(actions)
         unanchor(self.model)
-        self.lengths = [[t.size for t in a.axes if ax.is_length(t)] if a is not None else [] for a in actions]
+        self.lengths = [[t.size for t in a.axes if ax.ends(t) is not None] if a is not None else [] for a in actions]
         self.longest = main_length(actions) or 0
         batches = (r.name == "batch" for a in actions if a is not None for t in a.axes if (r := ax.role(t)))
         self.batched = any(batches)
@@ -212,7 +233,7 @@ class Variants:
     def survey(self) -> Survey:
         """At which lengths forward runs, and where it takes another way than on the example."""
         run = run_of(self.model, self.example)
-        found, ways = Survey(start=run), dict[Any, Variant | None]()
+        found, ways = Survey(start=run, variants=self), dict[Any, Variant | None]()
         if run is not None:
             ways[run.way] = None
         with_gradients = run_of(self.model, self.example, gradients=True)
@@ -242,6 +263,45 @@ class Variants:
             if run is not None:
                 ways.setdefault(run.way, variant)
                 found.accepted.append(replace(variant, run=run))
+
+    def short(self, found: Survey, aligned: Callable[[int], bool]) -> Variant | None:
+        """The example at a length that shows what its own does for less: the shortest with wide hidden lengths.
+
+        Forward does there what it does on the example. It is noted with its neighbours, which are as cheap to check.
+
+        Args:
+            found: what was seen so far.
+            aligned: whether nothing is re-anchored at a length.
+
+        Returns: the variant; None where forward is quick, or there is none.
+        """
+        if found.start is None or found.start.work <= CHEAP:
+            return None
+        for part in reversed(range(1, (self.longest // LEAST).bit_length())):
+            most, like = self.longest >> part, aligned(self.longest)
+            length = next((n for n in range(most, max(0, most - SLACK), -1) if aligned(n) == like), 0)
+            variant = self._like(length, found) if length else None
+            if variant is None:
+                continue
+            found.accepted.append(variant)
+            if found.narrowest(variant.run) >= WIDE:
+                near = [self._like(length + c, found) for c in (-1, 1)]
+                found.accepted += [v for v in near if v is not None]
+                return variant
+            found.accepted.pop()
+        return None
+
+    def _like(self, length: int, found: Survey) -> Variant | None:
+        """The example with every length shorter, if forward does there what it does on the example."""
+        pairs = zip(self.at(length), self.at(length, found.samples), strict=True)
+        old = [*itertools.chain(*self.lengths)]
+        for variant, tried in pairs:
+            if all(n < o for n, o in zip(variant.sizes, old, strict=True)):
+                run = run_of(self.model, tried.example)
+                if run is None or found.start is None or run.way != found.start.way:
+                    return None
+                return replace(variant, run=run)
+        return None
 
     def _tried(self, found: Survey) -> Iterator[int]:
         """Lengths to try, in order: near ones, half, twice; then those further off, where no near one was taken."""

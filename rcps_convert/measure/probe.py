@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,16 +16,16 @@ from torch.overrides import TorchFunctionMode
 from .._torch import NormBase, pytree
 from ..algebra.action import Action, act
 from ..algebra.arguments import Example, leaves, with_leaves
-from ..algebra.specs import Invariant, Spec
+from ..algebra.specs import Invariant, Spec, Tokens
 from ..errors import ConversionError
-from ..graph.precision import double_precision, widened
+from ..graph.precision import in_double, widened
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
-from ..graph.users_state import caches_kept_clean
+from ..graph.users_state import cached_functions, caches_kept_clean
 from ..tie.hooks import hook_of
 from ..tie.norms import PooledNorm
-from .inputs import batch_dim, of_kinds, random_like
+from .inputs import batch_dim, of_kinds, padded, random_like
 
-DROPOUTS = (
+DROPOUTS = {
     torch.nn.functional.dropout,
     torch.nn.functional.dropout1d,
     torch.nn.functional.dropout2d,
@@ -31,7 +33,7 @@ DROPOUTS = (
     torch.nn.functional.alpha_dropout,
     torch.nn.functional.feature_alpha_dropout,
     torch.dropout,
-)
+}
 
 WITHIN = {
     torch.nn.functional.scaled_dot_product_attention: 4,
@@ -48,6 +50,10 @@ ULPS = 4
 """Size of a nudge of the parameters, in units of their last place."""
 
 
+MANY = 2**16
+"""Entries of a parameter from which on its random numbers are drawn in single precision, which is quicker."""
+
+
 class Probe:
     """A private copy of a model, in the best precision it runs in, with random inputs for it.
 
@@ -59,6 +65,7 @@ class Probe:
         example: what it is called with.
         specs, actions: per input leaf; None for leaves that are no tensors.
         own: run in the precision that the model and the example have.
+        padded: draw padded rows of ids too, where padding stays in its place.
 
     Attributes:
         dtype: the precision the model runs in.
@@ -77,18 +84,38 @@ class Probe:
         actions: list[Action | None],
         *,
         own: bool = False,
+        padded: bool = False,
     ) -> None:
+        self.padded = padded
         self.example, self.specs, self.actions = example, specs, actions
         self.batch = self._batch()
         self.own, self.as_given = own_dtype(model), own
-        if own:
-            self.model, self.dtype = fresh_copy(model), self.own
-            return
-        self.model, self.dtype = fresh_copy(model).double(), torch.float64
+        self.caches: list[Any] | None = None
+        self.first: Any = None
+        self.perturbed: set[int] = set()
+        self.model, self.dtype = fresh_copy(model), self.own
+        if not own:
+            self._widen(model)
+        self.caches = cached_functions(self.model)
+
+    def _widen(self, model: nn.Module) -> None:
+        """Run the model in float64 if it can be, else in float32."""
+        self.model, self.dtype = self.model.double(), torch.float64
         try:
-            self.outputs(self.inputs(0))
+            self.first = self.outputs(self.inputs(0))
         except (RuntimeError, TypeError, ValueError):
             self.model, self.dtype = fresh_copy(model).float(), torch.float32
+
+    def at(self, example: Example, actions: list[Action | None]) -> Probe:
+        """The same copy of the model, called with another example: at other lengths, or of other samples.
+
+        Raises:
+            ConversionError: the example holds no samples or no positions.
+        """
+        twin = copy.copy(self)
+        twin.example, twin.actions, twin.first = example, actions, None
+        twin.batch = twin._batch()
+        return twin
 
     def _batch(self) -> int | None:
         """Samples of the inputs that are sequences, where they agree."""
@@ -116,7 +143,7 @@ class Probe:
                 continue
             x = random_like(spec, action, leaf, generator)
             drawn.append(x.to(self.dtype) if x.is_floating_point() else x)
-        return drawn
+        return padded(self.specs, drawn, seed) if self.padded else drawn
 
     def drawn(self, seed: int, kinds: Sequence[str]) -> list[Any]:
         """Random input leaves, one sample of each kind; their batch is as large as there are kinds.
@@ -134,7 +161,7 @@ class Probe:
             example = self._resized(leaf, spec, action, len(kinds))
             dtype = leaf.dtype if self.as_given else self.dtype
             found.append(of_kinds(spec, action, example, generator, kinds, dtype))
-        return found
+        return padded(self.specs, found, seed) if self.padded else found
 
     def _resized(self, leaf: Tensor, spec: Spec, action: Action, samples: int) -> Tensor:
         """A leaf with another number of samples; a side input that has no entry per sample stays."""
@@ -156,17 +183,28 @@ class Probe:
 
     def mirrored(self, drawn: list[Any]) -> list[Any]:
         """The reverse complement of input leaves."""
-        return [x if a is None else act(a, x) for x, a in zip(drawn, self.actions, strict=True)]
+        orders = self.orders(drawn)
+        return [x if a is None else act(a, x, orders) for x, a in zip(drawn, self.actions, strict=True)]
+
+    def orders(self, drawn: list[Any]) -> list[Tensor]:
+        """For each input of ids whose padding stays in its place, where the entries of each row come from."""
+        pairs = zip(drawn, self.specs, strict=True)
+        return [s.runs.order(x) for x, s in pairs if isinstance(s, Tokens) and s.runs is not None and x.dim() == 2]
 
     def outputs(self, drawn: list[Any], training: bool = False, rng: int = 0) -> Any:
         """The model's outputs, without dropout, other randomness fixed by the seed `rng`."""
         fix_randomness(rng)
-        wide = nullcontext() if self.as_given or self.dtype != torch.float64 else _in_double()
+        wide = not self.as_given and self.dtype == torch.float64
         with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
-            with _without_dropout(), _statistics_kept(self.model), caches_kept_clean(self.model), wide:
+            kept = _statistics_kept(self.model), caches_kept_clean(self.model, self.caches)
+            with kept[0], kept[1], _InDouble() if wide else _WithoutDropout():
                 out = call(self.model, with_leaves(self.example, drawn))
         return pytree.tree_map(lambda y: y.detach() if isinstance(y, Tensor) else y, out)
+
+    def usual_outputs(self) -> Any:
+        """The outputs in eval mode for one random input, before any parameter was changed."""
+        return self.outputs(self.inputs(0)) if self.first is None else self.first
 
     def readings(self, seed: int, training: bool = False) -> tuple[Any, Any]:
         """``f(x)`` and ``f(rc x)`` for one random input."""
@@ -174,16 +212,25 @@ class Probe:
         return self.outputs(drawn, training), self.outputs(self.mirrored(drawn), training)
 
     def perturb(self, seed: int) -> None:
-        """Move all parameters and running statistics, so that no zero or one hides a broken law."""
+        """Move all parameters and running statistics, so that no zero or one hides a broken law.
+
+        Args:
+            seed: of the random numbers; with one that was used before nothing moves.
+        """
+        if seed in self.perturbed:
+            return
+        self.perturbed.add(seed)
         generator = torch.Generator().manual_seed(seed)
 
         def normal(x: Tensor) -> Tensor:
-            return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+            dtype = torch.float64 if x.numel() <= MANY else torch.float32
+            return torch.randn(x.shape, generator=generator, dtype=dtype).to(x)
 
         with torch.no_grad():
             for p in self.model.parameters():
                 if p.is_floating_point() and p.numel():
-                    p.add_(normal(p) * (0.3 * p.detach().square().mean().sqrt() + 0.05))
+                    size = torch.linalg.vector_norm(p.detach(), dtype=torch.float64) / p.numel() ** 0.5
+                    p.add_(normal(p).mul_(0.3 * float(size) + 0.05))
             for module in self.model.modules():
                 if isinstance(module, NormBase) and module.running_mean is not None and module.running_var is not None:
                     self._perturb_statistics(module, normal)
@@ -219,36 +266,36 @@ def own_dtype(model: nn.Module) -> torch.dtype:
     return held[0] if held else torch.float32
 
 
-@contextmanager
-def _in_double() -> Iterator[None]:
-    """Casts to float32 are casts to float64, and so are new tensors."""
+class _WithoutDropout(TorchFunctionMode):
+    """Dropout does nothing."""
 
-    class Wide(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func is Tensor.float:
-                return args[0].double()
-            return func(*(widened(a) for a in args), **{k: widened(v) for k, v in (kwargs or {}).items()})
-
-    with Wide(), double_precision():
-        yield
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _without_dropout(func, args, kwargs or {})
 
 
-@contextmanager
-def _without_dropout() -> Iterator[None]:
-    class Identity(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            kwargs = kwargs or {}
-            if func in DROPOUTS:
-                return args[0] if args else kwargs["input"]
-            place = WITHIN.get(func)
-            if place is not None and len(args) > place and isinstance(args[place], float):
-                args = (*args[:place], 0.0, *args[place + 1 :])
-            elif "dropout_p" in kwargs:
-                kwargs = {**kwargs, "dropout_p": 0.0}
-            return func(*args, **kwargs)
+class _InDouble(TorchFunctionMode):
+    """The same, and casts to float32 are casts to float64, and so are new tensors: one mode, since each costs time."""
 
-    with Identity():
-        yield
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return in_double(func, args, kwargs, partial(_widened_call, func))
+
+
+def _widened_call(func: Any, *args: Any, **kwargs: Any) -> Any:
+    if func is Tensor.float:
+        return args[0].double()
+    return _without_dropout(func, tuple(map(widened, args)), {k: widened(v) for k, v in kwargs.items()})
+
+
+def _without_dropout(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    if func in DROPOUTS:
+        return args[0] if args else kwargs["input"]
+    place = WITHIN.get(func)
+    if place is not None and len(args) > place and isinstance(args[place], float):
+        args = (*args[:place], 0.0, *args[place + 1 :])
+    elif "dropout_p" in kwargs:
+        kwargs = {**kwargs, "dropout_p": 0.0}
+    return func(*args, **kwargs)
 
 
 @contextmanager

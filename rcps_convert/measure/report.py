@@ -16,13 +16,14 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, check_number
 from ..algebra.nesting import input_actions, output_specs, read_call
+from ..algebra.opened import opened
+from ..algebra.printed import Printed, Section
 from ..algebra.specs import Spec
 from ..errors import ConversionError
 from ..graph.export import does_not_run
 from ..graph.sandbox import alone
 from .inputs import KINDS
 from .law import Law
-from .opened import opened
 from .probe import Probe
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
@@ -65,13 +66,19 @@ class EquivarianceReport:
         return self.equivariant
 
     def __str__(self) -> str:
+        found = enumerate(zip(self.errors, self.actions, strict=True))
+        return "\n".join([self._title(), *(f"  output {i} as {a}: {e:.1e}" for i, (e, a) in found)])
+
+    def _title(self) -> str:
         word = "equivariant" if self else "NOT equivariant"
         name = str(self.dtype).removeprefix("torch.")
-        lines = [f"{word}: error {self.error:.1e} (tolerance {self.tolerance:.0e}, {name})"]
-        lines += [
-            f"  output {i} as {a}: {e:.1e}" for i, (e, a) in enumerate(zip(self.errors, self.actions, strict=True))
-        ]
-        return "\n".join(lines)
+        return f"{word}: error {self.error:.1e} (tolerance {self.tolerance:.0e}, {name})"
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook: the verdict, and a table of the outputs."""
+        found = enumerate(zip(self.errors, self.actions, strict=True))
+        rows = [(str(i), action, f"{error:.1e}") for i, (error, action) in found]
+        return Printed(self._title(), [], [Section("outputs", ("output", "as", "error"), rows)]).html()
 
 
 @alone
@@ -164,6 +171,9 @@ def allowed_actions(
     said = printed[index] if printed is not None and index < len(printed) else None
     if isinstance(spec, Spec) or said is None or len(said.axes) != len(shape):
         return found
+    if any(ax.ends(t) not in (None, (0, 0)) for t in said.axes):  # special tokens stay at the ends of the axis
+        again = said.resized(shape)
+        return found if again is None else [again]
     batched = candidate_actions(spec, shape, next((i for i, t in enumerate(said.axes) if _is_batch(t)), 0))
     return [a for a in batched if all(map(_alike, a.axes, said.axes))]
 
@@ -175,7 +185,7 @@ def _is_batch(term: ax.Axis) -> bool:
 
 def _alike(a: ax.Axis, b: ax.Axis) -> bool:
     """Whether two axes are both lengths of more than one entry, or neither is."""
-    return a.size == 1 or b.size == 1 or ax.is_length(a) == ax.is_length(b)
+    return a.size == 1 or b.size == 1 or (ax.ends(a) is None) == (ax.ends(b) is None)
 
 
 def candidate_actions(spec: Spec | str, shape: tuple[int, ...], batch: int = 0) -> list[Action]:

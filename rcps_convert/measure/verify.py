@@ -136,6 +136,9 @@ def verify(
     diagnose: bool = True,
     trained: Allowed | None = None,
     tolerance: float = 0.0,
+    padded: bool = False,
+    probe: Probe | None = None,
+    precise: bool | None = None,
 ) -> Verification:
     """Check the law on a perturbed copy, in train and eval mode, and in the model's own precision.
 
@@ -150,25 +153,29 @@ def verify(
         diagnose: find out what a deviation is due to; if not, what exceeds the stated tolerance has failed.
         trained: as `outputs`, for a train-mode forward that returns others.
         tolerance: largest deviation that is known to be rounding, if it is more than is usual.
+        padded: check padded rows of ids too.
+        probe: of the model and the example, where there is one; its parameters are changed.
+        precise: check in the model's own precision too; by default with several draws.
 
     Raises:
         ConversionError: the model returns nothing that could be measured.
     """
     with undisturbed_rng():
-        law = Law(Probe(model, example, specs, actions), outputs, trained)
-        check = _Check(law, training, draws, tolerance)
-        check.run(diagnose)
+        law = Law(probe or Probe(model, example, specs, actions, padded=padded), outputs, trained)
+        check = _Check(law, training, draws, tolerance, diagnose)
+        check.run()
         found = check.found()
-        if not found.passed or draws == 1 or check.law.probe.own == check.law.probe.dtype:
+        precise = draws > 1 if precise is None else precise
+        if not found.passed or not precise or check.law.probe.own == check.law.probe.dtype:
             return found
-        return _in_own_dtype(found, Probe(model, example, specs, actions, own=True), outputs)
+        return _in_own_dtype(found, Probe(model, example, specs, actions, own=True, padded=padded), outputs)
 
 
 class _Check:
     """Runs the draws of a verification."""
 
-    def __init__(self, law: Law, training: bool, draws: int, tolerance: float) -> None:
-        self.law, self.probe, self.training, self.draws = law, law.probe, training, draws
+    def __init__(self, law: Law, training: bool, draws: int, tolerance: float, diagnose: bool) -> None:
+        self.law, self.probe, self.training, self.draws, self.diagnose = law, law.probe, training, draws, diagnose
         self.limit, self.widened, self.met_all = max(TOLERANCE[self.probe.dtype], tolerance), False, True
         self.modes = "train and eval mode" if training else "eval mode"
         self.cause: str | None = None
@@ -179,7 +186,7 @@ class _Check:
         error, dtype = self.law.error(), self.probe.dtype
         return Verification(error, self.limit, dtype, self.law.depends(), self.modes, self.cause)
 
-    def run(self, diagnose: bool) -> None:
+    def run(self) -> None:
         """Measure until the law fails or the draws are used up; more are made while nothing depends on the sequence."""
         turns = self.draws if self.draws == 1 else max(self.draws, -(-len(KINDS) // (self.probe.batch or 1)))
         for seed in range(4 * turns):
@@ -188,7 +195,7 @@ class _Check:
                 break
             self.probe.perturb(seed)
             self._draw(seed)
-            if self.law.error() > self.limit and not (diagnose and self._explained()):
+            if self.law.error() > self.limit and not (self.diagnose and self._explained()):
                 break
         self.law.require_measured()
 
@@ -232,9 +239,11 @@ class _Check:
             kinds = [KINDS[0]] * len(kinds)
             forward = self.law.measure(seed, kinds)
         self.last = (seed, kinds)
-        self.law.vary(forward, seed, kinds)
+        if self.law.error() > self.limit and not self.diagnose:
+            return kinds
         if self.draws > 1 and len(kinds) == (self.probe.batch or 1) and self.law.error() <= self.limit:
             self.law.find_batches(forward)
+        self.law.vary(forward, seed, kinds)
         return kinds
 
     def _eval_only(self, why: str) -> None:
@@ -258,31 +267,24 @@ class _Check:
     def _cause(self, seed: int, kinds: list[str], in_eval: bool) -> str | None:
         """Rounding, which raises the limit, or what else a deviation is due to; None if nothing tells.
 
-        On random bases rounding is told from a fault by a run with nudged weights. Where the law holds on those and
-        fails on others by more than rounding does there, numbers tie.
+        Rounding is told from a fault by a run with nudged weights. Where the law holds on random bases and fails on
+        others by more than rounding does there, numbers tie.
         """
-        plain, error = Law(self.probe, self.law.outputs), self.law.error()
+        error, cap = self.law.error(), CAP[self.probe.dtype]
+        moved = self.law.rounding(seed, kinds, training=not in_eval)
+        if error <= min(moved, cap):
+            self.limit = max(self.limit, min(moved, cap))
+            return None
+        plain = Law(self.probe, self.law.outputs)
         bases = self.law.own_kinds(0, KINDS[:1])
         for turn in range(-(-MANY // len(bases))):
             plain.measure(seed + turn, bases, training=not in_eval)
-        if plain.error() > min(self.limit, error / 100):
-            return self._rounding(error, seed, kinds, in_eval)
-        if self._rounding(error, seed, kinds, in_eval) is None and error <= self.limit:
-            return None
+            if plain.error() > min(self.limit, error / 100):
+                return "precision" if error <= moved else None
         failed = [kind for kind in dict.fromkeys(kinds) if self._fails_on(seed, kind, in_eval)]
         if failed:
             return ", ".join(_WORDS[k] for k in failed)
         return "samples" if in_eval else None
-
-    def _rounding(self, error: float, seed: int, kinds: list[str], in_eval: bool) -> str | None:
-        """Raise the limit to what rounding does to this model, up to a cap; ``"precision"`` beyond it."""
-        moved, cap = self.law.rounding(seed, kinds, training=not in_eval), CAP[self.probe.dtype]
-        if error > moved:
-            return None
-        if error > cap:
-            return "precision"
-        self.limit = max(self.limit, min(moved, cap))
-        return None
 
     def _fails_on(self, seed: int, kind: str, in_eval: bool) -> bool:
         law = Law(self.probe, self.law.outputs)
@@ -298,6 +300,7 @@ _WORDS = {
     "repeat": "tandem repeats",
     "soft": "probabilities of bases",
     "masked": "stretches scaled down or set to zero",
+    "blank": "no bases at all (all zero)",
 }
 
 

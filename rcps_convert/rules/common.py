@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
-from .registry import Anchor, Const, refuse
+from .registry import Anchor, Const, refuse, require_no_ids
 
 
 def dim_of(dim: int, rank: int) -> int:
@@ -103,6 +103,80 @@ def same_ids(operands: Iterable[Any]) -> Axis | None:
     return found
 
 
+def rows_of_ids(rows: Axis, ids: Action) -> None:
+    """State that the rows of a table are permuted as the ids that point into it; rows that no id has stay.
+
+    Raises:
+        Mismatch: the rows are permuted otherwise.
+    """
+    value = ids.value if ids.value is not None else ax.trivial(rows.size)
+    if value.size < rows.size:
+        value = ax.total([value, ax.trivial(rows.size - value.size)])
+    ax.unify(rows, value)
+
+
+def permuted_ids(operands: Iterable[Any]) -> list[Action]:
+    """The operands whose values are ids that reverse complement permutes."""
+    given = [x for x in operands if isinstance(x, Action)]
+    return [x for x in given if x.value is not None and not ax.is_trivial(x.value)]
+
+
+def function_of_ids(node: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Action:
+    """A function of one tensor of ids and of numbers: its values are numbers that stay, or change sign, or ids again.
+
+    Raises:
+        Refusal: other tensors take part, or the values follow no permutation.
+    """
+    ids = next(iter(permuted_ids([*args, *kwargs.values()])))
+    if sum(isinstance(a, Action) for a in (*args, *kwargs.values())) > 1 or ids.value is None or ax.free(ids.value):
+        require_no_ids([ids], node)
+    assert ids.value is not None
+    here = torch.arange(ids.value.size).to(torch.float64 if node.value.is_floating_point() else torch.int64)
+    found = node.op(*(here if a is ids else a for a in args), **{k: here if a is ids else a for k, a in kwargs.items()})
+    return renamed(node, ids, found)
+
+
+def renamed(node: Any, ids: Action, found: Tensor) -> Action:
+    """The action on the values of a function of ids.
+
+    Args:
+        node: the node being inferred.
+        ids: the action of the ids.
+        found: the value for each id, (n,).
+
+    Raises:
+        Refusal: the values follow no permutation.
+    """
+    assert ids.value is not None
+    mirrored = found[ax.indices(ids.value)]
+    if torch.equal(mirrored, found):
+        return Action(ids.axes)
+    table = table_of(found, mirrored)
+    if table is not None:
+        return Action(ids.axes, ax.permutation(table))
+    if ids.axes and not bool((mirrored + found).any()):
+        return Action((*ids.axes[:-1], ax.product([ids.axes[-1], ax.SIGN])))
+    require_no_ids([ids], node)
+    raise AssertionError("permuted ids are refused")
+
+
+MOST_IDS = 2**18
+"""Ids up to which a function of ids may count."""
+
+
+def table_of(found: Tensor, mirrored: Tensor) -> list[int] | None:
+    """The involution of whole numbers that maps each value to its mirrored one; others stay. None if there is none."""
+    if found.dtype == torch.bool or not bool(((found == found.round()) & (found >= 0) & (found < MOST_IDS)).all()):
+        return None
+    before, after = found.long().flatten(), mirrored.long().flatten()
+    table = torch.arange(int(before.max()) + 1)
+    if int(after.max()) >= len(table):
+        return None
+    table[before] = after
+    fits = torch.equal(table[before], after) and torch.equal(table[table], torch.arange(len(table)))
+    return table.tolist() if fits else None
+
+
 def _most_known(terms: Sequence[Axis]) -> Axis:
     """A term that carries a role, if there is one, so that roles survive."""
     return next((t for t in terms if ax.role(t)), terms[0])
@@ -139,6 +213,7 @@ def slide(
         return x, ax.trivial(1)
     if extent == x.size == kernel and pad == (0, 0) and not ax.is_length(x):
         return ax.trivial(1), x
+    read_as_positions(node, x)
     if ax.lengthen(x):
         even = f"; a kernel of {kernel} cannot be centred" if kernel % 2 == 0 else ""
         uneven = padded(node, pad, even, "use an odd kernel, or pad both sides alike: no input length avoids this")
@@ -150,6 +225,12 @@ def slide(
         return reversal(out, x), reversal(kernel)
     require_fixed(node, x)
     return ax.trivial(out), ax.trivial(kernel)
+
+
+def read_as_positions(node: Any, x: Axis) -> None:
+    """Make an open axis that windows slide over a length, where a dense layer may be assumed to write positions."""
+    if isinstance(ax.walk(x), ax.Var) and x.size > 1 and node.assumes("written positions"):
+        ax.unify(x, ax.length(x.size, ax.Role("length", steps=None)))
 
 
 def is_reversal(x: Axis) -> bool:

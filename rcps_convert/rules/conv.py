@@ -10,7 +10,17 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
-from .common import advance, forbid_signs, is_reversal, per_axis, require_edges, require_fixed, reversal, slide
+from .common import (
+    advance,
+    forbid_signs,
+    is_reversal,
+    per_axis,
+    read_as_positions,
+    require_edges,
+    require_fixed,
+    reversal,
+    slide,
+)
 from .registry import aten, rule
 
 
@@ -111,6 +121,7 @@ def _transposed_axis(
     if plain and stride == taps.size == 1:
         ax.unify(taps, ax.trivial(1))
         return x
+    read_as_positions(node, x)
     if ax.lengthen(x):
         ax.unify(taps, ax.length(taps.size))
         grown = dilation * (taps.size - 1) + 1 - stride - 2 * pad + extra

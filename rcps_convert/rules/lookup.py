@@ -8,6 +8,7 @@ import torch
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
+from .common import rows_of_ids
 from .registry import Const, aten, declare, rule
 
 
@@ -19,7 +20,7 @@ def embedding(node: Any, weight: Any, ids: Any, *settings: Any) -> Action:
     rows = weight.axes[0]
     if isinstance(ids, Const):
         return _numbered(node, weight, ids)
-    ax.unify(rows, ids.value if ids.value is not None else ax.trivial(rows.size))
+    rows_of_ids(rows, ids)
     return Action((*ids.axes, weight.axes[1]))
 
 
@@ -41,9 +42,11 @@ def _numbered(node: Any, weight: Action, ids: Const) -> Action:
 
 @rule(aten.one_hot.default, ids=True, signs=True)
 def one_hot(node: Any, ids: Action, classes: int = -1) -> Action:
-    """The new axis is permuted as the ids are."""
+    """The new axis is permuted as the ids are; classes that no id has stay."""
     size = node.shape[-1]
-    return Action((*ids.axes, ids.value if ids.value is not None else ax.trivial(size)))
+    if ids.value is None or ids.value.size >= size:
+        return Action((*ids.axes, ids.value if ids.value is not None else ax.trivial(size)))
+    return Action((*ids.axes, ax.total([ids.value, ax.trivial(size - ids.value.size)])))
 
 
 @rule(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,9 @@ class RuleNode:
         swaps: pairs of operands that change places.
         parameters: actions of the parameters of an `rc_leaf` module, by name; those asked for are tied.
         anchors: lengths of which the operator may read one edge only.
+        assumes: whether something that cannot be known here may be assumed, in words.
+        torn: pieces of a length that the rule gave; reverse complement swaps the first with the last.
+        mends: the operands are pieces of a length, in an order that reverse complement reverses.
     """
 
     node: Node
@@ -35,6 +38,9 @@ class RuleNode:
     operands: dict[int, str] = field(default_factory=dict)
     parameters: Mapping[str, Action] = field(default_factory=dict)
     anchors: list[Anchor] = field(default_factory=list)
+    assumes: Callable[[str], bool] = lambda what: False
+    torn: bool = False
+    mends: bool = False
 
     @property
     def op(self) -> Any:

@@ -12,7 +12,18 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch, Step
 from ..errors import BreaksSymmetryError, Refusal
-from .common import advance, broadcast, dim_of, is_uniform, padded, same_ids, slide
+from .common import (
+    advance,
+    broadcast,
+    dim_of,
+    is_uniform,
+    padded,
+    permuted_ids,
+    renamed,
+    rows_of_ids,
+    same_ids,
+    slide,
+)
 from .registry import Const, aten, refuse, refuse_later, require_unsigned, rule
 
 MOST_REVERSED = 2048
@@ -28,7 +39,22 @@ def cat(node: Any, tensors: list[Any], dim: int = 0) -> Action:
     others = [x.with_axis(at, ax.trivial(1)) for x in actions]
     whole = broadcast(node, others)
     joined = _mirrored_padding(node, tensors, actions, at) or ax.total(x.axes[at] for x in actions)
+    if node.mends:
+        joined = _mended([x.axes[at] for x in actions])
     return Action(whole.with_axis(at, joined).axes, same_ids(tensors))
+
+
+def _mended(terms: list[Axis]) -> Axis:
+    """The axis of pieces of a length that are joined again, in an order that reverse complement reverses."""
+    if all(map(ax.is_length, terms)):
+        return ax.length(sum(t.size for t in terms), ax.Role("length", steps=None))
+    for t in terms[1:]:
+        ax.unify(terms[0], t)
+    return ax.product([ax.length(len(terms), ax.Role("length", steps=None)), terms[0]])
+
+
+JOINS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack"}
+"""Operators that put tensors in a row, by plain name."""
 
 
 @rule(aten.hstack.default, aten.vstack.default, aten.dstack.default, aten.column_stack.default, ids=True, signs=True)
@@ -62,14 +88,20 @@ def stack(node: Any, tensors: list[Any], dim: int = 0) -> Action:
     """The tensors agree; the new axis keeps each in its place."""
     whole = broadcast(node, [t if isinstance(t, Action) else node.constant(t) for t in tensors])
     at = dim_of(dim, len(whole.axes) + 1)
-    return Action((*whole.axes[:at], ax.trivial(len(tensors)), *whole.axes[at:]), same_ids(tensors))
+    count = ax.length(len(tensors), ax.Role("length", steps=None)) if node.mends else ax.trivial(len(tensors))
+    return Action((*whole.axes[:at], count, *whole.axes[at:]), same_ids(tensors))
 
 
 @rule(aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default, ids=True, signs=True)
 @rule(aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices, ids=True, signs=True)
 def pieces(node: Any, x: Action, how: Any, dim: int = 0) -> tuple[Action, ...]:
-    """Consecutive blocks, each mapped to itself."""
+    """Consecutive blocks, each mapped to itself; of a length, the first with the last, if they are joined again."""
     sizes = [int(v.shape[dim]) for v in node.value]
+    if ax.lengthen(x.axes[dim]) and sizes == sizes[::-1] and len(sizes) > 1 and node.assumes("joined pieces"):
+        node.torn = True
+        step = Step(1, 0, len(sizes)) if len(set(sizes)) == 1 else Step(1, 0, only=x.axes[dim].size)
+        advance(node, x.axes[dim], step, step.out(x.axes[dim].size))
+        return tuple(x.with_axis(dim, ax.length(s, ax.Role("length", steps=None))) for s in sizes)
     return tuple(x.with_axis(dim, p) for p in _cut(node, x.axes[dim], sizes))
 
 
@@ -326,14 +358,16 @@ def index_select(node: Any, x: Action, dim: int, index: Any) -> Action:
 
 @rule(aten.index.Tensor, constants=True, ids=True, signs=True)
 def index(node: Any, x: Any, where: list[Any]) -> Action:
-    """As `index_select`, for one axis."""
+    """As `index_select`, for one axis; a table of numbers read by ids is a function of ids."""
+    if isinstance(x, Const) and x.value.dim() == 1 and permuted_ids(where) and not ax.free(where[0].value):
+        return renamed(node, where[0], x.value[: where[0].value.size])
     if not isinstance(x, Action):
         x = node.constant(x)
     used = [i for i, w in enumerate(where) if w is not None]
     if len(used) != 1:
         _refuse_index()
     if used == [0] and isinstance(where[0], Action) and where[0].value is not None:
-        ax.unify(x.axes[0], where[0].value)  # rows of a table by ids, as in an embedding
+        rows_of_ids(x.axes[0], where[0])  # as in an embedding
         return Action((*where[0].axes, *x.axes[1:]), x.value)
     return _indexed(node, x, used[0], where[used[0]])
 

@@ -56,6 +56,12 @@ def _has_odd_entries(value: Tensor, dim: int) -> bool:
     return False
 
 
+def is_short(value: Tensor) -> bool:
+    """Whether all numbers have a few binary digits, as whole numbers and halves have: such were not rounded."""
+    parts = torch.view_as_real(value) if value.is_complex() else value
+    return bool((parts * 1024 == (parts * 1024).round()).all())
+
+
 def nearly_equal(a: Tensor, b: Tensor) -> Tensor:
     """Which numbers are equal up to the rounding of float32, relative to themselves or to a middle one."""
     size = b.abs().flatten()

@@ -11,7 +11,7 @@ from .._torch import op_name, plain_twin
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
-from .common import broadcast, same_ids, sum_of
+from .common import broadcast, function_of_ids, permuted_ids, same_ids, sum_of
 from .registry import RULES, Const, Facts, aten, facts_of, is_pointwise, require_unsigned, rule
 
 ODD = {
@@ -40,6 +40,8 @@ LINEAR = {"add", "sub", "rsub", "lerp"}
 def pointwise(node: Any, *args: Any, **kwargs: Any) -> Action:
     """Operands agree where they broadcast; signed axes only pass through odd functions and sums."""
     operands = [a for a in (*args, *kwargs.values()) if isinstance(a, Action)]
+    if permuted_ids(operands):
+        return function_of_ids(node, args, kwargs)
     name = op_name(node.op).strip("_")
     summands = [a for a in args[:2] if a != 0]
     if name in LINEAR and len(operands) == len(summands) and all(isinstance(a, Action) for a in summands):
@@ -59,7 +61,7 @@ def _is_odd_here(name: str, args: Sequence[Any]) -> bool:
     return name in ("clamp", "hardtanh") and numbers and low_high[0] == -low_high[1]
 
 
-pointwise.facts = Facts(signs=True)  # type: ignore[attr-defined]
+pointwise.facts = Facts(ids=True, signs=True)  # type: ignore[attr-defined]
 
 
 def rule_of(op: Any) -> Any:
@@ -90,8 +92,9 @@ def is_nonlinear(op: Any, tensors: int) -> bool:
     return is_pointwise(op) and not affine
 
 
-@rule(aten.__and__.Tensor, aten.__and__.Scalar, aten.__or__.Tensor, aten.__or__.Scalar, aten.__xor__.Tensor, signs=True)
-@rule(aten.__xor__.Scalar, aten.floor_divide.default, aten.floor_divide.Scalar, signs=True)
+@rule(aten.__and__.Tensor, aten.__and__.Scalar, aten.__or__.Tensor, aten.__or__.Scalar, ids=True, signs=True)
+@rule(aten.__xor__.Tensor, aten.__xor__.Scalar, ids=True, signs=True)
+@rule(aten.floor_divide.default, aten.floor_divide.Scalar, ids=True, signs=True)
 def untagged(node: Any, *args: Any, **kwargs: Any) -> Action:
     """As `pointwise`, for operators torch does not tag so."""
     return pointwise(node, *args, **kwargs)
@@ -128,12 +131,13 @@ def copy_into(node: Any, target: Action, source: Action, non_blocking: bool = Fa
     return sum_of(node, [source, target])
 
 
-@rule(
-    aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.mul_.Tensor, aten.div_.Tensor, signs=True
-)
+@rule(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, ids=True, signs=True)
+@rule(aten.mul_.Tensor, aten.div_.Tensor, ids=True, signs=True)
 def multiply(node: Any, a: Any, b: Any, **kwargs: Any) -> Action:
     """Axes agree where they broadcast; signs multiply."""
     operands = [x for x in (a, b) if isinstance(x, Action)]
+    if permuted_ids(operands):
+        return function_of_ids(node, (a, b), kwargs)
     if len(operands) == 1:
         return operands[0]
     bare, negative = zip(*(_strip(x) for x in operands), strict=True)

@@ -44,10 +44,13 @@ def recurrence(
 
     In each layer w_in, w_hidden and the biases of one direction are those of the other under
     (gates x H, its input), (gates x H, H) and (gates x H); the next layer's input is directions x H.
+    Along an axis that stays, as of marks, nothing changes places; see `_standing`.
     """
+    time, batch = (1, 0) if batch_first else (0, 1)
+    if _stands(x, time):
+        return _standing(x, batch, states, weights, biases, layers, 1 + bidirectional)
     if not bidirectional:
         _refuse_one_direction(node)
-    time, batch = (1, 0) if batch_first else (0, 1)
     _require_length(node, x, time)
     forbid_signs(x.axes[:2])
     hidden, seen = _hidden_axes(states)
@@ -65,6 +68,44 @@ def recurrence(
         given = ax.product([DIRECTIONS, seen])
     y = x.with_axis(2, given)
     return (y, *(Action((first, x.axes[batch], last)) for last in (seen, hidden)[: len(states)]))
+
+
+def _stands(x: Action, time: int) -> bool:
+    """Whether a recurrence reads along an axis that stays, or may, and whose entries hold no positions."""
+    term, held = ax.walk(x.axes[time]), x.axes[2]
+    if ax.role(term) is not None or ax.is_length(held) or (not any(map(ax.is_length, x.axes)) and ax.free(term)):
+        return False
+    try:
+        with ax.attempt():
+            ax.unify(term, ax.trivial(term.size))
+    except ax.Mismatch:
+        return False
+    return True
+
+
+def _standing(
+    x: Action,
+    batch: int,
+    states: Sequence[Action],
+    weights: Sequence[Action],
+    biases: bool,
+    layers: int,
+    directions: int,
+) -> tuple[Action, ...]:
+    """Along an axis that stays: the weights of each direction obey a law of their own; the hidden units are alike."""
+    forbid_signs(x.axes[:2])
+    each, given = len(weights) // layers // directions, x.axes[2]
+    hidden, seen = _hidden_axes(states)  # the last states of all layers and directions lie in one tensor
+    first = ax.trivial(layers * directions)
+    for state, last in zip(states, (seen, hidden), strict=False):
+        _agree(state, (first, x.axes[batch], last))
+    for k in range(layers):
+        for d in range(directions):
+            mine = weights[(directions * k + d) * each :][:each]
+            for one, axes in zip(mine, _weight_axes(mine, given, hidden, seen, biases), strict=True):
+                _agree(one, axes)
+        given = ax.product([ax.trivial(directions), seen])
+    return (x.with_axis(2, given), *(Action((first, x.axes[batch], t)) for t in (seen, hidden)[: len(states)]))
 
 
 def _hidden_axes(states: Sequence[Action]) -> tuple[Axis, Axis]:

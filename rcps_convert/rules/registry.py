@@ -69,10 +69,16 @@ class Const:
     Attributes:
         value: the tensor.
         buffer: name of the buffer it is, or None when it was computed.
+        entries_of: name of the buffer whose entries it holds, some or all, perhaps in another layout or precision.
+        attribute: name of the attribute in which the model holds it, a plain tensor.
+        rounded: it holds numbers that the model rounded to float32, or that are computed from such.
     """
 
     value: Tensor
     buffer: str | None = None
+    entries_of: str | None = None
+    rounded: bool = False
+    attribute: str | None = None
 
 
 @dataclass(frozen=True)

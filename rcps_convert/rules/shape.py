@@ -6,12 +6,27 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from .common import advance, dim_of, dims_of
 from .registry import aten, rule
+
+MOVES = {
+    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t",
+    "mT", "movedim", "expand", "slice", "select", "narrow", "to", "_to_copy", "type_as", "detach", "clone",
+    "contiguous", "alias", "lift_fresh_copy", "index_select", "numpy_T", "ravel",
+    "swapaxes", "swapdims", "moveaxis", "broadcast_to",
+}  # fmt: skip
+"""Operators whose result holds entries of their first operand and nothing else, by plain name."""
+
+
+def moves(op: Any) -> bool:
+    """Whether an operator only selects, arranges or casts the entries of its first operand."""
+    return op_name(op) in MOVES
 
 
 def regroup(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
@@ -113,12 +128,23 @@ def movedim(node: Any, x: Action, source: Any, destination: Any) -> Action:
 @rule(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default, ids=True, signs=True)
 def expand(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     """Copies along an axis are the same under any permutation: the new axis is open."""
-    axes = [ax.trivial(1)] * (len(node.shape) - len(x.axes)) + list(x.axes)
-    for i, (term, size) in enumerate(zip(axes, node.shape, strict=True)):
+    return _expanded(x, node.shape)
+
+
+def _expanded(x: Action, shape: Sequence[int]) -> Action:
+    axes = [ax.trivial(1)] * (len(shape) - len(x.axes)) + list(x.axes)
+    for i, (term, size) in enumerate(zip(axes, shape, strict=True)):
         if term.size != size:
             ax.unify(term, ax.trivial(1))
             axes[i] = ax.Var(size, unsigned=True)
     return Action(tuple(axes), x.value)
+
+
+@rule(aten.broadcast_tensors.default, ids=True, signs=True)
+def broadcast_tensors(node: Any, operands: Sequence[Action]) -> list[Action]:
+    """Each operand is expanded for itself."""
+    shape = torch.broadcast_shapes(*(x.shape for x in operands))
+    return [_expanded(x, shape) for x in operands]
 
 
 @rule(aten.repeat.default, aten.tile.default, ids=True, signs=True)

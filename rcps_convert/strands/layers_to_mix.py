@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
+from ..algebra.opened import output_leaves
 from ..errors import NeedsChoiceError
 from ..graph.trace import Node, Ref
 from ..measure.along_sequence import FOLLOWS, UNCLEAR, following
@@ -96,11 +96,14 @@ class _Reader:
         return placed[0]
 
     def _traced(self, path: str) -> list[Action | None]:
+        """What inference knows of a layer's inputs; nothing where they may lie behind a node that no rule takes."""
         inference, traced = self.runs.inference, self.runs.traced
         if inference is None or traced is None:
             return []
         found = [inference.values[0].get(n.args[0].name) for n in traced.nodes if _is_layer(n, path)]
-        return [a if isinstance(a, Action) else None for a in found]
+        actions = [a if isinstance(a, Action) else None for a in found]
+        sure = not inference.problems or all(a is not None and any(map(ax.is_length, a.axes)) for a in actions)
+        return actions if sure else []
 
     def _measured(self, path: str, calls: list[Tensor]) -> list[Action | None]:
         if self.measured is None:
@@ -169,7 +172,7 @@ def _record(probe: Probe, layers: dict[str, nn.Module], drawn: list[Any]) -> _Re
     finally:
         for handle in handles:
             handle.remove()
-    return _Recording(inputs, results, pytree.tree_leaves(outputs))
+    return _Recording(inputs, results, output_leaves(outputs, loosely=True))
 
 
 def _is_one_of(x: Tensor, outputs: list[Any]) -> bool:
@@ -193,6 +196,8 @@ def _is_layer(node: Node, path: str) -> bool:
 
 def _layout(action: Action) -> list[Any]:
     """What `mixed.Cross` does to an input, comparable: dims that are flipped, and tables."""
-    flips = [d for d, t in enumerate(action.axes) if ax.is_length(t)]
-    tables = [(d, ax.indices(t).tolist()) for d, t in enumerate(action.axes) if d not in flips and not ax.is_trivial(t)]
+    flips = [(d, ax.ends(t)) for d, t in enumerate(action.axes) if ax.ends(t) is not None]
+    tables = [
+        (d, ax.indices(t).tolist()) for d, t in enumerate(action.axes) if ax.ends(t) is None and not ax.is_trivial(t)
+    ]
     return [len(action.axes), flips, tables, batch_axis(action)]

@@ -65,11 +65,12 @@ class Cross(TensorHook):
 
     def other(self, x: Tensor) -> Tensor:
         """The other strand's features in this strand's coordinates, for both strands."""
-        halves = x.unflatten(self.batch, (2, x.shape[self.batch] // 2))
-        if self.mirror.tables:
-            return self.mirror(halves.flip(self.batch).flatten(self.batch, self.batch + 1))
+        pairs = x.unflatten(self.batch, (x.shape[self.batch] // 2, 2))
+        if self.mirror.tables or self.mirror.ended or self.reading.runs:
+            orders = [o.repeat_interleave(2, 0) for o in self.reading.recalled()]
+            return self.mirror(pairs.flip(self.batch + 1).flatten(self.batch, self.batch + 1), orders, self.batch)
         dims = [d + (d > self.batch) for d in self.mirror.flips]
-        return halves.flip([self.batch, *dims]).flatten(self.batch, self.batch + 1)
+        return pairs.flip([self.batch + 1, *dims]).flatten(self.batch, self.batch + 1)
 
     def tensor_after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """``W x + V (P x_other) + b``."""

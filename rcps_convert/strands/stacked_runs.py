@@ -16,7 +16,8 @@ from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, call_arguments, leaves
-from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
+from ..algebra.nesting import input_actions, leaf_names, output_fields, output_specs, structure_names
+from ..algebra.opened import opened, output_leaves
 from ..algebra.specs import Invariant, Spec
 from ..errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, Where, first_line
 from ..graph.export import does_not_run, trace
@@ -42,7 +43,7 @@ class StackedRuns:
         stacked: the actions of the leaves that are stacked; None for those that are handed over as they are.
         batch: samples of the example.
         probe: a copy of the model, with other weights.
-        names: of the output leaves.
+        names, fields: of the output leaves; the latter where all are known by key.
         values: output leaves for one random input.
         wanted: the specs of the output leaves.
         outputs: the actions of those that have an entry per sample; None for the others.
@@ -89,7 +90,8 @@ class StackedRuns:
         except Exception as reason:  # the model may raise anything
             raise does_not_run(reason) from reason
         both = self._stacked_run()
-        self.names = structure_names(one)
+        one, both = opened(one, loosely=True), opened(both, loosely=True)
+        self.names, self.fields = structure_names(one), output_fields(one)
         self.kinds = _kinds(one, both, self.names, self.batch)
         if not post_hoc:
             self._same_in_training(one)
@@ -107,14 +109,16 @@ class StackedRuns:
     def _stacked_inputs(self, seed: int) -> list[Any]:
         drawn = self.probe.inputs(seed)
         other = self.probe.mirrored(drawn)
-        pairs = zip(drawn, other, self.stacked, strict=True)
-        return [x if a is None or not isinstance(x, Tensor) else torch.cat([x, y]) for x, y, a in pairs]
+        triples = zip(drawn, other, self.stacked, strict=True)
+        apart = [(x, y) if a is not None and isinstance(x, Tensor) else (x, None) for x, y, a in triples]
+        return [x if y is None else torch.stack([x, y], 1).flatten(0, 1) for x, y in apart]
 
     def _same_in_training(self, one: Any) -> None:
         try:
             trained = self.probe.outputs(self._stacked_inputs(0), training=True)
         except Exception:  # verification tells what train mode does
             return
+        trained = opened(trained, loosely=True)
         if pytree.tree_structure(trained) != pytree.tree_structure(one):
             raise NoRuleError(
                 "the model returns other outputs in train mode",
@@ -137,16 +141,23 @@ class StackedRuns:
         return found
 
     def _auto(self, index: int, value: Tensor) -> Action:
-        """What an output is, from the trace where there is one, else measured."""
+        """What an output is, from the trace where there is one, else measured.
+
+        What is behind a node that no rule takes is not known, so there only the lengths of the trace are.
+        """
         inference = self.inference
         traced = inference.outputs[index] if inference and index < len(inference.outputs) else None
-        if traced is not None and traced.shape == tuple(value.shape):
-            return _unstranded(traced.walk(), self.names[index])
-        return self._measured_output(index, tuple(value.shape))
+        if inference is None or traced is None or traced.shape != tuple(value.shape):
+            return self._measured_output(index, tuple(value.shape))
+        action = _unstranded(traced.walk(), self.names[index])
+        if not inference.problems:
+            return action
+        known = {d for d, t in enumerate(action.axes) if ax.is_length(t)}
+        return self._measured_output(index, tuple(value.shape), frozenset(known))
 
-    def _measured_output(self, index: int, shape: tuple[int, ...]) -> Action:
-        verdicts = self._verdicts[index]
-        lengths = {x.shape[d] for x, a in self._sequences() for d, t in enumerate(a.axes) if ax.is_length(t)}
+    def _measured_output(self, index: int, shape: tuple[int, ...], known: frozenset[int] = frozenset()) -> Action:
+        verdicts = [FOLLOWS if d in known else v for d, v in enumerate(self._verdicts[index])]
+        lengths = {x.shape[d] for x, a in self._sequences() for d, t in enumerate(a.axes) if ax.ends(t) is not None}
         doubtful = [d for d, v in enumerate(verdicts) if v == UNCLEAR or (v == FIXED and d and shape[d] in lengths)]
         if doubtful:
             raise NeedsChoiceError(
@@ -159,11 +170,13 @@ class StackedRuns:
 
     @cached_property
     def _verdicts(self) -> list[list[str]]:
-        return following(self.probe, lambda drawn: pytree.tree_leaves(self.probe.outputs(drawn)))
+        return following(self.probe, lambda drawn: output_leaves(self.probe.outputs(drawn), loosely=True))
 
     def one_sided_outputs(self) -> list[str]:
         """What the user should know of outputs each entry of which answers to one side of its position only."""
-        sides = one_sided(self.probe, self.outputs, lambda drawn: pytree.tree_leaves(self.probe.outputs(drawn)))
+        sides = one_sided(
+            self.probe, self.outputs, lambda drawn: output_leaves(self.probe.outputs(drawn), loosely=True)
+        )
         return [_one_sided_note(name, side) for name, side in zip(self.names, sides, strict=True) if side]
 
     def _sequences(self) -> list[tuple[Tensor, Action]]:
@@ -186,7 +199,7 @@ class StackedRuns:
         if self.traced is None:
             return None
         try:
-            return infer([self.traced], self.actions, [AUTO] * len(self.traced.outputs))
+            return infer([self.traced], self.actions, [AUTO] * len(self.traced.outputs), restarts=0)
         except Exception:  # a graph that inference cannot take is measured, like one that cannot be had
             return None
 
@@ -276,7 +289,7 @@ def _placed(spec: Spec, shape: tuple[int, ...], name: str) -> Action:
 
 def _unstranded(action: Action, name: str) -> Action:
     """A traced output as `"auto"` reads it: lengths reversed, everything else fixed."""
-    unclear = [d for d, t in enumerate(action.axes) if not (ax.is_trivial(t) or ax.is_length(t))]
+    unclear = [d for d, t in enumerate(action.axes) if not (ax.is_trivial(t) or ax.ends(t) is not None)]
     if unclear:
         raise NeedsChoiceError(
             f"output {name} has an axis {unclear[0]} that reverse complement permutes: {action}",

@@ -1,4 +1,4 @@
-"""Work before and after a module's forward, attached so that its class, keys and forward stay."""
+"""Work before and after a module's forward, attached so that its class and its keys stay."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .._torch import drop_hooks, pre_hooks, unseen
-from ..geometry import follow_replicas, unfollow_replicas
+from .._torch import drop_hooks, is_scripting, pre_hooks, unseen
+from ..errors import refuse_scripting
+from ..geometry import AroundForward, follow_replicas, rebound, unfollow_replicas
 
 
 class StrandHook:
-    """Work before and after a module's forward, attached as hooks: class, keys and forward stay."""
+    """Work before and after a module's forward; class and keys stay."""
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         """The arguments the module gets instead; None for those it was given."""
@@ -61,6 +62,12 @@ class Numbered:
 
     handle: RemovableHandle | None = None
 
+    @property
+    def __name__(self) -> str:
+        if is_scripting():
+            raise refuse_scripting(f"a {type(self).__name__}")
+        raise AttributeError("__name__")
+
 
 class Before(Numbered):
     """The forward pre-hook of a `StrandHook`."""
@@ -82,6 +89,38 @@ class After(Numbered):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Replace the output."""
         return self.hook.after(module, args, kwargs, output)
+
+
+class Inside(AroundForward):
+    """The forward of a module with a hook around it that the user's own hooks see nothing of.
+
+    Args:
+        module: the module; a deep copy of it holds a copy of this, bound to the copy.
+        hook: what to do.
+    """
+
+    def __init__(self, module: nn.Module, hook: StrandHook) -> None:
+        self.module, self.hook = module, hook
+        self.before: Any = module.__dict__.get("forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own forward, with other arguments, and what is made of its output."""
+        given, named = self.hook.before(self.module, args, kwargs) or (args, kwargs)
+        output = self._own(*given, **named)
+        made = self.hook.after(self.module, given, named, output)
+        return output if made is None else made
+
+    def bound_to(self, replica: nn.Module) -> Inside:
+        """The same for a replica of the module."""
+        twin = Inside(replica, self.hook)
+        twin.before = None if self.before is None else rebound(self.before, self.module, replica)
+        return twin
+
+
+def install_inside(module: nn.Module, hook: StrandHook) -> None:
+    """Attach a hook to a module's forward itself: what hooks of the user's see stays what it was."""
+    module.forward = Inside(module, hook)  # type: ignore[method-assign]
+    follow_replicas(module)
 
 
 def install(module: nn.Module, hook: StrandHook, *, outside: bool = False, always: bool = False) -> None:
@@ -120,7 +159,11 @@ def hide_from_compiler(module: nn.Module) -> None:
 
 def hooks_of(module: nn.Module) -> list[StrandHook]:
     """The hooks attached to a module, in the order they see its arguments."""
-    return [h.hook for h in pre_hooks(module) if isinstance(h, Before)]
+    inside, forward = [], module.__dict__.get("forward")
+    while isinstance(forward, AroundForward):
+        inside += [forward.hook] if isinstance(forward, Inside) else []
+        forward = forward.before
+    return [h.hook for h in pre_hooks(module) if isinstance(h, Before)] + inside
 
 
 def hook_of(module: nn.Module, kind: type = StrandHook) -> Any:
@@ -130,6 +173,18 @@ def hook_of(module: nn.Module, kind: type = StrandHook) -> Any:
 
 def uninstall(module: nn.Module, kind: type = StrandHook) -> None:
     """Detach our hooks of a kind from a module; the user's own stay."""
+    forward = module.__dict__.get("forward")
+    if isinstance(forward, Inside) and isinstance(forward.hook, kind):
+        _set_forward(module, forward.before)
     drop_hooks(module, lambda h: isinstance(h, (Before, After)) and isinstance(h.hook, kind))
     if not hooks_of(module):
         hide_from_compiler(module)
+
+
+def _set_forward(module: nn.Module, forward: Any) -> None:
+    """Set the forward of a module on it; None for its class's own."""
+    del module.__dict__["forward"]
+    if forward is None:
+        unfollow_replicas(module)
+    else:
+        module.forward = forward  # type: ignore[method-assign]

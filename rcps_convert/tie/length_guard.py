@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._torch import drop_hooks, pytree
@@ -17,6 +18,10 @@ from .hooks import Numbered
 
 REMAINDER = "at this length an operator that cannot be re-anchored leaves a remainder at the right edge"
 """Why a length is refused at which a window does not reach both edges alike."""
+
+
+KNOWN = 256
+"""Shapes that a guard remembers, at most."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,12 @@ class LengthRule:
         return int(leaf.shape[self.dim]) if known else self.start
 
 
+def only_at(rule: LengthRule, length: int) -> LengthRule:
+    """The rule that an input has one length, in positions."""
+    why = "the model was baked for another length: what it needs at this one was left out"
+    return replace(rule, start=length, chains=((Step(1, 0, only=length),),), why=why)
+
+
 def read_rule(data: Mapping[str, Any]) -> LengthRule:
     """The rule that `LengthRule.plain` describes.
 
@@ -106,6 +117,7 @@ class LengthGuard(Numbered):
 
     def __init__(self, rules: Sequence[LengthRule], names: Sequence[str] = ()) -> None:
         self.rules, self.names = tuple(rules), tuple(names)
+        self.known: set[Any] = set()  # shapes of a single input that were found to do
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse a length at which the model is not exact.
@@ -113,10 +125,24 @@ class LengthGuard(Numbered):
         Raises:
             BreaksSymmetryError: the model is not exact at this length, or was not shown to be.
         """
+        alone = args[0].shape if not kwargs and len(args) == 1 and type(args[0]) is Tensor else None
+        alone = None if torch.compiler.is_compiling() else alone
+        if alone is not None and alone in self.known:
+            return
         for rule in self.rules:
-            length = rule.found_in(self.names, args, kwargs)
-            if not rule.ends_well(length):
-                raise _refused(rule, length)
+            self.require(rule, rule.found_in(self.names, args, kwargs))
+        if alone is not None and len(self.known) < KNOWN:
+            self.known.add(alone)
+
+    @staticmethod
+    def require(rule: LengthRule, length: int) -> None:
+        """Refuse a length, in positions, that a rule does not admit.
+
+        Raises:
+            BreaksSymmetryError: the model is not exact at this length, or was not shown to be.
+        """
+        if not rule.ends_well(length):
+            raise _refused(rule, length)
 
 
 def _refused(rule: LengthRule, length: int) -> BreaksSymmetryError:

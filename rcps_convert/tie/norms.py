@@ -18,8 +18,9 @@ from .._torch import InstanceNorm, NormBase
 from ..algebra import axis as ax
 from ..algebra.axis import Axis
 from ..algebra.texts import write_axis
-from .hooks import TensorHook, hook_of, install, uninstall
-from .ties import Factor, factors
+from ..errors import ConversionError
+from .factors import Factor, factors
+from .hooks import TensorHook, hook_of, install_inside, uninstall
 
 VECTORS = ("weight", "bias", "running_mean", "running_var")
 
@@ -31,13 +32,37 @@ class FoldedNorm(TensorHook):
         """The hook as plain values."""
         return {"folds": True}
 
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """The tensor the module gets instead; a change of shape is none of the calls that modules around it catch."""
+        if len(args) == 1 and not kwargs:
+            return (self.tensor_before(module, args[0]),), kwargs
+        return super().before(module, args, kwargs)
+
     def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """(N, 2C, ...) seen as (2N, C, ...): a view when x is contiguous."""
-        return x.reshape(x.shape[0] * 2, x.shape[1] // 2, *x.shape[2:])
+        weight: Any = module.weight
+        if weight is not None and len(weight) != module.num_features:
+            raise _refuse_width(module)
+        n, c, *rest = x.shape
+        return x.reshape(n * 2, c // 2, *rest)
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """What the caller gets instead of the output."""
+        return self.tensor_after(module, output, output)
 
     def tensor_after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """(2N, C, ...) seen as (N, 2C, ...)."""
-        return y.reshape(y.shape[0] // 2, y.shape[1] * 2, *y.shape[2:])
+        n, c, *rest = y.shape
+        return y.reshape(n // 2, c * 2, *rest)
+
+
+def _refuse_width(module: nn.Module) -> ConversionError:
+    return ConversionError(
+        f"the weight of a {type(module).__name__} was set to {len(module.weight)} values",  # type: ignore[arg-type]
+        got=f"{module.num_features} are stored, for {2 * int(module.num_features)} channels",  # type: ignore[arg-type]
+        why="swapped channels share their weight, bias and statistics, so half of each is stored",
+        do="set one half; load_plain_state_dict(model, state_dict) loads a checkpoint of the plain model",
+    )
 
 
 class PooledNorm(TensorHook):
@@ -101,7 +126,7 @@ def fold(module: nn.Module, init: str) -> None:
         init: ``"keep"`` the first half, or ``"project"`` to the mean of both.
     """
     _resize(module, lambda v: v.reshape(2, -1).mean(0) if init == "project" else v.reshape(2, -1)[0].clone())
-    install(module, FoldedNorm())
+    install_inside(module, FoldedNorm())
 
 
 def unfold(module: nn.Module) -> None:
@@ -110,7 +135,7 @@ def unfold(module: nn.Module) -> None:
     uninstall(module)
     if not keeps_statistics(module):
         width = int(module.num_features)  # type: ignore[arg-type]
-        install(module, PooledNorm(torch.arange(width).roll(width // 2)))
+        install_inside(module, PooledNorm(torch.arange(width).roll(width // 2)))
 
 
 def keeps_statistics(module: nn.Module) -> bool:
@@ -153,4 +178,4 @@ def pool(module: nn.Module, channel: Axis) -> None:
     """
     hook = PooledNorm(ax.indices(channel))
     hook.share(module)
-    install(module, hook)
+    install_inside(module, hook)

@@ -8,76 +8,29 @@ gathered by index.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._torch import chains, order_parameters, parameter_order, unseen
+from .._torch import Tabled, chains, is_replica, order_parameters, parameter_order, unseen
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
 from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
-from ..graph.parametrized import keep_copyable, parametrized_class
+from ..graph.parametrized import add_property, keep_copyable, parametrized_class
 from ..graph.sandbox import owner
 from .checkpoints import expect_stored
+from .factors import Factor, factors, sign_of
+from .writing import TiedList
+
+SMALL = 2**13
+"""Entries of a weight up to which it is gathered by index where no gradients are recorded."""
 
 
-@dataclass(frozen=True)
-class Factor:
-    """A factor of an axis that is either kept or reversed."""
-
-    size: int
-    flipped: bool
-
-
-def factors(term: Axis) -> list[Factor] | None:
-    """An unsigned action as a product of identities and reversals, outermost first; None if it is none."""
-    term = ax.walk(term)
-    if isinstance(term, ax.Leaf):
-        if term.perm is None or term.perm == "reversed":
-            return [Factor(term.size, term.perm is not None)]
-        return _search(term)
-    if isinstance(term, ax.Prod):
-        parts = [factors(f) for f in term.factors if f != ax.SIGN]
-        return None if any(p is None for p in parts) else [f for p in parts for f in p or ()]
-    if isinstance(term, ax.Sum):
-        first = term.parts[0]
-        equal = all(p.size == first.size and ax.same(p, first) for p in term.parts)
-        inner = factors(first) if equal else None
-        return None if inner is None else [Factor(len(term.parts), False), *inner]
-    return None
-
-
-def _search(leaf: ax.Leaf) -> list[Factor] | None:
-    for outer in range(2, leaf.size):
-        if leaf.size % outer:
-            continue
-        try:
-            o, i = ax.factor(leaf, outer, leaf.size // outer)
-        except ax.Mismatch:
-            continue
-        left, right = factors(o), factors(i)
-        if left is not None and right is not None:
-            return left + right
-    return None
-
-
-def _sign(action: Action) -> int | None:
-    """The uniform sign of an action; None if entries differ in sign."""
-    sign = 1
-    for term in map(ax.walk, action.axes):
-        own = term.factors if isinstance(term, ax.Prod) else (term,)
-        sign *= -1 if ax.SIGN in own else 1
-        if any(ax.has_sign(f) for f in own if f != ax.SIGN):
-            return None
-    return sign
-
-
-class RCTie(nn.Module):
+class RCTie(Tabled):
     """Parametrization ``stored -> W`` with ``W = rho(W)`` exactly; subclasses choose what is stored.
 
     Args:
@@ -90,6 +43,9 @@ class RCTie(nn.Module):
 
     full_shape: torch.Size
     stored_shape: torch.Size
+    direct = True
+    """Reading the weight need not call this as a module."""
+
     kind = ""
     """What stands for the class in a recipe."""
 
@@ -123,6 +79,25 @@ class RCTie(nn.Module):
             return full
         return self.reduce(full)
 
+    def store(self, chain: parametrize.ParametrizationList, before: Tensor, after: Tensor) -> None:
+        """Store what was written into the full weight; where an entry and its image were, the representative.
+
+        Args:
+            chain: holds what is stored.
+            before, after: the full weight.
+        """
+        written = (after != before).to(after.dtype)
+        alone = (act(self.action, written) != 0) & (written == 0)
+        chain.right_inverse(torch.where(alone, act(self.action, after), after))
+
+    def sources(self) -> list[Tensor]:
+        """Other parameters that the weight is computed from."""
+        return []
+
+    def tables(self) -> dict[str, Tensor]:
+        """The buffers, made anew."""
+        return dict(read_tie(self.plain()).named_buffers())
+
     def plain(self) -> dict[str, Any]:
         """The tie as plain values, for `read_tie`."""
         return {"kind": self.kind, "action": write_action(self.action)}
@@ -142,6 +117,7 @@ class HalfTie(RCTie):
     """
 
     kind = "half"
+    table: Tensor | None
 
     def __init__(self, action: Action, dim: int, place: int) -> None:
         super().__init__(action)
@@ -165,16 +141,25 @@ class HalfTie(RCTie):
         self.width = view[self.at].size // 2
         self.half_view = [self.width if i == self.at else n for i, n in enumerate(self.full_view)]
         self.flips = [i for i, f in enumerate(view) if f.flipped and self.half_view[i] > 1]
-        self.negative = _sign(action) == -1
+        self.negative = sign_of(action) == -1
         stored = list(self.full_shape)
         stored[dim] //= 2
         self.stored_shape = torch.Size(stored)
+        small = self.full_shape.numel() <= SMALL and not self.negative
+        places = torch.arange(self.stored_shape.numel()).reshape(self.stored_shape)
+        self.register_buffer("table", self.mirrored(places) if small else None, persistent=False)
 
     def plain(self) -> dict[str, Any]:
         """The tie as plain values, for `read_tie`."""
         return {**super().plain(), "dim": self.dim, "place": self.place}
 
     def expand(self, stored: Tensor) -> Tensor:
+        """The half and its mirror image; without gradients, of a small weight, in one operation."""
+        if self.table is not None and not (stored.requires_grad and torch.is_grad_enabled()):
+            return stored.take(self.table)
+        return self.mirrored(stored)
+
+    def mirrored(self, stored: Tensor) -> Tensor:
         """The half and its mirror image."""
         half = stored.reshape(self.half_view)
         other = half.flip(self.flips) if self.flips else half
@@ -236,7 +221,7 @@ class OrbitTie(RCTie):
     def expand(self, stored: Tensor) -> Tensor:
         """Every entry from the representative of its orbit."""
         if not stored.numel():  # every entry must be zero; the sum keeps autograd aware of the parameter
-            return stored.sum().expand(self.full_shape)
+            return stored.sum().expand(self.full_shape).contiguous()  # entries of their own, once it is baked
         full = stored.index_select(0, self.gather)
         if self.factor is not None:
             full = full * self.factor.to(full.dtype)
@@ -299,7 +284,7 @@ class MirrorTie(RCTie):
         Raises:
             ConversionError: in a replica of ``nn.DataParallel``, which holds no link to the other parameter's replica.
         """
-        if self.__dict__.get("_is_replica"):
+        if is_replica(self):
             raise ConversionError(
                 "nn.DataParallel of a model in which one parameter is the mirror image of another",
                 why="a replica of the one has no link to the replica of the other",
@@ -310,6 +295,19 @@ class MirrorTie(RCTie):
     def reduce(self, full: Tensor) -> Tensor:
         """Nothing."""
         return full.new_empty(self.stored_shape)
+
+    def store(self, chain: parametrize.ParametrizationList, before: Tensor, after: Tensor) -> None:
+        """Store what was written in the other weight."""
+        written = self.image((after != before).to(after.dtype)) != 0
+        self.original.copy_(torch.where(written, self.image(after), self.original))
+
+    def sources(self) -> list[Tensor]:
+        """The other weight."""
+        return [self.original]
+
+    def tables(self) -> dict[str, Tensor]:
+        """The buffers, made anew."""
+        return dict(MirrorTie(self.action, self.source).named_buffers())
 
     def project(self, full: Tensor) -> Tensor:
         """What this weight says the other one should be, averaged with what that one is."""
@@ -327,7 +325,7 @@ def make_tie(action: Action) -> RCTie | None:
 
 def _half(action: Action) -> tuple[int, int] | None:
     """Axis and place of an even reversed factor: the first axis's outermost first."""
-    if _sign(action) is None:
+    if sign_of(action) is None:
         return None
     choices = [
         (d, i)
@@ -415,15 +413,14 @@ def register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
 
 def _parametrize(module: nn.Module, leaf: str, tie: RCTie) -> None:
     """As ``register_parametrization``, whose subclass the user's ``__init_subclass__`` would hear of."""
-    if parametrize.is_parametrized(module, leaf):
-        parametrize.register_parametrization(module, leaf, tie, unsafe=True)
+    if parametrize.is_parametrized(module, leaf):  # a module of two names
         return
-    chain = parametrize.ParametrizationList([tie], getattr(module, leaf), unsafe=True)
+    chain = TiedList([tie], getattr(module, leaf), unsafe=True)
     delattr(module, leaf)
     if not parametrize.is_parametrized(module):
         module.__class__ = parametrized_class(type(module))
         module.parametrizations = nn.ModuleDict()
-    parametrize._inject_property(module, leaf)
+    add_property(module, leaf)
     module.parametrizations[leaf] = chain  # type: ignore[operator,union-attr,index,assignment]
 
 

@@ -99,6 +99,17 @@ class Scene:
     reasons: list[str] = field(default_factory=list)
 
     @property
+    def pinned(self) -> bool:
+        """Nothing with weights has made the channels yet: they are bases, or tracks."""
+        makers = ("Conv", "Linear", "Parameter", "Embedding", "LSTM", "GRU", "RNN", "Attention")
+        return not any(maker in layer for layer in self.layers for maker in makers)
+
+    @property
+    def narrow(self) -> bool:
+        """Some layer has one channel, which stays as it is: no pair is left behind it."""
+        return any(c == 1 for _, c, _ in self.hidden) or self.vec[1] == 1
+
+    @property
     def x(self) -> str:
         """Name of the tensor that a step reads."""
         return self.vec[0] or self.hidden[-1][0]
@@ -143,8 +154,9 @@ class Scene:
         self.fate = "maybe" if self.fate == "yes" else self.fate
 
     def never(self, reason: str) -> None:
-        """This step breaks the symmetry."""
+        """This step breaks the symmetry: should the model convert all the same, positions are no longer mirrored."""
         self.fate = "never"
+        self.written = True
         self.reasons.append(reason)
 
     def divisor(self, of: int | None = None) -> int:
@@ -331,6 +343,10 @@ def _finish(scene: Scene, program: Program) -> Case:
     dice = Dice(program.ask)
     packed, text = pack(scene, dice, outputs)
     ask = _ask(scene, dice, packed)
+    if any(s.law == "-t" for s in scene.outputs) and (len(outputs) > 1 or scene.narrow):
+        scene.maybe()  # other outputs may fix the channels whose swap such a score is made of
+    if "conjoined" in ask.get("strategy", "") and any(s.kind == "discrete" for s in scene.outputs):
+        scene.maybe()  # classes have no mean
     return Case(scene.source(text), scene.inputs, scene.outputs, scene.length, ask, scene.fate, scene.reasons, packed)
 
 
@@ -395,7 +411,7 @@ def _ask(scene: Scene, dice: Dice, packed: str) -> dict[str, str]:
 def _laid_out(packed: str, wanted: list[str]) -> str:
     if packed == "single":
         return wanted[0]
-    if packed == "dict":
+    if packed in ("dict", "dataclass"):
         return "{" + ", ".join(f"'o{i}': {w}" for i, w in enumerate(wanted)) + "}"
     if packed == "nested":
         return "{'a': (" + wanted[0] + ",), 'b': [" + ", ".join(wanted[1:]) + "]}"

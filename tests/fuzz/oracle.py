@@ -20,6 +20,9 @@ RELATIVE = {torch.float64: 1e-8, torch.float32: 2e-3}
 JITTER = {torch.float64: 1e-13, torch.float32: 4e-7}
 """Relative change of inputs and parameters under which a model shows what rounding does to it."""
 
+LEAST = {torch.float64: 1e-16, torch.float32: 1e-8}
+"""Deviation that is always allowed of outputs that are zero but for rounding."""
+
 MARGIN = 50
 """How many times the effect of such a change is allowed."""
 
@@ -125,7 +128,7 @@ def excess(got: Tensor, wanted: Tensor, allowed: Tensor | float, dtype: torch.dt
         raise Wrong("empty", "an output without entries")
     same = (a == b) | (a.isnan() & b.isnan())
     size = b.abs().nan_to_num(0, 0, 0)
-    floor = RELATIVE[dtype] * torch.maximum(size, size.median()) + 1e-300
+    floor = RELATIVE[dtype] * torch.maximum(size, size.median()) + LEAST[dtype]
     gap = ((a - b).abs().nan_to_num(torch.inf, torch.inf, torch.inf) / (floor + allowed)).masked_fill(same, 0)
     return float(gap.max())
 

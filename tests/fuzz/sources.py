@@ -94,6 +94,7 @@ def tokens(s: Scene) -> str:
     )
     h = s.let(f"{s.layer(f'nn.Embedding({len(table)}, {c}{pad})')}(x).mT")
     if s.dice.chance(20):
+        s.never("one base is told from its complement") if len(table) == 4 else None
         h = s.let(f"{h} * (x != {0 if 'PAD' in vocab else len(table) - 1}).unsqueeze(1)")
     return h
 

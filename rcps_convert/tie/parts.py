@@ -1,0 +1,163 @@
+"""The parts of a converted model: a call of one that is no longer what was converted is refused.
+
+A layer that was put into a converted model later is not tied: with it the outputs are no longer equivariant, and
+nothing would show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+from .._torch import calling_modules, children, drop_hooks, hold_the_same, holds, is_replica
+from ..errors import ConversionError, Where
+from .hooks import Numbered
+
+DO = (
+    "call extend(model, example), which ties what was added; or bake(model) for a plain model, change that one, and "
+    "convert it"
+)
+
+
+class OtherPartError(ConversionError):
+    """A call of a model that has other parts than when it was converted."""
+
+
+class Parts(Numbered):
+    """The forward pre-hook of a converted model that compares its modules with those that were converted.
+
+    Modules are compared, one by one; a wrapper of torch's own around one of them counts as that one. A module that was
+    added may stay, unless a call of the model reaches it.
+
+    Args:
+        model: as it was converted.
+
+    Attributes:
+        known: its modules, in the order of `parts_of`.
+        paths: of each.
+        top, held: what the model and each of its modules holds.
+        added: modules that were put beside them later; each has an `AddedPart`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        names = {id(module): path for path, module in model.named_modules()}
+        self.known = parts_of(model, ())
+        self.paths = [names[id(module)] for module in self.known]
+        self.top = holds(model)
+        self.held = [(part, holds(part)) for part in self.known if not isinstance(part, ParametrizationList)]
+        self.added: list[nn.Module] = []
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Refuse a call if a module is missing, or has been replaced.
+
+        Raises:
+            OtherPartError: one is.
+        """
+        if torch.compiler.is_compiling() or is_replica(module):
+            return
+        if holds(module) != self.top or not hold_the_same(self.held):
+            self._compare(module)
+
+    def _compare(self, model: nn.Module) -> None:
+        """Name what differs, or let what was added refuse calls."""
+        known = {id(part) for part in self.known}
+        now = parts_of(model, known)
+        missing = known - {id(part) for part in now}
+        if missing:
+            place = next(path for path, part in zip(self.paths, self.known, strict=True) if id(part) in missing)
+            raise _refusal(place, *self._words(model, place))
+        for part in now:
+            if id(part) not in known and not any(part is other for other in self.added):
+                path = next(path for path, module in model.named_modules() if module is part)
+                hook = AddedPart(model, path)
+                hook.handle = part.register_forward_pre_hook(hook)
+                self.added.append(part)
+
+    def _words(self, model: nn.Module, path: str) -> tuple[str, str]:
+        """What lies at a path now, and what was there."""
+        there = dict(model.named_modules()).get(path)
+        known = dict(zip(self.paths, self.known, strict=True))[path]
+        return f"a {type(there).__name__}" if there is not None else "nothing", f"a {_name(known)} was converted"
+
+
+class AddedPart(Numbered):
+    """The forward pre-hook of a module that was added to a converted model.
+
+    Args:
+        model: the converted model.
+        path: of the module.
+    """
+
+    def __init__(self, model: nn.Module, path: str) -> None:
+        self.model, self.path = (model,), path  # in a tuple, as it is no part of the module
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Refuse a call by the converted model.
+
+        Raises:
+            OtherPartError: the converted model runs.
+        """
+        if any(running is self.model[0] for running in calling_modules()):
+            raise _refusal(self.path, f"a {type(module).__name__}", "nothing was there")
+
+
+def _name(module: nn.Module) -> str:
+    return type(module).__name__.removeprefix("Parametrized")
+
+
+def _refusal(path: str, now: str, then: str) -> OtherPartError:
+    return OtherPartError(
+        "the model is no longer what was converted",
+        where=Where(path),
+        got=f"{now}, where {then}",
+        why="what was put there is not tied, so the outputs would not be equivariant",
+        do=DO,
+    )
+
+
+def parts_of(model: nn.Module, known: Iterable[int]) -> list[nn.Module]:
+    """The modules of a model without itself, each once; of a tie no more than that it is there.
+
+    Args:
+        model: not touched.
+        known: ids of modules; a wrapper of torch's own that holds one of them and nothing else stands for it.
+    """
+    found: list[nn.Module] = []
+    seen, rest = set(), [model]
+    while rest:
+        for child in children(rest.pop()):
+            child = _unwrapped(child, known) if known else child
+            if id(child) not in seen:
+                seen.add(id(child))
+                found.append(child)
+                if not isinstance(child, ParametrizationList):
+                    rest.append(child)
+    return found
+
+
+def _unwrapped(module: nn.Module, known: Iterable[int]) -> nn.Module:
+    """The module in a wrapper of torch's own, such as what ``torch.compile`` and checkpointing put around it."""
+    inner = module
+    while id(inner) not in known and type(inner).__module__.startswith("torch."):
+        held = children(inner)
+        if len(held) != 1:
+            return module
+        inner = held[0]
+    return inner if id(inner) in known else module
+
+
+def watch(model: nn.Module) -> None:
+    """Attach `Parts` to a model as it is now, in place of those it has."""
+    unwatch(model)
+    hook = Parts(model)
+    hook.handle = model.register_forward_pre_hook(hook, prepend=True)
+
+
+def unwatch(model: nn.Module) -> None:
+    """Detach every `Parts` and `AddedPart` of a model."""
+    for module in model.modules():
+        drop_hooks(module, lambda hook: isinstance(hook, (Parts, AddedPart)))

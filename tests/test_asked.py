@@ -1,0 +1,422 @@
+"""Constructs that published models ask for: exact at other lengths too, or refused with the true reason."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from lawful import assert_exact
+from models import FAMILIES, ZOO, asked
+from models.family import Family
+from torch import Tensor, nn
+
+from rcps_convert import ConversionError, convert_model, plan_conversion
+
+TOLERANCE = 1e-10
+
+
+def converted(family: Family) -> nn.Module:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return convert_model(family.make(), family.example, **family.how)
+
+
+LONGER = [f for f in asked.ZOO if f.name not in asked.ONE_LENGTH]
+
+
+@pytest.mark.parametrize("family", LONGER, ids=[f.name for f in LONGER])
+def test_exact_at_other_lengths(family: Family) -> None:
+    model = converted(family)
+    assert_exact(
+        model, family.example, **family.how, lengths=asked.OTHER_LENGTHS.get(family.name, (17, 30)), tolerance=TOLERANCE
+    )
+
+
+def refused(model: nn.Module, example: Any, **how: Any) -> str:
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(ConversionError) as caught:
+        convert_model(model, example, **how)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    return str(caught.value)
+
+
+# --- positions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [asked.SinusoidsCut, asked.SinusoidsFirst])
+def test_a_cut_table_of_positions_names_its_buffer(make: Any) -> None:
+    words = refused(make(), (2, 4, 24))
+    assert "what forward reads of the buffer pe is not invariant" in words
+    assert "symmetrise_buffers=True" in words
+
+
+def test_an_averaged_table_still_tells_positions_apart() -> None:
+    model = converted(next(f for f in asked.ZOO if f.name == "SinusoidsCut"))
+    table = model.pe[0]
+    assert torch.equal(table, table.flip(0).roll(6, 1))
+    assert len({tuple(row.tolist()) for row in table}) == len(table)
+    assert list(plan_conversion(asked.SinusoidsCut(), (2, 4, 24), symmetrise_buffers=True, verify=False).averaged) == [
+        "pe"
+    ]
+
+
+def test_rotary_tables_of_a_float32_buffer_are_exact() -> None:
+    plan = plan_conversion(asked.EsmLike(), asked.ZOO[0].example, inputs=asked.IDS)
+    assert not plan.problems
+    assert not any("rounding" in note for note in plan.notes)
+    assert len(plan.tested) == 2
+
+
+# --- weights that are no parameters, or change in forward -----------------------------------------
+
+
+class Small(nn.Module):
+    """(N, 4, 24) -> (N, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.out = nn.Conv1d(4, 8, 5, padding=2), nn.Linear(8, 2)
+
+    def top(self, h: Tensor) -> Tensor:
+        return self.out(torch.tanh(h).mean(-1))
+
+
+class PlainWeights(Small):
+    """As deepRAM keeps its weights: tensors that are no parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wConv = torch.randn(8, 4, 5, requires_grad=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(F.conv1d(x, self.wConv, padding=2))
+
+
+class PlainList(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Module()
+        self.inner.kernels = [torch.randn(8, 4, 5), torch.randn(8, 8, 3)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(F.conv1d(F.conv1d(x, self.inner.kernels[0]), self.inner.kernels[1]))
+
+
+@pytest.mark.parametrize(("make", "name"), [(PlainWeights, "wConv"), (PlainList, "inner.kernels[0]")])
+def test_weights_that_are_no_parameters_are_named(make: Any, name: str) -> None:
+    words = refused(make(), (2, 4, 24))
+    assert f"the tensor {name} is not invariant" in words
+    assert "no parameter" in words
+    assert "nn.Parameter" in words
+
+
+class DataSet(Small):
+    """As HeartENN renormalises its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.conv.weight.data = self.conv.weight.data / self.conv.weight.data.norm()
+        return self.top(self.conv(x))
+
+
+class DataCopied(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        self.conv.weight.data.copy_(torch.renorm(self.conv.weight.data, 2, 0, 1.0))
+        return self.top(self.conv(x))
+
+
+class Divided(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.conv.weight.div_(self.conv.weight.norm(dim=(1, 2), keepdim=True).clamp(min=1.0))
+        return self.top(self.conv(x))
+
+
+@pytest.mark.parametrize(("make", "by"), [(DataSet, "setting .data"), (DataCopied, "copy_"), (Divided, "div_")])
+def test_weights_that_change_in_forward_are_named_with_their_line(make: Any, by: str) -> None:
+    words = refused(make(), (2, 4, 24))
+    line = make.forward.__code__.co_firstlineno + (2 if make is Divided else 1)
+    assert f"{by} changes the parameter conv.weight in forward" in words
+    assert f"test_asked.py:{line}" in words
+    assert "w / w.norm()" in words
+
+
+class DataRead(Small):
+    """Weights read without a gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(F.conv1d(x, self.conv.weight.data, self.conv.bias.data, padding=2))
+
+
+def test_data_that_are_read_are_traced() -> None:
+    model = convert_model(DataRead(), (2, 4, 24))
+    assert_exact(model, torch.zeros(2, 4, 24), lengths=(24, 31), tolerance=TOLERANCE)
+
+
+# --- what torch.export says ------------------------------------------------------------------------
+
+
+class Branching(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        return self.top(h / 2 if h.max() > 1 else h)
+
+
+class Counting(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(self.conv(x)[..., : int(x.sum().item()) % 3 + 1])
+
+
+class Numpy(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(torch.from_numpy(np.tanh(self.conv(x).detach().numpy())))
+
+
+class Selecting(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(self.conv(x)[..., x.sum((0, 1)).nonzero().flatten()])
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (Branching, "forward asks for the value of a tensor"),
+        (Counting, "forward asks for the value of a tensor"),
+        (Numpy, "forward leaves torch for numpy"),
+        (Selecting, "depends on the values of a tensor"),
+    ],
+)
+def test_texts_of_torch_are_translated(make: Any, why: str) -> None:
+    words = refused(make(), (2, 4, 24))
+    assert why in words
+    assert f"test_asked.py:{make.forward.__code__.co_firstlineno + (2 if make is Branching else 1)}" in words
+    assert not any(word in words for word in ("Guard", "fake", "u0", "<string>"))
+
+
+# --- pieces of a length ------------------------------------------------------------------------------
+
+
+class Pieces(asked.InPieces):
+    """What becomes of the two halves of a length."""
+
+    def __init__(self, how: Any) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.stem(x).chunk(2, dim=1)
+        return self.out(self.how(self, a, b).mean(1))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda m, a, b: torch.cat([m.f(a), m.g(b)], 1),
+        lambda m, a, b: torch.cat([m.f(a), m.f(a)], 1),
+        lambda m, a, b: torch.cat([m.f(a) * 2, m.f(b) * 3], 1),
+        lambda m, a, b: torch.cat([m.f(a), m.f(b) + m.g(a)], 1),
+        lambda m, a, b: m.f(a),
+        lambda m, a, b: m.f(a) + 2 * m.f(b),
+    ],
+    ids=[
+        "two layers",
+        "one twice",
+        "two numbers",
+        "one reads the other",
+        "one left out",
+        "weighed differently",
+    ],
+)
+def test_pieces_that_are_not_treated_alike_are_refused(how: Any) -> None:
+    assert "cuts a length of 24 into pieces of 12, 12" in refused(Pieces(how), (2, 4, 24))
+
+
+def test_pieces_may_be_joined_in_the_other_order() -> None:
+    model = convert_model(Pieces(lambda m, a, b: torch.cat([m.f(b), m.f(a)], 1)), (2, 4, 24))
+    assert_exact(model, torch.zeros(2, 4, 24), tolerance=TOLERANCE)
+
+
+def test_lengths_that_do_not_divide_are_refused_when_called() -> None:
+    model = convert_model(asked.InPieces(), (2, 4, 24))
+    with pytest.raises(ConversionError, match="26"):
+        model(torch.zeros(2, 4, 26))
+
+
+# --- state that forward keeps -------------------------------------------------------------------------
+
+
+class OwnStatistics(nn.Module):
+    """A batch norm of one's own: its statistics are state by another name."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(c, 1))
+        self.register_buffer("center", torch.zeros(c, 1))
+        self.register_buffer("spread", torch.ones(c, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self.center, self.spread
+        if self.training:
+            mean, var = x.mean((0, 2))[:, None], x.var((0, 2), unbiased=False)[:, None]
+            with torch.no_grad():
+                self.center.lerp_(mean, 0.1)
+                self.spread.lerp_(var, 0.1)
+        return (x - mean) / (var + 1e-5).sqrt() * self.weight
+
+
+class OwnNorm(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = OwnStatistics(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(self.norm(self.conv(x)))
+
+
+def test_statistics_by_another_name_are_refused() -> None:
+    """Kept for each channel of a pair apart, they would break the law as soon as the model is trained."""
+    words = refused(OwnNorm(), (2, 4, 24))
+    assert "the buffer norm.center is updated from hidden values" in words
+    assert "the buffer norm.spread is updated from hidden values" in words
+
+
+# --- what cannot be tied ------------------------------------------------------------------------------
+
+
+class MaskedPool(Small):
+    """Attention pooling as Enformer writes it: what does not divide is padded on one side and masked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(8, 8, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, mask = torch.tanh(self.conv(x)), torch.zeros(len(x), 1, x.shape[-1], dtype=torch.bool)
+        if h.shape[-1] % 2:
+            h, mask = F.pad(h, (0, 1)), F.pad(mask, (0, 1), value=True)
+        h, mask = h.unflatten(-1, (-1, 2)), mask.unflatten(-1, (-1, 2))
+        weights = self.score(h).masked_fill(mask, -1e9).softmax(-1)
+        return self.out((h * weights).sum(-1).mean(-1))
+
+
+def test_a_masked_pool_is_exact_where_its_length_divides() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = convert_model(MaskedPool(), (2, 4, 24))
+    assert_exact(model, torch.zeros(2, 4, 24), lengths=(24, 30), tolerance=TOLERANCE)
+    with pytest.raises(ConversionError):
+        model(torch.zeros(2, 4, 25))
+    assert "not invariant under reverse complement" in refused(MaskedPool(), (2, 4, 25))
+
+
+class Spectrum(Small):
+    """FNet: positions and channels mixed by a Fourier transform that is not undone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.conv(x)).mT
+        return self.out((h + torch.fft.fft(torch.fft.fft(h, dim=-1), dim=-2).real).amax(1))
+
+
+def test_a_spectrum_is_refused_by_its_operator() -> None:
+    assert "no rule for aten.fft_fft" in refused(Spectrum(), (2, 4, 24))
+
+
+# --- how refusals are told ----------------------------------------------------------------------------
+
+
+class Unrolled(Small):
+    """A recurrence written out, with a layer of its own at each position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList([nn.Linear(8, 8) for _ in range(24)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.conv(x))
+        return sum(self.out(step(h[..., i])) for i, step in enumerate(self.steps))
+
+
+def test_many_problems_of_a_kind_are_told_once() -> None:
+    words = refused(Unrolled(), (2, 4, 24))
+    problems = plan_conversion(Unrolled(), (2, 4, 24)).problems
+    assert len(problems) == 24
+    assert "24 problems, the first: select of the first position" in words
+    assert "more of this kind" in words
+    assert len(words.splitlines()) < 30
+    assert str(plan_conversion(Unrolled(), (2, 4, 24), verify=False)).count("select of") < 5
+
+
+def test_a_dict_of_arguments_shows_the_form_of_its_specs() -> None:
+    example = {"dna": torch.zeros(2, 4, 24), "cell": torch.zeros(2, 3), "ids": torch.zeros(2, 24, dtype=torch.long)}
+    form = 'inputs={"dna": "ACGT", "cell": "invariant", "ids": Tokens(...)}'
+    for given in ("ACGT", {"dna": "ACGT"}, ("ACGT", "invariant", "invariant")):
+        assert form in refused(Small(), example, inputs=given)
+
+
+# --- the page of published models ---------------------------------------------------------------------
+
+PUBLISHED = {
+    "DeepBind": "DeepBindLike",
+    "Basset": "BassetLike",
+    "DeepSEA": "DeepSEALike",
+    "DanQ": "DanQLike",
+    "SATORI": "SatoriLike",
+    "BPNet": "BPNetLike",
+    "ChromBPNet": "ChromBPNetLike",
+    "ProCapNet": "ProCapNetLike",
+    "Basenji": "BasenjiLike",
+    "Enformer": "EnformerLike",
+    "SpliceAI": "SpliceAILike",
+    "Pangolin": "PangolinLike",
+    "DeepSTARR": "DeepStarrLike",
+    "Malinois": "MalinoisLike",
+    "LegNet": "LegNetLike",
+    "Xpresso": "XpressoLike",
+    "ExplaiNN": "ExplaiNNLike",
+    "Akita": "AkitaLike",
+    "Orca": "OrcaLike",
+    "Sei": "SeiLike",
+    "Puffin": "PuffinLike",
+    "Puffin's convolutions by Fourier transforms": "FourierKernel",
+    "scBasset": "ScBassetLike",
+    "the attention of ESM-2 and the Nucleotide Transformer": "EsmLike",
+    "the rotary attention of LLaMA": "RotaryCasts",
+    "Hyena's long convolutions, not causal": "LongConvolution",
+    "the complement inside ConvNova": "Complemented",
+    "the codes of GPN": "WideOneHot",
+    "ASAP": "Written",
+    "CLIPNET": "WrittenStrands",
+    "AttentiveChrome": "Marks",
+}
+"""Published architectures, and the networks of the zoo that were written after them."""
+
+
+def said(value: Any) -> str:
+    """A spec as it may be written."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{k}": {said(v)}' for k, v in value.items()) + "}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(said, value))})"
+    if isinstance(value, str):
+        return f'"{value}"'
+    return f"{type(value).__name__}(...)" if not isinstance(value, bool) else str(value)
+
+
+def published_row(architecture: str) -> str:
+    """The row of the page."""
+    name = PUBLISHED[architecture]
+    family = next(f for f in [*FAMILIES, *ZOO] if f.name == name)
+    how = ", ".join(f"`{k}={said(v)}`" for k, v in family.how.items())
+    return f"| {architecture} | `{name}` | {how or 'nothing'} |"
+
+
+def test_the_page_of_published_models_lists_what_the_zoo_converts() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "published-models.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if "| `" in line and "Network in" not in line]
+    assert rows == list(map(published_row, PUBLISHED))

@@ -1,0 +1,248 @@
+"""Kinds of error that the fuzzer found, each with the model it found and two more of the kind."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from by_hand import bases, mirror, worst
+from oracle import assert_law
+from torch import Tensor, nn
+
+from rcps_convert import ConversionError, bake, convert_model, plan_conversion
+
+TOLERANCE = 1e-10
+"""Largest deviation of an entry, relative to the largest, in float64."""
+
+Forward = Callable[[Any, Tensor], Tensor]
+
+
+class Net(nn.Module):
+    """A few layers, and a forward given as a function."""
+
+    def __init__(self, forward: Forward, width: int = 6, kernel: int = 3, padding: int = 1, outputs: int = 2) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.steps = forward
+        self.c = nn.Conv1d(4, width, kernel, padding=padding)
+        self.d = nn.Conv1d(width, outputs, 3, padding=1)
+        self.o = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.steps(self, x)
+
+
+def converted(model: nn.Module, length: int, **how: Any) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return convert_model(model, torch.zeros(2, 4, length), **how).double().eval()
+
+
+def error(model: nn.Module, length: int, law: Callable[[Tensor], Tensor]) -> float | None:
+    """How far an output is from its law at a length; None where the call is refused."""
+    x = bases(5, length)
+    try:
+        with torch.no_grad():
+            return worst(model(mirror(x)), law(model(x)))
+    except ConversionError:
+        return None
+
+
+# --- one position at the example, several elsewhere ---
+
+
+def strided(m: Any, x: Tensor) -> Tensor:
+    return m.d(F.avg_pool1d(m.c(x), 7, 7)).mT
+
+
+def one_window(m: Any, x: Tensor) -> Tensor:
+    return m.d(m.c(x)[..., 1:-1].unfold(-1, 9, 4).mean(-1)).squeeze(1)
+
+
+def short(m: Any, x: Tensor) -> Tensor:
+    return F.max_pool1d(m.c(x), 9, 1)
+
+
+@pytest.mark.parametrize("strategy", ["conjoined", "tied"])
+@pytest.mark.parametrize(
+    ("forward", "lengths"), [(strided, (14, 21, 28)), (one_window, (15, 19, 23)), (short, (12, 13, 20))]
+)
+def test_a_length_of_one_position_is_reversed_where_it_is_longer(
+    forward: Forward, lengths: tuple[int, ...], strategy: str
+) -> None:
+    example = {strided: 7, one_window: 11, short: 9}[forward]
+    model = converted(Net(forward, outputs=1), example, strategy=strategy)
+    flipped = 1 if forward is strided else -1
+    found = [error(model, n, lambda y: y.flip(flipped)) for n in (example, *lengths)]
+    assert found[0] is not None
+    assert all(e is None or e < TOLERANCE for e in found)
+    if strategy == "conjoined":
+        assert None not in found
+
+
+# --- positions in rows of a fixed number, one row at the example ---
+
+
+def rows(m: Any, x: Tensor) -> Tensor:
+    h = F.max_pool1d(m.c(x), 4)
+    return m.d(h.reshape(h.shape[0], h.shape[1], -1, 3).mean(-1)).relu()
+
+
+def rows_after_two_pools(m: Any, x: Tensor) -> Tensor:
+    h = F.max_pool1d(F.max_pool1d(m.c(x), 2, 3, ceil_mode=True), 4)
+    return m.d(h.reshape(h.shape[0], h.shape[1], -1, 3).mean(-1))
+
+
+def rows_by_unflatten(m: Any, x: Tensor) -> Tensor:
+    return m.d(F.avg_pool1d(m.c(x), 5).unflatten(-1, (-1, 2)).amax(-1))
+
+
+@pytest.mark.parametrize(
+    ("forward", "example", "lengths"),
+    [
+        (rows, 12, (13, 24, 36, 48)),
+        (rows_after_two_pools, 40, (41, 42, 80, 81, 117)),
+        (rows_by_unflatten, 10, (11, 20, 30, 40)),
+    ],
+)
+def test_hidden_lengths_of_one_entry_are_looked_at_where_they_have_more(
+    forward: Forward, example: int, lengths: tuple[int, ...]
+) -> None:
+    model = converted(Net(forward), example, outputs="+-")
+    for n in (example, *lengths):
+        found = error(model, n, lambda y: y.flip(1, 2))
+        assert found is None or found < TOLERANCE, n
+
+
+# --- one edge that is read only at longer lengths ---
+
+
+def masked(m: Any, x: Tensor) -> Tensor:
+    h = F.max_pool1d(F.max_pool1d(m.c(x), 2, 1), 3, 1)
+    h = h.masked_fill(torch.arange(h.shape[-1]) >= 27, 0.0)
+    return m.o(h.sort(-1).values[..., -1])
+
+
+def cut(m: Any, x: Tensor) -> Tensor:
+    return m.o(m.c(x)[..., :30].amax(-1))
+
+
+def weighted(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    return m.o((h * (torch.arange(h.shape[-1]) < 31)).logsumexp(-1))
+
+
+@pytest.mark.parametrize("forward", [masked, cut, weighted])
+def test_what_reads_one_edge_at_longer_lengths_only_is_refused_there(forward: Forward) -> None:
+    model = converted(Net(forward), 30)
+    for n in (30, 31, 32, 33, 60, 90):
+        found = error(model, n, lambda y: y)
+        assert found is None or found < TOLERANCE, n
+    assert error(model, 30, lambda y: y) is not None
+
+
+# --- lengths that are refused, beside others at which the law fails ---
+
+
+def middle(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    h = h * torch.hann_window(41, periodic=False, dtype=torch.float64).to(h.dtype)[: h.shape[-1]]
+    return m.o(h[..., h.shape[-1] // 2] + h.amax(-1))
+
+
+def middle_and_table(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    return m.o(
+        h[..., h.shape[-1] // 2]
+        * (h * torch.linspace(-1, 1, 41, dtype=torch.float64).abs().to(h.dtype)[: h.shape[-1]]).mean(-1)
+    )
+
+
+def middle_and_mask(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    return m.o(h[..., h.shape[-1] // 2] + (h * (torch.arange(h.shape[-1]) < 41)).amax(-1))
+
+
+@pytest.mark.parametrize("forward", [middle, middle_and_table, middle_and_mask])
+def test_a_refused_length_leaves_no_other_one_unchecked(forward: Forward) -> None:
+    model = converted(Net(forward), 41)
+    found = {
+        n: error(model, n, lambda y: y)
+        for n in (20, 21, 31, 37, 39, 40, 41, *((42, 43, 83) * (forward is middle_and_mask)))
+    }
+    assert found[41] is not None
+    assert all(e is None or e < TOLERANCE for e in found.values()), found
+
+
+# --- all positions tie ---
+
+
+def place(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    return m.o((h + h[..., 10:11]).argmax(-1).to(h.dtype))
+
+
+def last_place(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).relu()
+    return m.o(h.max(-1).indices.to(h.dtype) / h.shape[-1])
+
+
+def place_of_sum(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    return m.o(h.amax(-1) * h.sum(1).argmin(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("settings", [{}, {"on_unsupported": "both_strands"}], ids=["tied", "both"])
+@pytest.mark.parametrize("forward", [place, last_place, place_of_sum])
+def test_places_of_maxima_are_wrong_where_all_positions_tie(forward: Forward, settings: dict[str, str]) -> None:
+    with pytest.raises(ConversionError) as caught:
+        converted(Net(forward, outputs=1), 21, outputs="antisymmetric", **settings)
+    assert caught.value.problems[0].why
+
+
+# --- a bias that must be zero ---
+
+
+def antisymmetric(m: Any, x: Tensor) -> Tensor:
+    return m.o(m.c(x).amax(-1))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_baked_parameters_have_entries_of_their_own(outputs: int) -> None:
+    model = bake(converted(Net(antisymmetric, outputs=outputs), 21, outputs="antisymmetric"))
+    for name, p in model.named_parameters():
+        p.data.fill_(1.0)  # fails on entries that share memory
+        assert p.is_contiguous(), name
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+
+
+# --- outputs behind what no rule takes, read on both strands ---
+
+
+def in_turn(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    h = torch.stack([h[..., i].tanh() for i in range(h.shape[-1])], -1)
+    return torch.stack([h, h.relu()], -1).flatten(2)
+
+
+def shifted(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    return torch.stack([h[..., i] + h[..., max(0, i - 1)] for i in range(h.shape[-1])], -1)
+
+
+def first_and_rest(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    return torch.cat([h[..., :1] * 2, h[..., 1:]], -1)
+
+
+@pytest.mark.parametrize("forward", [in_turn, shifted, first_and_rest])
+def test_profiles_behind_what_no_rule_takes_are_profiles(forward: Forward) -> None:
+    model = Net(forward, width=3)
+    plan = plan_conversion(model, torch.zeros(2, 4, 16), strategy="conjoined")
+    if not plan.problems:  # else the user is asked
+        assert "unstranded profile" in str(plan)
+        assert_law(plan.apply(model).double(), torch.zeros(2, 4, 16).double(), outputs="...")
