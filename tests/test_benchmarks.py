@@ -135,6 +135,7 @@ def test_half_products_are_measured(tmp_path: Path) -> None:
         "rcps_layers_kernel3",
         "rcps_layers_kernel9",
         "finetune_ctcf",
+        "match_ctcf",
     ],
 )
 def test_the_page_quotes_what_the_scripts_printed(name: str) -> None:

@@ -185,9 +185,9 @@ def row(way: str, kind: str, runs: dict[int, dict[str, dict[str, float]]], base:
     cells = [cell([r[step]["test"] for r in runs.values()]) if step in some else f"{'-':>14}" for step in steps]
     last = {seed: best_of_trained(r, kind) if way == "trained" else stopped(r) for seed, r in runs.items()}
     gain = np.array([last[seed] - base[seed] for seed in runs])
-    spread = gain.std(ddof=1) if len(gain) > 1 else 0.0
-    values = f"{' '.join(cells)} {cell([*last.values()])} {gain.mean():>+8.4f} ({spread:.4f})"
-    return f"{way + kind:<17} {len(runs):>5} {values}"
+    spread = f"({gain.std(ddof=1):.4f})" if len(gain) > 1 else ""
+    told = f"{gain.mean():>+8.4f} {spread}" if gain.any() else f"{'-':>8}"
+    return f"{way + kind:<17} {len(runs):>5} {' '.join(cells)} {cell([*last.values()])} {told}".rstrip()
 
 
 def best_of_trained(steps: dict[str, dict[str, float]], kind: str) -> float:
@@ -197,9 +197,9 @@ def best_of_trained(steps: dict[str, dict[str, float]], kind: str) -> float:
 
 
 def cell(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return f"{np.mean(values):.4f} ({spread:.4f})".rjust(14)
+    """Mean and standard deviation; of a single value none."""
+    spread = f"({np.std(values, ddof=1):.4f})" if len(values) > 1 else " " * 8
+    return f"{np.mean(values):.4f} {spread}".rjust(14)
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
