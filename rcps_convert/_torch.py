@@ -44,7 +44,6 @@ __all__ = [
     "arguments",
     "calling_modules",
     "chains",
-    "children",
     "convolve",
     "drop_hooks",
     "frames",
@@ -371,11 +370,6 @@ def drop_hooks(module: nn.Module, matches: Callable[[Any], bool]) -> None:
             del hooks[key]
             for table in flags:
                 table.pop(key, None)
-
-
-def children(module: nn.Module) -> list[nn.Module]:
-    """The modules a module holds itself, one that it holds twice as often."""
-    return [child for child in module._modules.values() if child is not None]
 
 
 def holds(module: nn.Module) -> tuple[nn.Module | None, ...]:
