@@ -46,7 +46,6 @@ __all__ = [
     "caches_weights",
     "calling_modules",
     "chains",
-    "children",
     "convolve",
     "drop_hooks",
     "forward_gradients",
@@ -390,11 +389,6 @@ def drop_hooks(module: nn.Module, matches: Callable[[Any], bool]) -> None:
             del hooks[key]
             for table in flags:
                 table.pop(key, None)
-
-
-def children(module: nn.Module) -> list[nn.Module]:
-    """The modules a module holds itself, one that it holds twice as often."""
-    return [child for child in module._modules.values() if child is not None]
 
 
 def holds(module: nn.Module) -> tuple[nn.Module | None, ...]:

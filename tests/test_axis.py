@@ -150,7 +150,8 @@ def test_normal_form_is_the_same_action(term):
 def test_questions_about_an_action_agree_with_its_matrix(term):
     whole = matrix(term)
     identity = torch.eye(term.size, dtype=torch.float64)
-    parts = term.parts if isinstance(term, ax.Sum) else (term,)
+    walked = ax.walk(term)
+    parts = walked.parts if isinstance(walked, ax.Sum) else (walked,)
     grows = any(ax.is_length(p) and p.size == 1 for p in parts)  # reversed where it has more positions
     assert ax.is_trivial(term) == (torch.equal(whole, identity) and not grows)
     assert ax.has_sign(term) == bool((whole < 0).any())

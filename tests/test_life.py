@@ -639,3 +639,13 @@ def test_specs_are_remembered_also_in_a_file() -> None:
         extended = extend(twin, ids)
         assert_equivariant(extended, ids, **specs)
     assert recipe(extended)["settings"] == recipe(model)["settings"]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_warnings_point_at_the_line_that_extends(in_place: bool) -> None:
+    model: Any = converted()
+    model.head = nn.Linear(7, 6)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        extend(model, DNA, in_place=in_place)
+    assert [w.filename for w in caught] == [__file__]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import json
 from collections import OrderedDict, UserDict
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,7 +16,16 @@ from lawful import assert_exact
 from torch import Tensor, nn
 from torch.utils._pytree import register_pytree_node
 
-from rcps_convert import TraceError, bake, convert_model, plan_conversion, unwrap
+from rcps_convert import (
+    ConversionError,
+    TraceError,
+    apply_recipe,
+    bake,
+    convert_model,
+    plan_conversion,
+    recipe,
+    unwrap,
+)
 from rcps_convert.algebra.opened import flatten, opened, output_leaves
 
 DNA = torch.zeros(2, 4, 24)
@@ -132,3 +143,50 @@ def test_opening_and_closing_are_inverse() -> None:
         assert type(again(leaves)) is type(value)
         assert all(x is y for x, y in zip(output_leaves(again(leaves)), leaves, strict=True))
         assert opened(again(leaves)) == opened(value)
+
+
+# --- calls that give fewer outputs ------------------------------------------------------------------
+
+
+class WithLoss(Net):
+    """A loss where there is a target, as models of Hugging Face have it."""
+
+    def __init__(self, keyed: bool = True) -> None:
+        super().__init__(lambda p, s: s)
+        self.keyed = keyed
+
+    def forward(self, x: Tensor, target: Tensor | None = None, **more: Any) -> Any:
+        score = super().forward(x)
+        loss = {} if target is None else {"loss": (score - target).square().mean()}
+        return ModelOutput(loss, score=score) if self.keyed else (*loss.values(), score)
+
+
+@pytest.mark.parametrize("strategy", ["tied", "conjoined", "mixed"])
+def test_a_call_without_target_gives_the_same_scores(strategy: str) -> None:
+    example = {"x": DNA, "target": torch.zeros(2, 3)}
+    how: dict[str, Any] = {"inputs": {"x": "ACGT", "target": "invariant"}, "strategy": strategy}
+    model = convert_model(WithLoss(), example, **how).eval()
+    again = copy.deepcopy(apply_recipe(WithLoss(), json.loads(json.dumps(recipe(model)))).eval())
+    again.load_state_dict(model.state_dict())
+    x = torch.eye(4)[torch.randint(4, (3, 24))].mT
+    for converted in (model, again):
+        whole = converted(x=x, target=torch.ones(3, 3))
+        assert list(whole) == ["loss", "score"]
+        assert torch.equal(converted(x=x)["score"], whole["score"])
+        torch.testing.assert_close(converted(x=x.flip(1, 2))["score"], whole["score"])
+
+
+def test_fewer_outputs_without_names_are_refused() -> None:
+    example = {"x": DNA, "target": torch.zeros(2, 3)}
+    how: dict[str, Any] = {"inputs": {"x": "ACGT", "target": "invariant"}, "strategy": "conjoined"}
+    model = convert_model(WithLoss(keyed=False), example, **how)
+    with pytest.raises(ConversionError, match="returned 1 values, and was converted for 2"):
+        model(x=DNA)
+
+
+def test_a_conjoined_forward_shows_no_further_arguments() -> None:
+    how: dict[str, Any] = {"inputs": {"x": "ACGT"}, "strategy": "conjoined", "verify": False}
+    model = convert_model(WithLoss(), {"x": DNA}, **how)
+    assert list(inspect.signature(model.forward).parameters) == ["x", "target"]
+    with pytest.raises(ConversionError, match="argument 'items' holds 1 tensors"):
+        model(x=DNA, items=torch.tensor(2))

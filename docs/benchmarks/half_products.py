@@ -130,6 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=11, help="ratios per line")
     p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--only", nargs="+", default=[""], help="networks whose names hold one of these words")
     p.add_argument("--quick", action="store_true", help="small networks, few rounds: to see that it runs")
     p.add_argument("--json", type=Path, help="write the figures to this file too")
     args = p.parse_args(argv)
@@ -141,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{threads}, float32, C++: {code}, {rounds} rounds; CPU time over the plain network's")
     report: dict[str, Any] = {}
     networks = cases(args.quick)
-    for case in networks:
+    for case in [c for c in networks if any(word in c.name for word in args.only)]:
         found = measure(case, rounds, case is networks[-1] and has_rcps())
         report[case.name] = found
         print(f"{case.name}, {', '.join(str(tuple(x.shape)) for x in case.inputs)}", flush=True)

@@ -72,7 +72,7 @@ def extend(
     _require_readings(model, plan)
     if not in_place:
         return plan.convert(plain, in_place=True, stacklevel=3)
-    return all_or_nothing(model, lambda: plan.convert(untied_in_place(model), in_place=True, stacklevel=6))
+    return all_or_nothing(model, lambda: plan.convert(untied_in_place(model), in_place=True, stacklevel=5))
 
 
 def _settings(model: nn.Module, given: dict[str, Any]) -> Settings:

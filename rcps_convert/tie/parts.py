@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from .._torch import calling_modules, children, drop_hooks, hold_the_same, holds, is_replica
+from .._torch import calling_modules, drop_hooks, hold_the_same, holds, is_replica
 from ..errors import ConversionError, Where
 from .hooks import Numbered
 
@@ -129,9 +129,9 @@ def parts_of(model: nn.Module, known: Iterable[int]) -> list[nn.Module]:
     found: list[nn.Module] = []
     seen, rest = set(), [model]
     while rest:
-        for child in children(rest.pop()):
-            child = _unwrapped(child, known) if known else child
-            if id(child) not in seen:
+        for held in holds(rest.pop()):
+            child = _unwrapped(held, known) if known and held is not None else held
+            if child is not None and id(child) not in seen:
                 seen.add(id(child))
                 found.append(child)
                 if not isinstance(child, ParametrizationList):
@@ -143,7 +143,7 @@ def _unwrapped(module: nn.Module, known: Iterable[int]) -> nn.Module:
     """The module in a wrapper of torch's own, such as what ``torch.compile`` and checkpointing put around it."""
     inner = module
     while id(inner) not in known and type(inner).__module__.startswith("torch."):
-        held = children(inner)
+        held = [part for part in holds(inner) if part is not None]
         if len(held) != 1:
             return module
         inner = held[0]

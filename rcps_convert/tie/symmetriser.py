@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import unseen
-from ..algebra.action import ActionMap
+from ..algebra import axis as ax
+from ..algebra.action import Action, ActionMap
 from ..errors import ConversionError
 from ..graph.closed_modules import Bundle
 from ..graph.sandbox import fresh_copy
@@ -32,6 +33,11 @@ class BothStrands(StrandHook):
         self.passage = passage
         self.given = [None if a is None else ActionMap(a) for a in passage.given]
         self.made = [ActionMap(a) for a in passage.made]
+        axes = [
+            *zip(passage.given, passage.given_batch, strict=False),
+            *zip(passage.made, passage.made_batch, strict=False),
+        ]
+        self.by_sample = all(_is_batch(a, dim) for a, dim in axes if a is not None and dim is not None)
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Both strands on the batch axes; where they do not fit there, the arguments as they are."""
@@ -40,7 +46,18 @@ class BothStrands(StrandHook):
         bundle = Bundle.of((args, kwargs))
         with unseen():
             pairs = zip(bundle.tensors, self._mirrored(module, bundle), self.passage.given_batch, strict=True)
-            return bundle.filled([x if dim is None else torch.cat([x, y], dim) for x, y, dim in pairs])
+            return bundle.filled([x if dim is None else self._stacked(x, y, dim) for x, y, dim in pairs])
+
+    def _stacked(self, x: Tensor, y: Tensor, dim: int) -> Tensor:
+        """Both strands on a batch axis: sample by sample, so that what halves a batch halves it between samples.
+
+        One after the other where the axis holds more than samples.
+        """
+        return torch.stack([x, y], dim + 1).flatten(dim, dim + 1) if self.by_sample else torch.cat([x, y], dim)
+
+    def _apart(self, y: Tensor, dim: int) -> tuple[Tensor, ...]:
+        """The two readings of a result."""
+        return y.unflatten(dim, (y.shape[dim] // 2, 2)).unbind(dim + 1) if self.by_sample else y.chunk(2, dim)
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The mean of the two readings, the second mapped back."""
@@ -48,7 +65,7 @@ class BothStrands(StrandHook):
         if self.passage.stacks:
             batches = [d for d in self.passage.made_batch if d is not None]
             with unseen():
-                halves = [y.chunk(2, d) for y, d in zip(bundle.tensors, batches, strict=True)]
+                halves = [self._apart(y, d) for y, d in zip(bundle.tensors, batches, strict=True)]
         else:
             given = Bundle.of((args, kwargs))
             with unseen():
@@ -73,6 +90,12 @@ class BothStrands(StrandHook):
             return [x if other is None else other(x) for other, x in zip(self.given, given.tensors, strict=True)]
         except ConversionError as fact:
             raise _at_other_shape(module, fact) from fact
+
+
+def _is_batch(action: Action, dim: int) -> bool:
+    """Whether an axis holds samples and nothing else."""
+    role = ax.role(action.axes[dim])
+    return isinstance(ax.walk(action.axes[dim]), ax.Leaf) and role is not None and role.name == "batch"
 
 
 def _at_other_shape(module: nn.Module, fact: ConversionError) -> ConversionError:

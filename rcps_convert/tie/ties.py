@@ -147,7 +147,7 @@ class HalfTie(RCTie):
         self.stored_shape = torch.Size(stored)
         small = self.full_shape.numel() <= SMALL and not self.negative
         places = torch.arange(self.stored_shape.numel()).reshape(self.stored_shape)
-        self.register_buffer("table", self.mirrored(places) if small else None, persistent=False)
+        self.table = self.mirrored(places) if small else None  # no buffer: nothing of the user's model
 
     def plain(self) -> dict[str, Any]:
         """The tie as plain values, for `read_tie`."""
@@ -155,9 +155,11 @@ class HalfTie(RCTie):
 
     def expand(self, stored: Tensor) -> Tensor:
         """The half and its mirror image; without gradients, of a small weight, in one operation."""
-        if self.table is not None and not (stored.requires_grad and torch.is_grad_enabled()):
-            return stored.take(self.table)
-        return self.mirrored(stored)
+        table, learns = self.table, stored.requires_grad and torch.is_grad_enabled()
+        traced = torch.compiler.is_compiling() or type(stored) not in (Tensor, nn.Parameter)
+        if table is None or learns or traced or table.device != stored.device:
+            return self.mirrored(stored)
+        return stored.take(table)
 
     def mirrored(self, stored: Tensor) -> Tensor:
         """The half and its mirror image."""

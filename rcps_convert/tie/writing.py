@@ -23,7 +23,6 @@ SET_REQUIRES_GRAD = torch.Tensor.requires_grad.__set__  # type: ignore[attr-defi
 REPLACING = {
     "torch.nn.utils.prune": "prune what is stored: prune.l1_unstructured(m.parametrizations.weight, 'original', ...)",
     "torch.nn.utils.weight_norm": "apply weight_norm to the plain model, before convert_model",
-    "torch.nn.utils.spectral_norm": "apply spectral_norm to the plain model, before convert_model",
     "torch.nn.modules.batchnorm.convert_sync_batchnorm": "call it on the plain model, before convert_model",
 }
 """What of torch reads a weight to put another parameter in its place, and what to do instead."""

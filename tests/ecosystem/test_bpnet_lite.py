@@ -196,6 +196,30 @@ def test_deep_lift_through_max_pools_adds_up_at_every_length(strategy: str, leng
         assert apart(ours, (one + other) / 2) < 1e-9
 
 
+class ReadOut(nn.Module):
+    """A pooled activation without a linear layer behind it, which runs on both strands. (N, 4, L) -> (N, 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.a = nn.Conv1d(4, 12, 9, padding=4), nn.ReLU()
+        self.head = nn.Sequential(nn.Conv1d(12, 3, 5), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.a(self.first(x)))
+
+
+def test_deep_lift_through_a_read_out_on_both_strands_adds_up() -> None:
+    torch.manual_seed(0)
+    model = convert_model(ReadOut(), torch.zeros(2, 4, 60)).double()
+    x, references = bases(4, 1, 60).double(), torch.stack([bases(3, 9 + i, 60).double() for i in range(4)])
+    how: dict[str, Any] = {"device": "cpu", "warning_threshold": 1e-9, "target": 1}
+    found = deep_lift_shap(model, x, references=references, **how)
+    total = (model(x) - model(references.flatten(0, 1)).view(4, 3, 3).mean(1))[:, 1]
+    torch.testing.assert_close(found.sum((1, 2)), total, rtol=1e-9, atol=1e-12)
+    turned = deep_lift_shap(model, rc(x), references=rc(references), **how)
+    assert apart(found, rc(turned)) < 1e-9
+
+
 @pytest.mark.parametrize("strategy", ["tied", "conjoined"])
 def test_the_other_tools_of_tangermeme(strategy: str) -> None:
     example = torch.zeros(2, 4, LENGTH)
