@@ -94,7 +94,7 @@ def add_property(module: nn.Module, name: str) -> None:
     """Make reading an attribute of a parametrized module compute it, as torch does, by a shorter way.
 
     torch calls the list of parametrizations and each of them as modules. A single one that is marked ``direct`` is
-    given what is stored at once, unless torch's cache is on or a compiler watches.
+    given what is stored at once, unless torch's cache is on, or a compiler or recorder watches.
 
     Args:
         module: its class is its own.
@@ -104,7 +104,8 @@ def add_property(module: nn.Module, name: str) -> None:
     usual: Any = vars(type(module))[name]
 
     def read(self: nn.Module) -> Tensor:
-        if not torch.compiler.is_compiling() and not caches_weights():
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if not recorded and not caches_weights():
             chain: Any = self._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
             steps = chain._modules
             if len(steps) == 1 and getattr(steps["0"], "direct", False):
