@@ -95,12 +95,20 @@ def test_the_cost_of_a_conversion_is_measured(tmp_path: Path) -> None:
         assert case["conversion_seconds"] > 0
 
 
+def test_the_wait_for_a_conversion_is_measured(tmp_path: Path) -> None:
+    found, printed = figures("conversion.py", tmp_path, "--quick")
+    assert found["planning"]["Two convolutions"] > 0
+    assert list(found["forward"]) == ["plain", "converted", "baked", "baked for 101 bp"]
+    assert all(f"{name} / plain  {ratio:.3f}" in printed for name, ratio in list(found["forward"].items())[1:])
+
+
 @pytest.mark.parametrize(
     "name",
     [
         "ctcf_width32",
         "ctcf_width64",
         "speed",
+        "conversion",
         "geometry",
         "rcps_layers_kernel3",
         "rcps_layers_kernel9",
