@@ -63,6 +63,7 @@ __all__ = [
     "leave_map",
     "make_hooks_picklable",
     "member_tables",
+    "only_step",
     "op_name",
     "order_parameters",
     "out_spec",
@@ -148,6 +149,13 @@ def has_modes() -> bool:
 def caches_weights() -> bool:
     """Whether ``torch.nn.utils.parametrize.cached`` is active."""
     return bool(parametrize._cache_enabled)
+
+
+def only_step(module: nn.Module, name: str) -> tuple[Any, Any]:
+    """The list of parametrizations of a tensor, and its only member; None in its place where there are more."""
+    chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
+    steps = chain._modules
+    return chain, steps["0"] if len(steps) == 1 else None
 
 
 def leave_map() -> None:

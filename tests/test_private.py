@@ -448,6 +448,15 @@ def test_whether_a_mode_is_active_and_whether_weights_are_cached() -> None:
     assert not _torch.caches_weights()
 
 
+def test_the_only_parametrization_of_a_tensor() -> None:
+    module, steps = nn.Linear(2, 2), [nn.Identity(), nn.Identity()]
+    for number, step in enumerate(steps):
+        torch.nn.utils.parametrize.register_parametrization(module, "weight", step)
+        chain, found = _torch.only_step(module, "weight")
+        assert chain is module.parametrizations["weight"]
+        assert found is (step if number == 0 else None)
+
+
 def test_modes_that_were_not_left_are() -> None:
     """Else an interruption at the wrong moment changes what the rest of the program computes."""
     before, seen = _torch.ModeState(), Seen()

@@ -22,6 +22,7 @@ from .._torch import (
     caches_weights,
     chains,
     make_hooks_picklable,
+    only_step,
     own_copying,
     pytree,
     refresh_recurrent,
@@ -106,10 +107,9 @@ def add_property(module: nn.Module, name: str) -> None:
     def read(self: nn.Module) -> Tensor:
         recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
         if not recorded and not caches_weights():
-            chain: Any = self._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
-            steps = chain._modules
-            if len(steps) == 1 and getattr(steps["0"], "direct", False):
-                return steps["0"].forward(chain.original)
+            chain, step = only_step(self, name)
+            if getattr(step, "direct", False):
+                return step.forward(chain.original)
         return usual.fget(self)
 
     setattr(type(module), name, property(read, usual.fset))
