@@ -69,6 +69,7 @@ __all__ = [
     "leave_map",
     "make_hooks_picklable",
     "member_tables",
+    "only_step",
     "op_name",
     "order_parameters",
     "out_spec",
@@ -159,6 +160,13 @@ def has_modes() -> bool:
 def caches_weights() -> bool:
     """Whether ``torch.nn.utils.parametrize.cached`` is active."""
     return bool(parametrize._cache_enabled)
+
+
+def only_step(module: nn.Module, name: str) -> tuple[Any, Any]:
+    """The list of parametrizations of a tensor, and its only member; None in its place where there are more."""
+    chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
+    steps = chain._modules
+    return chain, steps["0"] if len(steps) == 1 else None
 
 
 def leave_map() -> None:
@@ -463,13 +471,6 @@ def refresh_recurrent(module: nn.RNNBase) -> None:
 def chains(module: nn.Module) -> dict[str, Any]:
     """The lists of parametrizations of a module by the name of the parameter; empty without any."""
     return dict(module.parametrizations.items()) if nn.utils.parametrize.is_parametrized(module) else {}  # type: ignore[union-attr,operator]
-
-
-def only_step(module: nn.Module, name: str) -> tuple[Any, Any] | None:
-    """The one parametrization of a parameter, and the list it is in; read without nn.Module's lookup of attributes."""
-    chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
-    steps = chain._modules
-    return (steps["0"], chain) if len(steps) == 1 else None
 
 
 class Tabled(nn.Module):

@@ -123,6 +123,13 @@ def test_half_products_are_measured(tmp_path: Path) -> None:
             assert all(f"{q['median']:.3f}" in printed for q in values.values())
 
 
+def test_the_wait_for_a_conversion_is_measured(tmp_path: Path) -> None:
+    found, printed = figures("conversion.py", tmp_path, "--quick")
+    assert found["planning"]["Two convolutions"] > 0
+    assert list(found["forward"]) == ["plain", "converted", "baked", "baked for 101 bp"]
+    assert all(f"{name} / plain  {ratio:.3f}" in printed for name, ratio in list(found["forward"].items())[1:])
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -131,6 +138,7 @@ def test_half_products_are_measured(tmp_path: Path) -> None:
         "speed",
         "half_products",
         "half_products_two_threads",
+        "conversion",
         "geometry",
         "rcps_layers_kernel3",
         "rcps_layers_kernel9",

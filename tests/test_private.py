@@ -456,6 +456,15 @@ def test_whether_a_mode_is_active_and_whether_weights_are_cached() -> None:
     assert not _torch.caches_weights()
 
 
+def test_the_only_parametrization_of_a_tensor() -> None:
+    module, steps = nn.Linear(2, 2), [nn.Identity(), nn.Identity()]
+    for number, step in enumerate(steps):
+        torch.nn.utils.parametrize.register_parametrization(module, "weight", step)
+        chain, found = _torch.only_step(module, "weight")
+        assert chain is module.parametrizations["weight"]
+        assert found is (step if number == 0 else None)
+
+
 def test_modes_that_were_not_left_are() -> None:
     """Else an interruption at the wrong moment changes what the rest of the program computes."""
     before, seen = _torch.ModeState(), Seen()
@@ -535,9 +544,6 @@ def test_parametrizations_are_listed(tied) -> None:
     """Else ties are not found."""
     assert {leaf: [type(p) for p in chain] for leaf, chain in _torch.chains(tied).items()} == {"weight": [Halves]}
     assert _torch.chains(nn.Linear(1, 1)) == {}
-    step, chain = _torch.only_step(tied, "weight")
-    assert step is tied.parametrizations.weight[0]
-    assert chain is tied.parametrizations.weight
 
 
 def test_the_stored_parameter_has_its_name(tied) -> None:

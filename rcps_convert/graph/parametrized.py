@@ -100,7 +100,7 @@ def add_property(module: nn.Module, name: str) -> None:
     """Make reading an attribute of a parametrized module compute it, as torch does, by a shorter way.
 
     torch calls the list of parametrizations and each of them as modules. A single one that is marked ``direct`` is
-    given what is stored at once, unless torch's cache is on or a compiler watches.
+    given what is stored at once, unless torch's cache is on, or a compiler or recorder watches.
 
     Args:
         module: its class is its own.
@@ -110,10 +110,11 @@ def add_property(module: nn.Module, name: str) -> None:
     usual: Any = vars(type(module))[name]
 
     def read(self: nn.Module) -> Tensor:
-        if not torch.compiler.is_compiling() and not caches_weights():
-            found = only_step(self, name)
-            if found is not None and getattr(found[0], "direct", False):
-                return found[0].forward(found[1].original)
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if not recorded and not caches_weights():
+            chain, step = only_step(self, name)
+            if getattr(step, "direct", False):
+                return step.forward(chain.original)
         return usual.fget(self)
 
     setattr(type(module), name, property(read, usual.fset))

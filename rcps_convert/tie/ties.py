@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._torch import Tabled, chains, is_replica, order_parameters, parameter_order, unseen
+from .._torch import Tabled, chains, is_replica, order_parameters, parameter_order, transform_level, unseen
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
@@ -156,8 +156,7 @@ class HalfTie(RCTie):
     def expand(self, stored: Tensor) -> Tensor:
         """The half and its mirror image; without gradients, of a small weight, in one operation."""
         table, learns = self.table, stored.requires_grad and torch.is_grad_enabled()
-        traced = torch.compiler.is_compiling() or type(stored) not in (Tensor, nn.Parameter)
-        if table is None or learns or traced or table.device != stored.device:
+        if table is None or learns or table.device != stored.device or _is_watched(stored):
             return self.mirrored(stored)
         return stored.take(table)
 
@@ -174,6 +173,12 @@ class HalfTie(RCTie):
     def reduce(self, full: Tensor) -> Tensor:
         """The first half."""
         return full.reshape(self.full_view).narrow(self.at, 0, self.width).reshape(self.stored_shape).clone()
+
+
+def _is_watched(stored: Tensor) -> bool:
+    """Whether more than its value is asked of what is done to a tensor: by a compiler, a recorder, a transform."""
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return recorded or type(stored) not in (Tensor, nn.Parameter) or transform_level() is not None
 
 
 def _merged(view: list[Factor], at: int) -> tuple[list[Factor], int]:
