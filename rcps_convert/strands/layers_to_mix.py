@@ -115,7 +115,9 @@ class _Reader:
     def _as_action(self, verdicts: list[str], x: Tensor) -> Action | None:
         if UNCLEAR in verdicts or x.shape[0] != self.runs.batch:
             return None
-        terms = [ax.length(s) if v == FOLLOWS else ax.trivial(s) for s, v in zip(x.shape, verdicts, strict=True)]
+        terms = [
+            self.runs.positions(s) if v == FOLLOWS else ax.trivial(s) for s, v in zip(x.shape, verdicts, strict=True)
+        ]
         return Action((ax.batch(x.shape[0]), *terms[1:]))
 
 

@@ -165,7 +165,7 @@ class StackedRuns:
                 why="the model cannot be traced, and running it does not tell whether this axis follows the sequence",
                 do='say what the output is: outputs="invariant", tracks such as "+-", or Tracks(".", layout="n c l")',
             )
-        terms = [ax.length(s) if v == FOLLOWS else ax.trivial(s) for s, v in zip(shape, verdicts, strict=True)]
+        terms = [self.positions(s) if v == FOLLOWS else ax.trivial(s) for s, v in zip(shape, verdicts, strict=True)]
         return Action((ax.batch(shape[0]), *terms[1:]))
 
     @cached_property
@@ -178,6 +178,11 @@ class StackedRuns:
             self.probe, self.outputs, lambda drawn: output_leaves(self.probe.outputs(drawn), loosely=True)
         )
         return [_one_sided_note(name, side) for name, side in zip(self.names, sides, strict=True) if side]
+
+    def positions(self, size: int) -> ax.Axis:
+        """The action on an axis of a size that runs along the sequence: as on an input, where one has ends that stay."""
+        terms = [t for _, a in self._sequences() for t in a.axes if t.size == size and ax.ends(t) is not None]
+        return next((t for t in terms if not ax.is_length(t)), ax.length(size))
 
     def _sequences(self) -> list[tuple[Tensor, Action]]:
         pairs = zip(leaves(self.example), self.actions, strict=True)
