@@ -180,7 +180,7 @@ class StackedRuns:
         return [_one_sided_note(name, side) for name, side in zip(self.names, sides, strict=True) if side]
 
     def positions(self, size: int) -> ax.Axis:
-        """The action on an axis of a size that runs along the sequence: as on an input, where one has ends that stay."""
+        """The action on an axis of a size that runs along the sequence: that of an input, with ends that stay."""
         terms = [t for _, a in self._sequences() for t in a.axes if t.size == size and ax.ends(t) is not None]
         return next((t for t in terms if not ax.is_length(t)), ax.length(size))
 
