@@ -102,8 +102,8 @@ class _Reader:
             return []
         found = [inference.values[0].get(n.args[0].name) for n in traced.nodes if _is_layer(n, path)]
         actions = [a if isinstance(a, Action) else None for a in found]
-        sure = not inference.problems or all(a is not None and any(map(ax.is_length, a.axes)) for a in actions)
-        return actions if sure else []
+        along = [a is not None and any(ax.ends(t) is not None for t in a.axes) for a in actions]
+        return actions if all(along) or not inference.problems else []
 
     def _measured(self, path: str, calls: list[Tensor]) -> list[Action | None]:
         if self.measured is None:

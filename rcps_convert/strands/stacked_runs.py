@@ -152,7 +152,7 @@ class StackedRuns:
         action = _unstranded(traced.walk(), self.names[index])
         if not inference.problems:
             return action
-        known = {d for d, t in enumerate(action.axes) if ax.is_length(t)}
+        known = {d for d, t in enumerate(action.axes) if ax.ends(t) is not None}
         return self._measured_output(index, tuple(value.shape), frozenset(known))
 
     def _measured_output(self, index: int, shape: tuple[int, ...], known: frozenset[int] = frozenset()) -> Action:

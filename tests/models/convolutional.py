@@ -553,7 +553,11 @@ ZOO = [
     Family(Highway, torch.zeros(2, 4, 40)),
     Family(MixtureOfExperts, torch.zeros(2, 4, 40)),
     Family(MaskedBatch, torch.zeros(2, 4, 40)),
-    Family(CharacterTokens, torch.zeros(2, 30, dtype=torch.long), {"inputs": Tokens(["[PAD]", *"ACGTN", "[CLS]"])}),
+    Family(
+        CharacterTokens,
+        torch.zeros(2, 30, dtype=torch.long),
+        {"inputs": Tokens(["[PAD]", *"ACGTN", "[CLS]"], prefix=0, suffix=0)},
+    ),
     Family(KmerTransformer, torch.zeros(2, 20, dtype=torch.long), {"inputs": Tokens(KMERS)}),
     Family(OneHotInside, torch.zeros(2, 30, dtype=torch.long), {"inputs": Tokens("ACGTN")}),
     Family(Recoded, torch.zeros(2, 30, 4), {"inputs": "TCAG"}),
