@@ -68,13 +68,13 @@ class BothReadings(Reading):
 
     def before(self, x: Tensor) -> Tensor:
         """The channels of both strands, of half as many samples."""
-        ours, theirs = x.chunk(2, 0)
+        ours, theirs = x[::2], x[1::2]
         return torch.cat([ours, theirs.flip(self.flips) if self.flips else theirs], self.channel)
 
     def after(self, y: Tensor) -> Tensor:
-        """Both strands on the batch axis again."""
+        """Both strands of each sample on the batch axis again."""
         ours, theirs = y.chunk(2, self.channel)
-        return torch.cat([ours, theirs.flip(self.flips) if self.flips else theirs])
+        return torch.stack([ours, theirs.flip(self.flips) if self.flips else theirs], 1).flatten(0, 1)
 
 
 @dataclass
@@ -166,6 +166,7 @@ def mixed_product(module: nn.Module, cross: Cross) -> tuple[Product | None, Read
         if more or sign is not None or not linear or dim != last or mirror.flips:
             return None, Reading()
     fits = cross.batch == 0 and not mirror.negative and channel not in mirror.flips and 0 not in mirror.flips
+    fits = fits and not mirror.ended and not cross.reading.runs  # samples of which each is turned round in its own way
     if not fits or len(mirror.sizes) < 2 or (not linear and mirror.flips != [2]):
         return None, Reading()
     own: Tensor = module.weight  # type: ignore[assignment]
