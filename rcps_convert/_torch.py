@@ -163,10 +163,11 @@ def caches_weights() -> bool:
 
 
 def only_step(module: nn.Module, name: str) -> tuple[Any, Any]:
-    """The list of parametrizations of a tensor, and its only member; None in its place where there are more."""
+    """The list of parametrizations of a tensor, and its only member; None in its place where there is more to run."""
     chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
     steps = chain._modules
-    return chain, steps["0"] if len(steps) == 1 else None
+    watched = chain._forward_pre_hooks or chain._forward_hooks
+    return chain, steps["0"] if len(steps) == 1 and not watched else None
 
 
 def leave_map() -> None:
@@ -209,7 +210,7 @@ def reader() -> tuple[str, str]:
     return ("", "") if frame is None else (str(frame.f_globals.get("__name__")), frame.f_code.co_name)
 
 
-_READING = ("torch.nn.modules.module", "torch.nn.utils.parametrize")
+_READING = ("torch.nn.modules.module", "torch.nn.utils.parametrize", "rcps_convert.graph.parametrized")
 """Between a weight and who reads it."""
 
 _SCRIPT = os.path.join("torch", "jit", "_script.py")

@@ -20,6 +20,7 @@ from .._torch import (
     OPERATORS,
     CustomOpDef,
     caches_weights,
+    calling_modules,
     chains,
     make_hooks_picklable,
     only_step,
@@ -100,7 +101,8 @@ def add_property(module: nn.Module, name: str) -> None:
     """Make reading an attribute of a parametrized module compute it, as torch does, by a shorter way.
 
     torch calls the list of parametrizations and each of them as modules. A single one that is marked ``direct`` is
-    given what is stored at once, unless torch's cache is on, or a compiler or recorder watches.
+    given what is stored at once where a module's forward reads, unless torch's cache is on, or a compiler or recorder
+    watches.
 
     Args:
         module: its class is its own.
@@ -113,7 +115,7 @@ def add_property(module: nn.Module, name: str) -> None:
         recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
         if not recorded and not caches_weights():
             chain, step = only_step(self, name)
-            if getattr(step, "direct", False):
+            if getattr(step, "direct", False) and next(calling_modules(), None) is not None:
                 return step.forward(chain.original)
         return usual.fget(self)
 
