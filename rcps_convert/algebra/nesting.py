@@ -30,7 +30,7 @@ def read_call(model: Any, example: Any, inputs: Any) -> Example:
     check_model(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     read = checked_example(example, torch.float32, device)
-    if not holds_shapes(example):
+    if inputs is None or not holds_shapes(example):
         return read
     specs = _per_leaf(inputs, read, "inputs")
     values = [v.long() if isinstance(s, Tokens) else v for v, s in zip(leaves(read), specs, strict=True)]
