@@ -254,6 +254,6 @@ def test_a_network_of_the_old_layers_is_sent_to_the_page_on_migrating(strategy: 
     with pytest.warns(UserWarning, match=r"layers of rcps-pytorch \(RCPSInput, .*migrating-from-rcps-pytorch\.md"):
         convert_model(network(rcps), torch.zeros(2, 4, 50), strategy=strategy)
     plan = plan_conversion(network(rcps), torch.zeros(2, 4, 50), strategy=strategy, verify=strategy == "tied")
-    assert "note: the model has layers of rcps-pytorch" in str(plan)
+    assert "the model has layers of rcps-pytorch" in str(plan)
     ours = plan_conversion(network(layers), torch.zeros(2, 4, 50), strategy=strategy)
     assert "rcps-pytorch" not in str(ours)

@@ -93,7 +93,7 @@ def test_what_fails_at_the_shorter_length_is_measured_in_full(monkeypatch: pytes
     plan, seen = examples_seen(monkeypatch, WrongWhenShort(3), LONG)
     assert not plan.problems
     assert seen[-1] == LONG
-    assert any("exact at length" in note or "refused" in note for note in plan.notes)
+    assert any("exact at length" in note or "refused" in note for note in plan.notes + plan.warnings)
 
 
 def test_what_fails_at_the_length_of_the_example_alone_is_found() -> None:

@@ -239,7 +239,7 @@ def test_scores_per_position_follow_the_tokens_of_each_row() -> None:
 def test_tied_positions_are_exact_without_padding_and_the_plan_says_so() -> None:
     plan = plan_conversion(Encoder("first", positions=True), EXAMPLE, **HOW)
     assert not plan.problems
-    assert any("exact on rows without padding only" in n for n in plan.notes)
+    assert any("exact on rows without padding only" in n for n in plan.warnings)
     model = randomised(plan.apply(Encoder("first", positions=True)))
     assert off(model, texts(30, 14, 14)) < TOLERANCE
     with pytest.raises(ConversionError, match="in a model converted at 14"):

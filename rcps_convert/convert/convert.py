@@ -196,7 +196,8 @@ def planned(model: nn.Module, example: Example, settings: Settings) -> Conversio
     held = held_forward(model, example)
     both = settings.strategy == "conjoined" or (settings.strategy == "mixed" and held is None)
     plan = (plan_both_strands if both else plan_tied)(model, example, settings, held)
-    plan.notes += [*_of_rcps_pytorch(model), *_of_pieces(settings.inputs)]
+    plan.warnings += _of_rcps_pytorch(model)
+    plan.notes += _of_pieces(settings.inputs)
     return plan
 
 

@@ -308,7 +308,7 @@ class _TiedPlanner:
             return
         found = self._measure(converted, self.example, self.actions, solution, padded=True)
         if not found.passed:
-            self.plan.notes.append(
+            self.plan.warnings.append(
                 f"exact on rows without padding only: on padded ones the law fails by {found.error:.1e}, as forward "
                 "counts positions from an end of the row, or reads the padding: give batches of sequences of one "
                 'length, hide the padding by a mask, or use strategy="conjoined"'
