@@ -148,12 +148,21 @@ def test_a_second_interruption_while_the_first_is_undone_leaves_none_either() ->
     total = events(lambda: change(model))
     model = make()
     before = picture(model)
-    generator = random.Random(0)
+    generator, raised = random.Random(0), 0
     for _ in range(60):
         first = generator.randrange(1, total)
-        with pytest.raises(KeyboardInterrupt), Injector((first, first + generator.randrange(1, 60))):
-            change(model)
-        assert picture(model) == before
+        injector = Injector((first, first + generator.randrange(1, 60)))
+        try:
+            with injector:
+                change(model)
+        except KeyboardInterrupt:
+            raised += 1
+            assert picture(model) == before
+        else:  # with warm caches the change may be over before the last events
+            assert injector.raised == 0
+            model = make()
+            before = picture(model)
+    assert raised > 50
 
 
 class Small(nn.Module):

@@ -383,8 +383,11 @@ class StackedForward(AroundForward):
 
 
 def this_thread() -> int:
-    """A number of the running thread; 0 for a compiler, which follows one."""
-    return 0 if torch.compiler.is_compiling() else threading.get_ident()
+    """A number of the running thread; 0 for a compiler, which follows one.
+
+    ``is_compiling`` is true for all threads while one of them exports.
+    """
+    return 0 if torch.compiler.is_dynamo_compiling() else threading.get_ident()
 
 
 def conjoin(model: nn.Module, reading: Conjoined) -> None:

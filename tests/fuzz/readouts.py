@@ -292,6 +292,8 @@ def discrete_head(s: Scene) -> tuple[str, Slot]:
         (f"{x}.round().int()", INVARIANT, "yes"),
         (f"({x} > 0).all(1)", INVARIANT, "yes"),
     )
+    if s.written and "flip" in law:  # positions that a dense layer wrote need not be mirrored
+        text, law, fate = f"{x} > 0", INVARIANT, "yes"
     s.maybe() if fate == "maybe" else s.never(text) if fate == "never" else None
     return s.let(text), _slot('"auto"', law, "discrete")
 
@@ -316,5 +318,7 @@ def odd_head(s: Scene) -> tuple[str, Slot]:
         (f"torch.fft.rfft({y}).abs()", INVARIANT, "maybe", True),
         (f"{y}[..., :1]", INVARIANT, "never", True),
     )
+    if s.written and "flip" in law:  # as above
+        text, law, fate = f"torch.where({x} < 0, -1e9, {x})", INVARIANT, "yes"
     s.maybe() if fate == "maybe" else s.never(text) if fate == "never" else None
     return s.let(text), _slot('"auto"', law, "odd", batch)

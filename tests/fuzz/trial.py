@@ -313,7 +313,7 @@ def _lost(case: Case, plain: nn.Module, model: nn.Module, said: str) -> None:
         lost = [
             f"{slot.name} ({slot.kind})"
             for i, slot in enumerate(case.outputs)
-            if before[i] and not after[i] and not any(found[i] for found in again)
+            if before[i] and not after[i] and slot.kind != "discrete" and not any(found[i] for found in again)
         ]
         if lost and "depend" not in said and "constant" not in said:
             raise Wrong("lost", f"no longer depends on the sequence, nothing said: {', '.join(lost)}")
