@@ -212,6 +212,9 @@ def branches(s: Scene) -> str:
         f"{x} * 2",
         f"F.pad({x}, (0, 4 - {x}.shape[-1] % 4))",
     )
+    one_sided = "cumsum" in then or "(0, 4 - " in then
+    if one_sided and ("shape[0]" in test or "dtype" in test):  # taken when the law is checked, not when it is traced
+        s.never(f"if {test}: {then}")
     s.maybe()
     s.do(f"if {test}:", f"    {h} = {then}")
     return h

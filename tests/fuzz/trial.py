@@ -147,7 +147,15 @@ def _judge(program: Program, case: Case) -> Result:
         result.reason = f"{type(error).__name__}: {' '.join(error.what.split()[:6])}"
         if "do not depend" in error.what and not any(Judge(case, randomise(plain.eval(), 1), 5).depends(case.length)):
             result.fate = "never"  # nothing in this model depends on the sequence
+        if "infinite or undefined" in error.what and not _is_finite(case, plain.eval()):
+            result.fate = "never"
     return result
+
+
+def _is_finite(case: Case, plain: nn.Module) -> bool:
+    """Whether the plain model gives numbers on random sequences."""
+    judge = Judge(case, plain, 3)
+    return all(bool(numbers(y).isfinite().all()) for y in judge.run(judge.inputs(3, case.length)))
 
 
 def ask_of(case: Case) -> dict[str, Any]:
