@@ -406,6 +406,7 @@ def _transformed(case: Case, plain: nn.Module, model: nn.Module, seed: int) -> N
                 with suppress(ConversionError), ours(name):
                     judge.run(x)
                     judge.same(name, x, lambda *given, w=way: w(model, list(given)))
+        x = judge.inputs(2, length, "soft")  # where equal bases tie, a maximum has several gradients
         if x[0].is_floating_point() and _agrees(lambda x=x: _same_slopes(plain, x)):
             with suppress(ConversionError), ours("func.grad"):
                 _same_slopes(model, x)
