@@ -178,6 +178,57 @@ def test_a_refused_length_leaves_no_other_one_unchecked(forward: Forward) -> Non
     assert all(e is None or e < TOLERANCE for e in found.values()), found
 
 
+# --- fractions of the length that are rounded ---
+
+
+def bins(m: Any, x: Tensor) -> Tensor:
+    h, n = m.c(x), x.shape[-1]
+    return m.o((h * ((torch.arange(n).float() / (n - 1) - 0.5).abs() * 10).floor()).mean(-1))
+
+
+def middle_third(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    return m.o((h * (torch.linspace(-1, 1, h.shape[-1]).abs() < 1 / 3)).mean(-1))
+
+
+def bucketed(m: Any, x: Tensor) -> Tensor:
+    h, n = m.c(x), x.shape[-1]
+    return m.o((h * (torch.sin(torch.arange(n) * (torch.pi / (n - 1))) * 7).long()).mean(-1))
+
+
+def whole_bins(m: Any, x: Tensor) -> Tensor:
+    h, place = m.c(x), torch.arange(x.shape[-1])
+    return m.o((h * (torch.minimum(place, place.flip(0)) // 3)).mean(-1))
+
+
+def logarithmic(m: Any, x: Tensor) -> Tensor:
+    h, place = m.c(x), torch.arange(x.shape[-1])
+    return m.o((h * (torch.minimum(place, place.flip(0)) + 1).float().log2().long()).mean(-1))
+
+
+def scaled_window(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    window = 2 - torch.linspace(-1, 1, h.shape[-1], dtype=torch.float64).abs()
+    return m.o((h * (window / window.max()).to(h.dtype)).mean(-1))
+
+
+@pytest.mark.parametrize("forward", [bins, middle_third, bucketed])
+@pytest.mark.parametrize("length", [9, 15])
+def test_rounded_fractions_of_the_length_are_refused_at_other_lengths(forward: Forward, length: int) -> None:
+    model = converted(Net(forward), length)
+    for n in (length, *range(7, 24)):
+        found = error(model, n, lambda y: y)
+        assert found is None or found < TOLERANCE, n
+    assert error(model, length, lambda y: y) is not None
+
+
+@pytest.mark.parametrize("forward", [whole_bins, logarithmic, scaled_window])
+def test_whole_numbers_of_positions_may_be_rounded(forward: Forward) -> None:
+    model = converted(Net(forward), 15)
+    found = [error(model, n, lambda y: y) for n in range(9, 24)]
+    assert all(e is not None and e < TOLERANCE for e in found), found
+
+
 # --- all positions tie ---
 
 

@@ -37,6 +37,12 @@ FAR = 2**13
 UNSEEN = "forward was seen to run at no other length at which the law could be checked"
 """Why other lengths are refused where none was checked."""
 
+STEPS = (
+    "forward rounds, or compares, fractions that it computes from the length, and at some lengths two mirrored ones "
+    "end up on different sides of a step; compute them from whole numbers, such as the distance to the nearer end"
+)
+"""Why other lengths are refused where a step may fall between two mirrored numbers."""
+
 Measure = Callable[[Example, list[Action | None], Callable[[int, tuple[int, ...]], list[Action | None]]], Verification]
 """Measures the law on an example, given its inputs' actions and what its outputs may be."""
 
@@ -61,6 +67,12 @@ def chains_of(inference: Inference) -> Chains:
                 if role is not None and role.steps:
                     found.setdefault(role.start, set()).add(role.steps)
     return found
+
+
+def hidden_lengths(inference: Inference) -> set[int]:
+    """The sizes of all lengths, in every trace."""
+    actions = (a for env in inference.values for a in pytree.tree_leaves(list(env.values())) if isinstance(a, Action))
+    return {t.size for a in actions for t in a.axes if ax.ends(t) is not None}
 
 
 def length_rules(
@@ -168,6 +180,13 @@ class LengthChecks:
         if longest is not None and not self.checked:
             self.fixed = self.refused or UNSEEN
             self._is_by_samples(None)
+
+    def fix_steps(self, inference: Inference) -> None:
+        """Refuse other lengths where forward rounds what it computes from the length, right or wrong by chance."""
+        longest = main_length(self.actions)
+        if self.fixed is None and longest is not None and inference.steps & hidden_lengths(inference):
+            self.checked, self.fixed = [], STEPS
+            self.warnings.append(f"exact at length {longest} only: {STEPS}; calls at other lengths are refused")
 
     def _sizes(self, variant: Variant) -> list[tuple[int, int]]:
         """Every length of the example, with that of a variant."""

@@ -397,6 +397,7 @@ class _TiedPlanner:
             return self._measure(converted, example, actions, solution, draws=1, outputs=outputs, probe=at_length)
 
         checks.run(measure, solution.inference.outputs)
+        checks.fix_steps(solution.inference)
         self.plan.checked = sorted(set(checks.checked))
         self.plan.notes += checks.notes
         self.plan.warnings += checks.warnings

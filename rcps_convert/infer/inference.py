@@ -69,6 +69,7 @@ class Inference:
         as_they_are: nodes that read one edge only, and need no second reading.
         assumed: what rules may assume that nothing shows.
         doubts: what they would have assumed.
+        steps: sizes of axes along which forward rounds fractions that it mirrors by arithmetic; see `OwnPrecision`.
         rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
         open_terms: the actions before what was open got its default.
     """
@@ -90,6 +91,7 @@ class Inference:
     refused: list[list[Node]] = field(default_factory=list)
     lost: bool = False
     hints: tuple[Hint, ...] = ()
+    steps: frozenset[int] = frozenset()
     rounded: bool = False
     opened: frozenset[str] = frozenset()
     assumed: frozenset[str] = frozenset()

@@ -11,6 +11,9 @@ from .._torch import pytree
 from ..graph.trace import Node, Ref, Trace
 from ..rules.registry import Const
 
+NEARLY = 1e-5
+"""Largest difference of mirrored entries, relative to the largest entry, that is rounding of float32 at most."""
+
 ROUNDING = 1e-4
 """Relative difference between precisions that is rounding; a step taken the other way is larger."""
 
@@ -20,11 +23,17 @@ class OwnPrecision:
 
     Args:
         trace: where the nodes are from; it knows the precision of every result.
+
+    Attributes:
+        steps: sizes of axes along which a node takes whole numbers, or truth values, from numbers that arithmetic with
+            fractions made their own mirror image: at some sizes two mirrored ones end up on different sides of a step.
     """
 
     def __init__(self, trace: Trace) -> None:
         self.dtypes = {n.name: n.value.dtype for n in trace.nodes if isinstance(n.value, Tensor)}
         self.values: dict[str, Any] = {}
+        self.steps: set[int] = set()
+        self.centred: set[int] = set()
 
     def settle(self, node: Node, env: dict[str, Any], wide: Any) -> Any:
         """The value of a node: as computed in float64, or as the model computes it where that is another number.
@@ -44,8 +53,18 @@ class OwnPrecision:
             own = self.values[node.name] = node.op(*args, **kwargs)
         except Exception:  # what half precision lacks on this machine is taken from float64
             return wide
+        self._note([x for x in pytree.tree_leaves((args, kwargs)) if _is_fraction(x)], own)
         tensors = isinstance(own, Tensor) and isinstance(wide, Tensor)
         return own.to(wide.dtype) if tensors and not _same(own, wide) else wide
+
+    def _note(self, fractions: list[Tensor], own: Any) -> None:
+        """Note along which axes fractions become their own mirror image, and where such are rounded."""
+        mirrored = set[int]().union(*map(_mirrored, fractions))
+        if _is_fraction(own):
+            sizes = {n for x in fractions for n in x.shape}
+            self.centred |= (_mirrored(own) & sizes) - mirrored
+        elif isinstance(own, Tensor):
+            self.steps |= mirrored & self.centred & {*own.shape}
 
     def _operand(self, name: str, wide: Tensor) -> Tensor:
         """A constant in the model's precision; its own memory, as forward may write into it."""
@@ -53,6 +72,19 @@ class OwnPrecision:
             self.values[name] = wide.detach().to(self.dtypes.get(name, wide.dtype), copy=True)
         found: Tensor = self.values[name]
         return found
+
+
+def _is_fraction(x: Any) -> bool:
+    """Whether a tensor holds other numbers than halves of whole ones, which arithmetic rounds."""
+    if not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel():
+        return False
+    return bool(x.isfinite().all()) and bool((2 * x != (2 * x).round()).any())
+
+
+def _mirrored(x: Tensor) -> set[int]:
+    """The sizes of axes along which a tensor is its own mirror image, give or take rounding."""
+    limit = NEARLY * float(x.abs().max())
+    return {x.shape[d] for d in range(x.dim()) if x.shape[d] > 1 and float((x - x.flip(d)).abs().max()) <= limit}
 
 
 def _same(own: Tensor, wide: Tensor) -> bool:

@@ -181,6 +181,7 @@ class Walk:
             with double_precision():
                 found = node.op(*args, **kwargs)
             found = found if shape_only else self.own.settle(node, self.env, found)
+            self.result.steps |= frozenset(self.own.steps)
             value = pytree.tree_map(lambda v: _constant(v, blank) if isinstance(v, Tensor) else v, found)
         except Exception as fact:
             self.result.report(self._uncovered(node, f"evaluating it failed: {fact}"))
