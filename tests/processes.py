@@ -7,18 +7,19 @@ import sys
 from pathlib import Path
 
 
-def run_in_two(worker: str, folder: Path) -> None:
+def run_in_two(worker: str, folder: Path, *arguments: str) -> None:
     """Run a script as rank 0 and as rank 1; each must end by saying that its model is equivariant.
 
     Args:
-        worker: the script; ``{here}`` in it is the folder of the tests. Its arguments are the rank and a file.
+        worker: the script; ``{here}`` in it is the folder of the tests. Its last arguments are the rank and a file.
         folder: where the script and the file go.
+        arguments: the first ones.
     """
     script = folder / "worker.py"
     script.write_text(worker.format(here=str(Path(__file__).parent)))
     started = [
         subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(folder / "store")],
+            [sys.executable, str(script), *arguments, str(rank), str(folder / "store")],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

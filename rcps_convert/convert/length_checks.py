@@ -60,19 +60,23 @@ class Incomparable(Exception):  # noqa: N818 - a fact, handled where it arises
 def chains_of(inference: Inference) -> Chains:
     """What the operators do to each input length, in every trace."""
     found: Chains = {}
-    for env in inference.values:
-        for action in pytree.tree_leaves(list(env.values())):
-            for term in action.axes if isinstance(action, Action) else ():
-                role = ax.role(term)
-                if role is not None and role.steps:
-                    found.setdefault(role.start, set()).add(role.steps)
+    for term in _terms(inference):
+        role = ax.role(term)
+        if role is not None and role.steps:
+            found.setdefault(role.start, set()).add(role.steps)
     return found
 
 
 def hidden_lengths(inference: Inference) -> set[int]:
     """The sizes of all lengths, in every trace."""
-    actions = (a for env in inference.values for a in pytree.tree_leaves(list(env.values())) if isinstance(a, Action))
-    return {t.size for a in actions for t in a.axes if ax.ends(t) is not None}
+    return {t.size for t in _terms(inference) if ax.ends(t) is not None}
+
+
+def _terms(inference: Inference) -> Iterator[ax.Axis]:
+    """The axes of all results, in every trace."""
+    for env in inference.values:
+        for action in pytree.tree_leaves(list(env.values())):
+            yield from action.axes if isinstance(action, Action) else ()
 
 
 def length_rules(

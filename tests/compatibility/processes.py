@@ -7,16 +7,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+from processes import run_in_two
+
 from . import row
 
 PROCESSES = "Two processes (gloo)"
 
-ROOT = Path(__file__).resolve().parents[1]
-
 HEAD = """
 import sys, warnings
 warnings.simplefilter("ignore")
-sys.path.insert(0, {root!r})
+sys.path.insert(0, {here!r})
 import torch, torch.distributed as dist
 from torch import nn
 from compatibility import DNA, LENGTH, Net, exact, made, sequences
@@ -54,22 +54,7 @@ for i in range(3):
 def in_two(body: str, strategy: str) -> None:
     """Run a script as two processes."""
     with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "worker.py"
-        script.write_text(HEAD.format(root=str(ROOT)) + body + TAIL)
-        command = [sys.executable, str(script), strategy]
-        started = [
-            subprocess.Popen(
-                [*command, str(rank), str(Path(folder) / "store")],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(2)
-        ]
-        for rank, process in enumerate(started):
-            output, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, output
-            assert f"equivariant on rank {rank}" in output
+        run_in_two(HEAD + body + TAIL, Path(folder), strategy)
 
 
 @row(PROCESSES, "`DistributedDataParallel`", slow=True)
@@ -143,7 +128,7 @@ if __name__ == "__main__":
 
 @row(PROCESSES, "Lightning, two devices (`ddp_spawn`), `load_from_checkpoint`", "lightning", slow=True)
 def lightning(strategy: str) -> None:
-    head = HEAD.format(root=str(ROOT)).partition("strategy, rank")[0]
+    head = HEAD.format(here=str(Path(__file__).resolve().parents[1])).partition("strategy, rank")[0]
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "fit.py"
         script.write_text(head + LIGHTNING)
