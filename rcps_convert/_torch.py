@@ -142,6 +142,18 @@ ENTER, LEAVE, SETUP = "_vmap_increment_nesting", "_vmap_decrement_nesting", "laz
 """Names of the calls that ``torch.vmap`` leaves in an exported graph before, after, and for itself."""
 
 
+def is_compiling() -> bool:
+    """Whether the calls of this thread are compiled or exported: torch's own answer is one for all threads."""
+    if not torch.compiler.is_compiling():
+        return False
+    return torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_recorded() -> bool:
+    """Whether the calls of this thread are compiled, exported, or traced by ``torch.jit``."""
+    return is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
 def transform_level() -> int | None:
     """How many transforms such as ``torch.vmap`` are running, one in the other; None without any, or in a compiler."""
     return None if torch.compiler.is_dynamo_compiling() else torch._C._functorch.maybe_current_level()
