@@ -26,6 +26,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils import _pytree as pytree  # `torch.utils.pytree` has no `is_leaf` and no `tree_map_only`
+from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 
 __all__ = [
     "ENTER",
@@ -37,6 +38,7 @@ __all__ = [
     "WRAPPERS",
     "ConvTransposeNd",
     "CustomOpDef",
+    "DispatchMode",
     "InstanceNorm",
     "ModeState",
     "NormBase",
@@ -47,6 +49,7 @@ __all__ = [
     "calling_modules",
     "chains",
     "convolve",
+    "draws_random_numbers",
     "drop_hooks",
     "forward_gradients",
     "frames",
@@ -60,8 +63,10 @@ __all__ = [
     "hook_tables",
     "in_backward",
     "inputs_of",
+    "is_compiling",
     "is_operator",
     "is_recomputed",
+    "is_recorded",
     "is_replica",
     "is_scripting",
     "is_wrapper",
@@ -180,6 +185,11 @@ def only_step(module: nn.Module, name: str) -> tuple[Any, Any]:
     steps = chain._modules
     watched = chain._forward_pre_hooks or chain._forward_hooks
     return chain, steps["0"] if len(steps) == 1 and not watched else None
+
+
+def draws_random_numbers(overload: Any) -> bool:
+    """Whether an operator's result depends on the state of a generator."""
+    return torch.Tag.nondeterministic_seeded in getattr(overload, "tags", ())
 
 
 def leave_map() -> None:

@@ -106,7 +106,6 @@ class Change:
         """Before and after conversion, the independent values of each output, with other random weights."""
         for probe in self.probes:
             probe.perturb(seed)
-        found = []
         before, after = (_parts(readings, outputs) for readings in self._readings())
         faded = _faded(before, after)
         had = {i: _rank(rows, SURE) for i, rows in before.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
 from ..graph.users_state import cached_functions, caches_kept_clean
 from ..tie.hooks import hook_of
 from ..tie.norms import PooledNorm
+from .held_noise import HeldNoise
 from .inputs import batch_dim, of_kinds, padded, random_like
 
 DROPOUTS = {
@@ -69,6 +70,7 @@ class Probe:
         specs, actions: per input leaf; None for leaves that are no tensors.
         own: run in the precision that the model and the example have.
         padded: draw padded rows of ids too, where padding stays in its place.
+        held: hold random numbers; see `HeldNoise`.
 
     Attributes:
         dtype: the precision the model runs in.
@@ -90,8 +92,9 @@ class Probe:
         *,
         own: bool = False,
         padded: bool = False,
+        held: bool = False,
     ) -> None:
-        self.padded = padded
+        self.padded, self.held = padded, held
         self.example, self.specs, self.actions = example, specs, actions
         self.batch = self._batch()
         self.own, self.as_given = own_dtype(model), own
@@ -122,6 +125,16 @@ class Probe:
         twin.example, twin.actions, twin.first, twin.whole = example, actions, None, []
         twin.batch = twin._batch()
         return twin
+
+    def again(self, model: nn.Module, *, own: bool = False) -> Probe:
+        """A new copy of a model, looked at in the same way.
+
+        Args:
+            model: copied, never touched.
+            own: run in the precision that the model and the example have.
+        """
+        given = self.example, self.specs, self.actions
+        return Probe(model, *given, own=own, padded=self.padded, held=self.held)
 
     def _batch(self) -> int | None:
         """Samples of the inputs that are sequences, where they agree."""
@@ -204,7 +217,8 @@ class Probe:
         with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
             kept = _statistics_kept(self.model), caches_kept_clean(self.model, self.caches)
-            with kept[0], kept[1], _InDouble() if wide else _WithoutDropout() as watched:
+            noise = HeldNoise(rng) if self.held else nullcontext()
+            with kept[0], kept[1], noise, _InDouble() if wide else _WithoutDropout() as watched:
                 out = call(self.model, with_leaves(self.example, drawn))
         self._note_whole(watched.whole)
         return pytree.tree_map(lambda y: y.detach() if isinstance(y, Tensor) else y, out)
