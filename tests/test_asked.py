@@ -393,6 +393,8 @@ PUBLISHED = {
     "ASAP": "Written",
     "CLIPNET": "WrittenStrands",
     "AttentiveChrome": "Marks",
+    "two LSTMs, one for each direction": "TwoLstms",
+    "Caduceus without shared weights: a scan of Mamba from either end": "TwoScans",
 }
 """Published architectures, and the networks of the zoo that were written after them."""
 

@@ -150,7 +150,7 @@ def beside(m: Any, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("forward", [walk, beside])
 def test_what_noise_is_added_to_is_looked_at_as_ever(forward: Any) -> None:
     torch.manual_seed(0)
-    with pytest.raises(ConversionError, match="cumsum|21 fixed"):
+    with pytest.raises(ConversionError, match=r"cumsum|21 fixed"):
         convert_model(Net(forward, c=conv(), o=nn.Linear(8, 3)), X)
 
 

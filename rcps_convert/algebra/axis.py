@@ -16,6 +16,7 @@ from .solve import split as split
 from .solve import trivialise as trivialise
 from .solve import unify as unify
 from .terms import SIGN as SIGN
+from .terms import STANDING as STANDING
 from .terms import Axis as Axis
 from .terms import Leaf as Leaf
 from .terms import Mismatch as Mismatch
@@ -27,6 +28,7 @@ from .terms import Var as Var
 from .terms import batch as batch
 from .terms import children as children
 from .terms import ends as ends
+from .terms import fixed_like as fixed_like
 from .terms import follows as follows
 from .terms import free as free
 from .terms import has_edge as has_edge

@@ -20,6 +20,7 @@ from .terms import (
     Sum,
     Var,
     children,
+    fixed_like,
     free,
     has_sign,
     indices,
@@ -154,7 +155,7 @@ def split(term: Axis, sizes: Sequence[int]) -> list[Axis]:
 
 def _split_leaf(leaf: Leaf, sizes: Sequence[int]) -> list[Axis]:
     if leaf.perm is None:
-        return [trivial(s) for s in sizes]
+        return [fixed_like(leaf, s) for s in sizes]
     idx, start, pieces = indices(leaf), 0, []
     for s in sizes:
         block = idx[start : start + s] - start

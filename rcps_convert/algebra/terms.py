@@ -92,7 +92,9 @@ def nearest(length: int, holds: Callable[[int], bool]) -> list[int]:
 
 @dataclass(frozen=True)
 class Role:
-    """What an axis is, beyond how it is permuted: ``"length"``, ``"batch"``, or the ``"edge"`` of values between bases.
+    """What an axis is, beyond how it is permuted: ``"length"``, ``"batch"``, the ``"edge"`` of values between bases.
+
+    ``"standing"`` is a length within one of two readings, from either end: both strands read it in the same order.
 
     Length is a role, not a value: the permutation of ACGT is a reversal too, and only an axis that
     came from a length may be convolved.
@@ -182,6 +184,14 @@ def batch(size: int) -> Leaf:
     return Leaf(size, role=Role("batch"))
 
 
+STANDING = Role("standing")
+
+
+def fixed_like(term: Axis, size: int) -> Leaf:
+    """The action that leaves each entry where it is, on what an operator made of such an axis."""
+    return Leaf(size, role=STANDING if role(term) == STANDING else None)
+
+
 def permutation(table: Sequence[int]) -> Axis:
     """The action with entry i coming from ``table[i]``, in its shortest form.
 
@@ -252,7 +262,7 @@ def total(parts: Iterable[Axis]) -> Axis:
         if p.size == 0:
             continue
         if whole and _is_identity(whole[-1]) and _is_identity(p) and Role("edge") not in (role(whole[-1]), role(p)):
-            whole[-1] = trivial(whole[-1].size + p.size)
+            whole[-1] = fixed_like(p if role(p) == STANDING else whole[-1], whole[-1].size + p.size)
         else:
             whole.append(p)
     if not whole:

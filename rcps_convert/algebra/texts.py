@@ -85,7 +85,7 @@ def _enclosed(term: Axis) -> str:
 def _written_role(role: Role | None) -> str:
     if role is None:
         return ""
-    if role in (Role("batch"), Role("edge")):
+    if role in (Role("batch"), Role("edge"), ax.STANDING):
         return f"@{role.name}"
     steps = "?" if role.steps is None else ", ".join(map(write_step, role.steps))
     return f"@{role.name}({role.start}{f': {steps}' if steps else ''})"
@@ -226,7 +226,7 @@ class _Reader:
         if self.next != "@":
             return None
         self.take()
-        name = self.take("length", "batch", "edge")
+        name = self.take("length", "batch", "edge", "standing")
         if self.next != "(":
             return Role(name)
         self.take()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from .._torch import pytree
@@ -40,9 +41,13 @@ class Node:
     scope: tuple[tuple[str, str], ...]
     value: Any
 
-    def refs(self) -> list[str]:
+    def refs(self) -> tuple[str, ...]:
         """Names of the results this node reads."""
-        return [leaf.name for leaf in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Ref)]
+        return self._refs
+
+    @cached_property
+    def _refs(self) -> tuple[str, ...]:
+        return tuple(leaf.name for leaf in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Ref))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -33,9 +33,8 @@ def storage_roots(nodes: list[Node]) -> dict[str, str]:
     """For each result, the result whose storage it may share."""
     roots: dict[str, str] = {}
     for node in nodes:
-        refs = written_refs(node)
-        if is_view(node.op) or node.op is operator.getitem:
-            refs = node.refs()
+        shares = is_view(node.op) or node.op is operator.getitem
+        refs = node.refs() if shares else written_refs(node)
         if refs:
             roots[node.name] = roots.get(refs[0], refs[0])
     return roots

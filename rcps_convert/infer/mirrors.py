@@ -125,7 +125,7 @@ class _Pairing:
     def read_alone(self, swapping: set[str]) -> list[ConversionError]:
         """Every other use of a tensor that has a partner: alone it obeys no law of its own."""
         tensors = {n for n in self.paired if isinstance(self.env.get(n), Action)}
-        live = _live(self.trace)
+        live = live_nodes(self.trace)
         return [
             BreaksSymmetryError(
                 f"{op_name(node.op)} reads the weight of one direction alone",
@@ -140,7 +140,7 @@ class _Pairing:
         ]
 
 
-def _live(trace: Trace) -> set[str]:
+def live_nodes(trace: Trace) -> set[str]:
     """Nodes on which the outputs depend; a parametrized layer may look at its weights more often than it uses them."""
     live = {leaf.name for leaf in trace.outputs if isinstance(leaf, Ref)}
     for node in reversed(trace.nodes):

@@ -23,6 +23,7 @@ from ..rules.pointwise import range_of, rule_of
 from ..rules.registry import Const, facts_of
 from . import constants
 from .cuts import Cut
+from .directions import ASSUMED
 from .inference import Inference, OpenTerms
 from .outputs import pin_output, specs_of
 from .stretch import WEIGHED, Hint, Memory, earlier
@@ -69,13 +70,22 @@ def infer(
             return found
         return _better(search({"assumed": assumed, "opened": found.cut_buffers()}), found)
 
-    result = solved(frozenset())
+    result = _from_either_end(solved, partial(solve, known)) or solved(frozenset())
     for doubt in sorted(result.doubts) if result.problems else ():
         result = _better(solved(result.assumed | {doubt}), result)
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)
     return result
+
+
+def _from_either_end(
+    solved: Callable[[frozenset[str]], Inference], at_once: Callable[[Mapping[str, Any]], Inference]
+) -> Inference | None:
+    """A solution in which a length is read from either end, where there is none without that, and this one is whole."""
+    first = at_once({})
+    found = solved(frozenset({ASSUMED})) if first.problems and ASSUMED in first.doubts else None
+    return None if found is None or found.problems else found
 
 
 def _better(new: Inference, old: Inference) -> Inference:

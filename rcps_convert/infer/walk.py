@@ -20,6 +20,7 @@ from ..graph.closed_modules import CLOSED
 from ..graph.precision import WIDER, double_precision, widened
 from ..graph.trace import Node, Ref, Source, Trace
 from ..graph.writes import changed_in_forward, changed_parameters, is_inplace, written_refs
+from ..rules.directions import joined, standing
 from ..rules.node import RuleNode, Swap
 from ..rules.pins import is_short
 from ..rules.pointwise import rule_of
@@ -27,6 +28,7 @@ from ..rules.registry import Anchor, Const, Facts, facts_of, is_silent, require_
 from ..rules.shape import moves
 from . import constants
 from .cuts import Asked, Cut
+from .directions import ASSUMED, Directions
 from .inference import Inference
 from .mirrors import pair_parameters
 from .own_precision import OwnPrecision
@@ -63,6 +65,8 @@ class Walk:
         self.own = OwnPrecision(trace)
         self.swaps: list[Swap] = []
         self.torn = Torn(trace)
+        directions = Directions(trace)
+        self.directions = directions if directions.by_node and result.assumes(ASSUMED) else None
         self.refused: list[Node] = []
         weighed = partial(result.assumes, WEIGHED)
         self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory, weighed)
@@ -87,6 +91,7 @@ class Walk:
         for problem in self.torn.problems():
             self.result.report(problem)
         self._order_problems(before)
+        self.swaps += self.directions.swaps if self.directions is not None else []
         pair_parameters(self.trace, self.env, self.weight_numbers, self.swaps, self.result.mirrors)
         for node, parameter in changed_parameters(self.trace):
             self.result.report(changed_in_forward(parameter, op_name(node.op), node.where))
@@ -100,7 +105,8 @@ class Walk:
         self.result.refused.append([n for n in self.refused if n.name in still])
 
     def _nodes(self) -> None:
-        for node in self.trace.nodes:
+        for traced in self.trace.nodes:
+            node = self._seen(traced)
             self.torn.carry(node)
             if self.stretches is not None and self.stretches.takes(node):
                 if self.trial and self.stretches.lost:
@@ -112,7 +118,36 @@ class Walk:
                 whole = self.env.get(node.args[0].name)
                 self.env[node.name] = None if whole is None else whole[node.args[1]]
             elif not is_silent(node.op):
-                self.env[node.name] = self._node(node)
+                self.env[node.name] = self._result(node)
+
+    def _seen(self, node: Node) -> Node:
+        """A node as its reading of a length from one end sees it."""
+        reading = self.directions.of(node) if self.directions is not None else None
+        if reading is None or node.name in reading.joins:
+            return node
+        x = self.env.get(reading.given)
+        if reading.start not in self.env and isinstance(x, Action) and ax.lengthen(x.axes[reading.dim]):
+            self.env[reading.start] = standing(x, reading.dim)
+        return reading.seen(node) if reading.start in self.env else node
+
+    def _result(self, node: Node) -> Any:
+        """What a node makes: of both readings of a length, if it joins them; else what its rule says."""
+        reading = self.directions.of(node) if self.directions is not None else None
+        if reading is None or node.name not in reading.joins or reading.start not in self.env:
+            return self._node(node)
+        one, other = (self.env.get(r) for r in node.refs())
+        if not isinstance(one, Action) or not isinstance(other, Action):
+            return None
+        try:
+            for a, b in zip(one.axes, other.axes, strict=True):
+                ax.unify(a, b)
+            turned_back = any(r in reading.unturned for r in node.refs())
+            return joined(node, one, self.env[reading.given].axes[reading.dim] if turned_back else None)
+        except Refusal as fact:
+            self.result.report(fact.at(node.where, _got((one, other), {})))
+        except Mismatch as fact:
+            self.result.report(_disagreement(node, fact, _got((one, other), {})))
+        return None
 
     def _sources(self, inputs: list[Action | None]) -> None:
         statistics = {

@@ -15,6 +15,9 @@ from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
 from .registry import Anchor, Const, refuse, require_no_ids
 
+DIRECTIONS = ax.permutation([1, 0])
+"""The axis of two directions: what was read from the left is read from the right."""
+
 
 def dim_of(dim: int, rank: int) -> int:
     """A dimension counted from the front."""
@@ -224,7 +227,7 @@ def slide(
         require_edges(node, x.size, Step(1, sum(pad) - extent + stride, stride, lopsided=pad[0] != pad[1]))
         return reversal(out, x), reversal(kernel)
     require_fixed(node, x)
-    return ax.trivial(out), ax.trivial(kernel)
+    return ax.fixed_like(x, out), ax.trivial(kernel)
 
 
 def read_as_positions(node: Any, x: Axis) -> None:

@@ -9,11 +9,8 @@ from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
-from .common import forbid_signs
+from .common import DIRECTIONS, forbid_signs
 from .registry import aten, refuse, rule
-
-DIRECTIONS = ax.permutation([1, 0])
-"""The axis of the two directions: what was read from the left is read from the right."""
 
 
 @rule(aten.lstm.input, signs=True)
@@ -73,6 +70,8 @@ def recurrence(
 def _stands(x: Action, time: int) -> bool:
     """Whether a recurrence reads along an axis that stays, or may, and whose entries hold no positions."""
     term, held = ax.walk(x.axes[time]), x.axes[2]
+    if ax.role(term) == ax.STANDING:
+        return True
     if ax.role(term) is not None or ax.is_length(held) or (not any(map(ax.is_length, x.axes)) and ax.free(term)):
         return False
     try:

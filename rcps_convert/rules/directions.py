@@ -1,0 +1,59 @@
+"""Reading a length from either end: what turns it round, and what joins the two readings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from .common import DIRECTIONS, dim_of
+from .registry import aten, refuse
+
+TURNS = {aten.flip.default}
+"""Operators that turn axes round."""
+
+ROWS = {aten.cat.default, aten.concat.default, aten.concatenate.default}
+"""Operators that put the two readings in a row."""
+
+PILES = {aten.stack.default}
+"""Operators that put the two readings on an axis of their own."""
+
+COMMUTES = {aten.add.Tensor, aten.mul.Tensor, aten.maximum.default, aten.minimum.default, aten.logaddexp.default}
+"""Operators to which it is the same which reading comes first."""
+
+
+def standing(x: Action, dim: int) -> Action:
+    """What one reading starts from: the other strand, read from the other end, has it in the same places."""
+    return x.with_axis(dim, ax.Leaf(x.axes[dim].size, role=ax.STANDING))
+
+
+def joined(node: Any, readings: Action, length: ax.Axis | None) -> Action:
+    """Both readings together: reverse complement makes each the other one.
+
+    Args:
+        node: what joins them.
+        readings: the action on either within its direction.
+        length: the action on the positions that both started from; None where the second is still turned round, so that
+            places are counted from either end.
+    """
+    axes = [_placed(t, length) if ax.role(t) == ax.STANDING else t for t in readings.axes]
+    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    if node.op in PILES:
+        at = dim_of(dim, len(axes) + 1)
+        axes.insert(at, DIRECTIONS)
+    elif node.op in ROWS:
+        at = dim_of(dim, len(axes))
+        if ax.is_length(axes[at]):
+            refuse(
+                "the readings of a length from both ends are put one behind the other",
+                why="reverse complement would swap them and turn each round",
+                do="join them along the channels",
+            )
+        axes[at] = ax.product([DIRECTIONS, axes[at]])
+    return Action(tuple(axes))
+
+
+def _placed(term: ax.Axis, length: ax.Axis | None) -> ax.Axis:
+    if length is None:
+        return ax.trivial(term.size)
+    return length if term.size == length.size else ax.length(term.size, ax.Role("length", steps=None))

@@ -1,0 +1,161 @@
+"""Models that read a length from either end by layers of their own: the two readings change places, or are refused."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from by_hand import bases, mirror, worst
+from lawful import assert_exact
+from models import directions
+from models.family import Family
+from torch import Tensor, nn
+
+from rcps_convert import ConversionError, convert_model, plan_conversion
+
+X = torch.zeros(2, 4, 20)
+
+
+@pytest.mark.parametrize("init", ["keep", "project"])
+@pytest.mark.parametrize("family", directions.ZOO, ids=[f.name for f in directions.ZOO])
+def test_readings_from_either_end_change_places(family: Family, init: str) -> None:
+    torch.manual_seed(0)
+    plain = family.make().double()
+    plan = plan_conversion(plain, family.example.double(), init=init, **family.how)
+    assert not plan.problems
+    assert_exact(plan.apply(plain), family.example.double(), lengths=(7, 13, 20, 33), **family.how)
+
+
+@pytest.mark.parametrize("make", [directions.TwoLstms, directions.TwoScans])
+def test_the_second_reading_s_weights_are_the_first_s_mirrored(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    plain = make()
+    how = dict(directions.KINDS)[make]
+    converted = convert_model(plain, X, **how)
+    free = sum(p.numel() for p in converted.parameters())
+    twice = sum(p.numel() for p in plain.left.parameters())
+    assert free < sum(p.numel() for p in plain.parameters()) - twice + 1
+    for name, p in plain.left.named_parameters():
+        mine, other = converted.get_submodule("left"), converted.get_submodule("right")
+        a, b = (m.get_parameter(name) if name in dict(m.named_parameters()) else get(m, name) for m in (mine, other))
+        assert torch.equal(a.flatten().sort().values, b.flatten().sort().values)  # the same numbers in other places
+        assert p.shape == a.shape
+
+
+def get(module: nn.Module, name: str) -> Tensor:
+    for part in name.split("."):
+        module = getattr(module, part)
+    return module  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("make", [directions.TwoLstms, directions.TwoScans])
+def test_training_saving_and_copying_keep_the_law(make: Callable[[], nn.Module], tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    how = dict(directions.KINDS)[make]
+    model = convert_model(make(), X, **how).double()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for seed in range(5):
+        optimiser.zero_grad()
+        model(bases(4, seed=seed)).square().mean().backward()
+        optimiser.step()
+    torch.save(model, tmp_path / "model.pt")
+    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+    again = convert_model(make().double(), X.double(), **how)
+    again.load_state_dict(model.state_dict())
+    x = bases(3, seed=9)
+    turned = (lambda y: y.flip(1, 2)) if how else (lambda y: y)
+    for other in (model.eval(), loaded.eval(), again.eval(), copy.deepcopy(model).eval()):
+        with torch.no_grad():
+            assert worst(other(mirror(x)), turned(other(x))) < 1e-10
+            assert torch.equal(other(x), model(x))
+
+
+# --- what is no reading from either end, and stays refused ---
+
+
+class Refused(nn.Module):
+    """Two recurrences, and a forward given as a function."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Any], wide: int = 6) -> None:
+        super().__init__()
+        self.steps = forward
+        self.a, self.b = nn.GRU(4, 6, batch_first=True), nn.GRU(4, wide, batch_first=True)
+        self.o = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.steps(self, x.mT)
+
+
+def one_alone(m: Any, h: Tensor) -> tuple[Tensor, Tensor]:
+    a = m.a(h)[0]
+    return m.o(a + m.b(h.flip(1))[0].flip(1)).mean(1), a
+
+
+def no_like(m: Any, h: Tensor) -> Tensor:
+    return m.o(m.a(h)[0] + m.b(h.flip(1) * 2)[0].flip(1)).mean(1)
+
+
+def taken_from(m: Any, h: Tensor) -> Tensor:
+    return m.o(m.a(h)[0].tanh() - m.b(h.flip(1))[0].flip(1).sigmoid()).relu().mean(1)
+
+
+def behind(m: Any, h: Tensor) -> Tensor:
+    z = torch.cat([m.a(h)[0], m.b(h.flip(1))[0].flip(1)], 1)
+    return m.o(z.unflatten(1, (2, -1))[:, 0]).mean(1)
+
+
+def read_twice(m: Any, h: Tensor) -> Tensor:
+    a = m.a(h)[0]
+    return m.o((a + m.b(h.flip(1))[0].flip(1)).mean(1) + a[:, -1])
+
+
+@pytest.mark.parametrize("forward", [one_alone, no_like, taken_from, behind, read_twice])
+def test_other_uses_of_two_recurrences_are_refused_or_exact(forward: Any) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(ConversionError, match=r"one direction|both ends|readings"):
+        convert_model(Refused(forward), X)
+
+
+def test_recurrences_of_unlike_sizes_are_refused() -> None:
+    def forward(m: Any, h: Tensor) -> Tensor:
+        return m.a(h)[0].mean((1, 2)) + m.b(h.flip(1))[0].flip(1).mean((1, 2))
+
+    with pytest.raises(ConversionError, match="one direction"):
+        convert_model(Refused(forward, wide=5), X)
+
+
+def test_the_two_readings_may_be_taken_further_before_they_meet() -> None:
+    """What is done to both alike, before the second is turned back, is part of the readings."""
+
+    def forward(m: Any, h: Tensor) -> Tensor:
+        a, b = m.a(h)[0], m.b(h.flip(1))[0]
+        a, b = (m.o(t.tanh()).softmax(-1) for t in (a, b))
+        return torch.maximum(a, b.flip(1)).mean(1)
+
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = convert_model(Refused(forward).double(), X.double())
+    assert_exact(model, X.double(), lengths=(9, 20))
+
+
+def from_either_end(m: Any, h: Tensor) -> Tensor:
+    """Places are counted from either end: weights by place are learned ones."""
+    z = (m.a(h)[0] + m.b(h.flip(1))[0]).tanh()
+    return m.o((z * m.places[:, None]).sum(1) + z.cumsum(1)[:, 3])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_second_reading_may_stay_turned_round(seed: int) -> None:
+    torch.manual_seed(seed)
+    plain = Refused(from_either_end)
+    plain.places = nn.Parameter(torch.randn(20))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = convert_model(plain.double(), X.double())
+    assert_exact(model, X.double())
+    assert "places" in dict(model.named_parameters())  # nothing about a place ties it to another one
