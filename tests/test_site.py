@@ -28,6 +28,7 @@ DOCS = ROOT / "docs"
 CONFIGURATION = (ROOT / ".mkdocs.yml").read_text(encoding="utf-8")
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 WIDTHS = {"desktop": 1366, "phone": 390}
+DRAWN = sorted(path.stem for path in (DOCS / "images").glob("*.svg") if path.stem not in ("logo", "favicon"))
 SEARCHES = {"hugging face": "hugging-face", "deeplift": "bpnet-lite", "save": "saving", "install": "install"}
 
 CUT = """() => {
@@ -111,7 +112,7 @@ def smallest_text(picture: Path) -> tuple[float, float]:
     return min(float(next(filter(None, size))) for size in sizes), float(box[1])
 
 
-@pytest.mark.parametrize("name", ["filter-pair", "plan-lines", "strategies", "tied-weight", "two-anchors", "tutorial"])
+@pytest.mark.parametrize("name", DRAWN)
 def test_the_text_of_a_picture_is_readable_on_a_phone(name: str) -> None:
     size, width = smallest_text(DOCS / "images" / f"{name}.svg")
     assert size * min(1.0, 358 / width) > 11.9  # a page of 390 px has margins of 16 px
