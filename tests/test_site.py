@@ -29,7 +29,17 @@ CONFIGURATION = (ROOT / ".mkdocs.yml").read_text(encoding="utf-8")
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 WIDTHS = {"desktop": 1366, "phone": 390}
 DRAWN = sorted(path.stem for path in (DOCS / "images").glob("*.svg") if path.stem not in ("logo", "favicon"))
-SEARCHES = {"hugging face": "hugging-face", "deeplift": "bpnet-lite", "save": "saving", "install": "install"}
+SEARCHES = {
+    "hugging face": "hugging-face",
+    "deeplift": "bpnet-lite",
+    "save": "saving",
+    "install": "install",
+    "lightning": "lightning",
+    "enformer": "enformer-borzoi",
+    "learning rate": "faq",
+    "lstm": "weights",
+    "checkpoint": "saving",
+}
 
 CUT = """() => {
     // What is wider than the box it is in, where that box neither shows it nor scrolls.
