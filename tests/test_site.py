@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_docs import matches
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -126,6 +127,24 @@ def smallest_text(picture: Path) -> tuple[float, float]:
 def test_the_text_of_a_picture_is_readable_on_a_phone(name: str) -> None:
     size, width = smallest_text(DOCS / "images" / f"{name}.svg")
     assert size * min(1.0, 358 / width) > 11.9  # a page of 390 px has margins of 16 px
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_in_a_kernel(tmp_path: Path) -> None:
+    """The quick run executes the same code as a page (tests/test_docs.py)."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    pytest.importorskip("matplotlib")
+    held = nbformat.read(DOCS / "tutorial.ipynb", 4)
+    nbformat.validate(held)
+
+    def printed(cells: list[Any]) -> list[str]:
+        outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
+        return ["".join(output.text) for output in outputs if output.get("name") == "stdout"]
+
+    expected = printed(held.cells)
+    nbclient.NotebookClient(held, timeout=250, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert all(matches(*texts) for texts in zip(expected, printed(held.cells), strict=True))
 
 
 # --- slow: in a browser -----------------------------------------------------------------------------
