@@ -26,6 +26,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils import _pytree as pytree  # `torch.utils.pytree` has no `is_leaf` and no `tree_map_only`
+from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 
 __all__ = [
     "ENTER",
@@ -37,6 +38,7 @@ __all__ = [
     "WRAPPERS",
     "ConvTransposeNd",
     "CustomOpDef",
+    "DispatchMode",
     "InstanceNorm",
     "ModeState",
     "NormBase",
@@ -47,6 +49,7 @@ __all__ = [
     "calling_modules",
     "chains",
     "convolve",
+    "draws_random_numbers",
     "drop_hooks",
     "forward_gradients",
     "frames",
@@ -60,8 +63,10 @@ __all__ = [
     "hook_tables",
     "in_backward",
     "inputs_of",
+    "is_compiling",
     "is_operator",
     "is_recomputed",
+    "is_recorded",
     "is_replica",
     "is_scripting",
     "is_wrapper",
@@ -142,6 +147,18 @@ ENTER, LEAVE, SETUP = "_vmap_increment_nesting", "_vmap_decrement_nesting", "laz
 """Names of the calls that ``torch.vmap`` leaves in an exported graph before, after, and for itself."""
 
 
+def is_compiling() -> bool:
+    """Whether the calls of this thread are compiled or exported: torch's own answer is one for all threads."""
+    if not torch.compiler.is_compiling():
+        return False
+    return torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_recorded() -> bool:
+    """Whether the calls of this thread are compiled, exported, or traced by ``torch.jit``."""
+    return is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
 def transform_level() -> int | None:
     """How many transforms such as ``torch.vmap`` are running, one in the other; None without any, or in a compiler."""
     return None if torch.compiler.is_dynamo_compiling() else torch._C._functorch.maybe_current_level()
@@ -168,6 +185,11 @@ def only_step(module: nn.Module, name: str) -> tuple[Any, Any]:
     steps = chain._modules
     watched = chain._forward_pre_hooks or chain._forward_hooks
     return chain, steps["0"] if len(steps) == 1 and not watched else None
+
+
+def draws_random_numbers(overload: Any) -> bool:
+    """Whether an operator's result depends on the state of a generator."""
+    return torch.Tag.nondeterministic_seeded in getattr(overload, "tags", ())
 
 
 def leave_map() -> None:

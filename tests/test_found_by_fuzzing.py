@@ -297,3 +297,84 @@ def test_profiles_behind_what_no_rule_takes_are_profiles(forward: Forward) -> No
     if not plan.problems:  # else the user is asked
         assert "unstranded profile" in str(plan)
         assert_law(plan.apply(model).double(), torch.zeros(2, 4, 16).double(), outputs="...")
+
+
+# --- lengths that leave the same remainder at the example and wherever it was looked ---
+
+
+def every(step: int) -> Forward:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = m.c(x).relu()
+        return m.o((h * (torch.arange(h.shape[-1], device=h.device) % step == 0).to(h)).sum(-1))
+
+    return forward
+
+
+def alternating(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    return m.o((h * (-1.0) ** torch.arange(h.shape[-1], device=h.device)).square().cumsum(-1)[..., -1])
+
+
+def slices(m: Any, x: Tensor) -> Tensor:
+    return m.o(m.c(x)[..., ::2].amax(-1))
+
+
+@pytest.mark.parametrize(
+    ("forward", "example"), [(every(2), 21), (every(3), 22), (every(4), 25), (alternating, 20), (slices, 21)]
+)
+def test_lengths_with_other_remainders_are_looked_at(forward: Forward, example: int) -> None:
+    model = converted(Net(forward), example, outputs="invariant")
+    found = {n: error(model, n, lambda y: y) for n in range(12, 64)}
+    assert found[example] is not None
+    assert {n: e for n, e in found.items() if e is not None and e > TOLERANCE} == {}
+
+
+# --- numbers that tie for some weights only ---
+
+
+class Places(nn.Module):
+    """The largest of three channels, two of which are a pair, at each position, looked up in a table."""
+
+    def __init__(self, norm: bool, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.c, self.e, self.o = nn.Conv1d(4, 3, 3), nn.Embedding(3, 4), nn.Linear(4, 2)
+        self.norm = nn.LayerNorm(3, bias=False) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.o(self.e(self.norm(self.c(x).mT).max(-1).indices).mean(1))
+
+
+class Share(nn.Module):
+    """A table that is read where a place of a maximum is near zero, as it is for small weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.c, self.act, self.o = nn.Conv1d(4, 6, 3, padding=1), nn.PReLU(6), nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.c(x)
+        taken = self.act(F.one_hot(h.argmax(1), 6).to(h).mT * h)
+        return self.o(torch.where(h.abs() < 0.5, taken, 0.0).amax(-1)) + self.o(h.amax(-1))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("norm", [False, True])
+def test_ties_that_some_weights_show_are_found(norm: bool, seed: int) -> None:
+    with pytest.raises(ConversionError, match="on some input"):
+        converted(Places(norm, seed), 12, outputs="antisymmetric", init="project")
+
+
+def test_ties_that_the_given_weights_show_are_found() -> None:
+    with pytest.raises(ConversionError, match="on some input"):
+        converted(Share(), 30, outputs="invariant")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_maxima_whose_ties_do_not_matter_are_exact(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = converted(Net(lambda m, x: m.o(m.c(x).sort(-1).values[..., -2:].mean(-1))), 20, outputs="invariant")
+    found = error(model, 20, lambda y: y)
+    assert found is not None
+    assert found < TOLERANCE

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 import warnings
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -232,3 +234,63 @@ def test_no_internal_error_reaches_a_caller() -> None:
         conjoined(torch.zeros(2, 5, 64).double())
     assert "its action" not in str(met.value)
     assert "5 entries on axis 1 instead of 4" in str(met.value)
+
+
+# --- while another thread exports a model ---
+
+
+class Waiting(nn.Module):
+    """Stays in its forward until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.leave = threading.Event(), threading.Event()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.inside.set()
+        self.leave.wait(60)
+        return x + 1
+
+
+class Branched(nn.Module):
+    """Another convolution, once it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.other, self.out = nn.Conv1d(4, 8, 3), nn.Conv1d(4, 8, 3), nn.Linear(8, 1)
+        self.told = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out((self.other if self.told else self.conv)(x).mean(-1))
+
+
+@contextlib.contextmanager
+def another_thread_exports() -> Iterator[None]:
+    model = Waiting()
+    thread = threading.Thread(target=lambda: torch.export.export(model, (torch.zeros(2),), strict=False))
+    thread.start()
+    try:
+        assert model.inside.wait(60)
+        assert torch.compiler.is_compiling(), "the flag is one for all threads"
+        yield
+    finally:
+        model.leave.set()
+        thread.join(60)
+
+
+def test_guards_hold_while_another_thread_exports() -> None:
+    table, branched, headed = converted(Table(), bases(64)), converted(Branched(), bases(64)), Branched().double()
+    headed = converted(headed, bases(64))
+    headed.out, branched.told = nn.Linear(8, 1).double(), True
+    before = table(bases(64)).detach()
+    with another_thread_exports():
+        with pytest.raises(ConversionError, match="length"):
+            table(bases(40))
+        with pytest.raises(ConversionError, match="other"):
+            branched(bases(64))
+        with pytest.raises(ConversionError, match="out"):
+            headed(bases(64))
+        with torch.no_grad():
+            nn.init.constant_(table.conv.weight, 0.25)
+        assert torch.equal(table.conv.weight, torch.full_like(table.conv.weight, 0.25))
+    assert not torch.equal(table(bases(64)), before)

@@ -212,3 +212,29 @@ def test_samples_are_mirrored_alone_where_an_output_folds_them(body: Any, sample
         assert "samples of one batch influence each other" in str(plan.problems[0])
     else:
         assert not plan.problems
+
+
+# --- outputs that hardly depend on the sequence any more ---
+
+
+class OnePair(nn.Module):
+    """A norm over one pair: what an invariant output reads of it is constant but for the norm's epsilon."""
+
+    def __init__(self, norm: nn.Module, eps_only: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.eps_only = nn.Conv1d(4, 2, 3, padding=1), norm, eps_only
+        self.pair, self.score = nn.Linear(2, 2), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.norm(self.conv(x).logsumexp(-1))
+        return self.pair(h).relu(), self.score(h.square() if self.eps_only else h)
+
+
+@pytest.mark.parametrize("eps_only", [False, True])
+@pytest.mark.parametrize("norm", [nn.GroupNorm(1, 2), nn.LayerNorm(2)])
+def test_an_output_that_hardly_depends_on_the_sequence_is_named(norm: nn.Module, eps_only: bool) -> None:
+    plan = plan_conversion(OnePair(norm, eps_only), torch.zeros(2, 4, 40), outputs=("+-", "invariant"))
+    named = [w for w in plan.warnings if "output 1 no longer depends" in w]
+    assert len(named) == (not eps_only)  # the plain model's squares are constant too
+    assert not any("output 0" in w for w in plan.warnings)

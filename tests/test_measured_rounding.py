@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from by_hand import Net, X, bases, conv, mirror, worst
 from torch import Tensor, nn
 
@@ -104,14 +106,70 @@ NOISY = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "strategy"), [(n, s) for n in NOISY for s in ("tied", "conjoined") if (n, s) != ("scattered", "conjoined")]
-)
+def distribution(model: nn.Module, x: Tensor, draws: int = 400) -> tuple[Tensor, Tensor]:
+    """The mean of the outputs over many draws of the noise, and its standard error."""
+    with torch.no_grad():
+        found = torch.stack([model(x) for _ in range(draws)])
+    return found.mean(0), found.std(0) / draws**0.5
+
+
+@pytest.mark.parametrize("name", [*NOISY, "gumbel"])
+@pytest.mark.parametrize("strategy", ["tied", "conjoined"])
+def test_noise_leaves_the_law_in_distribution(name: str, strategy: str) -> None:
+    torch.manual_seed(0)
+    gumbel = Net(lambda m, x: m.o((h := m.c(x)).mul(F.gumbel_softmax(h, dim=1)).mean(-1)), c=conv(), o=nn.Linear(8, 3))
+    model = gumbel if name == "gumbel" else NOISY[name]
+    plan = plan_conversion(model, X, strategy=strategy)
+    assert not plan.problems
+    if (name, strategy) != ("scattered", "conjoined"):  # both strands share what is drawn for all samples
+        assert "in distribution" in str(plan.verification)
+        assert any("draws random numbers in eval mode" in w for w in plan.warnings)
+    tied = plan.apply(model).double().eval()
+    x = bases(4)
+    (a, noise_a), (b, noise_b) = distribution(tied, x), distribution(tied, mirror(x))
+    assert bool(((a - b).abs() <= 5 * (noise_a + noise_b) + 1e-9).all())
+    report = check_equivariance(tied, X)
+    assert report
+    assert "random numbers held" in str(report)
+    plain = copy.deepcopy(model).double().eval()
+    assert not check_equivariance(plain, X)
+
+
+def walk(m: Any, x: Tensor) -> Tensor:
+    """Noise that grows along the sequence."""
+    h = m.c(x).relu()
+    return m.o((h * torch.randn_like(h).cumsum(-1)).mean(-1))
+
+
+def beside(m: Any, x: Tensor) -> Tensor:
+    """A sum over what is to the left, with noise."""
+    h = m.c(x)
+    return m.o((h * (h.cumsum(-1) + torch.rand_like(h)).tanh()).mean(-1))
+
+
+@pytest.mark.parametrize("forward", [walk, beside])
+def test_what_noise_is_added_to_is_looked_at_as_ever(forward: Any) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(ConversionError, match="cumsum|21 fixed"):
+        convert_model(Net(forward, c=conv(), o=nn.Linear(8, 3)), X)
+
+
+DRAWN = {
+    "a choice": lambda m, x: m.o(m.c(x).sigmoid().bernoulli().mean(-1)),
+    "an order": lambda m, x: m.o(m.c(x)[:, torch.randperm(8)].mean(-1)),
+}
+
+
+@pytest.mark.parametrize(("name", "strategy"), [("a choice", "tied"), ("a choice", "conjoined"), ("an order", "tied")])
 def test_random_numbers_are_named(name: str, strategy: str) -> None:
-    with pytest.raises(VerificationError, match="draws random numbers in eval mode") as refused:
-        convert_model(NOISY[name], X, strategy=strategy)
-    assert "self.training" in str(refused.value.do)
-    assert "a rule" not in str(refused.value)
+    torch.manual_seed(0)
+    model = Net(DRAWN[name], c=conv(), o=nn.Linear(8, 3))
+    with pytest.raises(ConversionError) as refused:
+        convert_model(model, X, strategy=strategy)
+    if name == "a choice":
+        assert "draws random numbers in eval mode" in str(refused.value)
+        assert "self.training" in str(refused.value.do)
+    assert "a rule is wrong" not in str(refused.value)
 
 
 def test_random_numbers_that_both_strands_share_are_no_obstacle() -> None:

@@ -375,7 +375,42 @@ def test_a_custom_operator_s_definition_holds_its_operator() -> None:
 
 def test_random_operators_are_tagged() -> None:
     """Else noise is held to an equation."""
-    assert torch.Tag.nondeterministic_seeded in torch.ops.aten.rand.default.tags
+    aten = torch.ops.aten
+    for overload in (aten.rand.default, aten.normal_.default, aten.exponential_.default, aten.bernoulli.default):
+        assert _torch.draws_random_numbers(overload)
+    assert not _torch.draws_random_numbers(aten.relu.default)
+
+
+def test_operators_pass_a_mode_on_their_way_to_a_device() -> None:
+    """Else random numbers inside of torch's own functions are not held."""
+
+    class Seen(_torch.DispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            names.append(_torch.op_name(func))
+            return func(*args, **(kwargs or {}))
+
+    names: list[str] = []
+    with Seen():
+        nn.functional.gumbel_softmax(torch.zeros(3))
+    assert "exponential_" in names
+
+
+def test_a_thread_knows_that_its_calls_are_exported() -> None:
+    """Else guards refuse what an export calls, or let pass what another thread does meanwhile."""
+
+    class Asking(nn.Module):
+        def forward(self, x):
+            answers.append((_torch.is_compiling(), _torch.is_recorded()))
+            return x + 1
+
+    answers: list[tuple[bool, bool]] = []
+    torch.export.export(Asking(), (torch.zeros(2),), strict=False)
+    torch.jit.trace(Asking(), torch.zeros(2))
+    Asking()(torch.zeros(2))
+    assert answers[0] == (True, True)
+    assert (False, True) in answers
+    assert answers[-1] == (False, False)
+    assert torch.compile(lambda x: x + _torch.is_compiling(), backend="eager", fullgraph=True)(torch.zeros(1)) == 1
 
 
 # --- modules -------------------------------------------------------------------------------------

@@ -30,8 +30,9 @@ from ..strands.layers_to_mix import layers_to_mix
 from ..strands.mixed import mix
 from ..strands.stacked_runs import StackedRuns, skeleton
 from . import plan_text
+from .advice import looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
-from .plan import ConversionPlan, looks_trained, lost_notes
+from .plan import ConversionPlan
 from .settings import Settings
 
 
@@ -225,6 +226,7 @@ def _check(plan: BothStrandsPlan, s: StackedRuns) -> None:
 
     found = verify(converted, s.example, s.specs, s.actions, allowed, training=not plan.reading.post_hoc, padded=True)
     plan.verification = found
+    plan.warnings += noise_notes(found)
     if not found.passed:
         plan.problems.append(_failed(found))
     else:

@@ -8,6 +8,7 @@ at one of them, or where there is none, calls at other lengths are refused.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -265,7 +266,15 @@ class LengthChecks:
             for side in (-1, 1):
                 if not any(self._goes(v, axis, side) for v in found):
                     found += [v for v in by_kind if self._goes(v, axis, side)][:1]
+            found += self._other_remainders(found, by_kind, axis)
         return found
+
+    def _other_remainders(self, found: Sequence[Variant], by_kind: Sequence[Variant], axis: int) -> list[Variant]:
+        """A variant where a length leaves other remainders than at all that were chosen, such as an even one."""
+        common = math.gcd(*(self._change(v, axis) for v in found))
+        least = math.gcd(*(self._change(v, axis) for v in by_kind))
+        with_it = {v: math.gcd(common, self._change(v, axis)) for v in by_kind}
+        return [v for v in by_kind if common != least and with_it[v] == min(with_it.values())][:1]
 
     def _others(self, chosen: list[Variant]) -> Iterator[Variant]:
         """More variants, as long as the converted model refuses each."""
@@ -291,8 +300,11 @@ class LengthChecks:
         return not all(r.holds(r.start + change) for r in self.rules)
 
     def _goes(self, variant: Variant, axis: int, side: int) -> bool:
+        return self._change(variant, axis) * side > 0
+
+    def _change(self, variant: Variant, axis: int) -> int:
         here, there = self._sizes(variant)[axis]
-        return (there - here) * side > 0
+        return there - here
 
     def _cost(self, variant: Variant) -> tuple[int, int, int]:
         """Variants with wide hidden lengths first, then those that change every input, then short ones."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,6 @@ from ..graph.transaction import all_or_nothing
 from ..infer.anchors import AnchoredCall
 from ..infer.match.start import MatchedStart
 from ..infer.stretch import Tested
-from ..measure.change import Change
 from ..measure.verify import Verification
 from ..tie.length_guard import LengthRule, guard, unguard
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool, unpool
@@ -473,25 +471,3 @@ def refuse_converted(model: nn.Module) -> None:
             why="its weights are tied, or it reads both strands; doing so twice is not defined",
             do="convert the plain model, or first bake(model), or unwrap(model) if it reads both strands",
         )
-
-
-def lost_notes(change: Change, names: Sequence[str], outputs: Sequence[Action | None]) -> list[str]:
-    """What the user should know of outputs that say less than before, whatever the weights."""
-    notes = []
-    for i, had, has in change.lost(outputs):
-        what = (
-            f"has {has} independent values where the plain model has {had}"
-            if has
-            else "no longer depends on the sequence"
-        )
-        notes.append(
-            f"output {names[i]} {what}, whatever the weights: what the outputs are said to be leaves its features no "
-            "more; say otherwise what this output or those beside it are, or widen the layer that it reads"
-        )
-    return notes
-
-
-def looks_trained(model: nn.Module) -> bool:
-    """Whether a batch norm has counted batches."""
-    counters: list[Any] = [getattr(m, "num_batches_tracked", None) for m in model.modules()]
-    return any(isinstance(c, torch.Tensor) and int(c) > 0 for c in counters)

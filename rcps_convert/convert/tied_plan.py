@@ -41,9 +41,16 @@ from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
 from ..tie.ties import make_tie
 from ..tie.untied import unguarded
+from .advice import looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
 from .length_checks import UNSEEN, Chains, LengthChecks, chains_of, guarded_chains, length_rules, needing_alignment
-from .plan import ConversionPlan, DeclaredLeaf, SharedNorm, Symmetriser, TiedParameter, looks_trained, lost_notes
+from .plan import (
+    ConversionPlan,
+    DeclaredLeaf,
+    SharedNorm,
+    Symmetriser,
+    TiedParameter,
+)
 from .settings import Settings
 from .tied_words import does_not_run_tied, lost_note, unheld_note, wrong_rule, zero_score
 
@@ -289,6 +296,7 @@ class _TiedPlanner:
         self.probe = Probe(converted, self.example, self.specs, self.actions)
         found = self._measure_in_full(converted, solution, short)
         self.plan.verification = found
+        self.plan.warnings += noise_notes(found)
         if self.plan.start is not None:
             self.plan.start.compare(self.model, converted, solution.inference.outputs)
         zero = self._made_zero(change)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import function_modes, has_modes, is_scripting, keep_whole, transform_level, unseen
+from .._torch import function_modes, has_modes, is_compiling, is_scripting, keep_whole, transform_level, unseen
 from ..algebra.plain import listed, tupled
 from ..errors import BreaksSymmetryError, ConversionError, Where, refuse_scripting
 from .readings import CallAxes
@@ -209,7 +209,7 @@ class Frame(TorchFunctionMode):
         Raises:
             UnplannedCallError: the forward made other calls.
         """
-        checked = self.placed or self.table.strict or (torch.compiler.is_compiling() and not self.table.free)
+        checked = self.placed or self.table.strict or (is_compiling() and not self.table.free)
         if checked and not self.table.complete(self.seen):
             raise self.table.other_calls(self.seen)
 
@@ -273,7 +273,7 @@ class Anchored(AroundForward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward, its calls caught."""
-        if not torch.compiler.is_compiling() and torch.jit.is_tracing():  # type: ignore[attr-defined]
+        if not is_compiling() and torch.jit.is_tracing():  # type: ignore[attr-defined]
             raise _refuse_recording()
         like = self._like(args, kwargs)
         if like is not None and like in self.stock:
@@ -298,7 +298,7 @@ class Anchored(AroundForward):
         module = self.module
         written = getattr(self.before or type(module).forward, "__module__", "") or ""
         varies = self.table.strict or (module.training and not written.startswith("torch.nn.modules."))
-        if varies or torch.compiler.is_compiling() or transform_level() is not None or _is_framed():
+        if varies or is_compiling() or transform_level() is not None or _is_framed():
             return None
         found: list[Any] = [torch.is_grad_enabled(), *kwargs]
         for value in (*args, *kwargs.values()):

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -22,6 +21,7 @@ from .._torch import (
     caches_weights,
     calling_modules,
     chains,
+    is_recorded,
     make_hooks_picklable,
     only_step,
     own_copying,
@@ -112,8 +112,7 @@ def add_property(module: nn.Module, name: str) -> None:
     usual: Any = vars(type(module))[name]
 
     def read(self: nn.Module) -> Tensor:
-        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        if not recorded and not caches_weights():
+        if not is_recorded() and not caches_weights():
             chain, step = only_step(self, name)
             if getattr(step, "direct", False) and next(calling_modules(), None) is not None:
                 return step.forward(chain.original)

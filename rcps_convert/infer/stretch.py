@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import op_name
+from .._torch import draws_random_numbers, op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Mismatch
@@ -275,7 +275,7 @@ class Stretches:
             return False
         if any(r not in names and self.env.get(r) is None for r in refs):
             return False
-        seeded = torch.Tag.nondeterministic_seeded in getattr(node.op, "tags", ())
+        seeded = draws_random_numbers(node.op)
         if seeded and not can_be_still(node):
             return False
         return not is_inplace(node.op) or self.roots.get(node.name) in names

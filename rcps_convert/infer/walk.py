@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import rules as _rules  # noqa: F401 - registers the rules
-from .._torch import op_name, pytree
+from .._torch import draws_random_numbers, op_name, pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Mismatch
@@ -157,7 +157,7 @@ class Walk:
             return self._apply(node)
         if facts_of(node.op).shape_only:
             return self._fold(node, shape_only=True)
-        random = torch.Tag.nondeterministic_seeded in getattr(node.op, "tags", ())
+        random = draws_random_numbers(node.op)
         if not random and not any(_is_symbolic(o) for o in operands):
             return self._fold(node)
         return self._apply(node)

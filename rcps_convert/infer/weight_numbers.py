@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .._torch import draws_random_numbers
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..graph.trace import Ref, Trace
@@ -94,7 +95,7 @@ def _apart(trace: Trace, units: dict[str, str]) -> tuple[set[str], set[str]]:
         for node in trace.nodes:
             refs = {r for name in node.refs() for r in (name, units[name])}
             made = {node.name, units[node.name]} if written_refs(node) else {node.name}
-            if refs & given or torch.Tag.nondeterministic_seeded in getattr(node.op, "tags", ()):
+            if refs & given or draws_random_numbers(node.op):
                 given |= made
             if refs & weighed:
                 weighed |= made

@@ -21,6 +21,9 @@ from .probe import Probe, own_dtype
 SURE, FAINT = 1e-4, 1e-9
 """Relative size of a direction in which outputs vary that counts before conversion, and after it."""
 
+FADED = 1e-4
+"""How far an output still moves with the sequence, of what it did before conversion, where it says nothing."""
+
 WEIGHTS = 5
 """Random weights that are tried before an output is said to lose values."""
 
@@ -48,7 +51,7 @@ class Change:
         actions: list[Action | None],
     ) -> None:
         self.given = (before, after), (example, specs, actions)
-        self.has: list[list[Any]] | None = None
+        self.readings: list[list[list[Any]]] = []
         self.precise = own_dtype(before) not in (torch.float32, torch.float64)
         self.probes: list[Probe] = []
 
@@ -70,7 +73,7 @@ class Change:
         self._look()
         with undisturbed_rng():
             readings = self._readings()
-        self.has = readings[1]
+        self.readings = readings
         pairs = zip(*map(_ends, readings), strict=True)
         found = max((relative_change(a, b) for a, b in pairs if a.numel()), default=0.0)
         if found > CLEAR or self.precise:
@@ -82,12 +85,12 @@ class Change:
     def lost(self, outputs: Sequence[Action | None]) -> list[tuple[int, int, int]]:
         """The outputs that say less than before, whatever the weights: index, and independent values before and after.
 
-        An output that no longer depends on the sequence has none.
+        An output that no longer depends on the sequence, or by a ten-thousandth of what it did, has none.
 
         Args:
             outputs: what each output is; samples and positions count as repetitions.
         """
-        if self.has is not None and _is_full(self.has, outputs):  # these weights show that nothing is lost
+        if self.readings and _is_full(self.readings, outputs):  # these weights show that nothing is lost
             return []
         self._look_closely()
         with undisturbed_rng():
@@ -103,11 +106,10 @@ class Change:
         """Before and after conversion, the independent values of each output, with other random weights."""
         for probe in self.probes:
             probe.perturb(seed)
-        found = []
-        for readings, threshold in zip(self._readings(), (SURE, FAINT), strict=True):
-            parts = _parts(readings, outputs)
-            found.append({i: _rank(rows, threshold) for i, rows in parts.items()})
-        return found
+        before, after = (_parts(readings, outputs) for readings in self._readings())
+        faded = _faded(before, after)
+        had = {i: _rank(rows, SURE) for i, rows in before.items()}
+        return [had, {i: 0 if i in faded else _rank(rows, FAINT) for i, rows in after.items()}]
 
     def zero(self) -> set[int]:
         """The outputs that are zero but for rounding, whatever the weights, and were not before."""
@@ -163,27 +165,44 @@ def repetitions(y: Tensor, action: Action) -> Tensor:
     return y.permute(*repeated, *rest).reshape(-1, max(1, y.numel() // max(1, _size(y, repeated))))
 
 
-def _parts(readings: list[list[Any]], outputs: Sequence[Action | None]) -> dict[int, list[Tensor]]:
-    """The rows of each output that holds numbers, per batch."""
+def _parts(readings: list[list[Any]], outputs: Sequence[Action | None]) -> dict[int, Tensor]:
+    """Some finite rows of each output that holds numbers, of its first channels."""
     whole = enumerate(zip(zip(*readings, strict=True), outputs, strict=False))
-    return {i: [repetitions(y, a) for y in ys] for i, (ys, a) in whole if a is not None and all(map(_continuous, ys))}
+    kept = {i: (ys, a) for i, (ys, a) in whole if a is not None and all(map(_continuous, ys))}
+    return {i: _rows([repetitions(y, a) for y in ys]) for i, (ys, a) in kept.items()}
 
 
-def _is_full(readings: list[list[Any]], outputs: Sequence[Action | None]) -> bool:
-    """Whether every output has as many independent values as so many rows and channels can have."""
-    parts = _parts(readings, outputs)
-    return all(_rank(p, SURE) >= min(sum(map(len, p)) - 1, p[0].shape[1], COLUMNS) for p in parts.values())
+def _is_full(readings: list[list[list[Any]]], outputs: Sequence[Action | None]) -> bool:
+    """Whether every converted output has as many independent values as so many rows and channels can have."""
+    before, after = (_parts(r, outputs) for r in readings)
+    full = all(_rank(rows, SURE) >= min(len(rows) - 1, rows.shape[1]) for rows in after.values())
+    return full and not _faded(before, after) and all(_swing(rows) > CLEAR for rows in after.values())
+
+
+def _faded(before: dict[int, Tensor], after: dict[int, Tensor]) -> set[int]:
+    """The outputs that move with the sequence next to nothing of what they did."""
+    return {i for i, rows in after.items() if i in before and _swing(rows) <= FADED * _swing(before[i])}
 
 
 def _size(y: Tensor, dims: Sequence[int]) -> int:
     return int(torch.Size(y.shape[d] for d in dims).numel())
 
 
-def _rank(parts: list[Tensor], threshold: float) -> int:
-    """The number of directions in which rows vary, of the first channels."""
+def _rows(parts: list[Tensor]) -> Tensor:
+    """Some finite rows of an output, of its first channels."""
     rows = torch.cat(parts)[:, :COLUMNS]
     rows = rows[:: max(1, len(rows) // ROWS)]
-    rows = (rows if rows.is_complex() else rows.double())[rows.isfinite().all(1)]
+    return (rows if rows.is_complex() else rows.double())[rows.isfinite().all(1)]
+
+
+def _swing(rows: Tensor) -> float:
+    """How far rows are apart, relative to their size."""
+    size = float(rows.abs().max()) if rows.numel() else 0.0
+    return float((rows - rows.mean(0)).abs().max()) / size if size else 0.0
+
+
+def _rank(rows: Tensor, threshold: float) -> int:
+    """The number of directions in which rows vary."""
     if len(rows) < 2:
         return 0
     sizes = torch.linalg.svdvals(rows - rows.mean(0))

@@ -81,6 +81,10 @@ class Law:
         error, k = min(scored)
         return max(error, self.blended.get(index, 0.0)), actions[k]
 
+    def only_blended(self, limit: float) -> bool:
+        """Whether the law holds for whole batches, and fails where some samples are mirrored."""
+        return max(self.errors.values(), default=0.0) <= limit
+
     def depends(self) -> bool:
         """Whether an output depends on the sequence."""
         return any(v > VARIED for v in self.variation.values())
@@ -97,6 +101,10 @@ class Law:
                 why="every output is None, empty, or no tensor",
                 do="return tensors, and give an example of two samples, such as torch.zeros(2, 4, 1000)",
             )
+
+    def forget(self) -> None:
+        """Drop all that was measured but the sizes of the outputs."""
+        self.errors, self.blended, self.variation = {}, {}, {}
 
     def forget_training(self) -> None:
         """Drop what was measured in train mode."""
@@ -220,7 +228,7 @@ class Law:
         for i in range(NUDGES):
             with self.probe.nudged(seed + i):
                 after = output_leaves(self.probe.outputs(drawn, training))
-            worst = max(worst, difference(before, after))
+            worst = max(worst, difference(before, after, self.usual))
         return MARGIN * worst
 
     def unsteady(self, seed: int, kinds: Sequence[str], *, training: bool) -> str | None:
@@ -244,11 +252,12 @@ def _grown(a: Any, b: Any, own: int) -> int | None:
     return dims[0] if len(dims) == 1 and a.shape[dims[0]] * (own + 1) == b.shape[dims[0]] * own else -1
 
 
-def difference(a: list[Any], b: list[Any]) -> float:
-    """The largest deviation between two readings of all outputs."""
+def difference(a: list[Any], b: list[Any], usual: dict[int, float] | None = None) -> float:
+    """The largest deviation between two readings of all outputs, given the usual size of their entries."""
     if len(a) != len(b):
         return INFINITE
-    return max((compare(x, y).error for x, y in zip(a, b, strict=True) if isinstance(x, Tensor)), default=0.0)
+    pairs = [(i, x, y) for i, (x, y) in enumerate(zip(a, b, strict=True)) if isinstance(x, Tensor)]
+    return max((compare(x, y, (usual or {}).get(i, 0.0)).error for i, x, y in pairs), default=0.0)
 
 
 def relative_change(a: Tensor, b: Tensor) -> float:

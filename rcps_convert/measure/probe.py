@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import NormBase, pytree
+from .._torch import NormBase, pytree, transform_level
 from ..algebra.action import Action, act
 from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.specs import Invariant, Spec, Tokens
@@ -23,6 +23,7 @@ from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
 from ..graph.users_state import cached_functions, caches_kept_clean
 from ..tie.hooks import hook_of
 from ..tie.norms import PooledNorm
+from .held_noise import HeldNoise
 from .inputs import batch_dim, of_kinds, padded, random_like
 
 DROPOUTS = {
@@ -50,6 +51,9 @@ ULPS = 4
 """Size of a nudge of the parameters, in units of their last place."""
 
 
+KEPT = 0.3
+"""Share of the size of parameters that is kept where they are drawn anew."""
+
 MANY = 2**16
 """Entries of a parameter from which on its random numbers are drawn in single precision, which is quicker."""
 
@@ -66,11 +70,14 @@ class Probe:
         specs, actions: per input leaf; None for leaves that are no tensors.
         own: run in the precision that the model and the example have.
         padded: draw padded rows of ids too, where padding stays in its place.
+        held: hold random numbers; see `HeldNoise`.
 
     Attributes:
         dtype: the precision the model runs in.
         own: the precision of the model as it was given.
         batch: samples of the example; None where its inputs have no batch axis, or different ones.
+        discrete: forward was seen to make whole numbers or truth values of others, such as places of maxima, that
+            depend on the input.
 
     Raises:
         ConversionError: the example holds no samples or no positions.
@@ -85,14 +92,16 @@ class Probe:
         *,
         own: bool = False,
         padded: bool = False,
+        held: bool = False,
     ) -> None:
-        self.padded = padded
+        self.padded, self.held = padded, held
         self.example, self.specs, self.actions = example, specs, actions
         self.batch = self._batch()
         self.own, self.as_given = own_dtype(model), own
         self.caches: list[Any] | None = None
         self.first: Any = None
         self.perturbed: set[int] = set()
+        self.discrete, self.whole = False, list[Tensor]()
         self.model, self.dtype = fresh_copy(model), self.own
         if not own:
             self._widen(model)
@@ -113,9 +122,19 @@ class Probe:
             ConversionError: the example holds no samples or no positions.
         """
         twin = copy.copy(self)
-        twin.example, twin.actions, twin.first = example, actions, None
+        twin.example, twin.actions, twin.first, twin.whole = example, actions, None, []
         twin.batch = twin._batch()
         return twin
+
+    def again(self, model: nn.Module, *, own: bool = False) -> Probe:
+        """A new copy of a model, looked at in the same way.
+
+        Args:
+            model: copied, never touched.
+            own: run in the precision that the model and the example have.
+        """
+        given = self.example, self.specs, self.actions
+        return Probe(model, *given, own=own, padded=self.padded, held=self.held)
 
     def _batch(self) -> int | None:
         """Samples of the inputs that are sequences, where they agree."""
@@ -198,9 +217,17 @@ class Probe:
         with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
             kept = _statistics_kept(self.model), caches_kept_clean(self.model, self.caches)
-            with kept[0], kept[1], _InDouble() if wide else _WithoutDropout():
+            noise = HeldNoise(rng) if self.held else nullcontext()
+            with kept[0], kept[1], noise, _InDouble() if wide else _WithoutDropout() as watched:
                 out = call(self.model, with_leaves(self.example, drawn))
+        self._note_whole(watched.whole)
         return pytree.tree_map(lambda y: y.detach() if isinstance(y, Tensor) else y, out)
+
+    def _note_whole(self, whole: list[Tensor]) -> None:
+        """Compare whole numbers that a forward made with those that the first one made."""
+        self.whole = self.whole or whole
+        pairs = zip(self.whole, whole, strict=False)
+        self.discrete = self.discrete or any(a.shape == b.shape and not torch.equal(a, b) for a, b in pairs)
 
     def usual_outputs(self) -> Any:
         """The outputs in eval mode for one random input, before any parameter was changed."""
@@ -211,16 +238,18 @@ class Probe:
         drawn = self.inputs(seed)
         return self.outputs(drawn, training), self.outputs(self.mirrored(drawn), training)
 
-    def perturb(self, seed: int) -> None:
+    def perturb(self, seed: int, *, anew: bool = False) -> None:
         """Move all parameters and running statistics, so that no zero or one hides a broken law.
 
         Args:
             seed: of the random numbers; with one that was used before nothing moves.
+            anew: keep little but the size of the parameters, so that others of them are the largest.
         """
         if seed in self.perturbed:
             return
         self.perturbed.add(seed)
         generator = torch.Generator().manual_seed(seed)
+        kept, moved = (KEPT, (1 - KEPT**2) ** 0.5) if anew else (1.0, 0.3)
 
         def normal(x: Tensor) -> Tensor:
             dtype = torch.float64 if x.numel() <= MANY else torch.float32
@@ -230,7 +259,7 @@ class Probe:
             for p in self.model.parameters():
                 if p.is_floating_point() and p.numel():
                     size = torch.linalg.vector_norm(p.detach(), dtype=torch.float64) / p.numel() ** 0.5
-                    p.add_(normal(p).mul_(0.3 * float(size) + 0.05))
+                    p.mul_(kept).add_(normal(p).mul_(moved * float(size) + 0.05))
             for module in self.model.modules():
                 if isinstance(module, NormBase) and module.running_mean is not None and module.running_var is not None:
                     self._perturb_statistics(module, normal)
@@ -267,18 +296,38 @@ def own_dtype(model: nn.Module) -> torch.dtype:
 
 
 class _WithoutDropout(TorchFunctionMode):
-    """Dropout does nothing."""
+    """Dropout does nothing.
+
+    Attributes:
+        whole: the whole numbers and truth values that were made of other numbers, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _without_dropout(func, args, kwargs or {})
+        found = self.run(func, args, kwargs or {})
+        for y in found if isinstance(found, tuple) else (found,):
+            if type(y) is Tensor and not y.dtype.is_floating_point and not y.is_complex() and _is_of_floats(args):
+                self.whole += [y] if transform_level() is None else []
+        return found
+
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The result of a call."""
+        return _without_dropout(func, args, kwargs)
 
 
-class _InDouble(TorchFunctionMode):
+class _InDouble(_WithoutDropout):
     """The same, and casts to float32 are casts to float64, and so are new tensors: one mode, since each costs time."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The result of a call in double precision."""
         return in_double(func, args, kwargs, partial(_widened_call, func))
+
+
+def _is_of_floats(args: Sequence[Any]) -> bool:
+    return any(isinstance(v, Tensor) and v.is_floating_point() for v in args)
 
 
 def _widened_call(func: Any, *args: Any, **kwargs: Any) -> Any:

@@ -45,12 +45,14 @@ class EquivarianceReport:
         actions: per output leaf, the action it was held to, in words.
         tolerance: the largest deviation taken for rounding.
         dtype: the precision the model ran in.
+        held: the model draws random numbers; each draw was held to one number, so this is the law in distribution.
     """
 
     errors: tuple[float, ...]
     actions: tuple[str, ...]
     tolerance: float
     dtype: torch.dtype
+    held: bool = False
 
     @property
     def error(self) -> float:
@@ -72,7 +74,8 @@ class EquivarianceReport:
     def _title(self) -> str:
         word = "equivariant" if self else "NOT equivariant"
         name = str(self.dtype).removeprefix("torch.")
-        return f"{word}: error {self.error:.1e} (tolerance {self.tolerance:.0e}, {name})"
+        held = ", random numbers held" if self.held else ""
+        return f"{word}: error {self.error:.1e} (tolerance {self.tolerance:.0e}, {name}{held})"
 
     def _repr_html_(self) -> str:
         """The report in a notebook: the verdict, and a table of the outputs."""
@@ -127,7 +130,8 @@ def check_equivariance(
         if tolerance is None and limit < law.error() <= CAP[probe.dtype]:
             limit = max(limit, min(CAP[probe.dtype], law.rounding(0, law.own_kinds(0), training=False)))
     found = [law.best(i) for i in sorted(law.actions)]
-    return EquivarianceReport(tuple(e for e, _ in found), tuple(str(a) for _, a in found), limit, probe.dtype)
+    words = tuple(str(a) for _, a in found)
+    return EquivarianceReport(tuple(e for e, _ in found), words, limit, probe.dtype, probe.held)
 
 
 @contextmanager
@@ -142,7 +146,14 @@ def _own_faults() -> Iterator[None]:
 
 
 def _run(law: Law) -> None:
-    """Measure in eval mode: random bases in the example's batch, then every kind of input in one batch."""
+    """Measure in eval mode, with random numbers held if the model draws any."""
+    if law.unsteady(0, law.own_kinds(0, KINDS[:1]), training=False) == "noise":
+        law.probe.held = True
+    _measure(law)
+
+
+def _measure(law: Law) -> None:
+    """Random bases in the example's batch, then every kind of input in one batch."""
     forward = law.measure(0, law.own_kinds(0, KINDS[:1]))
     law.require_measured()
     law.find_batches(forward)

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .._torch import drop_hooks, pytree
+from .._torch import drop_hooks, is_compiling, pytree
 from ..algebra.axis import Step, follows, nearest
 from ..algebra.texts import read_step, write_step
 from ..errors import BreaksSymmetryError
@@ -126,7 +125,7 @@ class LengthGuard(Numbered):
             BreaksSymmetryError: the model is not exact at this length, or was not shown to be.
         """
         alone = args[0].shape if not kwargs and len(args) == 1 and type(args[0]) is Tensor else None
-        alone = None if torch.compiler.is_compiling() else alone
+        alone = None if is_compiling() else alone
         if alone is not None and alone in self.known:
             return
         for rule in self.rules:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from .._torch import calling_modules, drop_hooks, hold_the_same, holds, is_replica
+from .._torch import calling_modules, drop_hooks, hold_the_same, holds, is_compiling, is_replica
 from ..errors import ConversionError, Where
 from .hooks import Numbered
 
@@ -57,7 +56,7 @@ class Parts(Numbered):
         Raises:
             OtherPartError: one is.
         """
-        if torch.compiler.is_compiling() or is_replica(module):
+        if is_compiling() or is_replica(module):
             return
         if holds(module) != self.top or not hold_the_same(self.held):
             self._compare(module)

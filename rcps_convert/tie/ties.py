@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._torch import Tabled, chains, is_replica, order_parameters, parameter_order, transform_level, unseen
+from .._torch import Tabled, chains, is_recorded, is_replica, order_parameters, parameter_order, transform_level, unseen
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
@@ -177,8 +177,7 @@ class HalfTie(RCTie):
 
 def _is_watched(stored: Tensor) -> bool:
     """Whether more than its value is asked of what is done to a tensor: by a compiler, a recorder, a transform."""
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    return recorded or type(stored) not in (Tensor, nn.Parameter) or transform_level() is not None
+    return is_recorded() or type(stored) not in (Tensor, nn.Parameter) or transform_level() is not None
 
 
 def _merged(view: list[Factor], at: int) -> tuple[list[Factor], int]:

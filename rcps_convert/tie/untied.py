@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._torch import calling_modules, drop_hooks, pre_hooks
+from .._torch import calling_modules, drop_hooks, is_compiling, pre_hooks
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..errors import BreaksSymmetryError, Where
@@ -52,7 +51,7 @@ class Untied(RCTie):
         Raises:
             UntiedParameterError: a module's forward reads it.
         """
-        if torch.compiler.is_compiling() or _inside_a_call():
+        if is_compiling() or _inside_a_call():
             raise refusal(self.name)
         return stored
 

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import ParametrizationList
 
-from .._torch import calling_modules, is_scripting, plain_tensors, pytree, reader, transform_level, version
+from .._torch import (
+    calling_modules,
+    is_compiling,
+    is_scripting,
+    plain_tensors,
+    pytree,
+    reader,
+    transform_level,
+    version,
+)
 from ..errors import ConversionError, refuse_scripting
 
 SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
@@ -34,7 +43,7 @@ class TiedList(ParametrizationList):
     def forward(self) -> Tensor:
         """The full weight: inside of a call a plain tensor."""
         full = super().forward()
-        if torch.compiler.is_compiling() or _inside_a_call() or not _can_be_followed(full):
+        if is_compiling() or _inside_a_call() or not _can_be_followed(full):
             return full
         _refuse_replacing(*reader())
         return _wrapped(full, self, full)

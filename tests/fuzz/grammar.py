@@ -7,6 +7,7 @@ with fewer steps, or with zeros in place of integers, is a program too: that is 
 from __future__ import annotations
 
 import random
+import re
 import textwrap
 from collections.abc import Callable
 from copy import deepcopy
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 
 Drawn = list[Any]
 """The name of a kind and its integers."""
+
+ORDERED = re.compile(r"sort\(-1\)|topk\(\d+, -1\)|take_along_dim\(.*, -1\)")
+"""What leaves no positions on the last axis: it goes by the size of the numbers, or each is the same one."""
 
 HEADER = """import dataclasses, math, torch
 import torch.nn.functional as F
@@ -81,7 +85,8 @@ class Scene:
         hidden: name and shape of each tensor (N, C, L) so far.
         vec: name and width of the tensor (N, C) after the read-out.
         fate: ``"yes"``, ``"maybe"`` or ``"never"``: whether the documentation says that it converts.
-        written: a dense layer or a spectrum made the last axis: an output has to say whether it holds positions.
+        written: a dense layer, a spectrum, or an order by size made the last axis: an output has to say whether it
+            holds positions.
     """
 
     dice: Dice
@@ -143,6 +148,7 @@ class Scene:
         """A new variable of forward with this value; its name."""
         name = self.fresh()
         self.body.append(f"{name} = {text}")
+        self.written = self.written or ORDERED.search(text) is not None
         return name
 
     def do(self, *lines: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..._torch import forward_gradients, hook_tables, transform_level
+from ..._torch import forward_gradients, hook_tables, is_recorded, transform_level
 from ...geometry import follow_replicas, unfollow_replicas
 from ...geometry.frames import AroundForward
 from ...geometry.replicas import rebound
@@ -62,7 +62,7 @@ class Accelerated(AroundForward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's result."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        if is_recorded():
             return self._own(*args, **kwargs)
         x: Any = args[0] if len(args) == 1 else kwargs.get("input")
         if len(args) + len(kwargs) != 1 or not self._fits(x):

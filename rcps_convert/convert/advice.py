@@ -1,0 +1,44 @@
+"""What the user should know of a conversion beside the ties: what outputs lose, noise, trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..algebra.action import Action
+from ..measure.change import Change
+from ..measure.verify import Verification
+
+
+def lost_notes(change: Change, names: Sequence[str], outputs: Sequence[Action | None]) -> list[str]:
+    """What the user should know of outputs that say less than before, whatever the weights."""
+    notes = []
+    for i, had, has in change.lost(outputs):
+        what = (
+            f"has {has} independent values where the plain model has {had}"
+            if has
+            else "no longer depends on the sequence"
+        )
+        notes.append(
+            f"output {names[i]} {what}, whatever the weights: what the outputs are said to be leaves its features no "
+            "more; say otherwise what this output or those beside it are, or widen the layer that it reads"
+        )
+    return notes
+
+
+def noise_notes(found: Verification) -> list[str]:
+    """What the user should know of a model that draws random numbers in eval mode."""
+    noisy = (
+        "forward draws random numbers in eval mode: the law holds in distribution, and was measured with all numbers "
+        "of a draw alike; two calls differ by the noise, on one strand as on both"
+    )
+    return [noisy] if found.held else []
+
+
+def looks_trained(model: nn.Module) -> bool:
+    """Whether a batch norm has counted batches."""
+    counters: list[Any] = [getattr(m, "num_batches_tracked", None) for m in model.modules()]
+    return any(isinstance(c, torch.Tensor) and int(c) > 0 for c in counters)
