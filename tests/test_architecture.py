@@ -390,7 +390,8 @@ def test_readme_opens_with_the_pitch_and_an_example() -> None:
     end = lines.index("```", start)
     pitch, example = " ".join(lines[:start]).lower(), "\n".join(lines[start + 1 : end])
     assert re.search(r"reverse[- ]complement", pitch)
-    assert "convert_model(" in example
+    assert "plan_conversion(" in example
+    assert "plan.apply(" in example
     ast.parse(example)
 
 

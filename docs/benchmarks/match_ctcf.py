@@ -210,22 +210,24 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     widths = sorted({r["width"] for r in found})
-    figure, axes = pyplot.subplots(1, len(widths), figsize=(5 * len(widths), 3.6), sharey=True, squeeze=False)
-    for axis, width in zip(axes[0], widths, strict=True):
+    pyplot.rcParams.update({"font.size": 12, "svg.fonttype": "none", "svg.hashsalt": "match"})
+    size = (5, 3.6 * len(widths))  # 360 points wide: as wide as a phone
+    figure, axes = pyplot.subplots(len(widths), 1, figsize=size, sharex=True, squeeze=False, layout="constrained")
+    for axis, width in zip(axes[:, 0], widths, strict=True):
         names = [*NAMES, "trained, both strands"]
         for place, way in enumerate(names):
             runs = [r["steps"] for r in found if r["width"] == width and r["way"] == way.partition(", both")[0]]
             kind = ", both" if way.endswith("strands") else ""
             first = "conversion" + kind if way.startswith("trained") else "recalibrated"
             last = [best_of_trained(r, kind) if way.startswith("trained") else stopped(r) for r in runs]
-            axis.plot([place - 0.12] * len(runs), [r[first]["test"] for r in runs], "o", color="0.65", ms=4)
-            axis.plot([place + 0.12] * len(runs), last, "o", color="C0", ms=4)
-        axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
-        axis.set_title(f"width {width}: recalibrated (grey), fine-tuned (blue)", fontsize=9)
-        axis.set_ylim(0.84, 0.98)
-    axes[0][0].set_ylabel("test auROC")
-    figure.tight_layout()
-    figure.savefig(path)
+            axis.plot([r[first]["test"] for r in runs], [place - 0.15] * len(runs), "o", color="0.6", ms=5)
+            axis.plot(last, [place + 0.15] * len(runs), "o", color="#0b6e99", ms=5)
+        axis.set_yticks(range(len(names)), names)
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.set_title(f"width {width}", fontsize=12)
+        axis.set_xlim(0.83, 0.98)
+    axes[-1][0].set_xlabel("test auROC: recalibrated (grey),\nfine-tuned (blue)")
+    figure.savefig(path, metadata={"Date": None})
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

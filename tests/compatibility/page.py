@@ -14,8 +14,8 @@ HEAD = """# Compatibility
 
 What torch's world does with converted models. Each cell is the result of a test with a small model (convolutions, batch
 norms with an even and an odd number of channels, a pool at a length that does not divide, linear layers) converted with
-that strategy: *works* means that the tool did its job and that the law held afterwards, to 1e-9 in float64 or to the
-precision of the tool.
+that strategy: *works* means that the tool did its job and that the two strands agreed afterwards, to 1e-9 in float64 or
+to the precision of the tool.
 
 `python -m tests.compatibility` runs the rows and writes this page; `tests/test_compatibility.py` runs them again and
 compares. Rows marked \\* need a package that the tests do not install, or take seconds: they run with `pytest -m slow`
