@@ -23,7 +23,7 @@ from ..rules.pointwise import range_of, rule_of
 from ..rules.registry import Const, facts_of
 from . import constants
 from .cuts import Cut
-from .directions import ASSUMED
+from .directions import ASSUMED, Directions
 from .inference import Inference, OpenTerms
 from .outputs import pin_output, specs_of
 from .stretch import WEIGHED, Hint, Memory, earlier
@@ -70,7 +70,9 @@ def infer(
             return found
         return _better(search({"assumed": assumed, "opened": found.cut_buffers()}), found)
 
-    result = _from_either_end(solved, partial(solve, known)) or solved(frozenset())
+    read_twice = any(Directions(trace).by_node for trace in traces)
+    found = _from_either_end(solved, partial(solve, known)) if read_twice else None
+    result = found or solved(frozenset())
     for doubt in sorted(result.doubts) if result.problems else ():
         result = _better(solved(result.assumed | {doubt}), result)
     if symmetrise_buffers:
@@ -83,8 +85,7 @@ def _from_either_end(
     solved: Callable[[frozenset[str]], Inference], at_once: Callable[[Mapping[str, Any]], Inference]
 ) -> Inference | None:
     """A solution in which a length is read from either end, where there is none without that, and this one is whole."""
-    first = at_once({})
-    found = solved(frozenset({ASSUMED})) if first.problems and ASSUMED in first.doubts else None
+    found = solved(frozenset({ASSUMED})) if at_once({}).problems else None
     return None if found is None or found.problems else found
 
 
