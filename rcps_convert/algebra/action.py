@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,10 @@ class Action:
 
     axes: tuple[Axis, ...]
     value: Axis | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Action:
+        """The same: nothing about it changes."""
+        return self
 
     @property
     def shape(self) -> tuple[int, ...]:

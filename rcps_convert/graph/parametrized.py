@@ -8,6 +8,7 @@ subclass is made anew when the module is loaded.
 from __future__ import annotations
 
 import types
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,17 @@ from .._torch import (
 
 SHARED = (types.ModuleType, *OPERATORS, CustomOpDef)
 """What has no state that a copy could have of its own, and cannot be copied."""
+
+
+WHOLE = object()
+"""Its id is a key of the memo of a whole model: no module in it needs a look of its own."""
+
+
+def whole_memo(model: nn.Module) -> dict[int, Any]:
+    """As `computed`, of a whole model; its many empty tables of hooks are given too, which is quicker."""
+    held = (t for m in model.modules() for t in vars(m).values())
+    empty = {id(t): OrderedDict[Any, Any]() for t in held if type(t) is OrderedDict and not t}
+    return {**empty, **computed(model), id(WHOLE): None}
 
 
 def computed(model: nn.Module) -> dict[int, Any]:
@@ -161,7 +173,8 @@ class _CopyOfValues:
 
     def __get__(self, module: nn.Module, cls: type) -> Any:
         def copied(memo: dict[int, Any]) -> Any:
-            memo.update({k: v for k, v in computed(module).items() if k not in memo})
+            if id(WHOLE) not in memo:
+                memo.update({k: v for k, v in computed(module).items() if k not in memo})
             twin = self.copy_module(module, memo)
             _own_class(twin)
             return twin

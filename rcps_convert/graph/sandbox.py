@@ -22,7 +22,7 @@ from torch import nn
 from .._torch import ModeState
 from ..algebra.arguments import Example, call_arguments
 from ..errors import ConversionError
-from .parametrized import computed, own_classes
+from .parametrized import own_classes, whole_memo
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def fresh_copy(model: nn.Module) -> nn.Module:
     try:
         with warnings.catch_warnings(), torch.inference_mode(False):
             warnings.simplefilter("ignore", FutureWarning)  # of torch, about its own graph modules
-            twin = copy.deepcopy(model, computed(model))
+            twin = copy.deepcopy(model, whole_memo(model))
     except Exception as reason:  # a module may raise anything from its own copying
         raise ConversionError(
             f"{type(model).__name__} cannot be copied, and conversions are tried on copies",
