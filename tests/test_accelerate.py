@@ -639,7 +639,7 @@ def test_a_model_that_is_not_converted_is_refused() -> None:
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        ({"backend": "triton"}, "use 'auto', 'cpp' or 'torch'"),
+        ({"backend": "numpy"}, "use 'auto', 'cpp', 'triton' or 'torch'"),
         ({"in_place": 1}, "in_place=1"),
         ({"verbose": None}, "verbose=None"),
         ({"example": "ACGT"}, "example='ACGT'"),

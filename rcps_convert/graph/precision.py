@@ -1,4 +1,4 @@
-"""Double precision for the arithmetic of one thread, whatever the rest of the process computes with.
+"""Double precision for the arithmetic of one thread, whatever the rest of the process computes with; float32 in full.
 
 The default dtype of torch belongs to the whole process: changed for a while, it would change what other threads
 compute. So calls whose result would have the default dtype are caught instead, in this thread alone.
@@ -7,7 +7,7 @@ compute. So calls whose result would have the default dtype are caught instead, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from typing import Any
 
@@ -101,6 +101,43 @@ def _all_wide(x: Any) -> Any:
 
 def _numbers_wide(x: Any) -> Any:
     return torch.tensor(x, dtype=torch.float64) if isinstance(x, float) else x
+
+
+class FullFloat32:
+    """The settings of the process by which a GPU multiplies float32 in fewer digits (TF32), as they are.
+
+    Settings of old and of new kind are brought back both, as torch refuses to read the old ones where the new ones
+    were set apart.
+    """
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Any, str, Any]] = []
+        self.words: str | None = None
+        if not torch.cuda.is_initialized():
+            return
+        b: Any = torch.backends
+        with suppress(RuntimeError):
+            self.kept.append((b.cudnn, "allow_tf32", b.cudnn.allow_tf32))
+        with suppress(RuntimeError):
+            self.words = torch.get_float32_matmul_precision()
+        operators = (b.cudnn.conv, b.cudnn.rnn, b.cuda.matmul, b.mkldnn.matmul)
+        self.kept += [(op, "fp32_precision", op.fp32_precision) for op in operators]
+
+    def set(self) -> None:
+        """Let float32 be multiplied in float32."""
+        for owner, name, value in self.kept:
+            if value in (True, "tf32") and getattr(owner, name) == value:
+                setattr(owner, name, False if value is True else "ieee")
+                if owner is torch.backends.cuda.matmul and self.words is not None:
+                    torch.set_float32_matmul_precision("highest")
+
+    def restore(self) -> None:
+        """Bring the settings back."""
+        if self.words is not None and any(getattr(owner, name) != value for owner, name, value in self.kept[-2:]):
+            torch.set_float32_matmul_precision(self.words)
+        for owner, name, value in self.kept:
+            if owner is torch.backends.cudnn or getattr(owner, name) != value:
+                setattr(owner, name, value)
 
 
 def double_precision() -> AbstractContextManager[Any]:
