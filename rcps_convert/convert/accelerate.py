@@ -15,11 +15,12 @@ from ..graph.sandbox import call, fresh_copy, mode, undisturbed_rng
 from ..graph.transaction import all_or_nothing
 from .fast import compiled, fused
 from .fast.attached import Choice, accelerate_layer, computed_in, decelerate
-from .fast.backends import CPP, TORCH, TRITON, usable
+from .fast.backends import CPP, STOCK, TORCH, TRITON, usable
 from .fast.layers import Candidate, candidates
 from .fast.operator import Ways
 from .fast.plan import AccelerationPlan, Row
 from .fast.timing import Times, measured
+from .fast.whole import whole_times
 from .state import is_converted
 
 
@@ -80,15 +81,29 @@ def _accelerated(model: nn.Module, example: Example, backend: str) -> Accelerati
         for candidate in found:
             if candidate.name in met:
                 rows.append(_layer(candidate, met[candidate.name], backend, known))
-    dtypes = sorted({str(m.dtype).removeprefix("torch.") for m in met.values()})
-    devices = {m.device for m in met.values()}
-    plan = AccelerationPlan(", ".join([*(dtypes or ["no type"]), *_machine(devices)]), rows)
+        dtypes = sorted({str(m.dtype).removeprefix("torch.") for m in met.values()})
+        devices = {m.device for m in met.values()}
+        plan = AccelerationPlan(", ".join([*(dtypes or ["no type"]), *_machine(devices)]), rows)
+        if any(d.type == "cuda" for d in devices) and plan.accelerated:
+            _check_whole(model, example, plan, forced=backend == TRITON)
     if backend != TORCH:
         plan.notes += _not_used(devices)
     idle = len(found) - len(rows)
     if idle:
         plan.notes.append(f"{idle} tied layers were not called with a batch of tensors, and stay as they are")
     return plan
+
+
+def _check_whole(model: nn.Module, example: Example, plan: AccelerationPlan, forced: bool) -> None:
+    """Give layers their stock operators back where the whole model is not faster, unless they were asked for."""
+    times = whole_times(model, example)
+    if times.faster or forced:
+        plan.notes.append(times.words())
+        return
+    decelerate(model)
+    for row in plan.accelerated:
+        row.backend, row.inference, row.train = STOCK, 1.0, 1.0
+    plan.notes.append(f"layers that were faster by themselves run as before, as accelerated {times.words()}")
 
 
 def _machine(devices: Set[torch.device]) -> list[str]:

@@ -5,8 +5,8 @@ The tiles of each kernel are chosen by time at the first call of a shape, and ke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -117,14 +117,13 @@ def _precision() -> str:
     return "tf32" if setting.conv.fp32_precision == "tf32" else "tf32x3"
 
 
-@contextmanager
-def _on(x: Tensor) -> Iterator[None]:
+_HERE: AbstractContextManager[Any] = nullcontext()
+
+
+def _on(x: Tensor) -> AbstractContextManager[Any]:
     """Kernels run on the device of a tensor."""
-    if x.device.type != "cuda" or x.device.index == torch.cuda.current_device():
-        yield
-    else:
-        with torch.cuda.device(x.device):
-            yield
+    here = x.device.type != "cuda" or x.device.index == torch.cuda.current_device()
+    return _HERE if here else torch.cuda.device(x.device)
 
 
 def _pieces(count: int, size: int) -> int:
@@ -143,7 +142,7 @@ def _fastest(key: Any, tiles: Sequence[Tile], rows: int, run: Callable[[Tile], o
         RuntimeError: there is room for none.
     """
     if key not in _CHOSEN:
-        fitting = [tile for tile in tiles if tile["BM"] < 2 * max(rows, 9)]  # larger ones would be half empty
+        fitting = [t for t in tiles if t["BM"] < 2 * max(rows, 9)] or tiles[:1]  # larger ones would be half empty
         if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             return fitting[-1]  # nothing can be timed
         times = [(_time(run, tile), i) for i, tile in enumerate(fitting)]
@@ -231,8 +230,9 @@ def back(x: Tensor, g: Tensor, w: Tensor, p: Product) -> Tensor:
 
 def _has_room(x: Tensor, p: Product) -> bool:
     """Whether the kernels can count the entries of what a product reads and makes."""
-    reach = sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
-    return max(reach, len(x) * p.makes.size * p.made(x.shape[2])) < ENTRIES
+    samples, _, length = x.shape
+    reach = x.numel() if x.is_contiguous() else sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+    return reach < ENTRIES and samples * p.makes.size * p.made(length) < ENTRIES
 
 
 def weight_gradient(x: Tensor, g: Tensor, w: Tensor, p: Product) -> Tensor:
@@ -269,7 +269,7 @@ def _gradient(x: Tensor, g: Tensor, p: Product, told: _Told, depth: int, middle:
         )  # fmt: skip
         return found
 
-    key = ("gradient", total.bit_length(), told.units, told.made, p.kernel, middle, x.dtype, how, x.device)
+    key = ("weight", total.bit_length(), told.units, told.made, p.kernel, middle, x.dtype, how, x.device)
     return run(_CHOSEN.get(key) or _fastest(key, GRADIENT, told.made, run))
 
 

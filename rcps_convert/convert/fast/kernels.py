@@ -70,10 +70,32 @@ def _read(X, rows, base, q, shift, xl, inside, live, length, FLAT: tl.constexpr,
             return _pair(X, rows, base + shift * xl, rows[0] * 0, inside[:, None] & keep[None, :])
 
 
-@triton.jit(do_not_specialize=["made", "length", "total", "taps", "dilation", "pad"])
+@triton.jit
+def _middle(
+    plus, minus, X, W, READS, xc, xl, base, q, shift, live, makes, o, length, units, out_units,
+    TABLED_IN: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """What the tap in the middle adds to half sums and half differences of the results."""
+    like: tl.constexpr = X.dtype.element_ty
+    for k in range(0, units, BK):
+        i = k + tl.arange(0, BK)
+        inside = i < units
+        rows = _place(READS, i, units, inside, TABLED_IN)
+        rows = (rows[0] * xc, rows[1] * xc)
+        a, b = _read(X, rows, base, q, shift, xl, inside, live, length, False, WHOLE)
+        w = W + (o * units)[:, None] + i[None, :]
+        known = makes[:, None] if WHOLE else makes[:, None] & inside[None, :]
+        w1 = tl.load(w, mask=known, other=0.0)
+        w2 = tl.load(w + out_units * units, mask=known, other=0.0)
+        plus = tl.dot(w1, _to(a + b, like), plus, input_precision=PRECISION)
+        minus = tl.dot(w2, _to(a - b, like), minus, input_precision=PRECISION)
+    return plus, minus
+
+
+@triton.jit(do_not_specialize=["made", "length", "total", "taps", "dilation", "before"])
 def half_forward(
     X, W, BIAS, Y, READS, MAKES,
-    xn, xc, xl, yn, yc, yl, made, length, total, units, out_units, taps, dilation, pad,
+    xn, xc, xl, yn, yc, yl, made, length, total, units, out_units, taps, dilation, before,
     TABLED_IN: tl.constexpr, TABLED_OUT: tl.constexpr, BIASED: tl.constexpr, PAIRED: tl.constexpr,
     MIDDLE: tl.constexpr, FLAT: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BL: tl.constexpr, BK: tl.constexpr,
@@ -88,7 +110,7 @@ def half_forward(
     o = (pid % tiles) * BM + tl.arange(0, BM)
     at = (pid // tiles) * BL + tl.arange(0, BL)
     n = at // made
-    q = at - n * made - pad
+    q = at - n * made - before
     base = n * xn + q * xl
     if xl == 1:  # lets the threads of a warp read positions side by side; nothing is known of their alignment
         base = tl.max_contiguous(base, BL)
@@ -116,22 +138,15 @@ def half_forward(
             minus = tl.dot(w3, _to(e1 + e2, like), minus, input_precision=PRECISION)
             minus = tl.dot(w4, _to(s1 - s2, like), minus, input_precision=PRECISION)
     if MIDDLE:
-        for k in range(0, units, BK):
-            i = k + tl.arange(0, BK)
-            inside = i < units
-            rows = _place(READS, i, units, inside, TABLED_IN)
-            rows = (rows[0] * xc, rows[1] * xc)
-            a, b = _read(X, rows, base, q, (taps // 2) * dilation, xl, inside, live, length, False, WHOLE)
-            w = W + 4 * size + (o * units)[:, None] + i[None, :]
-            known = makes[:, None] if WHOLE else makes[:, None] & inside[None, :]
-            w1 = tl.load(w, mask=known, other=0.0)
-            w2 = tl.load(w + out_units * units, mask=known, other=0.0)
-            plus = tl.dot(w1, _to(a + b, like), plus, input_precision=PRECISION)
-            minus = tl.dot(w2, _to(a - b, like), minus, input_precision=PRECISION)
+        shift = (taps // 2) * dilation
+        plus, minus = _middle(
+            plus, minus, X, W + 4 * size, READS, xc, xl, base, q, shift, live, makes, o, length, units, out_units,
+            TABLED_IN, WHOLE, PRECISION, BK,
+        )  # fmt: skip
     rows = _place(MAKES, o, out_units, makes, TABLED_OUT)
     if BIASED:
         plus += tl.load(BIAS + rows[0], mask=makes, other=0.0).to(tl.float32)[:, None]
-    to = n * yn + (q + pad) * yl
+    to = n * yn + (q + before) * yl
     if yl == 1:
         to = tl.max_contiguous(to, BL)
     y = Y + to[None, :]
@@ -173,10 +188,10 @@ def half_weights(
     tl.store(to + out_units * units, ((a1 - b1) * 2 * differs).to(like), mask=middle)
 
 
-@triton.jit(do_not_specialize=["made", "length", "total", "taps", "dilation", "pad", "share"])
+@triton.jit(do_not_specialize=["made", "length", "total", "taps", "dilation", "before", "share"])
 def half_gradient(
     X, G, TO, READS, MAKES,
-    xn, xc, xl, gn, gc, gl, made, length, total, units, out_units, taps, dilation, pad, share,
+    xn, xc, xl, gn, gc, gl, made, length, total, units, out_units, taps, dilation, before, share,
     TABLED_IN: tl.constexpr, TABLED_OUT: tl.constexpr, MIDDLE: tl.constexpr, FLAT: tl.constexpr,
     WHOLE: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
@@ -209,9 +224,9 @@ def half_gradient(
     for p in range(start, min(start + share, total), BL):
         at = p + tl.arange(0, BL)
         n = at // made
-        q = at - n * made - pad
+        q = at - n * made - before
         live = at < total
-        top = n * gn + (q + pad) * gl
+        top = n * gn + (q + before) * gl
         if gl == 1:
             top = tl.max_contiguous(top, BL)
         g1, g2 = _pair(G, out, top, o * 0, makes[:, None] & live[None, :])
@@ -234,11 +249,9 @@ def half_gradient(
     known = makes[:, None] & inside[None, :]
     to = TO + tl.program_id(1) * size * (2 if MIDDLE else 4) + (o * depth)[:, None] + place[None, :]
     tl.store(to, es, mask=known)
-    if MIDDLE:
-        tl.store(to + size, ed, mask=known)
-    else:
+    tl.store(to + (size if MIDDLE else 2 * size), ed, mask=known)
+    if not MIDDLE:
         tl.store(to + size, om, mask=known)
-        tl.store(to + 2 * size, ed, mask=known)
         tl.store(to + 3 * size, op, mask=known)
 
 
