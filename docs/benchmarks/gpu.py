@@ -140,7 +140,11 @@ def captured(step: Step) -> Step:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return graph.replay
+
+    def replay(kept: Step = step) -> None:  # what the graph writes to must live as long as it does
+        graph.replay()
+
+    return replay
 
 
 def turn(step: Step, calls: int) -> tuple[float, float]:

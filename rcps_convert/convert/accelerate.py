@@ -32,7 +32,9 @@ def accelerate(
     A tied layer has half the degrees of freedom, and half of the multiplications suffice. Each ``nn.Conv1d`` of
     stride 1 and each ``nn.Linear`` with a tied weight, and each such layer of a mixed model, is timed at the shape it
     meets: forward pass, gradient of the input, gradient of the weight. Each part runs in the way that was fastest, the
-    stock operator included. The function stays the same but for rounding; parameters, keys and class stay too.
+    stock operator included. On a GPU, where launching may cost more than what layers save, the whole model is timed
+    too, and stays as it was if it is not faster. The function stays the same but for rounding; parameters, keys and
+    class stay too.
 
     Args:
         model: a converted model.

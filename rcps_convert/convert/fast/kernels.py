@@ -23,6 +23,13 @@ def _place(table, i, count, live, TABLED: tl.constexpr):
 
 
 @triton.jit
+def _rows(table, i, count, live, step, TABLED: tl.constexpr):
+    """Where the channels of a pair start: the first and the second of it."""
+    first, second = _place(table, i, count, live, TABLED)
+    return first * step, second * step
+
+
+@triton.jit
 def _pair(X, rows, base, at, keep):
     """The two channels of pairs at some positions, in float32: (pairs, positions)."""
     a = tl.load(X + rows[0][:, None] + base[None, :] + at[:, None], mask=keep, other=0.0)
@@ -80,8 +87,7 @@ def _middle(
     for k in range(0, units, BK):
         i = k + tl.arange(0, BK)
         inside = i < units
-        rows = _place(READS, i, units, inside, TABLED_IN)
-        rows = (rows[0] * xc, rows[1] * xc)
+        rows = _rows(READS, i, units, inside, xc, TABLED_IN)
         a, b = _read(X, rows, base, q, shift, xl, inside, live, length, False, WHOLE)
         w = W + (o * units)[:, None] + i[None, :]
         known = makes[:, None] if WHOLE else makes[:, None] & inside[None, :]
@@ -122,8 +128,7 @@ def half_forward(
     if PAIRED:
         for step in range(0, _steps(units, taps, BK, FLAT)):
             t, i, inside = _block(step, units, taps, BK, FLAT)
-            rows = _place(READS, i, units, inside, TABLED_IN)
-            rows = (rows[0] * xc, rows[1] * xc)
+            rows = _rows(READS, i, units, inside, xc, TABLED_IN)
             a1, b1 = _read(X, rows, base, q, t * dilation, xl, inside, live, length, FLAT, WHOLE)
             a2, b2 = _read(X, rows, base, q, (taps - 1 - t) * dilation, xl, inside, live, length, FLAT, WHOLE)
             w = W + (o * depth)[:, None] + (t * units + i)[None, :]
@@ -211,15 +216,11 @@ def half_gradient(
     else:
         t, i, inside = _block(pid // tiles, units, taps, BN, FLAT)
         depth, place = (taps // 2) * units, t * units + i
-    rows = _place(READS, i, units, inside, TABLED_IN)
-    rows = (rows[0] * xc, rows[1] * xc)
-    out = _place(MAKES, o, out_units, makes, TABLED_OUT)
-    out = (out[0] * gc, out[1] * gc)
+    rows = _rows(READS, i, units, inside, xc, TABLED_IN)
+    out = _rows(MAKES, o, out_units, makes, gc, TABLED_OUT)
     d1, d2 = t * dilation, (taps - 1 - t) * dilation
-    es = tl.zeros((BM, BN), tl.float32)
-    om = tl.zeros((BM, BN), tl.float32)
-    ed = tl.zeros((BM, BN), tl.float32)
-    op = tl.zeros((BM, BN), tl.float32)
+    zero = tl.zeros((BM, BN), tl.float32)
+    es, om, ed, op = zero, zero, zero, zero
     start = tl.program_id(1) * share
     for p in range(start, min(start + share, total), BL):
         at = p + tl.arange(0, BL)
@@ -269,10 +270,8 @@ def half_fold(
     first, second = _place(READS, i, units, inside, TABLED_IN)
     row, _ = _place(MAKES, o, out_units, True, TABLED_OUT)
     mirrored, middle = kk < depth, inside & (kk >= depth)
-    es = tl.zeros((B,), tl.float32)
-    om = tl.zeros((B,), tl.float32)
-    ed = tl.zeros((B,), tl.float32)
-    op = tl.zeros((B,), tl.float32)
+    zero = tl.zeros((B,), tl.float32)
+    es, om, ed, op = zero, zero, zero, zero
     size = out_units * depth
     for s in range(0, shares):
         at = PAIRS + s * 4 * size + o * depth + kk
