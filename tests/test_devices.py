@@ -22,8 +22,12 @@ def gpu_in_use() -> Iterator[None]:
     """The settings of GPUs are looked at, and brought back."""
     operators = (BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn, BACKENDS.cuda.matmul, BACKENDS.mkldnn.matmul)
     before = [op.fp32_precision for op in operators]
+    allowed, words = BACKENDS.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     with mock.patch.object(torch.cuda, "is_initialized", return_value=True), _no_generators():
         yield
+    BACKENDS.fp32_precision = "none"
+    BACKENDS.cudnn.allow_tf32 = allowed
+    torch.set_float32_matmul_precision(words)
     for op, value in zip(operators, before, strict=True):
         op.fp32_precision = value
 
@@ -72,6 +76,7 @@ STATES: dict[str, Callable[[], None]] = {
     "allowed": lambda: setattr(BACKENDS.cuda.matmul, "allow_tf32", True),
     "off": lambda: setattr(BACKENDS.cudnn, "allow_tf32", False),
     "new, mixed": lambda: setattr(BACKENDS.cudnn.conv, "fp32_precision", "ieee"),
+    "new, for all": lambda: setattr(BACKENDS, "fp32_precision", "tf32"),
     "new, matrices": lambda: setattr(BACKENDS.cuda.matmul, "fp32_precision", "tf32"),
 }
 
@@ -85,6 +90,15 @@ def test_models_are_checked_in_full_float32_and_settings_stay(name: str) -> None
     assert not plan.problems
     check_equivariance(Watching(), (2, 4, 30))
     assert {False} == SEEN
+    assert settings() == before
+
+
+@pytest.mark.parametrize("name", ["new, mixed", "default"])
+def test_without_a_gpu_settings_are_in_the_way_of_no_trace(name: str) -> None:
+    STATES[name]()
+    before = settings()
+    with mock.patch.object(torch.cuda, "is_initialized", return_value=False):
+        assert not plan_conversion(Watching(), (2, 4, 30)).problems
     assert settings() == before
 
 

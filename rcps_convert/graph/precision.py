@@ -106,38 +106,51 @@ def _numbers_wide(x: Any) -> Any:
 class FullFloat32:
     """The settings of the process by which a GPU multiplies float32 in fewer digits (TF32), as they are.
 
-    Settings of old and of new kind are brought back both, as torch refuses to read the old ones where the new ones
-    were set apart.
+    There are old ones and new ones. Where the new ones were set apart, torch refuses to read the old ones, and
+    ``torch.export`` fails for it; while float32 is multiplied in full they agree.
     """
 
     def __init__(self) -> None:
-        self.kept: list[tuple[Any, str, Any]] = []
-        self.words: str | None = None
-        if not torch.cuda.is_initialized():
-            return
         b: Any = torch.backends
+        self.allowed: bool | None = None
         with suppress(RuntimeError):
-            self.kept.append((b.cudnn, "allow_tf32", b.cudnn.allow_tf32))
+            self.allowed = b.cudnn.allow_tf32
+        self.idle = not torch.cuda.is_initialized() and self.allowed is not None
+        if self.idle:
+            return
+        self.words: str | None = None
         with suppress(RuntimeError):
             self.words = torch.get_float32_matmul_precision()
+        self.general = b.fp32_precision
         operators = (b.cudnn.conv, b.cudnn.rnn, b.cuda.matmul, b.mkldnn.matmul)
-        self.kept += [(op, "fp32_precision", op.fp32_precision) for op in operators]
+        self.kept = [(op, op.fp32_precision) for op in operators]
 
     def set(self) -> None:
         """Let float32 be multiplied in float32."""
-        for owner, name, value in self.kept:
-            if value in (True, "tf32") and getattr(owner, name) == value:
-                setattr(owner, name, False if value is True else "ieee")
-                if owner is torch.backends.cuda.matmul and self.words is not None:
-                    torch.set_float32_matmul_precision("highest")
+        if self.idle:
+            return
+        self._set_general("none" if self.general == "tf32" else self.general)
+        torch.backends.cudnn.allow_tf32 = False
+        if self.kept[2][1] == "tf32":
+            torch.set_float32_matmul_precision("highest")
 
     def restore(self) -> None:
         """Bring the settings back."""
-        if self.words is not None and any(getattr(owner, name) != value for owner, name, value in self.kept[-2:]):
+        if self.idle:
+            return
+        self._set_general(self.general)
+        torch.backends.cudnn.allow_tf32 = self.allowed is not False
+        if self.words is not None and any(op.fp32_precision != value for op, value in self.kept[2:]):
             torch.set_float32_matmul_precision(self.words)
-        for owner, name, value in self.kept:
-            if owner is torch.backends.cudnn or getattr(owner, name) != value:
-                setattr(owner, name, value)
+        for op, value in self.kept:
+            if op.fp32_precision != value:
+                op.fp32_precision = value
+
+    def _set_general(self, value: str) -> None:
+        """What operators follow for which nothing else is set."""
+        b: Any = torch.backends
+        if b.fp32_precision != value:
+            b.fp32_precision = value
 
 
 def double_precision() -> AbstractContextManager[Any]:
