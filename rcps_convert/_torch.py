@@ -332,10 +332,7 @@ def picklable(graph: torch.fx.GraphModule, name: str) -> torch.fx.GraphModule:
 
 @contextmanager
 def right_lstm_shapes() -> Iterator[None]:
-    """Let torch state the shapes of an LSTM's last states as they are: 2.9 leaves an axis of size 1 in."""
-    if tuple(map(int, torch.__version__.split(".")[:2])) > (2, 9):
-        yield
-        return
+    """Let torch state the shapes of an LSTM's last states as they are: up to 2.11 it leaves an axis of size 1 in."""
     module = import_module("torch._decomp.decompositions")
     choose = module.select_one_layer_lstm_function
 

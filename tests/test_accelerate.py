@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from rcps_convert import ConversionError, accelerate, apply_recipe, bake, convert_model, load, recipe, save, unwrap
 from rcps_convert.convert import accelerate as accelerating
-from rcps_convert.convert.fast import compiled, timing
+from rcps_convert.convert.fast import attached, compiled, timing, whole
 from rcps_convert.convert.fast.attached import Accelerated
+from rcps_convert.convert.fast.plan import AccelerationPlan, Row
 from rcps_convert.strands.mixed import Cross
 from rcps_convert.tie.hooks import hook_of
 
@@ -381,6 +382,58 @@ def test_an_accelerated_model_runs_where_there_is_no_compiler(
     assert_close(gradients(fast, x), gradients(model, x), 1e-12)
 
 
+# --- the whole model -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tower", "joined", "mixed"])
+def test_a_whole_model_is_timed_both_ways(name: str) -> None:
+    model, x, _ = converted(name)
+    fast = fast_in(model, x, "torch")
+    seen: list[set[bool]] = []
+
+    def seconds(calls: dict[str, Callable[[], Tensor]]) -> dict[str, float]:
+        found = {}
+        for way, call in calls.items():
+            with mock.patch.object(attached, "compute", wraps=attached.compute) as computed:
+                assert call().isfinite().all()
+            found[way] = 1.0 if way == "stock" else 0.5
+            seen.append({way == "stock", computed.called})
+        return found
+
+    with mock.patch.object(whole, "seconds", seconds):
+        times = whole.whole_times(fast, x)
+    assert seen == [{True, False}, {False, True}] * 2  # half products where accelerated, and there only
+    assert (times.inference, times.train, times.faster) == (0.5, 0.5, True)
+    assert all(p.grad is None for p in fast.parameters())
+    assert_close(gradients(fast, x), gradients(model, x), 1e-12)
+
+
+def test_a_model_without_gradients_is_timed_at_inference() -> None:
+    model, x, _ = converted("tower")
+    times = whole.whole_times(fast_in(model.requires_grad_(False), x, "torch"), x)
+    assert times.train is None
+    assert 0 < times.inference < 100
+
+
+@pytest.mark.parametrize(
+    ("inference", "train", "kept"), [(0.8, 0.9, True), (0.8, 1.1, False), (1.0, 1.0, False), (0.9, None, True)]
+)
+@pytest.mark.parametrize("forced", [True, False])
+def test_a_model_that_is_slower_as_a_whole_stays_as_it_is(
+    inference: float, train: float | None, kept: bool, forced: bool
+) -> None:
+    model, x, _ = converted("mixed")
+    fast = fast_in(model, x, "torch")
+    plan = AccelerationPlan("here", [Row("2", (1,), "conv", 0.5, 0.5, "torch"), Row("3", (1,), "conv", 1, 1, "stock")])
+    times = whole.WholeTimes(inference, train)
+    with mock.patch.object(accelerating, "whole_times", return_value=times):
+        accelerating._check_whole(fast, x, plan, forced)
+    assert bool(accelerated_layers(fast)) == (kept or forced)
+    assert str(plan).startswith(f"{int(kept or forced)} of 2")
+    assert f"the whole model takes {inference:.2f} of the time without" in str(plan)
+    assert_close(gradients(fast, x), gradients(model, x), 1e-12)
+
+
 # --- in the way of nothing -------------------------------------------------------------------------
 
 
@@ -639,7 +692,7 @@ def test_a_model_that_is_not_converted_is_refused() -> None:
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        ({"backend": "triton"}, "use 'auto', 'cpp' or 'torch'"),
+        ({"backend": "numpy"}, "use 'auto', 'cpp', 'triton' or 'torch'"),
         ({"in_place": 1}, "in_place=1"),
         ({"verbose": None}, "verbose=None"),
         ({"example": "ACGT"}, "example='ACGT'"),

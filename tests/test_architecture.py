@@ -277,7 +277,8 @@ def test_only_runtime_dependencies_are_imported(path: Path) -> None:
             heads |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             heads.add(str(node.module).partition(".")[0])
-    assert heads - set(sys.stdlib_module_names) <= {"torch", "einops", "rcps_convert"}
+    optional = {"triton"} if path.name == "kernels.py" else set()  # imported where it is there only
+    assert heads - set(sys.stdlib_module_names) <= {"torch", "einops", "rcps_convert"} | optional
 
 
 # --- sizes ------------------------------------------------------------------------------------------

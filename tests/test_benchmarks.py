@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from inprocess import run_script
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,6 +124,27 @@ def test_half_products_are_measured(tmp_path: Path) -> None:
             assert all(f"{q['median']:.3f}" in printed for q in values.values())
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_benchmark_says_so() -> None:
+    done = run("gpu.py")
+    assert done.returncode == 1
+    assert "torch sees no GPU here" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+@pytest.mark.parametrize("how", ["eager", "captured"])
+def test_a_gpu_is_measured(how: str, tmp_path: Path) -> None:
+    out, ways = tmp_path / "gpu.json", ("plain again", "tied", "accelerated")
+    settings = ("--quick", "--batch", 4, "--modes", "TF32", "--only", 128, "--how", how, "--ways", *ways)
+    done = run("gpu.py", *settings, "--json", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = map(json.loads, out.read_text().splitlines())
+    for name in ("train step", "inference"):
+        assert [*found[name]] == ["plain", *ways]
+        assert all(0 < q["low"] <= q["median"] <= q["high"] for q in found[name].values())
+
+
 def test_the_wait_for_a_conversion_is_measured(tmp_path: Path) -> None:
     found, printed = figures("conversion.py", tmp_path, "--quick")
     assert found["planning"]["Two convolutions"] > 0
@@ -138,6 +160,7 @@ def test_the_wait_for_a_conversion_is_measured(tmp_path: Path) -> None:
         "speed",
         "half_products",
         "half_products_two_threads",
+        "gpu",
         "conversion",
         "geometry",
         "rcps_layers_kernel3",

@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import warnings
+from importlib import import_module
 
 import pytest
 import torch
@@ -247,6 +248,10 @@ def test_an_exported_lstm_states_the_shapes_it_has() -> None:
         program = exported(nn.LSTM(2, 3, batch_first=True, bidirectional=True), torch.zeros(4, 5, 2))
     shapes = [tuple(v.shape) for n in nodes(program, "lstm") for v in _torch.value(n)]
     assert shapes == [(4, 5, 6), (2, 4, 3), (2, 4, 3)]
+    before = import_module("torch._decomp.decompositions").select_one_layer_lstm_function
+    with _torch.right_lstm_shapes():
+        assert import_module("torch._decomp.decompositions").select_one_layer_lstm_function is not before
+    assert import_module("torch._decomp.decompositions").select_one_layer_lstm_function is before
 
 
 def test_blocks_without_gradient_are_nested_graphs(program) -> None:

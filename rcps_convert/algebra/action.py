@@ -18,6 +18,7 @@ from ..errors import ConversionError
 from . import axis as ax
 from .axis import Axis, Var
 from .runs import fitting
+from .tables import beside
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class ActionMap:
                     return act(at_its_size, x)
                 raise _other_tensor(x, self.sizes, f"{x.shape[dim]} entries on axis {dim} instead of {self.sizes[dim]}")
         for dim, table, sign in self.tables:
-            x = x.index_select(dim, table.to(x.device))
+            x = x.index_select(dim, beside(table, x))
             if sign is not None:
                 x = x * sign.to(x).view(-1, *[1] * (x.dim() - dim - 1))
         x, turned = self._by_sample(x, orders, batch) if orders else (x, [])
@@ -136,7 +137,7 @@ class ActionMap:
                 x = _turned(x, dim, before, after)
         x = -x if self.negative else x
         if self.values is not None:
-            known = self.values.to(x.device)[x.long().clamp(min=0)].to(x.dtype)
+            known = beside(self.values, x)[x.long().clamp(min=0)].to(x.dtype)
             x = torch.where(x < 0, x, known)  # labels below zero are those that a loss passes over
         return x
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +13,14 @@ from ..algebra.nesting import read_call
 from ..errors import ConversionError
 from ..graph.sandbox import call, fresh_copy, mode, undisturbed_rng
 from ..graph.transaction import all_or_nothing
+from .fast import compiled, fused
 from .fast.attached import Choice, accelerate_layer, computed_in, decelerate
-from .fast.backends import CPP, TORCH, usable
-from .fast.compiled import why_not
+from .fast.backends import CPP, STOCK, TORCH, TRITON, usable
 from .fast.layers import Candidate, candidates
 from .fast.operator import Ways
 from .fast.plan import AccelerationPlan, Row
 from .fast.timing import Times, measured
+from .fast.whole import whole_times
 from .state import is_converted
 
 
@@ -31,16 +32,19 @@ def accelerate(
     A tied layer has half the degrees of freedom, and half of the multiplications suffice. Each ``nn.Conv1d`` of
     stride 1 and each ``nn.Linear`` with a tied weight, and each such layer of a mixed model, is timed at the shape it
     meets: forward pass, gradient of the input, gradient of the weight. Each part runs in the way that was fastest, the
-    stock operator included. The function stays the same but for rounding; parameters, keys and class stay too.
+    stock operator included. On a GPU, where launching may cost more than what layers save, the whole model is timed
+    too, and stays as it was if it is not faster. The function stays the same but for rounding; parameters, keys and
+    class stay too.
 
     Args:
         model: a converted model.
         example: as in `convert_model`, of the batch size, length and type the model will be called with; called under
             ``torch.autocast``, layers are timed in its type. On tensors of other types the stock operators run. Batches
             of very many positions are timed on some of their samples.
-        backend: ``"auto"``: C++ (built at the first use) for convolutions on a CPU, pure torch for the rest, each where
-            it is faster than the stock operator; ``"torch"``: pure torch, where it is faster; ``"cpp"``: as auto, but
-            C++ for every convolution that it can compute, whatever the times are: then these are bitwise equivariant.
+        backend: ``"auto"``: C++ (built at the first use) for convolutions on a CPU, Triton on a GPU, pure torch for
+            the rest, each where it is faster than the stock operator; ``"torch"``: pure torch, where it is faster;
+            ``"cpp"``, ``"triton"``: as auto, but this for every layer that it can compute, whatever the times are:
+            then these are bitwise equivariant.
         in_place: change and return this object instead of a copy.
         verbose: print the plan: layer, shape, ratio to the stock operator's time, backend.
 
@@ -50,7 +54,7 @@ def accelerate(
         ConversionError: the model is not converted.
         TypeError, ValueError: an argument is something else.
     """
-    check_choice("backend", backend, ("auto", CPP, TORCH))
+    check_choice("backend", backend, ("auto", CPP, TRITON, TORCH))
     check_switch("in_place", in_place)
     check_switch("verbose", verbose)
     with torch.inference_mode(False):
@@ -79,16 +83,47 @@ def _accelerated(model: nn.Module, example: Example, backend: str) -> Accelerati
         for candidate in found:
             if candidate.name in met:
                 rows.append(_layer(candidate, met[candidate.name], backend, known))
-    dtypes = sorted({str(m.dtype).removeprefix("torch.") for m in met.values()})
-    threads = torch.get_num_threads()
-    words = f"{', '.join(dtypes) or 'no type'}, {threads} thread{'s' if threads > 1 else ''}"
-    plan = AccelerationPlan(f"{words}, {torch.backends.cpu.get_cpu_capability()}", rows)
-    if backend != TORCH and why_not():
-        plan.notes.append(f"C++ is not used, as it could not be built: {why_not()}")
+        dtypes = sorted({str(m.dtype).removeprefix("torch.") for m in met.values()})
+        devices = {m.device for m in met.values()}
+        plan = AccelerationPlan(", ".join([*(dtypes or ["no type"]), *_machine(devices)]), rows)
+        if any(d.type == "cuda" for d in devices) and plan.accelerated:
+            _check_whole(model, example, plan, forced=backend == TRITON)
+    if backend != TORCH:
+        plan.notes += _not_used(devices)
     idle = len(found) - len(rows)
     if idle:
         plan.notes.append(f"{idle} tied layers were not called with a batch of tensors, and stay as they are")
     return plan
+
+
+def _check_whole(model: nn.Module, example: Example, plan: AccelerationPlan, forced: bool) -> None:
+    """Give layers their stock operators back where the whole model is not faster, unless they were asked for."""
+    times = whole_times(model, example)
+    if times.faster or forced:
+        plan.notes.append(times.words())
+        return
+    decelerate(model)
+    for row in plan.accelerated:
+        row.backend, row.inference, row.train = STOCK, 1.0, 1.0
+    plan.notes.append(f"layers that were faster by themselves run as before, as accelerated {times.words()}")
+
+
+def _machine(devices: Set[torch.device]) -> list[str]:
+    """What computes, in words."""
+    gpus = sorted({torch.cuda.get_device_name(d) for d in devices if d.type == "cuda"})
+    threads = torch.get_num_threads()
+    cpu = [f"{threads} thread{'s' if threads > 1 else ''}", torch.backends.cpu.get_cpu_capability()]
+    return gpus or cpu
+
+
+def _not_used(devices: Set[torch.device]) -> list[str]:
+    """Why the fastest code is not used on these devices, where it is not."""
+    notes = []
+    if any(d.type == "cpu" for d in devices) and compiled.why_not():
+        notes.append(f"C++ is not used, as it could not be built: {compiled.why_not()}")
+    for reason in sorted({fused.why_not(d) for d in devices if d.type == "cuda"} - {""}):
+        notes.append(f"Triton is not used: {reason}")
+    return notes
 
 
 @dataclass(frozen=True)
@@ -152,8 +187,8 @@ def _layer(candidate: Candidate, met: Met, backend: str, known: dict[object, Tim
     if key not in known:
         known[key] = measured(product, shape, w, b, names, met.depends)
     times = known[key]
-    forced = backend == CPP and CPP in ways_here and CPP not in times.differs
-    train = Ways(CPP, CPP, CPP) if forced else times.ways()
+    forced = backend in (CPP, TRITON) and backend in ways_here and backend not in times.differs
+    train = Ways(backend, backend, backend) if forced else times.ways()
     if not train.stock:
         dtype = None if forced else met.dtype
         accelerate_layer(candidate, Choice(product, reading, train, dtype, met.device.type))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._torch import function_name
+from ..algebra.tables import is_computed
 from ..errors import BreaksSymmetryError
 
 Settings = dict[str, Any]
@@ -71,10 +73,23 @@ def choose(left: Tensor, right: Tensor, site: CallAxes) -> Tensor:
     mean = (left + right) / 2
     if c is None or site.table is None:
         return mean
-    here, partner = torch.arange(len(site.table)), torch.tensor(site.table)
+    sides = _kept_sides if is_computed(left) else _sides
     shape = [-1, *[1] * (left.dim() - c - 1)]
-    first, swapped = (m.reshape(shape).to(left.device) for m in (here < partner, here != partner))
+    first, swapped = (m.reshape(shape) for m in sides(site.table, left.device))
     return torch.where(swapped, torch.where(first, left, right), mean)
+
+
+def _sides(table: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which channels are the first of a pair, and which have a partner."""
+    here, partner = torch.arange(len(table)), torch.tensor(table)
+    return (here < partner).to(device), (here != partner).to(device)
+
+
+@cache
+def _kept_sides(table: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The same, made once: a copy to a GPU makes it wait and breaks a CUDA graph."""
+    with torch.inference_mode(False):
+        return _sides(table, device)
 
 
 class EdgeFunction:

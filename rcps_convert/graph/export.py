@@ -165,7 +165,8 @@ def does_not_run(reason: Exception) -> TraceError:
         "the model does not run on the example",
         where=Where("", source) if source else None,
         why=first_line(reason),
-        do="pass as `example` exactly what model(...) takes: a tensor, a tuple, or a dict of keyword arguments",
+        do="pass as `example` exactly what model(...) takes, on the model's device: a tensor, a tuple, or a dict of "
+        "keyword arguments",
     )
 
 

@@ -1,4 +1,4 @@
-"""Double precision for the arithmetic of one thread, whatever the rest of the process computes with.
+"""Double precision for the arithmetic of one thread, whatever the rest of the process computes with; float32 in full.
 
 The default dtype of torch belongs to the whole process: changed for a while, it would change what other threads
 compute. So calls whose result would have the default dtype are caught instead, in this thread alone.
@@ -7,7 +7,7 @@ compute. So calls whose result would have the default dtype are caught instead, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from typing import Any
 
@@ -101,6 +101,56 @@ def _all_wide(x: Any) -> Any:
 
 def _numbers_wide(x: Any) -> Any:
     return torch.tensor(x, dtype=torch.float64) if isinstance(x, float) else x
+
+
+class FullFloat32:
+    """The settings of the process by which a GPU multiplies float32 in fewer digits (TF32), as they are.
+
+    There are old ones and new ones. Where the new ones were set apart, torch refuses to read the old ones, and
+    ``torch.export`` fails for it; while float32 is multiplied in full they agree.
+    """
+
+    def __init__(self) -> None:
+        b: Any = torch.backends
+        self.allowed: bool | None = None
+        with suppress(RuntimeError):
+            self.allowed = b.cudnn.allow_tf32
+        self.idle = not torch.cuda.is_initialized() and self.allowed is not None
+        if self.idle:
+            return
+        self.words: str | None = None
+        with suppress(RuntimeError):
+            self.words = torch.get_float32_matmul_precision()
+        self.general = b.fp32_precision
+        operators = (b.cudnn.conv, b.cudnn.rnn, b.cuda.matmul, b.mkldnn.matmul)
+        self.kept = [(op, op.fp32_precision) for op in operators]
+
+    def set(self) -> None:
+        """Let float32 be multiplied in float32."""
+        if self.idle:
+            return
+        self._set_general("none" if self.general == "tf32" else self.general)
+        torch.backends.cudnn.allow_tf32 = False
+        if self.kept[2][1] == "tf32":
+            torch.set_float32_matmul_precision("highest")
+
+    def restore(self) -> None:
+        """Bring the settings back."""
+        if self.idle:
+            return
+        self._set_general(self.general)
+        torch.backends.cudnn.allow_tf32 = self.allowed is not False
+        if self.words is not None and any(op.fp32_precision != value for op, value in self.kept[2:]):
+            torch.set_float32_matmul_precision(self.words)
+        for op, value in self.kept:
+            if op.fp32_precision != value:
+                op.fp32_precision = value
+
+    def _set_general(self, value: str) -> None:
+        """What operators follow for which nothing else is set."""
+        b: Any = torch.backends
+        if b.fp32_precision != value:
+            b.fp32_precision = value
 
 
 def double_precision() -> AbstractContextManager[Any]:

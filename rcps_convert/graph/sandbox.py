@@ -23,6 +23,7 @@ from .._torch import ModeState
 from ..algebra.arguments import Example, call_arguments
 from ..errors import ConversionError
 from .parametrized import own_classes, whole_memo
+from .precision import FullFloat32
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,6 +106,7 @@ class ProcessState:
 
     def __init__(self) -> None:
         self.gradients, self.modes = torch.is_grad_enabled(), ModeState()
+        self.float32 = FullFloat32()
         self.dtype = torch.get_default_dtype()
         self.logging, self.stderr = logging.root.manager.disable, sys.stderr
         self.filters, self.show = warnings.filters, warnings.showwarning
@@ -116,6 +118,7 @@ class ProcessState:
     def restore(self) -> None:
         """Bring everything back; doing so twice does no harm."""
         self.modes.restore()
+        self.float32.restore()
         torch.set_grad_enabled(self.gradients)
         torch.set_default_dtype(self.dtype)
         logging.disable(self.logging)
@@ -205,7 +208,7 @@ def alone(function: Callable[P, T]) -> Callable[P, T]:
     """Let a function run models without leaving a trace in the process, whatever interrupts it.
 
     One thread at a time is in such a function. What belongs to the process is as before when it returns or
-    raises; gradients are recorded as outside of ``torch.inference_mode``, and ``torch.autocast`` is off.
+    raises; gradients are recorded as outside of ``torch.inference_mode``, ``torch.autocast`` is off, and so is TF32.
     """
 
     @functools.wraps(function)
@@ -233,6 +236,9 @@ def _plain_tensors() -> Iterator[None]:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
+        float32 = FullFloat32()
+        stack.callback(float32.restore)
+        float32.set()
         yield
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .._torch import InstanceNorm, NormBase
 from ..algebra import axis as ax
 from ..algebra.axis import Axis
+from ..algebra.tables import beside
 from ..algebra.texts import write_axis
 from ..errors import ConversionError
 from .factors import Factor, factors
@@ -94,7 +95,7 @@ class PooledNorm(TensorHook):
         """Both strands while statistics are gathered."""
         if not self._gathers(module):
             return x
-        return torch.cat([x, x.index_select(1, self.table.to(x.device))])
+        return torch.cat([x, x.index_select(1, beside(self.table, x))])
 
     def tensor_after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The given strand."""

@@ -25,7 +25,8 @@ where the package is there. Everything ran on a CPU, with torch 2.13.
 FOOT = """
 AOTInductor takes inputs with the strides of its example, and does not check them: give it contiguous tensors.
 
-What is not in the tables was not tried: GPUs, training with a loss scaler, quantisation, tensor parallelism, DeepSpeed.
+What is not in the tables was not tried: several GPUs, quantisation, tensor parallelism, DeepSpeed.
+What was tried on one GPU is in `tests/test_cuda.py`.
 What an error means, and what to do instead, is on [After conversion](after-conversion.md).
 """
 

@@ -49,12 +49,16 @@ class Accelerated(AroundForward):
     Args:
         module: the layer; a deep copy of it holds a copy of this, bound to the copy.
         choice: how it is computed.
+
+    Attributes:
+        idle: it is the layer's own forward for a while.
     """
 
     def __init__(self, module: nn.Module, choice: Choice) -> None:
         self.module, self.choice = module, choice
         self.before: Any = module.__dict__.get("forward")
         self.here: dict[torch.dtype, Ways] = {}
+        self.idle = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process may have no compiler."""
@@ -62,7 +66,7 @@ class Accelerated(AroundForward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's result."""
-        if is_recorded():
+        if self.idle or is_recorded():
             return self._own(*args, **kwargs)
         x: Any = args[0] if len(args) == 1 else kwargs.get("input")
         if len(args) + len(kwargs) != 1 or not self._fits(x):

@@ -1,4 +1,4 @@
-"""The ways to compute a tied layer, by name: the stock operator, pure torch, C++; and where each can be used."""
+"""The ways to compute a tied layer, by name: the stock operator, pure torch, C++, Triton; and where each works."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import compiled, pure
+from . import compiled, fused, pure
 from .product import Product
 
-STOCK, TORCH, CPP = "stock", "torch", "cpp"
+STOCK, TORCH, CPP, TRITON = "stock", "torch", "cpp", "triton"
 
 Forward = Callable[[Tensor, Tensor, Tensor | None, Product], Tensor]
 Backward = Callable[[Tensor, Tensor, Tensor, Product], Tensor]
@@ -59,6 +59,7 @@ CONVOLUTIONS = {
     STOCK: Backend(_stock_conv, _stock_conv_back, _stock_conv_weight),
     TORCH: Backend(pure.convolve, pure.convolve_back, pure.weight_gradient),
     CPP: Backend(compiled.convolve, compiled.convolve_back, compiled.weight_gradient),
+    TRITON: Backend(fused.compute, fused.back, fused.weight_gradient),
 }
 
 LINEAR = {
@@ -76,5 +77,8 @@ def usable(p: Product, dtype: torch.dtype, device: torch.device) -> list[str]:
     """The ways in which a product can be computed as two half products, the fastest as a rule first."""
     if not dtype.is_floating_point:
         return []
-    builds = not p.linear and device.type == "cpu" and dtype in compiled.DTYPES
-    return [CPP, TORCH] if builds and compiled.library() is not None else [TORCH]
+    if p.linear:
+        return [TORCH]
+    if device.type == "cpu" and dtype in compiled.DTYPES and compiled.library() is not None:
+        return [CPP, TORCH]
+    return [TRITON, TORCH] if dtype in fused.DTYPES and not fused.why_not(device) else [TORCH]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -98,7 +98,13 @@ def take(x: Tensor, places: Entries, dim: int) -> Tensor:
     """Entries of an axis, as a view where they are neighbours."""
     if isinstance(places, range):
         return x.narrow(dim, places.start, len(places))
-    return x.index_select(dim, torch.tensor(places, dtype=torch.int64, device=x.device))
+    return x.index_select(dim, _index(places, x.device))
+
+
+@cache
+def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(places, dtype=torch.int64, device=device)
 
 
 def sums(x: Tensor, ch: Channels, dim: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,7 +61,17 @@ class Product:
 
     def transposed(self) -> Product:
         """What computes the gradient of the input from that of the result."""
-        return Product(self.makes, self.reads, self.kernel, self.dilation, self.span - self.pad, self.linear)
+        return _transposed(self)
+
+    @cached_property
+    def _number(self) -> int:
+        return hash((self.reads, self.makes, self.kernel, self.dilation, self.pad, self.linear))
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def words(self) -> str:
         """In a few words: ``conv 64 to 64, kernel 3``."""
@@ -67,6 +79,11 @@ class Product:
         if self.linear:
             return f"linear {sizes}"
         return f"conv {sizes}, kernel {self.kernel}" + (f", dilation {self.dilation}" if self.dilation > 1 else "")
+
+
+@cache
+def _transposed(p: Product) -> Product:
+    return Product(p.makes, p.reads, p.kernel, p.dilation, p.span - p.pad, p.linear)
 
 
 def turned(w: Tensor) -> Tensor:

@@ -24,8 +24,11 @@ MARGIN = 0.97
 BEHIND = 1.6
 """A way that needs this many times the fastest one's time is not timed again."""
 
-WORK = 5e8
-"""Multiplications of a timed call; a larger batch is timed on fewer samples."""
+WORK = {"cpu": 5e8, "cuda": 1e12}
+"""Multiplications of a timed call, by device; a larger batch is timed on fewer samples."""
+
+CALLS = 4
+"""Calls of a GPU that are timed together, one queued behind the other as in a model."""
 
 SLACK = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 2e-2}
 """Largest deviation from the stock operator's result, in units of the largest entry."""
@@ -76,7 +79,7 @@ def measured(
         needs_input: the layer's input has a gradient in a train step.
     """
     w, bias = w.detach(), None if bias is None else bias.detach()
-    x = torch.randn(_timed_shape(p, shape), device=w.device).to(w.dtype)
+    x = torch.randn(_timed_shape(p, shape, w.device), device=w.device).to(w.dtype)
     g = torch.randn_like(backend(STOCK, p).forward(x, w, bias, p))
     calls = {name: _calls(name, p, x, g, w, bias) for name in (STOCK, *names)}
     found = Times(differs=[name for name in names if not _agrees(calls[name], calls[STOCK])])
@@ -86,9 +89,9 @@ def measured(
     return found
 
 
-def _timed_shape(p: Product, shape: Sequence[int]) -> list[int]:
+def _timed_shape(p: Product, shape: Sequence[int], device: torch.device) -> list[int]:
     work = p.reads.size * p.makes.size * p.kernel * (1 if p.linear else shape[-1])
-    return [max(1, min(shape[0], int(WORK / work))), *shape[1:]]
+    return [max(1, min(shape[0], int(WORK.get(device.type, WORK["cpu"]) / work))), *shape[1:]]
 
 
 Calls = dict[str, Callable[[], Tensor]]
@@ -107,9 +110,14 @@ def _agrees(calls: Calls, stock: Calls) -> bool:
     """Whether results are those of the stock operator; the gradient of a weight needs no check, as it is a free one."""
     for part in ("forward", "back"):
         y, wanted = calls[part]().double(), stock[part]()
-        if not float((y - wanted).abs().max()) <= SLACK[wanted.dtype] * max(float(wanted.abs().max()), 1e-30):
+        if not float((y - wanted).abs().max()) <= _slack(wanted) * max(float(wanted.abs().max()), 1e-30):
             return False
     return True
+
+
+def _slack(y: Tensor) -> float:
+    """`SLACK`; float32 of a GPU may be multiplied in TF32, which has as many digits as float16."""
+    return SLACK[torch.float16 if y.is_cuda and y.dtype == torch.float32 else y.dtype]
 
 
 def seconds(calls: dict[str, Callable[[], Tensor]]) -> dict[str, float]:
@@ -117,24 +125,36 @@ def seconds(calls: dict[str, Callable[[], Tensor]]) -> dict[str, float]:
 
     One that is far behind is not called again.
     """
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     best = dict.fromkeys(calls, float("inf"))
     spent, rounds = 0.0, 0
     for call in calls.values():
-        _wait(call())  # the first one prepares
+        on_gpu = call().is_cuda  # the first one prepares
+    taken_by = _seconds_on_gpu if on_gpu else _seconds
     while rounds < 4 or (spent < SECONDS * len(calls) and rounds < 50):
         behind = BEHIND * min(best.values())
         for name, call in calls.items():
             if best[name] <= behind or rounds < 2:
-                start = clock()
-                _wait(call())
-                taken = clock() - start
+                taken = taken_by(call)
                 best[name], spent = min(best[name], taken), spent + taken
         rounds += 1
     return best
 
 
-def _wait(y: Tensor) -> None:
-    """Wait for an accelerator, if that computes."""
-    if y.device.type == "cuda":
-        torch.cuda.synchronize(y.device)
+def _seconds(call: Callable[[], Tensor]) -> float:
+    """Time of a call, of the thread that makes it if it is the only one."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
+    call()
+    return clock() - start
+
+
+def _seconds_on_gpu(call: Callable[[], Tensor]) -> float:
+    """Time of a call of a GPU, of several in a row: of what takes longer, the GPU or the calls themselves."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(CALLS):
+        call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000 / CALLS
