@@ -285,6 +285,63 @@ def test_every_data_set_runs(tmp_path: Path) -> None:
     assert {r["width"] for r in rows if r["way"] == "tied"} == {4, 8}
 
 
+# --- the page ------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_the_tables_of_the_results(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text((ROOT / "docs" / "which-strategy.md").read_text(encoding="utf-8"), encoding="utf-8")
+    done = run_script(SCRIPTS / "strategies_report.py", "--page", page)
+    assert done.returncode == 0, done.stderr
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "which-strategy.md").read_text(encoding="utf-8")
+    assert "-->\n<!-- end -->" not in page.read_text(encoding="utf-8")  # every table is filled
+    assert done.stdout == (SCRIPTS / "strategies.txt").read_text(encoding="utf-8")
+
+
+def test_the_results_hold_five_seeds_of_every_strategy_and_width_of_ctcf() -> None:
+    rows = [json.loads(line) for line in (SCRIPTS / "strategies.jsonl").read_text().splitlines()]
+    seeds: dict[tuple, set[int]] = {}
+    for r in rows:
+        seeds.setdefault((r["task"], r["way"], r["width"]), set()).add(r["seed"])
+    for way in {"plain", "augmented", "consistency"} | EXACT:
+        for width in (16, 32, 64):
+            assert len(seeds["ctcf-4000", way, width]) == 5
+    for task in TASKS:
+        width = 16 if task == "simulated-1000" else 32
+        found = [seeds[task, way, w] for way, w in (("plain", width), ("augmented", width), ("tied", 2 * width))]
+        assert min(map(len, found)) >= 3
+
+
+def test_differences_have_the_interval_of_students_t(scripts: SimpleNamespace) -> None:
+    report = importlib.import_module("strategies_report")
+    values = np.array([0.01, 0.02, 0.03, 0.02, 0.02])
+    middle, half = report.interval(values)
+    assert middle == pytest.approx(0.02)
+    assert half == pytest.approx(2.776445 * math.sqrt(0.00005) / math.sqrt(5))  # the quantile of four degrees of freedom
+    assert report.signed(values).startswith("**+0.0200 ± ")
+    assert report.signed(np.array([0.01, -0.01])) == "+0.0000 ± 0.1271"
+    rows = [{"task": "starr", "way": w, "width": 8, "seed": s, "x": {"score": v}} for w, s, v in (
+        ("plain", 0, 0.5), ("plain", 1, 0.25), ("augmented", 1, 0.75), ("augmented", 2, 1.0))]  # fmt: skip
+    plain, base = report.BY_NAME["plain"], report.BASE
+    found = [report.chosen(rows, "starr", s, 8) for s in (plain, base)]
+    assert report.differences(found[0], plain, found[1], base).tolist() == [-0.5]  # the one seed both have
+
+
+@pytest.mark.parametrize("name", ["strategies_cost", "strategies_size", "strategies_discordance"])
+def test_the_figures_are_light_and_hold_text(name: str) -> None:
+    drawn = ROOT / "docs" / "images" / f"{name}.svg"
+    assert drawn.stat().st_size < 200_000
+    assert "augmented" in drawn.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the data sets are not beside the checkout")
+def test_the_page_quotes_the_symmetry_of_the_labels() -> None:
+    table = DATA / "mpra_230bp.tsv.gz"
+    done = run_script(SCRIPTS / "label_symmetry.py", table, "--label", "log2_activity", "--trim", 15)
+    page = (ROOT / "docs" / "which-strategy.md").read_text(encoding="utf-8")
+    assert f"```text\n{done.stdout}```" in page
+
+
 TASKS = (
     "ctcf-4000", "ctcf-1000", "ctcf-14134", "starr", "oct4-mafk", "simulated-200", "simulated-1000", "profile",
     "yeast", "mpra", "one-strand",

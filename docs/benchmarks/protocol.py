@@ -51,18 +51,18 @@ class Learner:
         train: the split to learn from, on the device.
         task: its kind says the loss; its kind says the loss.
         seed: of the order of samples and of the augmentation.
-        augmented, consistency: see `ways.Way`.
+        augmented, each, consistency: see `ways.Way`.
         answers: the labels are another network's answers, learned by squared error.
         rate: learning rate.
     """
 
     def __init__(
-        self, model: nn.Module, train: Split, task: Task, seed: int, *, augmented: bool = False,
+        self, model: nn.Module, train: Split, task: Task, seed: int, *, augmented: bool = False, each: bool = False,
         consistency: float = 0.0, rate: float = RATE, answers: bool = False,
     ) -> None:  # fmt: skip
         device = train[0].device
-        self.model, self.task, self.seed, self.consistency = model.to(device), task, seed, consistency
-        self.answers, self.augmented = answers, augmented
+        self.model, self.task, self.seed = model.to(device), task, seed
+        self.answers, self.augmented, self.each, self.consistency = answers, augmented, each, consistency
         self.source = train
         self.x, self.y = (train[0].clone(), train[1].clone()) if augmented else train
         self.order = torch.arange(len(self.x), device=device)
@@ -89,9 +89,12 @@ class Learner:
         x, y = self.x.index_select(0, index).float(), self.y.index_select(0, index)
         f = self.model(x)
         loss = F.mse_loss(f, y) if self.answers else task_loss(self.task.kind, f, y)
-        if self.consistency:
+        if self.each or self.consistency:
             g = self.task.mirrored(self.model(x.flip(1, 2)))
-            loss = loss + self.consistency * distance(self.task.kind, f, g)
+            if self.each:
+                loss = (loss + task_loss(self.task.kind, g, y)) / 2
+            if self.consistency:
+                loss = loss + self.consistency * distance(self.task.kind, f, g)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -2,7 +2,8 @@
 
 Plain, reverse-complement augmentation, both strands read after training (post-hoc conjoined) or in training
 (conjoined), tied weights at equal and at double width, mixed, tied from a trained network (matched, distilled), a
-consistency loss, and the layers of rcps-pytorch and equirc; each at three widths, on each data set of `tasks.py`.
+consistency loss, a loss for each strand, and the layers of rcps-pytorch and equirc; each at three widths, on each data
+set of `tasks.py`.
 
 Results are lines of JSON, one for each trained network, written as they come. A second start with the same file does
 what is missing. A data set or a package that is not at hand is named and passed over. `strategies_report.py` makes
@@ -107,7 +108,7 @@ def run(unit: Unit, settings: Settings) -> list[dict[str, Any]]:
     data, way = on_device(task, settings.device), WAYS[unit.way]
     make = way.make(task, unit.width)
     price = cost(way, make(0), task)
-    how = {"augmented": way.augmented, "consistency": way.consistency}
+    how = {"augmented": way.augmented, "each": way.each, "consistency": way.consistency}
     learners = [Learner(make(seed), data["train"], task, seed, **how) for seed in unit.seeds]
     models = fit(learners, task, data["validation"], task.epochs, settings.graphs and way.captured)
     rows = [

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from strategies_report import BASE, SHOWN, TITLES, Row, Shown, chosen, read, score, width_of
+from strategies_report import BASE, SHOWN, TITLES, Row, Shown, chosen, differences, read, score, width_of
 
 
 def pyplot() -> Any:
@@ -22,51 +21,57 @@ def pyplot() -> Any:
     return pyplot
 
 
-Place = Callable[[Row], float]
-
-
-def line(axis: Any, shown: Shown, groups: list[dict[int, Row]], place: Place) -> None:
-    """Mean scores of a strategy, with bars of one standard deviation over seeds; nothing of a single group."""
-    known = [(place(next(iter(g.values()))), [score(r, shown) for r in g.values()]) for g in groups if g]
-    if len(known) > 1:
-        points = sorted((x, np.mean(y), np.std(y, ddof=1) if len(y) > 1 else 0.0) for x, y in known)
-        x, y, spread = zip(*points, strict=True)
+def line(axis: Any, shown: Shown, points: list[tuple[float, np.ndarray]]) -> None:
+    """Means over seeds, with bars of one standard deviation; nothing of a single point."""
+    if len(points) > 1:
+        x, values = zip(*sorted(points, key=lambda p: p[0]), strict=True)
+        spread = [v.std(ddof=1) if len(v) > 1 else 0.0 for v in values]
         colour, style, marker = shown.style
-        axis.errorbar(x, y, spread, color=colour, ls=style, marker=marker, ms=4, lw=1, elinewidth=0.5, label=shown.name)
+        how = {"ms": 4, "lw": 1, "elinewidth": 0.5, "label": shown.name}
+        axis.errorbar(x, [v.mean() for v in values], spread, color=colour, ls=style, marker=marker, **how)
 
 
 def cost(rows: list[Row], task: str, path: Path) -> None:
-    """Score against the FLOPs of inference and of training, over three widths; half products in the right half."""
+    """Score against the FLOPs of inference, as they are and as half products, and of training, over the widths."""
     plt = pyplot()
     figure, axes = plt.subplots(1, 3, figsize=(11, 4.8), sharey=True)
     panels = (("inference", "inference"), ("inference, half", "inference, half products"), ("training", "training"))
     for axis, (key, words) in zip(axes, panels, strict=True):
-        for shown in SHOWN:
+        for shown in (s for s in SHOWN if s.times == 1):
             passes = 1 if key == "training" else shown.passes
-            groups = [chosen(rows, task, shown, width) for width in (16, 32, 64)]
-            line(axis, shown, groups, lambda r, key=key, passes=passes: r[key] * passes / 1e6)
-        axis.set_xscale("log")
+            groups = [g for width in (16, 32, 64, 128) if (g := chosen(rows, task, shown, width))]
+            places = [next(iter(g.values()))[key] * passes / 1e6 for g in groups]
+            scores = [np.array([score(r, shown) for r in g.values()]) for g in groups]
+            line(axis, shown, [*zip(places, scores, strict=True)])
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set_xlabel(f"MFLOPs per sequence, {words}")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"test auROC, {TITLES[task]}")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=4, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.2, 1, 1))
+    figure.legend(handles, labels, loc="lower center", ncol=5, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.16, 1, 1))
     save(figure, path)
 
 
 def sizes(rows: list[Row], path: Path) -> None:
-    """Score against the number of training sequences of CTCF, at width 32."""
+    """Difference from augmentation against the number of training sequences of CTCF, at width 32, seed by seed."""
     plt = pyplot()
-    figure, axis = plt.subplots(figsize=(7.5, 4.2))
+    figure, axis = plt.subplots(figsize=(8.5, 4.4))
     for shown in SHOWN:
-        groups = [chosen(rows, t, shown, 32) for t in ("ctcf-1000", "ctcf-4000", "ctcf-14134")]
-        line(axis, shown, groups, lambda r: r["train"])
+        points = []
+        for task in ("ctcf-1000", "ctcf-4000", "ctcf-14134"):
+            mine, base = chosen(rows, task, shown, 32), chosen(rows, task, BASE, 32)
+            if mine:
+                points.append((next(iter(mine.values()))["train"], differences(mine, shown, base, BASE)))
+        line(axis, shown, points)
     axis.set_xscale("log")
+    axis.set_xticks([1000, 4000, 14134], ["1,000", "4,000", "14,134"])
+    axis.minorticks_off()
     axis.set_xlabel("training sequences")
-    axis.set_ylabel("test auROC, CTCF, width 32")
+    axis.set_ylabel("test auROC minus that of augmentation\nCTCF, width 32")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     save(figure, path)
 
@@ -76,7 +81,7 @@ def discordance(rows: list[Row], path: Path) -> None:
     plt = pyplot()
     shown = [s for s in SHOWN if s.way in ("plain", "augmented", "consistency") and s.reading == "x"]
     tasks = [t for t in TITLES if any(r["task"] == t and r["way"] == BASE.way for r in rows)]
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), sharey=True)
     for axis, what in zip(axes, ("discordance", "flip rate"), strict=True):
         for i, s in enumerate(shown):
             for place, task in enumerate(tasks):
@@ -86,11 +91,12 @@ def discordance(rows: list[Row], path: Path) -> None:
         axis.set_yticks(range(len(tasks)), [TITLES[t] for t in tasks])
         axis.axvline(0, color="C3", lw=1.5, label="tied, conjoined, mixed: exactly 0")
         axis.grid(alpha=0.3)
-    axes[0].set_xlabel("mean |f(x) - f(rc x)|, in standard deviations of f(x)")
-    axes[1].set_xlabel("share of sequences whose verdict depends on the strand")
+    axes[0].set_xlabel("mean |f(x) - f(rc x)| / sd of f(x)")
+    axes[1].set_xlabel("share of verdicts that depend on the strand")
     axes[0].invert_yaxis()
-    axes[1].legend(fontsize=8, frameon=False)
-    figure.tight_layout()
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=4, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     save(figure, path)
 
 

@@ -46,7 +46,7 @@ def took(run: Callable[[], object], device: str) -> float:
 def training(way: Way, model: nn.Module, task: Task, device: str, steps: int) -> Callable[[], None]:
     """Some training steps."""
     data = on_device(task, device)["train"]
-    learner = Learner(model, data, task, 0, augmented=way.augmented, consistency=way.consistency)
+    learner = Learner(model, data, task, 0, augmented=way.augmented, each=way.each, consistency=way.consistency)
     learner.model.train()
     runner = Steps([learner], way.captured)
 

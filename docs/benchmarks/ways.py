@@ -32,6 +32,7 @@ class Way:
         make: from a data set and a width, the `Maker`.
         halved: the layers that half products compute: "all", "features", "mixed" or none.
         augmented: train on random reverse complements.
+        each: the loss is the mean of the losses of both strands' readings.
         consistency: weight of the distance between the readings of both strands in the loss.
         doubled: it is also trained at twice each width.
         profiles: it can answer with profiles.
@@ -41,6 +42,7 @@ class Way:
     make: Callable[[Task, int], Maker]
     halved: str = ""
     augmented: bool = False
+    each: bool = False
     consistency: float = 0.0
     doubled: bool = False
     profiles: bool = True
@@ -113,6 +115,7 @@ WAYS: dict[str, Way] = {
     "conjoined": Way(converted("conjoined")),
     "mixed": Way(converted("mixed"), halved="mixed", captured=False),
     "consistency": Way(plain, consistency=1.0),
+    "each strand": Way(plain, each=True),
     "rcps-pytorch": Way(layers(of_rcps), profiles=False),
     "equirc": Way(layers(of_equirc), doubled=True, profiles=False),
 }
@@ -167,7 +170,7 @@ def cost(way: Way, model: nn.Module, task: Task) -> dict[str, float]:
     model, x = copy.deepcopy(model), task.splits["train"][0][:4].float()
     found: dict[str, float] = {"parameters": sum(p.numel() for p in model.parameters())}
     for name, training in (("inference", False), ("training", True)):
-        passes = 2 if training and way.consistency else 1
+        passes = 2 if training and (way.consistency or way.each) else 1
         whole = passes * flops(model, x, training)
         found[name] = whole
         found[f"{name}, half"] = whole - share_halved(way, model, x, training) / 2
