@@ -317,7 +317,9 @@ def test_differences_have_the_interval_of_students_t(scripts: SimpleNamespace) -
     values = np.array([0.01, 0.02, 0.03, 0.02, 0.02])
     middle, half = report.interval(values)
     assert middle == pytest.approx(0.02)
-    assert half == pytest.approx(2.776445 * math.sqrt(0.00005) / math.sqrt(5))  # the quantile of four degrees of freedom
+    assert half == pytest.approx(
+        2.776445 * math.sqrt(0.00005) / math.sqrt(5)
+    )  # the quantile of four degrees of freedom
     assert report.signed(values).startswith("**+0.0200 ± ")
     assert report.signed(np.array([0.01, -0.01])) == "+0.0000 ± 0.1271"
     rows = [{"task": "starr", "way": w, "width": 8, "seed": s, "x": {"score": v}} for w, s, v in (

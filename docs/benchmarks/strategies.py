@@ -230,13 +230,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--widths", type=int, nargs="+", default=list(WIDTHS), help="filters; the first on every data set")
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     p.add_argument("--limit", type=int, help="number of training sequences, and twice as many others")
-    p.add_argument("--epochs", type=int, help="of every data set, instead of its own number; needs --limit")
+    p.add_argument("--epochs", type=int, help="of every data set, instead of its own number")
     p.add_argument("--device", default="cpu", help="cpu or cuda")
     p.add_argument("--jobs", type=int, default=1, help="processes")
     p.add_argument("--seconds", type=float, help="begin nothing after so long")
     p.add_argument("--no-graphs", action="store_true", help="on a GPU, launch every operator by itself")
     p.add_argument("--quick", action="store_true", help="every strategy and every data set once, at a tiny size")
     args = p.parse_args(argv)
+    if args.device != "cpu" and not torch.cuda.is_available():
+        p.error(f"--device {args.device}: this torch sees no GPU")
     if args.quick:
         vars(args).update(QUICK, tasks=sorted(args.tasks, key=lambda name: name != "simulated-200"))
     return args

@@ -62,7 +62,7 @@ class Task:
     def limited(self, n: int | None, epochs: int | None = None) -> Task:
         """The same with at most n training sequences, and 2n of each other split, drawn once for all."""
         if n is None:
-            return self
+            return replace(self, epochs=epochs or self.epochs)
         splits = {name: shuffled(split, n if name == "train" else 2 * n) for name, split in self.splits.items()}
         return replace(self, splits=splits, epochs=epochs or self.epochs)
 
