@@ -8,7 +8,7 @@ GPU each has a stream of its own, and one step of all is captured as a CUDA grap
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class Learner:
     Args:
         model: on the CPU; it is moved.
         train: the split to learn from, on the device.
-        task: its kind says the loss; its kind says the loss.
+        task: its kind says the loss.
         seed: of the order of samples and of the augmentation.
         augmented, each, consistency: see `ways.Way`.
         answers: the labels are another network's answers, learned by squared error.
@@ -171,10 +171,7 @@ class Steps:
         self.graph = graph
 
 
-def fit(
-    learners: Sequence[Learner], task: Task, validation: Split, epochs: int, graphs: bool = True,
-    told: Callable[[int], None] = lambda epoch: None,
-) -> list[nn.Module]:  # fmt: skip
+def fit(learners: Sequence[Learner], validation: Split, epochs: int, graphs: bool = True) -> list[nn.Module]:
     """Train; the networks of their best epochs."""
     steps = Steps(learners, graphs)
     for epoch in range(1, epochs + 1):
@@ -184,7 +181,6 @@ def fit(
         steps.run(len(learners[0].x) // BATCH)
         for learner in learners:
             learner.validate(validation, epoch)
-        told(epoch)
     return [learner.finish() for learner in learners]
 
 

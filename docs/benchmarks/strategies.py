@@ -110,7 +110,7 @@ def run(unit: Unit, settings: Settings) -> list[dict[str, Any]]:
     price = cost(way, make(0), task)
     how = {"augmented": way.augmented, "each": way.each, "consistency": way.consistency}
     learners = [Learner(make(seed), data["train"], task, seed, **how) for seed in unit.seeds]
-    models = fit(learners, task, data["validation"], task.epochs, settings.graphs and way.captured)
+    models = fit(learners, data["validation"], task.epochs, settings.graphs and way.captured)
     rows = [
         _row(unit, unit.way, task, learner, model, data, price) for learner, model in zip(learners, models, strict=True)
     ]
@@ -138,7 +138,7 @@ def after(
             learners.append(Learner(model, (x, y), task, seed + 500, **how))
         for learner in learners:
             learner.validate(data["validation"], 0)
-        models = fit(learners, task, data["validation"], max(1, round(TUNING * task.epochs)), settings.graphs)
+        models = fit(learners, data["validation"], max(1, round(TUNING * task.epochs)), settings.graphs)
         for learner, model, seed in zip(learners, models, unit.seeds, strict=True):
             learner.seed = seed
             rows.append(_row(unit, name, task, learner, model, data, price))
