@@ -70,23 +70,20 @@ def infer(
             return found
         return _better(search({"assumed": assumed, "opened": found.cut_buffers()}), found)
 
-    read_twice = any(Directions(trace).by_node for trace in traces)
-    found = _from_either_end(solved, partial(solve, known)) if read_twice else None
-    result = found or solved(frozenset())
-    for doubt in sorted(result.doubts) if result.problems else ():
-        result = _better(solved(result.assumed | {doubt}), result)
+    def settled(assumed: frozenset[str]) -> Inference:
+        found = solved(assumed)
+        for doubt in sorted(found.doubts) if found.problems else ():
+            found = _better(solved(found.assumed | {doubt}), found)
+        return found
+
+    read_twice = any(Directions(trace).by_node for trace in traces) and solve(known, {}).problems
+    result = settled(frozenset({ASSUMED})) if read_twice else settled(frozenset())
+    if read_twice and result.problems:
+        result = _better(result, settled(frozenset()))
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)
     return result
-
-
-def _from_either_end(
-    solved: Callable[[frozenset[str]], Inference], at_once: Callable[[Mapping[str, Any]], Inference]
-) -> Inference | None:
-    """A solution in which a length is read from either end, where there is none without that, and this one is whole."""
-    found = solved(frozenset({ASSUMED})) if at_once({}).problems else None
-    return None if found is None or found.problems else found
 
 
 def _better(new: Inference, old: Inference) -> Inference:
