@@ -191,6 +191,24 @@ class Recur(Block):
         return y.transpose(1, 2)
 
 
+class Ends(Block):
+    """Two layers, or one twice, that read from either end: recurrences and causal convolutions."""
+
+    def build(self, c: int, width: int) -> None:
+        kind = (nn.GRU, nn.LSTM, nn.Conv1d)[self.extra % 3]
+        how: dict[str, Any] = {"kernel_size": 3} if kind is nn.Conv1d else {"batch_first": True}
+        self.left = kind(c, width, **how)
+        self.right = kind(c, width, **how) if width % 2 else self.left
+        self.width = width if self.extra > 2 else 2 * width
+
+    def forward(self, h: Tensor) -> Tensor:
+        a, b = self.read(self.left, h), self.read(self.right, h.flip(-1)).flip(-1)
+        return torch.maximum(a, b) if self.extra > 2 else torch.cat([a, b], 1)
+
+    def read(self, layer: nn.Module, h: Tensor) -> Tensor:
+        return layer(F.pad(h, (2, 0))).tanh() if self.extra % 3 == 2 else layer(h.mT)[0].mT
+
+
 class Place(Block):
     """Learned positions, or signed and absolute coordinates as channels."""
 

@@ -14,7 +14,11 @@ def describe(term: Axis) -> str:
         return f"{term.size} open"
     found = role(term)
     if found is not None:
-        words = {"length": f"{term.size} reversed", "edge": f"{term.size} at the edge"}
+        words = {
+            "length": f"{term.size} reversed",
+            "edge": f"{term.size} at the edge",
+            "standing": f"{term.size} standing",
+        }
         return words.get(found.name, f"batch of {term.size}") + (" and negated" if has_sign(term) else "")
     if has_edge(term):
         return " + ".join(map(describe, children(term)))

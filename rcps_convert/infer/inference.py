@@ -66,7 +66,7 @@ class Inference:
         lost: a stretch that was asked for was not closed.
         hints: where stretches begin though the rules know the operators there.
         opened: buffers whose actions are unknown at first, as those of parameters are, to be averaged.
-        as_they_are: nodes that read one edge only, and need no second reading.
+        as_they_are: nodes that may read one edge only, and need no second reading.
         assumed: what rules may assume that nothing shows.
         doubts: what they would have assumed.
         steps: sizes of axes along which forward rounds fractions that it mirrors by arithmetic; see `OwnPrecision`.

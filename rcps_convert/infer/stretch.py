@@ -309,8 +309,9 @@ class Stretches:
         self.tested.append(Tested(where, operators, actions, made, rounded, inside))
 
     def _dtype(self, name: str) -> torch.dtype:
-        source = self.trace.sources.get(name)
-        value = source.value if source is not None else self.trace.nodes[self.place[name]].value
+        source, place = self.trace.sources.get(name), self.place.get(name)
+        made = None if place is None else self.trace.nodes[place].value  # none: what readings of a length start from
+        value = made if source is None else source.value
         return getattr(value, "dtype", torch.float32)
 
     # --- what open axes may be ---

@@ -108,7 +108,7 @@ class Walk:
         for traced in self.trace.nodes:
             node = self._seen(traced)
             self.torn.carry(node)
-            if self.stretches is not None and self.stretches.takes(node):
+            if self.stretches is not None and not self._joins(node) and self.stretches.takes(node):
                 if self.trial and self.stretches.lost:
                     return
                 continue
@@ -128,12 +128,20 @@ class Walk:
         x = self.env.get(reading.given)
         if reading.start not in self.env and isinstance(x, Action) and ax.lengthen(x.axes[reading.dim]):
             self.env[reading.start] = standing(x, reading.dim)
-        return reading.seen(node) if reading.start in self.env else node
+        if reading.start not in self.env:
+            return node
+        self.result.as_they_are.add(node.name)
+        return reading.seen(node)
+
+    def _joins(self, node: Node) -> bool:
+        """Whether a node joins two readings of a length; no law of several nodes reaches beyond it."""
+        reading = self.directions.of(node) if self.directions is not None else None
+        return reading is not None and node.name in reading.joins and reading.start in self.env
 
     def _result(self, node: Node) -> Any:
         """What a node makes: of both readings of a length, if it joins them; else what its rule says."""
         reading = self.directions.of(node) if self.directions is not None else None
-        if reading is None or node.name not in reading.joins or reading.start not in self.env:
+        if reading is None or not self._joins(node):
             return self._node(node)
         one, other = (self.env.get(r) for r in node.refs())
         if not isinstance(one, Action) or not isinstance(other, Action):

@@ -108,6 +108,22 @@ class TwoScans(nn.Module):
         return self.out(h.mean(1))
 
 
+class CausalThenRotated(nn.Module):
+    """Causal convolutions from either end, put in a row; then a table of waves, which no re-anchored pad would meet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.out = nn.Conv1d(4, 6, 1), nn.Linear(10, 1)
+        self.left, self.right = (nn.Conv1d(6, 5, 3) for _ in range(2))
+        self.register_buffer("waves", torch.sin(torch.arange(64)[:, None] / 9.0 ** (torch.arange(10) / 10)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).tanh()
+        a, b = self.left(F.pad(h, (2, 0))), self.right(F.pad(h.flip(-1), (2, 0))).flip(-1)
+        h = torch.cat([a, b], 1).mT
+        return self.out((h + self.waves[: h.shape[1]]).relu().amax(1))
+
+
 class TwoLevels(nn.Module):
     """Two layers, one over the other, each with a recurrence from either end; stacked and summed."""
 
@@ -129,6 +145,7 @@ KINDS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (TwoCausalTowers, {"outputs": "+-"}),
     (TwoScans, {}),
     (TwoLevels, {}),
+    (CausalThenRotated, {"symmetrise_buffers": True}),
 ]
 
 ZOO = [Family(make, torch.zeros(2, 4, 20), how) for make, how in KINDS]
