@@ -80,6 +80,7 @@ def test_a_matched_start_is_compared_with_the_others(tmp_path: Path) -> None:
     assert len(out.read_text().splitlines()) == len(found)
 
 
+@pytest.mark.slow
 def test_drop_in_layers_and_the_conjoined_network_compute_the_same(tmp_path: Path) -> None:
     pytest.importorskip("rcps")
     sizes = ("--channels", 8, "--length", 100, "--batch", 4, "--rounds", 2)

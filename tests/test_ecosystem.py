@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 from models import BassetLike
 from oracle import assert_law
@@ -48,6 +49,7 @@ print("equivariant on rank", rank)
 """
 
 
+@pytest.mark.slow
 def test_data_parallel_training_in_two_processes(tmp_path: Path) -> None:
     run_in_two(WORKER, tmp_path)
 

@@ -12,7 +12,7 @@ from fuzz.campaign import finished, one, run, table
 from fuzz.minimise import minimise, snippet
 from torch import Tensor, nn
 
-SHORT, LONG = 25, 400
+SHORT, LONG = 15, 400
 
 
 def case(outputs: str = "t") -> grammar.Case:

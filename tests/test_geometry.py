@@ -394,6 +394,7 @@ def test_a_baked_model_can_be_pickled_and_converted_again(converted: nn.Module) 
     torch.testing.assert_close(second(bases(62)), baked(bases(62)), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow  # `test_transforms` compiles and exports a model both of whose readings matter
 def test_compiles_whole_and_exports(converted: nn.Module) -> None:
     compiled = torch.compile(converted, fullgraph=True, backend="aot_eager")
     for length in (61, 62, 64):
