@@ -378,3 +378,37 @@ def test_maxima_whose_ties_do_not_matter_are_exact(seed: int) -> None:
     found = error(model, 20, lambda y: y)
     assert found is not None
     assert found < TOLERANCE
+
+
+# --- samples that influence each other only where all are alike ---
+
+
+class Highest(nn.Module):
+    """Scores less the largest at any position of any sample, which is that of the best base unless it is missing."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.how, self.c, self.o = how, nn.Conv1d(4, 6, 1), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.c(x)
+        other = {
+            "maximum": lambda: h.amax((0, 2), keepdim=True),
+            "range": lambda: h.amax((0, 2), keepdim=True) - h.amin((0, 2), keepdim=True),
+            "quantile": lambda: h.mT.flatten(0, 1).sort(0).values[-1, :, None],
+            "sample": lambda: h.amax(2, keepdim=True),
+        }[self.how]()
+        return self.o((h - other).tanh().mean(-1))
+
+
+@pytest.mark.parametrize("how", ["maximum", "range", "quantile"])
+def test_samples_that_influence_each_other_where_all_are_alike_are_found(how: str) -> None:
+    with pytest.raises(ConversionError, match=r"samples of one batch influence each other|batch"):
+        converted(Highest(how), 30)
+
+
+def test_a_maximum_of_each_sample_is_exact() -> None:
+    found = error(converted(Highest("sample"), 30), 30, lambda y: y)
+    assert found is not None
+    assert found < TOLERANCE
