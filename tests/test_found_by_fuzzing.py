@@ -412,3 +412,40 @@ def test_a_maximum_of_each_sample_is_exact() -> None:
     found = error(converted(Highest("sample"), 30), 30, lambda y: y)
     assert found is not None
     assert found < TOLERANCE
+
+
+# --- forwards that run in one mode only ---
+
+
+class TrainOnly(nn.Module):
+    """Pads in one mode, or in none, what a dense layer takes."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.mode, self.c = mode, nn.Conv1d(4, 6, 3, padding=1)
+        self.inner, self.o = nn.GRU(6, 4, batch_first=True), nn.Linear(4 * 16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.inner(self.c(x).mT)[0].mT
+        if self.training == (self.mode == "train") or self.mode == "both":
+            h = F.pad(h, (0, 16 - h.shape[-1]))
+        return self.o(h.flatten(1))
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"on_unsupported": "both_strands"}, {"strategy": "conjoined"}, {"strategy": "mixed"}], ids=str
+)
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_forward_that_runs_in_one_mode_only_is_refused_or_works_there(mode: str, how: dict[str, Any]) -> None:
+    model = TrainOnly(mode)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = convert_model(model, torch.zeros(2, 4, 13), **how).double().train(mode == "train")
+    except ConversionError:
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        return
+    x = bases(4, 13)
+    with torch.no_grad():
+        assert worst(model(mirror(x)), model(x)) < TOLERANCE

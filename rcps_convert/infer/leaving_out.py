@@ -18,7 +18,7 @@ from ..algebra.arguments import Example
 from ..algebra.specs import Spec
 from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, TraceError, Where
 from ..graph.closed_modules import ModuleCall, outermost, recording
-from ..graph.export import trace
+from ..graph.export import does_not_run, trace
 from ..graph.modes_alike import modes_alike
 from ..graph.progress import stage
 from ..graph.trace import Node, Ref, Trace
@@ -288,8 +288,13 @@ def plain_copy(model: nn.Module) -> nn.Module:
 
 
 def _calls(probe: Probe, paths: list[str], seed: int, *, training: bool) -> dict[tuple[str, int], ModuleCall]:
-    with recording(probe.model, paths) as calls:
-        probe.outputs(probe.inputs(seed), training)
+    try:
+        with recording(probe.model, paths) as calls:
+            probe.outputs(probe.inputs(seed), training)
+    except ConversionError:
+        raise
+    except Exception as reason:  # the model's own, in a mode in which it was not run before
+        raise does_not_run(reason) from reason
     return calls
 
 
