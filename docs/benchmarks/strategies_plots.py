@@ -10,12 +10,20 @@ import numpy as np
 from strategies_report import BASE, SHOWN, TITLES, Row, Shown, chosen, differences, read, score, width_of
 
 
+WIDE = 5
+
+
 def pyplot() -> Any:
-    """matplotlib with text as text, so that the files are small, and the same names in each run."""
+    """matplotlib with text as text, so that the files are small, and the same names in each run.
+
+    Figures are `WIDE` inches wide, so that their text is readable on a phone too.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "strategies", "font.size": 9})
+    matplotlib.rcParams.update(
+        {"svg.fonttype": "none", "svg.hashsalt": "strategies", "font.size": 12, "legend.fontsize": 12}
+    )
     from matplotlib import pyplot
 
     return pyplot
@@ -34,7 +42,7 @@ def line(axis: Any, shown: Shown, points: list[tuple[float, np.ndarray]]) -> Non
 def cost(rows: list[Row], task: str, path: Path) -> None:
     """Score against the FLOPs of inference, as they are and as half products, and of training, over the widths."""
     plt = pyplot()
-    figure, axes = plt.subplots(1, 3, figsize=(11, 4.8), sharey=True)
+    figure, axes = plt.subplots(3, 1, figsize=(WIDE, 15))
     panels = (("inference", "inference"), ("inference, half", "inference, half products"), ("training", "training"))
     for axis, (key, words) in zip(axes, panels, strict=True):
         for shown in (s for s in SHOWN if s.times == 1):
@@ -46,18 +54,19 @@ def cost(rows: list[Row], task: str, path: Path) -> None:
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.set_xlabel(f"MFLOPs per sequence, {words}")
+        axis.set_ylabel("test auROC")
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel(f"test auROC, {TITLES[task]}")
+    axes[0].set_title(TITLES[task], fontsize=12)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=5, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.16, 1, 1))
+    figure.legend(handles, labels, loc="lower center", ncol=1, frameon=False)
+    figure.tight_layout(rect=(0, 0.018 * len(labels), 1, 1))
     save(figure, path)
 
 
 def sizes(rows: list[Row], path: Path) -> None:
     """Difference from augmentation against the number of training sequences of CTCF, at width 32, seed by seed."""
     plt = pyplot()
-    figure, axis = plt.subplots(figsize=(8.5, 4.4))
+    figure, axis = plt.subplots(figsize=(WIDE, 8.5))
     for shown in SHOWN:
         points = []
         for task in ("ctcf-1000", "ctcf-4000", "ctcf-14134"):
@@ -69,10 +78,12 @@ def sizes(rows: list[Row], path: Path) -> None:
     axis.set_xticks([1000, 4000, 14134], ["1,000", "4,000", "14,134"])
     axis.minorticks_off()
     axis.set_xlabel("training sequences")
-    axis.set_ylabel("test auROC minus that of augmentation\nCTCF, width 32")
+    axis.set_ylabel("difference of test auROC")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.tight_layout()
+    axis.set_title("CTCF, width 32, less augmentation", fontsize=12)
+    labels = axis.get_legend_handles_labels()[1]
+    figure.legend(loc="lower center", frameon=False)
+    figure.tight_layout(rect=(0, 0.031 * len(labels), 1, 1))
     save(figure, path)
 
 
@@ -81,7 +92,7 @@ def discordance(rows: list[Row], path: Path) -> None:
     plt = pyplot()
     shown = [s for s in SHOWN if s.way in ("plain", "augmented", "consistency") and s.reading == "x"]
     tasks = [t for t in TITLES if any(r["task"] == t and r["way"] == BASE.way for r in rows)]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), sharey=True)
+    figure, axes = plt.subplots(2, 1, figsize=(WIDE, 12))
     for axis, what in zip(axes, ("discordance", "flip rate"), strict=True):
         for i, s in enumerate(shown):
             for place, task in enumerate(tasks):
@@ -91,12 +102,12 @@ def discordance(rows: list[Row], path: Path) -> None:
         axis.set_yticks(range(len(tasks)), [TITLES[t] for t in tasks])
         axis.axvline(0, color="C3", lw=1.5, label="tied, conjoined, mixed: exactly 0")
         axis.grid(alpha=0.3)
-    axes[0].set_xlabel("mean |f(x) - f(rc x)| / sd of f(x)")
-    axes[1].set_xlabel("share of verdicts that depend on the strand")
-    axes[0].invert_yaxis()
+        axis.invert_yaxis()
+    axes[0].set_xlabel("|f(x) - f(rc x)| / sd")
+    axes[1].set_xlabel("verdicts that flip")
     handles, labels = axes[1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=4, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.legend(handles, labels, loc="lower center", frameon=False)
+    figure.tight_layout(rect=(0, 0.022 * len(labels), 1, 1))
     save(figure, path)
 
 
