@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from strategies_report import BASE, SHOWN, TITLES, Row, Shown, chosen, differences, read, score, width_of
 
-
 WIDE = 5
 
 
