@@ -302,14 +302,14 @@ def discrete_head(s: Scene) -> tuple[str, Slot]:
 def odd_head(s: Scene) -> tuple[str, Slot]:
     """Complex numbers, scalars, huge values for what is missing, maps of contacts."""
     d, x = s.dice, s.x
-    y, _, _ = s.hidden[-1]
+    y, c, _ = s.hidden[-1]
     text, law, fate, batch = d.pick(
         (f"torch.complex({x}, {x}.tanh())", INVARIANT, "maybe", True),
         (f"{x}.mean()", INVARIANT, "never", False),
         (f"torch.where({x} < 0, -1e9, {x})", INVARIANT, "yes", True),
         (f"torch.where(({y}.sum(1) < 0), -1e9, {y}.mean(1))", "t.flip(-1)", "yes", True),
         (f"({y}.mT @ {y})", "t.flip(1, 2)", "yes", True),
-        (f"{y}.flatten(1)", INVARIANT, "maybe", True),
+        (f"{y}.flatten(1)", INVARIANT if c > 1 else "t.flip(-1)", "maybe", True),
         (f"torch.cat([{x} * 1e9, {x}], 1)", INVARIANT, "yes", True),
         (f"{y}.mean(1, keepdim=True) * torch.ones(2, 1)", "t.flip(-1)", "yes", True),
         (f"{x}.var(0)", INVARIANT, "never", False),
