@@ -449,3 +449,44 @@ def test_a_forward_that_runs_in_one_mode_only_is_refused_or_works_there(mode: st
     x = bases(4, 13)
     with torch.no_grad():
         assert worst(model(mirror(x)), model(x)) < TOLERANCE
+
+
+# --- laws of several nodes that are met again where other axes are open ---
+
+
+def squares(m: Any, x: Tensor) -> Tensor:
+    """Complex squares, beside what they are made of, then a scan; the law of the squares is met more than once."""
+    h = m.c(x)
+    h = torch.cat([m.start.expand(len(x), -1, -1), h], -1)
+    h = torch.cat([((h + 1j * h.tanh()) ** 2).real, h], 1)
+    kept, state = [], h[..., 0]
+    for i in range(h.shape[-1]):
+        state = 0.5 * state + h[..., i]
+        kept.append(state)
+    return torch.stack(kept, -1).abs()
+
+
+def twice(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x)
+    for _ in range(2):
+        h = torch.cat([((h + 1j * h.tanh()) ** 2).real, h], 1)
+    return h.abs().mean(-1)
+
+
+def beside_a_parameter(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x) + m.start
+    return m.o((((h + 1j * h.tanh()) ** 2).real + ((m.start + 1j * m.start.tanh()) ** 2).real).amax(-1))
+
+
+@pytest.mark.parametrize("outputs", ["auto", "invariant"])
+@pytest.mark.parametrize("forward", [squares, twice, beside_a_parameter])
+def test_laws_that_are_met_again_are_no_obstacle(forward: Forward, outputs: str) -> None:
+    model = Net(forward)
+    model.start = nn.Parameter(torch.randn(1, 6, 1))
+    try:
+        found = error(converted(model, 12, outputs=outputs), 12, lambda y: y if y.dim() == 2 else y.flip(-1))
+    except ConversionError:
+        assert forward is squares
+        return
+    assert found is not None
+    assert found < TOLERANCE

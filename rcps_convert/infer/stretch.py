@@ -353,12 +353,14 @@ class Stretches:
         Raises:
             Mismatch: no law holds.
         """
-        mark, laws = law.mark(), self.memory.laws
+        mark, laws, met = law.mark(), self.memory.laws, len(law.variables())
         if mark not in laws:
             made = law.find()
-            laws[mark] = None if made is None else Remembered.of(law, made)
-            if made is not None:
-                return made, laws[mark].rounded  # type: ignore[union-attr]
+            found = None if made is None else Remembered.of(law, made)
+            if found is None or len(found.variables) == met:  # else open axes were bound, which is not remembered
+                laws[mark] = found
+            if made is not None and found is not None:
+                return made, found.rounded
         known = laws[mark]
         if known is None:
             raise Mismatch("the law does not hold")
