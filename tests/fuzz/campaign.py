@@ -153,7 +153,8 @@ def _progress(done: int, of: int, start: float, lines: list[Line]) -> None:
 
 def unreasonable(line: Line) -> bool:
     """Whether a line is a refusal that the documentation gives no reason for."""
-    return Result(line["seed"], line["outcome"], line.get("reason", ""), fate=line.get("fate", "")).unreasonable
+    told = {"says": line.get("says", ""), "fate": line.get("fate", "")}
+    return Result(line["seed"], line["outcome"], line.get("reason", ""), **told).unreasonable
 
 
 def table(lines: list[Line]) -> str:

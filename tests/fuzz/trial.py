@@ -62,7 +62,8 @@ class Result:
         """A refusal that the documentation gives no reason for."""
         if self.outcome != "refused" or self.fate == "never":
             return False
-        return self.fate == "yes" or self.reason.startswith("VerificationError")
+        ties = "on some input" in self.says  # the kind of input is named, and docs/refusals.md says what to do
+        return self.fate == "yes" or (self.reason.startswith("VerificationError") and not ties)
 
 
 class Slow(BaseException):
