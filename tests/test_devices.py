@@ -135,7 +135,7 @@ def test_copies_that_a_tracer_makes_are_not_kept() -> None:
     table = torch.arange(4)
     x = torch._subclasses.fake_tensor.FakeTensorMode().from_tensor(torch.zeros(2, device="meta"))
     assert tables.beside(table, x).device == x.device
-    with mock.patch.object(torch.compiler, "is_compiling", return_value=True):
+    with mock.patch.object(tables, "is_recorded", return_value=True):
         tables.beside(table, torch.zeros(2, device="meta"))
     assert id(table) not in tables._COPIES
 

@@ -7,14 +7,15 @@ import weakref
 import torch
 from torch import Tensor, nn
 
+from .._torch import is_recorded
+
 _COPIES: dict[int, tuple[weakref.ref[Tensor], dict[torch.device, Tensor]]] = {}
 """Per table, what tells whether it still lives, and its copies."""
 
 
 def is_computed(x: Tensor) -> bool:
     """Whether a tensor has values, and no compiler or recorder follows what is done to it."""
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    return type(x) in (Tensor, nn.Parameter) and not recorded
+    return type(x) in (Tensor, nn.Parameter) and not is_recorded()
 
 
 def beside(table: Tensor, x: Tensor) -> Tensor:

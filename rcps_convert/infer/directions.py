@@ -18,7 +18,7 @@ from .._torch import pytree
 from ..graph.trace import Node, Ref, Trace
 from ..rules.directions import COMMUTES, PILES, ROWS, TURNS
 from ..rules.node import Swap
-from .mirrors import live_nodes
+from .mirrors import computed_alike, live_nodes
 
 ASSUMED = "readings from either end"
 """In words, what a solution may assume; one without problems needs it not."""
@@ -78,7 +78,7 @@ class Directions:
     def __init__(self, trace: Trace) -> None:
         self.trace, self.by_node, self.swaps = trace, dict[str, Reading](), list[Swap]()
         turns = [n for n in trace.nodes if n.op in TURNS and len(n.args[1]) == 1]
-        if len(turns) == 0:
+        if not turns:
             return
         self.nodes = {n.name: n for n in trace.nodes}
         self.live = live_nodes(trace)
@@ -143,12 +143,10 @@ class Directions:
         return next((n for n in near if self._alike(found, node, n)), None)
 
     def _alike(self, found: Reading, a: Node, b: Node) -> bool:
-        return all(self._same(found, x, y) for x, y in _operands(a, b))
-
-    def _same(self, found: Reading, a: object, b: object) -> bool:
-        if isinstance(a, Ref) and isinstance(b, Ref):
-            return found.twins[a.name] == b.name if a.name in found.twins else self._weighs_alike(a.name, b.name)
-        return type(a) is type(b) and bool(a == b)
+        return computed_alike(a, b) and all(
+            found.twins[x] == y if x in found.twins else self._weighs_alike(x, y)
+            for x, y in zip(a.refs(), b.refs(), strict=True)
+        )
 
     def _weighs_alike(self, a: str, b: str) -> bool:
         """Whether two results that depend on no input are weights of one kind, or the same number."""
@@ -161,13 +159,10 @@ class Directions:
             if one.kind == other.kind == "parameter":
                 return bool(one.value.shape == other.value.shape)
             return one.kind == other.kind and torch.equal(one.value, other.value)
-        nodes = self.nodes.get(a), self.nodes.get(b)
-        if nodes[0] is None or nodes[1] is None or nodes[0].op is not nodes[1].op:
+        first, second = self.nodes.get(a), self.nodes.get(b)
+        if first is None or second is None or not computed_alike(first, second):
             return False
-        return all(
-            self._weighs_alike(x.name, y.name) if isinstance(x, Ref) and isinstance(y, Ref) else x == y
-            for x, y in _operands(nodes[0], nodes[1])
-        )
+        return all(map(self._weighs_alike, first.refs(), second.refs()))
 
     def _joins(self, found: Reading, node: Node) -> bool:
         refs = node.refs()
@@ -181,13 +176,6 @@ class Directions:
         for second, first in found.twins.items():
             if second == found.turned:
                 continue
-            for a, b in _operands(self.nodes[second], self.nodes[first]):
-                if isinstance(a, Ref) and isinstance(b, Ref) and a.name in self.apart:
-                    yield from (Swap(a.name, b.name, n) for n in (second, first))
-
-
-def _operands(a: Node, b: Node) -> list[tuple[object, object]]:
-    """The operands of two nodes of one operator, side by side; a pair of unlike ones if they are called differently."""
-    left, form = pytree.tree_flatten((a.args, a.kwargs))
-    right, other = pytree.tree_flatten((b.args, b.kwargs))
-    return [*zip(left, right, strict=True)] if form == other else [(False, True)]
+            for a, b in zip(self.nodes[second].refs(), self.nodes[first].refs(), strict=True):
+                if a in self.apart:
+                    yield from (Swap(a, b, n) for n in (second, first))

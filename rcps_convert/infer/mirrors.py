@@ -99,7 +99,7 @@ class _Pairing:
         number = (
             image in self.weight_numbers or original in self.weight_numbers
         )  # no rule has looked at how it was computed
-        if number or not all(nodes) or not _computed_alike(nodes[0], nodes[1]):  # type: ignore[arg-type]
+        if number or not all(nodes) or not computed_alike(nodes[0], nodes[1]):  # type: ignore[arg-type]
             _refuse_unlike(*(op_name(n.op) if n else "a constant" for n in nodes))
         for a, b in zip(nodes[0].refs(), nodes[1].refs(), strict=True):  # type: ignore[union-attr]
             self.pair(a, b)
@@ -149,8 +149,8 @@ def live_nodes(trace: Trace) -> set[str]:
     return live
 
 
-def _computed_alike(a: Node, b: Node) -> bool:
-    """Whether two nodes do the same to their operands."""
+def computed_alike(a: Node, b: Node) -> bool:
+    """Whether two nodes do the same to their operands, one by one."""
     (left, form), (right, other) = (pytree.tree_flatten((n.args, n.kwargs)) for n in (a, b))
     return a.op is b.op and form == other and all(map(_alike, left, right))
 

@@ -60,7 +60,8 @@ def infer(
         restarts: maximum number of earlier start points that are tried for a stretch.
     """
     memory = Memory() if memory is None else memory
-    solve = partial(_solve, traces, inputs, outputs, cuts or {}, tuple(lengths), memory)
+    directions = list(map(Directions, traces))
+    solve = partial(_solve, traces, directions, inputs, outputs, cuts or {}, tuple(lengths), memory)
     search = partial(_with_hints, solve, traces, known, restarts)
 
     def solved(assumed: frozenset[str]) -> Inference:
@@ -76,7 +77,7 @@ def infer(
             found = _better(solved(found.assumed | {doubt}), found)
         return found
 
-    read_twice = any(Directions(trace).by_node for trace in traces) and solve(known, {}).problems
+    read_twice = any(found.by_node for found in directions) and solve(known, {}).problems
     result = settled(frozenset({ASSUMED})) if read_twice else settled(frozenset())
     if read_twice and result.problems:
         result = _better(result, settled(frozenset()))
@@ -128,6 +129,7 @@ def _is_rounded(result: Inference) -> bool:
 
 def _solve(
     traces: list[Trace],
+    directions: list[Directions],
     inputs: list[Action | None],
     outputs: list[Spec | str],
     cuts: Mapping[str, Cut],
@@ -142,7 +144,8 @@ def _solve(
     result = Inference(**assumed)
     for name, dim in lengths:
         result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
-    walks = [Walk(trace, result, hints, memory, cuts, trial=trial) for trace in traces]
+    pairs = zip(traces, directions, strict=True)
+    walks = [Walk(trace, result, hints, memory, cuts, found, trial=trial) for trace, found in pairs]
     for walk in walks:
         walk.run(inputs)
         if trial and result.lost:

@@ -8,12 +8,12 @@ operators, weights and numbers.
 from __future__ import annotations
 
 import operator
-from typing import Any
 
-from .._torch import op_name, pytree
+from .._torch import op_name
 from ..errors import BreaksSymmetryError, ConversionError, Where
 from ..graph.trace import Node, Ref, Trace
 from ..rules.pieces import JOINS
+from .mirrors import computed_alike
 
 
 class Torn:
@@ -61,16 +61,7 @@ class Torn:
         if first.op is operator.getitem and first.args[0].name in self.cuts:
             whole, i = first.args[0].name, first.args[1]
             return second.op is operator.getitem and second.args == (Ref(whole), self.cuts[whole] - 1 - i)
-        if first.op is not second.op:
-            return False
-        ours, nested = pytree.tree_flatten((first.args, first.kwargs))
-        theirs, other = pytree.tree_flatten((second.args, second.kwargs))
-        return bool(nested == other) and all(map(self._same, ours, theirs))
-
-    def _same(self, a: Any, b: Any) -> bool:
-        if isinstance(a, Ref) and isinstance(b, Ref):
-            return self._alike(a.name, b.name)
-        return type(a) is type(b) and bool(a == b)
+        return computed_alike(first, second) and all(map(self._alike, first.refs(), second.refs()))
 
 
 def _problem(where: Where) -> ConversionError:

@@ -46,6 +46,7 @@ class Walk:
         hints: where stretches begin in spite of rules; None for a walk without stretches.
         memory: of stretches that were met before.
         cuts: how reverse complement passes through the modules the trace does not look into, by path.
+        directions: lengths that the trace reads from either end, if that may be assumed.
         trial: the walk ends at the first stretch that was asked for and obeys no law.
     """
 
@@ -56,6 +57,7 @@ class Walk:
         hints: tuple[Hint, ...] | None = None,
         memory: Memory | None = None,
         cuts: Mapping[str, Cut] | None = None,
+        directions: Directions | None = None,
         *,
         trial: bool = False,
     ) -> None:
@@ -65,8 +67,8 @@ class Walk:
         self.own = OwnPrecision(trace)
         self.swaps: list[Swap] = []
         self.torn = Torn(trace)
-        directions = Directions(trace)
-        self.directions = directions if directions.by_node and result.assumes(ASSUMED) else None
+        read_twice = directions is not None and bool(directions.by_node)
+        self.directions = directions if read_twice and result.assumes(ASSUMED) else None
         self.refused: list[Node] = []
         weighed = partial(result.assumes, WEIGHED)
         self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory, weighed)
