@@ -8,13 +8,24 @@ gathered by index.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._torch import Tabled, chains, is_recorded, is_replica, order_parameters, parameter_order, transform_level, unseen
+from .._torch import (
+    Tabled,
+    chains,
+    is_recorded,
+    is_replica,
+    order_parameters,
+    parameter_order,
+    transform_level,
+    unseen,
+    version,
+)
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
@@ -30,6 +41,33 @@ SMALL = 2**13
 """Entries of a weight up to which it is gathered by index where no gradients are recorded."""
 
 
+KEPT = 2**24
+"""Entries of all full weights of a private copy up to which they are kept between its calls."""
+
+
+@dataclass
+class Kept:
+    """The full weight of a private copy, for as long as nobody writes into it or into what is stored.
+
+    Only who makes the copy knows that nothing is written past the counters of writes, as ``p.data`` does.
+    """
+
+    stored: Tensor | None = None
+    full: Tensor | None = None
+    writes: tuple[int, int] = (0, 0)
+
+    def holds(self, stored: Tensor) -> bool:
+        """Whether the full weight is that of what is stored now."""
+        if self.full is None or self.stored is not stored or torch.is_grad_enabled():
+            return False
+        return self.full.dtype == stored.dtype and self.writes == (version(stored), version(self.full))
+
+    def note(self, stored: Tensor, full: Tensor) -> None:
+        """Keep a full weight that was computed just now, without gradients."""
+        if not (torch.is_grad_enabled() or full.is_inference() or _is_watched(stored)):
+            self.stored, self.full, self.writes = stored, full, (version(stored), version(full))
+
+
 class RCTie(Tabled):
     """Parametrization ``stored -> W`` with ``W = rho(W)`` exactly; subclasses choose what is stored.
 
@@ -39,6 +77,7 @@ class RCTie(Tabled):
     Attributes:
         full_shape: shape of W.
         stored_shape: shape of the stored parameter.
+        kept: the full weight, in a private copy that keeps it between calls.
     """
 
     full_shape: torch.Size
@@ -48,6 +87,8 @@ class RCTie(Tabled):
 
     kind = ""
     """What stands for the class in a recipe."""
+
+    kept: Kept | None = None
 
     def __init__(self, action: Action) -> None:
         super().__init__()
@@ -70,8 +111,14 @@ class RCTie(Tabled):
         """The full weight; a tensor that has the full shape already (an untied alias) passes."""
         if stored.shape != self.stored_shape:
             return stored
+        kept = self.kept
+        if kept is not None and kept.holds(stored):
+            return kept.full  # type: ignore[return-value]
         with unseen():
-            return self.expand(stored)
+            full = self.expand(stored)
+        if kept is not None:
+            kept.note(stored, full)
+        return full
 
     def right_inverse(self, full: Tensor) -> Tensor:
         """What to store for an assigned weight; the second owner of a shared parameter brings it reduced."""
@@ -438,6 +485,18 @@ def ties(model: nn.Module) -> list[tuple[nn.Module, str, str, RCTie]]:
             tie = next(p for p in chain if isinstance(p, RCTie))
             found.append((module, leaf, f"{path}.{leaf}" if path else leaf, tie))
     return found
+
+
+def keep_full_weights(model: nn.Module) -> None:
+    """Let a private copy keep its full weights between calls, if they are not large.
+
+    Args:
+        model: nothing writes into its parameters but by operators that autograd counts.
+    """
+    kept = [tie for _, _, _, tie in ties(model) if not tie.sources()]
+    if sum(tie.full_shape.numel() for tie in kept) <= KEPT:
+        for tie in kept:
+            tie.kept = Kept()
 
 
 def mirrored(model: nn.Module) -> dict[str, tuple[str, MirrorTie]]:
