@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import io
@@ -22,7 +21,7 @@ from torch import nn
 from .._torch import ModeState
 from ..algebra.arguments import Example, call_arguments
 from ..errors import ConversionError
-from .parametrized import own_classes, whole_memo
+from .copies import deep_copy
 from .precision import FullFloat32
 
 P = ParamSpec("P")
@@ -41,14 +40,13 @@ def fresh_copy(model: nn.Module) -> nn.Module:
     try:
         with warnings.catch_warnings(), torch.inference_mode(False):
             warnings.simplefilter("ignore", FutureWarning)  # of torch, about its own graph modules
-            twin = copy.deepcopy(model, whole_memo(model))
+            twin = deep_copy(model)
     except Exception as reason:  # a module may raise anything from its own copying
         raise ConversionError(
             f"{type(model).__name__} cannot be copied, and conversions are tried on copies",
             why=f"{type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else 'no message'}",
             do="remove what cannot be copied; for weight norm, use torch.nn.utils.parametrizations.weight_norm",
         ) from reason
-    own_classes(twin)
     _refuse_shared(model, twin)
     return twin
 
@@ -86,12 +84,19 @@ def positional_names(model: nn.Module) -> list[str]:
 def mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Put a model in train or eval mode, and every submodule back as it was afterwards."""
     before = [(m, m.training) for m in model.modules()]
-    model.train(training)
+    if any(was is not training or _is_told(m) for m, was in before):
+        model.train(training)
     try:
         yield
     finally:
         for module, was in before:
-            module.training = was
+            if module.training is not was:
+                module.training = was
+
+
+def _is_told(module: nn.Module) -> bool:
+    """Whether a module has something of its own to do when the mode is set."""
+    return type(module).train is not nn.Module.train or "train" in vars(module)
 
 
 # --- what belongs to the whole process ----------------------------------------------------------

@@ -7,7 +7,7 @@ gathered by index.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,16 +56,20 @@ class Kept:
     full: Tensor | None = None
     writes: tuple[int, int] = (0, 0)
 
-    def holds(self, stored: Tensor) -> bool:
-        """Whether the full weight is that of what is stored now."""
-        if self.full is None or self.stored is not stored or torch.is_grad_enabled():
-            return False
-        return self.full.dtype == stored.dtype and self.writes == (version(stored), version(self.full))
-
-    def note(self, stored: Tensor, full: Tensor) -> None:
-        """Keep a full weight that was computed just now, without gradients."""
-        if not (torch.is_grad_enabled() or full.is_inference() or _is_watched(stored)):
+    def of(self, stored: Tensor, expand: Callable[[Tensor], Tensor]) -> Tensor:
+        """The full weight, computed where it is not that of what is stored now; one with gradients is not kept."""
+        if torch.is_grad_enabled() or _is_watched(stored):
+            return expand(stored)
+        if self.full is None or not self._is_of(stored, self.full):
+            full = expand(stored)
+            if full.is_inference():
+                return full
             self.stored, self.full, self.writes = stored, full, (version(stored), version(full))
+        return self.full
+
+    def _is_of(self, stored: Tensor, full: Tensor) -> bool:
+        same = self.stored is stored and full.dtype == stored.dtype
+        return same and self.writes == (version(stored), version(full))
 
 
 class RCTie(Tabled):
@@ -109,16 +113,11 @@ class RCTie(Tabled):
 
     def forward(self, stored: Tensor) -> Tensor:
         """The full weight; a tensor that has the full shape already (an untied alias) passes."""
-        if stored.shape != self.stored_shape:
-            return stored
         kept = self.kept
-        if kept is not None and kept.holds(stored):
-            return kept.full  # type: ignore[return-value]
         with unseen():
-            full = self.expand(stored)
-        if kept is not None:
-            kept.note(stored, full)
-        return full
+            if stored.shape != self.stored_shape:
+                return stored
+            return self.expand(stored) if kept is None else kept.of(stored, self.expand)
 
     def right_inverse(self, full: Tensor) -> Tensor:
         """What to store for an assigned weight; the second owner of a shared parameter brings it reduced."""
