@@ -89,7 +89,7 @@ __all__ = [
     "plain_twin",
     "pre_hooks",
     "pytree",
-    "quick_lines",
+    "quick_graphs",
     "reader",
     "refresh_recurrent",
     "replica",
@@ -358,16 +358,14 @@ _TORCH = os.path.dirname(torch.__file__)
 
 
 @contextmanager
-def quick_lines() -> Iterator[None]:
-    """Let the graphs that this thread records name the lines of the caller by a shorter way than torch's."""
-    module = import_module("torch.fx.proxy")
-    usual = getattr(module, "CapturedTraceback", None)
-    if usual is None:
-        yield
-        return
+def quick_graphs() -> Iterator[None]:
+    """Record graphs that are read and not run: no code is written for them, and lines are named by a shorter way."""
+    module, lazy = import_module("torch.fx.proxy"), import_module("torch.fx._lazy_graph_module")
+    usual = module.CapturedTraceback
     module.CapturedTraceback = _CallersLines  # type: ignore[attr-defined]
     try:
-        yield
+        with lazy._use_lazy_graph_module(True):
+            yield
     finally:
         module.CapturedTraceback = usual  # type: ignore[attr-defined]
 

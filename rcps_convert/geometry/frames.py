@@ -312,14 +312,13 @@ class Anchored(AroundForward):
         varies = self.table.strict or (module.training and not written.startswith("torch.nn.modules."))
         if varies or is_compiling() or transform_level() is not None or _is_framed():
             return None
+        given = (*args, *kwargs.values())
+        if not all(type(value) is Tensor or type(value) in PLAIN for value in given):
+            return None
         found: list[Any] = [torch.is_grad_enabled(), *kwargs]
-        for value in (*args, *kwargs.values()):
-            if type(value) is Tensor:
-                found += (value.shape, value.dtype)
-            elif type(value) in PLAIN:
-                found.append(value)
-            else:
-                return None
+        with unseen():  # a look at a shape is shown to every mode, which takes longer than the look
+            for value in given:
+                found += (value.shape, value.dtype) if type(value) is Tensor else (value,)
         found += [value for value in vars(module).values() if type(value) in PLAIN]
         return tuple(found)
 

@@ -115,10 +115,7 @@ class ProcessState:
         self.dtype = torch.get_default_dtype()
         self.logging, self.stderr = logging.root.manager.disable, sys.stderr
         self.filters, self.show = warnings.filters, warnings.showwarning
-        self.random, self.numpy = random.getstate(), _numpy_random()
-        self.drawn = None if self.numpy is None else self.numpy.get_state()
-        self.torch = torch.default_generator.get_state()
-        self.devices = [(g, g.get_state()) for g in _device_generators()]
+        self.random = _RandomStates()
 
     def restore(self) -> None:
         """Bring everything back; doing so twice does no harm."""
@@ -131,11 +128,21 @@ class ProcessState:
         if warnings.filters is not self.filters:
             warnings.filters, warnings.showwarning = self.filters, self.show  # type: ignore[misc,assignment]
             warnings._filters_mutated()  # type: ignore[attr-defined]
-        self.restore_random()
+        self.random.restore()
 
-    def restore_random(self) -> None:
+
+class _RandomStates:
+    """The random states of Python, NumPy, the CPU and every initialised accelerator."""
+
+    def __init__(self) -> None:
+        self.python, self.numpy = random.getstate(), _numpy_random()
+        self.drawn = None if self.numpy is None else self.numpy.get_state()
+        self.torch = torch.default_generator.get_state()
+        self.devices = [(g, g.get_state()) for g in _device_generators()]
+
+    def restore(self) -> None:
         """Bring the random states back."""
-        random.setstate(self.random)
+        random.setstate(self.python)
         if self.numpy is not None:
             self.numpy.set_state(self.drawn)
         torch.default_generator.set_state(self.torch)
@@ -166,11 +173,11 @@ def fix_randomness(seed: int = 0) -> None:
 @contextmanager
 def undisturbed_rng() -> Iterator[None]:
     """Restore the random states of Python, NumPy, the CPU and every initialised accelerator afterwards."""
-    before = ProcessState()
+    before = _RandomStates()
     try:
         yield
     finally:
-        before.restore_random()
+        before.restore()
 
 
 _ALONE = threading.RLock()
