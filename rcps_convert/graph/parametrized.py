@@ -52,8 +52,8 @@ def computed(modules: Iterable[nn.Module]) -> dict[int, Any]:
     Old-style weight norm keeps such a tensor, ``weight``; ``deepcopy`` refuses them. Operators and Python modules
     are the same for the copy.
     """
-    values = [v for m in modules for v in vars(m).values() if type(v) not in PLAIN and not (type(v) in TABLES and not v)]
-    held = pytree.tree_leaves(values)
+    values = (v for m in modules for v in vars(m).values() if type(v) not in PLAIN)
+    held = pytree.tree_leaves([v for v in values if type(v) not in TABLES or v])
     found = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
     return {**found, **{id(v): v for v in held if isinstance(v, SHARED)}}
 

@@ -81,7 +81,7 @@ class RCTie(Tabled):
     Attributes:
         full_shape: shape of W.
         stored_shape: shape of the stored parameter.
-        kept: the full weight, in a private copy that keeps it between calls.
+        known: the full weight, in a private copy that keeps it between calls.
     """
 
     full_shape: torch.Size
@@ -92,7 +92,7 @@ class RCTie(Tabled):
     kind = ""
     """What stands for the class in a recipe."""
 
-    kept: Kept | None = None
+    known: Kept | None = None
 
     def __init__(self, action: Action) -> None:
         super().__init__()
@@ -113,11 +113,11 @@ class RCTie(Tabled):
 
     def forward(self, stored: Tensor) -> Tensor:
         """The full weight; a tensor that has the full shape already (an untied alias) passes."""
-        kept = self.kept
+        known = self.known
         with unseen():
             if stored.shape != self.stored_shape:
                 return stored
-            return self.expand(stored) if kept is None else kept.of(stored, self.expand)
+            return self.expand(stored) if known is None else known.of(stored, self.expand)
 
     def right_inverse(self, full: Tensor) -> Tensor:
         """What to store for an assigned weight; the second owner of a shared parameter brings it reduced."""
@@ -495,7 +495,7 @@ def keep_full_weights(model: nn.Module) -> None:
     kept = [tie for _, _, _, tie in ties(model) if not tie.sources()]
     if sum(tie.full_shape.numel() for tie in kept) <= KEPT:
         for tie in kept:
-            tie.kept = Kept()
+            tie.known = Kept()
 
 
 def mirrored(model: nn.Module) -> dict[str, tuple[str, MirrorTie]]:
