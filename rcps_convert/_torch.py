@@ -9,6 +9,7 @@ import inspect
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -88,6 +89,7 @@ __all__ = [
     "plain_twin",
     "pre_hooks",
     "pytree",
+    "quick_graphs",
     "reader",
     "refresh_recurrent",
     "replica",
@@ -328,6 +330,44 @@ def picklable(graph: torch.fx.GraphModule, name: str) -> torch.fx.GraphModule:
     """A graph module without the exporter's tracer, which cannot be pickled."""
     graph.graph._tracer_cls = None
     return torch.fx.GraphModule(graph, graph.graph, name)
+
+
+class _CallersLines:
+    """Where a call comes from, as what records a graph asks for it: torch's own frames, hundreds of them, left out."""
+
+    def __init__(self) -> None:
+        self.found: list[traceback.FrameSummary] = []
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None:
+            code = frame.f_code
+            if code.co_name == "forward" or not code.co_filename.startswith(_TORCH):
+                self.found.append(traceback.FrameSummary(code.co_filename, frame.f_lineno, code.co_name, line=""))
+            frame = frame.f_back
+
+    @classmethod
+    def extract(cls, **settings: Any) -> _CallersLines:
+        """Where the caller's caller is."""
+        return cls()
+
+    def summary(self) -> traceback.StackSummary:
+        """The frames, outermost first."""
+        return traceback.StackSummary.from_list(self.found[::-1])
+
+
+_TORCH = os.path.dirname(torch.__file__)
+
+
+@contextmanager
+def quick_graphs() -> Iterator[None]:
+    """Record graphs that are read and not run: no code is written for them, and lines are named by a shorter way."""
+    module, lazy = import_module("torch.fx.proxy"), import_module("torch.fx._lazy_graph_module")
+    usual = module.CapturedTraceback
+    module.CapturedTraceback = _CallersLines  # type: ignore[attr-defined]
+    try:
+        with lazy._use_lazy_graph_module(True):
+            yield
+    finally:
+        module.CapturedTraceback = usual  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -40,7 +40,7 @@ ORDER = (
 )
 """The folders of the package and the two modules below them; each may import from those before it."""
 
-ENDS = {"layers": {"algebra"}, "__main__": {"", "convert"}, "testing": {"", "measure", "errors", "convert"}}
+ENDS = {"layers": {"algebra"}, "__main__": {"", "convert"}, "testing": {"algebra", "graph", "measure"}}
 """Modules that nothing in the package imports, and what they may import."""
 
 RULES_MAY_IMPORT = ("errors", "_torch", "algebra", "rules.common", "rules.registry")
@@ -342,11 +342,52 @@ def test_the_package_says_it_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
 
 
+HEAVY = (
+    "torch.export",
+    "torch._export",
+    "torch._dynamo",
+    "torch._inductor",
+    "torch.fx.experimental",
+    "sympy",
+    "einops",
+)
+"""What takes long to import, and is not needed before a model is converted."""
+
+
+@pytest.mark.parametrize(("statement", "own"), [("import rcps_convert", 0), ("from rcps_convert import *", 100)])
+def test_importing_the_package_loads_nothing_heavy(statement: str, own: int) -> None:
+    code = f"""import sys, torch
+before = set(sys.modules)
+{statement}
+for name in set(sys.modules) - before: print(name)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)
+    loaded = done.stdout.split()
+    assert "rcps_convert" in loaded
+    assert [n for n in loaded for heavy in HEAVY if n == heavy or n.startswith(f"{heavy}.")] == []
+    mine = [n for n in loaded if n.startswith("rcps_convert.")]
+    assert len(mine) > own if own else not mine
+
+
+def test_the_public_names_are_imported_from_where_editors_see_them() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block = next(n for n in tree.body if isinstance(n, ast.If))
+    seen = {a.name: f".{n.module or ''}" for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    table = {name: home for home, names in rcps_convert._HOMES.items() for name in names.split()}
+    assert seen == table
+    assert sorted(seen) == sorted(rcps_convert.__all__)
+    for name, home in table.items():
+        assert getattr(rcps_convert, name) is not None, home
+
+
+def test_modules_of_the_package_are_attributes_of_it() -> None:
+    code = "import rcps_convert; print(rcps_convert.errors.__name__, hasattr(rcps_convert, 'nothing'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)
+    assert done.stdout.split() == ["rcps_convert.errors", "False"]
+
+
 def test_public_names_exist_and_are_documented() -> None:
     page = (ROOT / "docs" / "api.md").read_text()
-    documented = set(
-        re.findall(r"^::: rcps_convert\.(?!layers\.|measure\.testing\.)(?:\w+\.)*(\w+)$", page, re.MULTILINE)
-    )
+    documented = set(re.findall(r"^::: rcps_convert\.(?!layers\.|testing\.)(?:\w+\.)*(\w+)$", page, re.MULTILINE))
     public = set(rcps_convert.__all__) - {"layers", "testing"}
     assert documented == public
     assert sorted([*rcps_convert.__all__, "__version__"]) == sorted(dir(rcps_convert))

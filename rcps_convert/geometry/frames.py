@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -55,7 +55,10 @@ class Entry:
         """Whether a call may be this one; loosely, if sizes of fixed axes do not count."""
         if function != self.function or len(shape) != len(self.pattern):
             return False
-        return all(p is None or p == shape[d] or (loosely and d in self.fixed) for d, p in enumerate(self.pattern))
+        pairs = zip(self.pattern, shape, strict=True)
+        if not loosely:
+            return all([p is None or p == n for p, n in pairs])
+        return all(p is None or p == n or d in self.fixed for d, (p, n) in enumerate(pairs))
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,11 @@ class Table:
         Raises:
             UnplannedCallError: no call like it was traced, or several that differ.
         """
-        sites = {e.site for run in self.runs for e in run if e.fits(function, shape)}
+        known = self._by_function.get(function, ())
+        sites = {e.site for e in known if e.fits(function, shape)}
         loosely = not sites  # such as another number of samples on an axis not known to be the batch
         if loosely:
-            sites = {e.site for run in self.runs for e in run if e.fits(function, shape, loosely=True)}
+            sites = {e.site for e in known if e.fits(function, shape, loosely=True)}
         if len(sites) == 1:
             return next(iter(sites)), False
         here = len(seen)
@@ -108,6 +112,14 @@ class Table:
         if blurred is None:
             raise self._unplanned(function, shape, bool(sites))
         return blurred, False
+
+    @cached_property
+    def _by_function(self) -> dict[str, list[Entry]]:
+        """The calls by the name of the function, each once."""
+        found: dict[str, list[Entry]] = {}
+        for entry in dict.fromkeys(e for run in self.runs for e in run):
+            found.setdefault(entry.function, []).append(entry)
+        return found
 
     def complete(self, seen: list[str]) -> bool:
         """Whether a finished forward made the calls of one of the traced ones."""
@@ -300,14 +312,13 @@ class Anchored(AroundForward):
         varies = self.table.strict or (module.training and not written.startswith("torch.nn.modules."))
         if varies or is_compiling() or transform_level() is not None or _is_framed():
             return None
+        given = (*args, *kwargs.values())
+        if not all(type(value) is Tensor or type(value) in PLAIN for value in given):
+            return None
         found: list[Any] = [torch.is_grad_enabled(), *kwargs]
-        for value in (*args, *kwargs.values()):
-            if type(value) is Tensor:
-                found += (value.shape, value.dtype)
-            elif type(value) in PLAIN:
-                found.append(value)
-            else:
-                return None
+        with unseen():  # a look at a shape is shown to every mode, which takes longer than the look
+            for value in given:
+                found += (value.shape, value.dtype) if type(value) is Tensor else (value,)
         found += [value for value in vars(module).values() if type(value) in PLAIN]
         return tuple(found)
 

@@ -17,19 +17,32 @@ from .sandbox import call, fresh_copy, mode, quiet, undisturbed_rng
 from .users_state import caches_kept_clean
 
 SWITCHES: dict[Any, tuple[int, tuple[str, ...]]] = {F.instance_norm: (5, ("use_input_stats",))}
-"""Functions told the mode, and the place and names of that argument: how reverse complement passes is the same."""
+"""Functions told the mode, and the place and names of that argument: how reverse complement passes is the same.
+
+To attention the mode is told as how often it drops a weight."""
 
 for _functions, _switch in (
     ((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout), (2, ("training", "train"))),
     ((F.alpha_dropout, F.feature_alpha_dropout), (2, ("training",))),
     ((F.batch_norm, torch.batch_norm), (5, ("training",))),
     ((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu), (6, ("train",))),
+    ((F.multi_head_attention_forward,), (13, ("training",))),
+    ((F.scaled_dot_product_attention,), (4, ("dropout_p",))),
 ):
     SWITCHES.update(dict.fromkeys(_functions, _switch))
 
 
+LOOKS = {
+    *(Tensor.dim, Tensor.size, Tensor.numel, Tensor.stride, Tensor.is_contiguous),
+    *(Tensor.is_floating_point, Tensor.is_complex, Tensor.__len__, torch.is_floating_point, torch.is_complex),
+}
+"""Functions that say what a tensor is, not what is in it: a trace has none of them."""
+
+
 class _Calls(TorchFunctionMode):
     """Notes every call: the function, where its tensors come from, and its other arguments but for the mode.
+
+    Looks at the shape, precision or place of a tensor are left out.
 
     Args:
         own: names of tensors that are there before the first call.
@@ -46,8 +59,10 @@ class _Calls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if args and id(args[0]) in self.counters:
+        if func in LOOKS or (args and id(args[0]) in self.counters):
             return func(*args, **kwargs)
+        if getattr(func, "__name__", "") == "__get__" and not isinstance(seen := func(*args, **kwargs), Tensor):
+            return seen
         self.found.append((func, *self._described(func, args, kwargs)))
         result = func(*args, **kwargs)
         for i, made in enumerate(pytree.tree_leaves(result)):
@@ -84,7 +99,7 @@ def modes_alike(model: nn.Module, example: Example) -> bool:
     counters = [c for m in norms if isinstance(c := m.num_batches_tracked, Tensor)]
     runs: list[Any] = []
     try:
-        with undisturbed_rng(), quiet(), torch.no_grad(), caches_kept_clean(twin):
+        with undisturbed_rng(), quiet(), caches_kept_clean(twin):  # gradients as in a trace
             for training in (False, True):
                 with mode(twin, training), _Calls(own, counters) as calls:
                     made = pytree.tree_structure(call(twin, with_leaves(example, values)))

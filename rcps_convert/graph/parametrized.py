@@ -7,13 +7,15 @@ subclass is made anew when the module is loaded.
 
 from __future__ import annotations
 
+import copyreg
 import types
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import Parameter
 from torch.nn.utils import parametrize
 
 from .._torch import (
@@ -34,26 +36,26 @@ SHARED = (types.ModuleType, *OPERATORS, CustomOpDef)
 """What has no state that a copy could have of its own, and cannot be copied."""
 
 
+PLAIN = frozenset((int, float, bool, str, type(None), Parameter))
+"""Types of what is no value of an earlier computation."""
+
+TABLES = frozenset((dict, OrderedDict))
+"""Types of which a module holds many that are empty."""
+
 WHOLE = object()
 """Its id is a key of the memo of a whole model: no module in it needs a look of its own."""
 
 
-def whole_memo(model: nn.Module) -> dict[int, Any]:
-    """As `computed`, of a whole model; its many empty tables of hooks are given too, which is quicker."""
-    held = (t for m in model.modules() for t in vars(m).values())
-    empty = {id(t): OrderedDict[Any, Any]() for t in held if type(t) is OrderedDict and not t}
-    return {**empty, **computed(model), id(WHOLE): None}
-
-
-def computed(model: nn.Module) -> dict[int, Any]:
+def computed(modules: Iterable[nn.Module]) -> dict[int, Any]:
     """A memo for ``deepcopy``: tensors that modules keep of an earlier computation are copied as values.
 
     Old-style weight norm keeps such a tensor, ``weight``; ``deepcopy`` refuses them. Operators and Python modules
     are the same for the copy.
     """
-    held = [t for m in model.modules() for t in pytree.tree_leaves(list(vars(m).values()))]
-    values = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
-    return {**values, **{id(v): v for v in held if isinstance(v, SHARED)}}
+    values = (v for m in modules for v in vars(m).values() if type(v) not in PLAIN)
+    held = pytree.tree_leaves([v for v in values if type(v) not in TABLES or v])
+    found = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
+    return {**found, **{id(v): v for v in held if isinstance(v, SHARED)}}
 
 
 # --- classes ------------------------------------------------------------------------------------
@@ -63,10 +65,10 @@ def own_classes(model: nn.Module) -> None:
     """Give each parametrized module of a model a dynamic class of its own."""
     for module in model.modules():
         if parametrize.is_parametrized(module):
-            _own_class(module)
+            own_class(module)
 
 
-def _own_class(module: nn.Module) -> None:
+def own_class(module: nn.Module) -> None:
     """Give a parametrized module a dynamic class of its own."""
     cls = type(module)
     own = {name: value for name, value in vars(cls).items() if name != "__getstate__"}
@@ -97,6 +99,8 @@ def _quiet_class(name: str, base: type, own: dict[str, Any]) -> type:
         own: what it has of its own.
     """
     own = {key: value for key, value in own.items() if key not in ("__dict__", "__weakref__")}
+    if not hasattr(base.__init_subclass__, "__func__"):  # nobody wants to hear
+        return type(name, (base,), own)
     made = type(name, (_Unheard, base), own)
     made.__bases__ = (base,)
     return made
@@ -165,6 +169,14 @@ def _copy_values(module: nn.Module) -> None:
         type(module).__deepcopy__ = _CopyOfValues(own)  # type: ignore[attr-defined]
 
 
+def copies_attributes(module: nn.Module) -> bool:
+    """Whether the class of a parametrized module copies it as torch has it: all attributes, and nothing else."""
+    own = own_copying(module)
+    own = own.copy_module if isinstance(own, _CopyOfValues) else own
+    slots = copyreg._slotnames(type(module))  # type: ignore[attr-defined]
+    return getattr(own, "__code__", None) is TORCHS_COPYING.__code__ and not slots
+
+
 class _CopyOfValues:
     """A ``__deepcopy__`` that takes computed tensors as values, and gives the copy a class of its own."""
 
@@ -174,9 +186,9 @@ class _CopyOfValues:
     def __get__(self, module: nn.Module, cls: type) -> Any:
         def copied(memo: dict[int, Any]) -> Any:
             if id(WHOLE) not in memo:
-                memo.update({k: v for k, v in computed(module).items() if k not in memo})
+                memo.update({k: v for k, v in computed(module.modules()).items() if k not in memo})
             twin = self.copy_module(module, memo)
-            _own_class(twin)
+            own_class(twin)
             return twin
 
         return copied

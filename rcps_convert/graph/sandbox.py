@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import io
@@ -22,7 +21,7 @@ from torch import nn
 from .._torch import ModeState
 from ..algebra.arguments import Example, call_arguments
 from ..errors import ConversionError
-from .parametrized import own_classes, whole_memo
+from .copies import deep_copy
 from .precision import FullFloat32
 
 P = ParamSpec("P")
@@ -41,14 +40,13 @@ def fresh_copy(model: nn.Module) -> nn.Module:
     try:
         with warnings.catch_warnings(), torch.inference_mode(False):
             warnings.simplefilter("ignore", FutureWarning)  # of torch, about its own graph modules
-            twin = copy.deepcopy(model, whole_memo(model))
+            twin = deep_copy(model)
     except Exception as reason:  # a module may raise anything from its own copying
         raise ConversionError(
             f"{type(model).__name__} cannot be copied, and conversions are tried on copies",
             why=f"{type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else 'no message'}",
             do="remove what cannot be copied; for weight norm, use torch.nn.utils.parametrizations.weight_norm",
         ) from reason
-    own_classes(twin)
     _refuse_shared(model, twin)
     return twin
 
@@ -86,12 +84,19 @@ def positional_names(model: nn.Module) -> list[str]:
 def mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Put a model in train or eval mode, and every submodule back as it was afterwards."""
     before = [(m, m.training) for m in model.modules()]
-    model.train(training)
+    if any(was is not training or _is_told(m) for m, was in before):
+        model.train(training)
     try:
         yield
     finally:
         for module, was in before:
-            module.training = was
+            if module.training is not was:
+                module.training = was
+
+
+def _is_told(module: nn.Module) -> bool:
+    """Whether a module has something of its own to do when the mode is set."""
+    return type(module).train is not nn.Module.train or "train" in vars(module)
 
 
 # --- what belongs to the whole process ----------------------------------------------------------
@@ -110,10 +115,7 @@ class ProcessState:
         self.dtype = torch.get_default_dtype()
         self.logging, self.stderr = logging.root.manager.disable, sys.stderr
         self.filters, self.show = warnings.filters, warnings.showwarning
-        self.random, self.numpy = random.getstate(), _numpy_random()
-        self.drawn = None if self.numpy is None else self.numpy.get_state()
-        self.torch = torch.default_generator.get_state()
-        self.devices = [(g, g.get_state()) for g in _device_generators()]
+        self.random = _RandomStates()
 
     def restore(self) -> None:
         """Bring everything back; doing so twice does no harm."""
@@ -126,11 +128,21 @@ class ProcessState:
         if warnings.filters is not self.filters:
             warnings.filters, warnings.showwarning = self.filters, self.show  # type: ignore[misc,assignment]
             warnings._filters_mutated()  # type: ignore[attr-defined]
-        self.restore_random()
+        self.random.restore()
 
-    def restore_random(self) -> None:
+
+class _RandomStates:
+    """The random states of Python, NumPy, the CPU and every initialised accelerator."""
+
+    def __init__(self) -> None:
+        self.python, self.numpy = random.getstate(), _numpy_random()
+        self.drawn = None if self.numpy is None else self.numpy.get_state()
+        self.torch = torch.default_generator.get_state()
+        self.devices = [(g, g.get_state()) for g in _device_generators()]
+
+    def restore(self) -> None:
         """Bring the random states back."""
-        random.setstate(self.random)
+        random.setstate(self.python)
         if self.numpy is not None:
             self.numpy.set_state(self.drawn)
         torch.default_generator.set_state(self.torch)
@@ -161,11 +173,11 @@ def fix_randomness(seed: int = 0) -> None:
 @contextmanager
 def undisturbed_rng() -> Iterator[None]:
     """Restore the random states of Python, NumPy, the CPU and every initialised accelerator afterwards."""
-    before = ProcessState()
+    before = _RandomStates()
     try:
         yield
     finally:
-        before.restore_random()
+        before.restore()
 
 
 _ALONE = threading.RLock()

@@ -23,6 +23,7 @@ from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
 from ..graph.users_state import cached_functions, caches_kept_clean
 from ..tie.hooks import hook_of
 from ..tie.norms import PooledNorm
+from ..tie.ties import keep_full_weights
 from .held_noise import HeldNoise
 from .inputs import batch_dim, of_kinds, padded, random_like
 
@@ -106,6 +107,7 @@ class Probe:
         if not own:
             self._widen(model)
         self.caches = cached_functions(self.model)
+        keep_full_weights(self.model)
 
     def _widen(self, model: nn.Module) -> None:
         """Run the model in float64 if it can be, else in float32."""

@@ -7,14 +7,25 @@ gathered by index.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._torch import Tabled, chains, is_recorded, is_replica, order_parameters, parameter_order, transform_level, unseen
+from .._torch import (
+    Tabled,
+    chains,
+    is_recorded,
+    is_replica,
+    order_parameters,
+    parameter_order,
+    transform_level,
+    unseen,
+    version,
+)
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
@@ -30,6 +41,37 @@ SMALL = 2**13
 """Entries of a weight up to which it is gathered by index where no gradients are recorded."""
 
 
+KEPT = 2**24
+"""Entries of all full weights of a private copy up to which they are kept between its calls."""
+
+
+@dataclass
+class Kept:
+    """The full weight of a private copy, for as long as nobody writes into it or into what is stored.
+
+    Only who makes the copy knows that nothing is written past the counters of writes, as ``p.data`` does.
+    """
+
+    stored: Tensor | None = None
+    full: Tensor | None = None
+    writes: tuple[int, int] = (0, 0)
+
+    def of(self, stored: Tensor, expand: Callable[[Tensor], Tensor]) -> Tensor:
+        """The full weight, computed where it is not that of what is stored now; one with gradients is not kept."""
+        if torch.is_grad_enabled() or _is_watched(stored):
+            return expand(stored)
+        if self.full is None or not self._is_of(stored, self.full):
+            full = expand(stored)
+            if full.is_inference():
+                return full
+            self.stored, self.full, self.writes = stored, full, (version(stored), version(full))
+        return self.full
+
+    def _is_of(self, stored: Tensor, full: Tensor) -> bool:
+        same = self.stored is stored and full.dtype == stored.dtype
+        return same and self.writes == (version(stored), version(full))
+
+
 class RCTie(Tabled):
     """Parametrization ``stored -> W`` with ``W = rho(W)`` exactly; subclasses choose what is stored.
 
@@ -39,6 +81,7 @@ class RCTie(Tabled):
     Attributes:
         full_shape: shape of W.
         stored_shape: shape of the stored parameter.
+        known: the full weight, in a private copy that keeps it between calls.
     """
 
     full_shape: torch.Size
@@ -48,6 +91,8 @@ class RCTie(Tabled):
 
     kind = ""
     """What stands for the class in a recipe."""
+
+    known: Kept | None = None
 
     def __init__(self, action: Action) -> None:
         super().__init__()
@@ -68,10 +113,11 @@ class RCTie(Tabled):
 
     def forward(self, stored: Tensor) -> Tensor:
         """The full weight; a tensor that has the full shape already (an untied alias) passes."""
-        if stored.shape != self.stored_shape:
-            return stored
+        known = self.known
         with unseen():
-            return self.expand(stored)
+            if stored.shape != self.stored_shape:
+                return stored
+            return self.expand(stored) if known is None else known.of(stored, self.expand)
 
     def right_inverse(self, full: Tensor) -> Tensor:
         """What to store for an assigned weight; the second owner of a shared parameter brings it reduced."""
@@ -438,6 +484,18 @@ def ties(model: nn.Module) -> list[tuple[nn.Module, str, str, RCTie]]:
             tie = next(p for p in chain if isinstance(p, RCTie))
             found.append((module, leaf, f"{path}.{leaf}" if path else leaf, tie))
     return found
+
+
+def keep_full_weights(model: nn.Module) -> None:
+    """Let a private copy keep its full weights between calls, if they are not large.
+
+    Args:
+        model: nothing writes into its parameters but by operators that autograd counts.
+    """
+    kept = [tie for _, _, _, tie in ties(model) if not tie.sources()]
+    if sum(tie.full_shape.numel() for tie in kept) <= KEPT:
+        for tie in kept:
+            tie.known = Kept()
 
 
 def mirrored(model: nn.Module) -> dict[str, tuple[str, MirrorTie]]:

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algebra.arguments import Example
-from ..algebra.nesting import input_actions, read_call
-from ..algebra.opened import output_leaves
-from ..graph.sandbox import alone
-from .probe import Probe
-from .report import check_equivariance
+from .algebra.arguments import Example
+from .algebra.nesting import input_actions, read_call
+from .algebra.opened import output_leaves
+from .graph.sandbox import alone
+from .measure.probe import Probe
+from .measure.report import check_equivariance
 
 __all__ = ["assert_equivariant"]
 
