@@ -490,3 +490,31 @@ def test_laws_that_are_met_again_are_no_obstacle(forward: Forward, outputs: str)
         return
     assert found is not None
     assert found < TOLERANCE
+
+
+# --- scores of the inner channels of a split axis ---
+
+
+def groups_averaged(m: Any, x: Tensor) -> Tensor:
+    return m.o(m.c(x).unflatten(1, (2, 6)).softmax(2).mean(1).amax(-1))
+
+
+def largest_of_groups(m: Any, x: Tensor) -> Tensor:
+    return m.o(m.c(x).relu().reshape(x.shape[0], 2, 6, -1).amax((1, 3)))
+
+
+def both_factors(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).unflatten(1, (2, 6)).amax(-1)
+    return m.o(h.amax(1)) + m.outer(h.amax(2))
+
+
+@pytest.mark.parametrize("forward", [groups_averaged, largest_of_groups, both_factors])
+def test_a_score_finds_the_factor_of_a_split_axis_that_it_reads(forward: Forward) -> None:
+    net = Net(forward, 12)
+    net.o, net.outer = nn.Linear(6, 2, bias=False), nn.Linear(2, 2, bias=False)
+    model = converted(net, 12, outputs="antisymmetric")
+    found = error(model, 12, torch.neg)
+    assert found is not None
+    assert found < TOLERANCE
+    read = [model.o.weight, *([model.outer.weight] if forward is both_factors else [])]
+    assert all(float(w.detach().abs().max()) > 1e-3 for w in read)
