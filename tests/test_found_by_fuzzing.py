@@ -414,6 +414,60 @@ def test_a_maximum_of_each_sample_is_exact() -> None:
     assert found < TOLERANCE
 
 
+# --- samples that influence each other behind a sign ---
+
+
+class Hidden(nn.Module):
+    """Numbers to which other samples contribute, and a function that hides small changes of them."""
+
+    def __init__(self, mixed: str, hide: Callable[[Tensor], Tensor], seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.mixed, self.hide = mixed, hide
+        self.c, self.o, self.p = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6, 1), nn.Linear(1, 2)
+        self.a = nn.MultiheadAttention(6, 2, batch_first=mixed == "attention over positions")
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.c(x).mT
+        if self.mixed.startswith("attention"):
+            h = self.a(h, h, h, need_weights=False)[0]
+        elif self.mixed == "centred":
+            h = (h - h.mean(0)).tanh()
+        else:
+            h = h.relu() / h.abs().amax((0, 2), keepdim=True)
+        return self.hide(self.o(h.mean(1)))
+
+
+HIDING: dict[str, Callable[[Tensor], Tensor]] = {
+    "sign": torch.sign,
+    "normalize": lambda s: F.normalize(s, dim=-1),
+    "comparison": lambda s: torch.where(s > 0, 0.5, 0.25),
+    "rounded": lambda s: (3 * s).round(),
+    "steep": lambda s: (1e6 * s).sigmoid(),
+}
+
+
+@pytest.mark.parametrize(
+    ("mixed", "hide"),
+    [
+        *(("attention over samples", hide) for hide in HIDING),
+        ("centred", "sign"),
+        ("centred", "normalize"),
+        ("scaled", "comparison"),
+    ],
+)
+def test_samples_that_influence_each_other_behind_a_sign_are_found(mixed: str, hide: str) -> None:
+    with pytest.raises(ConversionError, match=r"samples of one batch influence each other"):
+        converted(Hidden(mixed, HIDING[hide]), 12)
+
+
+@pytest.mark.parametrize("hide", HIDING)
+def test_a_sign_of_each_sample_is_exact(hide: str) -> None:
+    found = error(converted(Hidden("attention over positions", HIDING[hide]), 12), 12, lambda y: y)
+    assert found is not None
+    assert found < TOLERANCE
+
+
 # --- forwards that run in one mode only ---
 
 
