@@ -468,6 +468,37 @@ def test_a_sign_of_each_sample_is_exact(hide: str) -> None:
     assert found < TOLERANCE
 
 
+# --- lengths around a multiple of the example's, one of which is its own ---
+
+
+@pytest.mark.parametrize(("length", "pool"), [(8, 5), (8, 7), (6, 5)])
+def test_lengths_that_are_looked_for_may_meet_the_own_one(length: int, pool: int) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.d(F.avg_pool1d(F.max_pool1d(m.c(x), pool, padding=1, ceil_mode=True), 12, 12, ceil_mode=True))
+
+    model = converted(Net(forward), length, outputs="+-")
+    found = [error(model, n, lambda y: y.flip(1, 2)) for n in (length, 3 * length)]
+    assert found[0] is not None
+    assert all(e is None or e < TOLERANCE for e in found)
+
+
+# --- a threshold behind which most numbers are one constant ---
+
+
+@pytest.mark.parametrize("constant", [-1e9, 1e12, -1e5])
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_a_constant_in_most_entries_hides_no_other(constant: float, threshold: float) -> None:
+    torch.manual_seed(0)
+    net = Net(lambda m, x: torch.where(m.o(m.c(x).mean(-1)) < threshold, constant, m.o(m.c(x).amax(-1))), outputs=6)
+    with torch.no_grad():
+        net.o.bias -= 0.4
+    plan = plan_conversion(net, torch.zeros(2, 4, 17), outputs="invariant")
+    assert not plan.symmetric
+    found = error(plan.apply(net).double().eval(), 17, lambda y: y)
+    assert found is not None
+    assert found < TOLERANCE
+
+
 # --- forwards that run in one mode only ---
 
 
