@@ -351,7 +351,8 @@ def _finish(scene: Scene, program: Program) -> Case:
     ask = _ask(scene, dice, packed)
     if any(s.law == "-t" for s in scene.outputs) and (len(outputs) > 1 or scene.narrow):
         scene.maybe()  # other outputs may fix the channels whose swap such a score is made of
-    if "conjoined" in ask.get("strategy", "") and any(s.kind == "discrete" for s in scene.outputs):
+    both = any(way in ask.get("strategy", "") for way in ("conjoined", "mixed"))
+    if both and any(s.kind == "discrete" for s in scene.outputs):
         scene.maybe()  # classes have no mean
     return Case(scene.source(text), scene.inputs, scene.outputs, scene.length, ask, scene.fate, scene.reasons, packed)
 
