@@ -47,9 +47,20 @@ WITHIN = {
 """Functions with a dropout inside, and the position of its probability among their arguments."""
 
 STEPS = {
-    getattr(home, name)
-    for name in ("sign", "sgn", "round", "floor", "ceil", "trunc", "fix", "heaviside")
-    for home in (torch, Tensor)
+    torch.sign,
+    torch.sgn,
+    torch.round,
+    torch.floor,
+    torch.ceil,
+    torch.trunc,
+    torch.heaviside,
+    Tensor.sign,
+    Tensor.sgn,
+    Tensor.round,
+    Tensor.floor,
+    Tensor.ceil,
+    Tensor.trunc,
+    Tensor.heaviside,
 }
 """Functions whose results are whole numbers of floating point."""
 

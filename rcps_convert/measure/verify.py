@@ -254,7 +254,7 @@ class _Check:
 
     def _measure_jumps(self) -> None:
         """Measure outputs that step beside a jump, where a sample that moves another one shows."""
-        kinds = KINDS[:1] * max(BESIDE, self.probe.batch or 1)
+        kinds = [KINDS[0]] * max(BESIDE, self.probe.batch or 1)
         self.last = (0, kinds)
         drawn = self.probe.drawn(*self.last)
         for index in [i for i, steps in self.law.stepped.items() if steps or self.probe.discrete]:
