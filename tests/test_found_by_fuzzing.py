@@ -13,7 +13,8 @@ from by_hand import bases, mirror, worst
 from oracle import assert_law
 from torch import Tensor, nn
 
-from rcps_convert import ConversionError, bake, convert_model, plan_conversion
+from rcps_convert import ConversionError, Tokens, bake, convert_model, plan_conversion
+from rcps_convert.measure.inputs import AGAIN, of_kinds
 
 TOLERANCE = 1e-10
 """Largest deviation of an entry, relative to the largest, in float64."""
@@ -406,6 +407,39 @@ class Highest(nn.Module):
 def test_samples_that_influence_each_other_where_all_are_alike_are_found(how: str) -> None:
     with pytest.raises(ConversionError, match=r"samples of one batch influence each other|batch"):
         converted(Highest(how), 30)
+
+
+class HighestOfIds(nn.Module):
+    """The same on ids, among them N, which is its own partner."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.e, self.o = nn.Embedding(5, 6), nn.Linear(6, 2)
+        self.reduce = {"maximum": torch.amax, "minimum": torch.amin}[how]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        h = self.e(ids)
+        return self.o((h - self.reduce(h, (0, 1))).tanh().mean(1))
+
+
+@pytest.mark.parametrize("how", ["maximum", "minimum"])
+def test_samples_of_ids_that_influence_each_other_where_all_are_alike_are_found(how: str) -> None:
+    with pytest.raises(ConversionError, match=r"samples of one batch influence each other"):
+        convert_model(HighestOfIds(how), torch.zeros((2, 15), dtype=torch.long), inputs=Tokens("ACGTN"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_of_ids_is_of_one_that_has_a_partner_and_a_sample_comes_again(seed: int) -> None:
+    spec, example = Tokens("ACGTN"), torch.zeros((4, 9), dtype=torch.long)
+    kinds = ["run", AGAIN, "random", AGAIN]
+    generator = torch.Generator().manual_seed(seed)
+    x = of_kinds(spec, spec.action(example.shape), example, generator, kinds, torch.float64)
+    assert (x[0] == x[0, 0]).all()
+    assert int(x[0, 0]) != 4
+    assert torch.equal(x[1], x[0])
+    assert torch.equal(x[3], x[2])
+    assert len(x[2].unique()) > 1
 
 
 def test_a_maximum_of_each_sample_is_exact() -> None:

@@ -18,7 +18,7 @@ from ..algebra.specs import Spec
 from ..errors import ConversionError, VerificationError, first_line
 from ..graph.sandbox import undisturbed_rng
 from .deviation import NEAR_ZERO
-from .inputs import KINDS
+from .inputs import AGAIN, KINDS
 from .jumps import beside_jumps
 from .law import Allowed, Law
 from .probe import Probe
@@ -38,8 +38,8 @@ PLACES = 8
 HELD = "in distribution, with random numbers held"
 """How a model was measured that draws random numbers in eval mode."""
 
-ALIKE = ["run"] * 4
-"""Kinds of a batch in which a number over all samples, such as a maximum, is not the same in every batch."""
+ALIKE = ["run", AGAIN]
+"""Kinds of a batch in which a number over all samples, such as a maximum, changes when one of them is mirrored."""
 
 BESIDE = 4
 """Samples of a batch that is measured beside a jump."""
@@ -380,7 +380,7 @@ class _Check:
         for turn in range(-(-MANY // len(bases))):
             if self._error_on(seed + turn, bases, in_eval) > min(cap, error / 100):
                 return "precision" if error <= moved else None
-        met = [*dict.fromkeys(kinds)]
+        met = [k for k in KINDS if k in kinds]
         failed = [k for k in met if self._error_on(seed, self.law.own_kinds(0, [k]), in_eval) > self.limit]
         if not failed and in_eval and not self._is_by_samples(seed, len(kinds)):
             failed = [kind for kind in met if kind != KINDS[0]]
