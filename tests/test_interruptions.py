@@ -146,6 +146,7 @@ def test_an_interrupted_change_leaves_no_trace(name: str, exception: type[BaseEx
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", CHANGES)
 def test_an_interrupted_change_leaves_no_trace_at_any_line(name: str) -> None:
     assert (tied_plan().norms, mixed_plan().mixed) != ([], {})
