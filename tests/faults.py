@@ -24,10 +24,15 @@ class Injector:
     Args:
         at: numbers of the events.
         exception: what is raised.
+
+    Attributes:
+        count: the line events so far.
+        raised: how many exceptions were raised.
+        ended: what was run came to its end; for whoever runs it to set.
     """
 
     def __init__(self, at: tuple[int, ...] = (), exception: type[BaseException] = KeyboardInterrupt) -> None:
-        self.at, self.exception, self.count, self.raised = at, exception, 0, 0
+        self.at, self.exception, self.count, self.raised, self.ended = at, exception, 0, 0, False
 
     def __enter__(self) -> Injector:
         self.before = sys.gettrace()

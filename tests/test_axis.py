@@ -622,6 +622,34 @@ def test_shared_factors_are_settled_once():
     assert [ax.is_trivial(v) for v in (a, b, c)] == [False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("groups", "chosen"),
+    [
+        ([], [0]),
+        ([[0]], [0]),
+        ([[1]], [1]),
+        ([[2]], [2]),
+        ([[0], [1]], [0, 1]),
+        ([[1, 2]], [1]),
+        ([[1, 2], [2]], [1, 2]),
+        ([[2], [1, 2]], [2]),
+        ([[1, 3]], [0]),
+    ],
+)
+def test_a_product_leaves_open_what_is_the_last_hope_of_a_group(groups, chosen):
+    free = [Var(2), Var(6), Var(3), Var(4)]
+    whole = ax.product(free[:3])
+    ax.settle([whole, free[3]], [[free[i] for i in group] for group in groups])
+    for i, v in enumerate(free):
+        assert ax.same(v, ax.regular(v.size) if i in (*chosen, 3) else ax.trivial(v.size)), i
+
+
+def test_the_last_product_that_can_serve_a_group_does():
+    a, b, c, d = Var(4), Var(4), Var(4), Var(4)
+    ax.settle([ax.product([a, b]), ax.product([c, d])], [[b, d]])
+    assert [ax.is_trivial(v) for v in (a, b, c, d)] == [False, True, True, False]
+
+
 # --- lengths inside products ------------------------------------------------------------------
 
 

@@ -13,7 +13,8 @@ from by_hand import bases, mirror, worst
 from oracle import assert_law
 from torch import Tensor, nn
 
-from rcps_convert import ConversionError, bake, convert_model, plan_conversion
+from rcps_convert import ConversionError, Tokens, bake, convert_model, plan_conversion
+from rcps_convert.measure.inputs import AGAIN, of_kinds
 
 TOLERANCE = 1e-10
 """Largest deviation of an entry, relative to the largest, in float64."""
@@ -408,8 +409,126 @@ def test_samples_that_influence_each_other_where_all_are_alike_are_found(how: st
         converted(Highest(how), 30)
 
 
+class HighestOfIds(nn.Module):
+    """The same on ids, among them N, which is its own partner."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.e, self.o = nn.Embedding(5, 6), nn.Linear(6, 2)
+        self.reduce = {"maximum": torch.amax, "minimum": torch.amin}[how]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        h = self.e(ids)
+        return self.o((h - self.reduce(h, (0, 1))).tanh().mean(1))
+
+
+@pytest.mark.parametrize("how", ["maximum", "minimum"])
+def test_samples_of_ids_that_influence_each_other_where_all_are_alike_are_found(how: str) -> None:
+    with pytest.raises(ConversionError, match=r"samples of one batch influence each other"):
+        convert_model(HighestOfIds(how), torch.zeros((2, 15), dtype=torch.long), inputs=Tokens("ACGTN"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_of_ids_is_of_one_that_has_a_partner_and_a_sample_comes_again(seed: int) -> None:
+    spec, example = Tokens("ACGTN"), torch.zeros((4, 9), dtype=torch.long)
+    kinds = ["run", AGAIN, "random", AGAIN]
+    generator = torch.Generator().manual_seed(seed)
+    x = of_kinds(spec, spec.action(example.shape), example, generator, kinds, torch.float64)
+    assert (x[0] == x[0, 0]).all()
+    assert int(x[0, 0]) != 4
+    assert torch.equal(x[1], x[0])
+    assert torch.equal(x[3], x[2])
+    assert len(x[2].unique()) > 1
+
+
 def test_a_maximum_of_each_sample_is_exact() -> None:
     found = error(converted(Highest("sample"), 30), 30, lambda y: y)
+    assert found is not None
+    assert found < TOLERANCE
+
+
+# --- samples that influence each other behind a sign ---
+
+
+class Hidden(nn.Module):
+    """Numbers to which other samples contribute, and a function that hides small changes of them."""
+
+    def __init__(self, mixed: str, hide: Callable[[Tensor], Tensor], seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.mixed, self.hide = mixed, hide
+        self.c, self.o, self.p = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6, 1), nn.Linear(1, 2)
+        self.a = nn.MultiheadAttention(6, 2, batch_first=mixed == "attention over positions")
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.c(x).mT
+        if self.mixed.startswith("attention"):
+            h = self.a(h, h, h, need_weights=False)[0]
+        elif self.mixed == "centred":
+            h = (h - h.mean(0)).tanh()
+        else:
+            h = h.relu() / h.abs().amax((0, 2), keepdim=True)
+        return self.hide(self.o(h.mean(1)))
+
+
+HIDING: dict[str, Callable[[Tensor], Tensor]] = {
+    "sign": torch.sign,
+    "normalize": lambda s: F.normalize(s, dim=-1),
+    "comparison": lambda s: torch.where(s > 0, 0.5, 0.25),
+    "rounded": lambda s: (3 * s).round(),
+    "steep": lambda s: (1e6 * s).sigmoid(),
+}
+
+
+@pytest.mark.parametrize(
+    ("mixed", "hide"),
+    [
+        *(("attention over samples", hide) for hide in HIDING),
+        ("centred", "sign"),
+        ("centred", "normalize"),
+        ("scaled", "comparison"),
+    ],
+)
+def test_samples_that_influence_each_other_behind_a_sign_are_found(mixed: str, hide: str) -> None:
+    with pytest.raises(ConversionError, match=r"samples of one batch influence each other"):
+        converted(Hidden(mixed, HIDING[hide]), 12)
+
+
+@pytest.mark.parametrize("hide", HIDING)
+def test_a_sign_of_each_sample_is_exact(hide: str) -> None:
+    found = error(converted(Hidden("attention over positions", HIDING[hide]), 12), 12, lambda y: y)
+    assert found is not None
+    assert found < TOLERANCE
+
+
+# --- lengths around a multiple of the example's, one of which is its own ---
+
+
+@pytest.mark.parametrize(("length", "pool"), [(8, 5), (8, 7), (6, 5)])
+def test_lengths_that_are_looked_for_may_meet_the_own_one(length: int, pool: int) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.d(F.avg_pool1d(F.max_pool1d(m.c(x), pool, padding=1, ceil_mode=True), 12, 12, ceil_mode=True))
+
+    model = converted(Net(forward), length, outputs="+-")
+    found = [error(model, n, lambda y: y.flip(1, 2)) for n in (length, 3 * length)]
+    assert found[0] is not None
+    assert all(e is None or e < TOLERANCE for e in found)
+
+
+# --- a threshold behind which most numbers are one constant ---
+
+
+@pytest.mark.parametrize("constant", [-1e9, 1e12, -1e5])
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_a_constant_in_most_entries_hides_no_other(constant: float, threshold: float) -> None:
+    torch.manual_seed(0)
+    net = Net(lambda m, x: torch.where(m.o(m.c(x).mean(-1)) < threshold, constant, m.o(m.c(x).amax(-1))), outputs=6)
+    with torch.no_grad():
+        net.o.bias -= 0.4
+    plan = plan_conversion(net, torch.zeros(2, 4, 17), outputs="invariant")
+    assert not plan.symmetric
+    found = error(plan.apply(net).double().eval(), 17, lambda y: y)
     assert found is not None
     assert found < TOLERANCE
 
@@ -490,3 +609,31 @@ def test_laws_that_are_met_again_are_no_obstacle(forward: Forward, outputs: str)
         return
     assert found is not None
     assert found < TOLERANCE
+
+
+# --- scores of the inner channels of a split axis ---
+
+
+def groups_averaged(m: Any, x: Tensor) -> Tensor:
+    return m.o(m.c(x).unflatten(1, (2, 6)).softmax(2).mean(1).amax(-1))
+
+
+def largest_of_groups(m: Any, x: Tensor) -> Tensor:
+    return m.o(m.c(x).relu().reshape(x.shape[0], 2, 6, -1).amax((1, 3)))
+
+
+def both_factors(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).unflatten(1, (2, 6)).amax(-1)
+    return m.o(h.amax(1)) + m.outer(h.amax(2))
+
+
+@pytest.mark.parametrize("forward", [groups_averaged, largest_of_groups, both_factors])
+def test_a_score_finds_the_factor_of_a_split_axis_that_it_reads(forward: Forward) -> None:
+    net = Net(forward, 12)
+    net.o, net.outer = nn.Linear(6, 2, bias=False), nn.Linear(2, 2, bias=False)
+    model = converted(net, 12, outputs="antisymmetric")
+    found = error(model, 12, torch.neg)
+    assert found is not None
+    assert found < TOLERANCE
+    read = [model.o.weight, *([model.outer.weight] if forward is both_factors else [])]
+    assert all(float(w.detach().abs().max()) > 1e-3 for w in read)

@@ -102,25 +102,38 @@ CHANGES: dict[str, Change] = {
 }
 
 
+def interrupted(model: nn.Module, change: Callable[[nn.Module], Any], at: tuple[int, ...], **how: Any) -> Injector:
+    """Change a model and be interrupted; `ended` says whether the change came to its end nevertheless.
+
+    Also what counts the events calls this: some lines are run once for each frame of the stack below.
+    """
+    with Injector(at, **how) as injector:
+        try:
+            change(model)
+            injector.ended = True
+        except (KeyboardInterrupt, MemoryError):
+            pass
+        except (ConversionError, RuntimeError) as refused:  # it may be caught, and told as the reason of another
+            assert "injected" in "".join(traceback.format_exception(refused))  # noqa: PT017
+    return injector
+
+
 def traces(make: Callable[[], nn.Module], change: Callable[[nn.Module], Any], points: int, **how: Any) -> list[str]:
     """The injections that left a trace."""
-    model, left = make(), []
-    total = events(lambda: change(model))
-    model = make()
+    interrupted(make(), change, ())  # the first one in a process takes longer: caches are empty
+    total = interrupted(make(), change, ()).count
+    model, left, ended = make(), [], 0
     before, outside = picture(model), process()
     for number in sorted({round(1 + k * (total - 1) / points) for k in range(points)}):
-        with Injector((number,), **how) as injector:
-            try:
-                change(model)
-            except (KeyboardInterrupt, MemoryError):
-                pass
-            except (ConversionError, RuntimeError) as refused:  # it may be caught, and told as the reason of another
-                assert "injected" in "".join(traceback.format_exception(refused))  # noqa: PT017
-        if picture(model) != before or process() != outside:
+        injector = interrupted(model, change, (number,), **how)
+        changed = not injector.ended and picture(model) != before
+        if changed or process() != outside:
             left.append(f"{number} of {total}")
-        if injector.raised != 1 or left[-1:] == [f"{number} of {total}"]:
+        if injector.ended or left[-1:] == [f"{number} of {total}"]:
+            ended += injector.ended
             model = make()
             before, outside = picture(model), process()
+    assert ended <= max(1, points // 50)  # torch's context managers may drop what is raised inside of them
     return left
 
 
@@ -133,6 +146,7 @@ def test_an_interrupted_change_leaves_no_trace(name: str, exception: type[BaseEx
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", CHANGES)
 def test_an_interrupted_change_leaves_no_trace_at_any_line(name: str) -> None:
     assert (tied_plan().norms, mixed_plan().mixed) != ([], {})
@@ -143,9 +157,8 @@ def test_an_interrupted_change_leaves_no_trace_at_any_line(name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_second_interruption_while_the_first_is_undone_leaves_none_either() -> None:
     make, change = CHANGES["apply tied"]
-    change(make())  # the first one in a process takes longer: caches are empty
-    model = make()
-    total = events(lambda: change(model))
+    interrupted(make(), change, ())
+    total = interrupted(make(), change, ()).count
     model = make()
     before = picture(model)
     generator, raised = random.Random(0), 0

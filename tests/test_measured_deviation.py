@@ -12,7 +12,7 @@ from by_hand import Net, X, bases, conv, mirror, worst
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, check_equivariance, convert_model, plan_conversion
-from rcps_convert.measure.deviation import compare
+from rcps_convert.measure.deviation import compare, middle_size
 
 INF = float("inf")
 
@@ -147,3 +147,23 @@ def test_no_numbers_are_no_success(made: Any) -> None:
 
 def test_what_is_undefined_everywhere_is_no_success() -> None:
     assert check_equivariance(Net(lambda m, x: (x.sum((1, 2)), x.sum((1, 2)) * float("nan"))), X).error == INF
+
+
+@pytest.mark.parametrize(
+    ("entries", "middle"),
+    [
+        ([1.0, 2.0, 3.0], 2.0),
+        ([-1e9, -1e9, -1e9, 0.5, 0.3], 0.3),
+        ([-1e9, 1e9, -1e9, 1e-3, 0.4], 1e-3),
+        ([-1e9, -1e9, -1e9, -1e9, -1e9, 1e5, 1e5, 1.0], 1.0),
+        ([1.0, 1.0, 1.0, 1e-20], 1.0),
+        ([1e9, 2e9, 3e9, 0.3], 1e9),
+        ([1e9, 1e9, 1e9, 2e9], 1e9),
+        ([0.0, 0.0, 0.0, 2.0, INF, float("nan")], 2.0),
+        ([1.0, -1.0, 1.0], 1.0),
+        ([], 0.0),
+        ([0.0], 0.0),
+    ],
+)
+def test_the_middle_size_is_not_that_of_a_constant_far_away(entries: list[float], middle: float) -> None:
+    assert middle_size(torch.tensor(entries, dtype=torch.float64)) == middle

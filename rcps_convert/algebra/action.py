@@ -68,6 +68,12 @@ class Action:
         """Whether the action is known and does nothing."""
         return all(ax.is_trivial(a) for a in self.axes) and (self.value is None or ax.is_trivial(self.value))
 
+    def is_negation(self) -> bool:
+        """Whether the action is known and changes the sign of every entry, and nothing else."""
+        apart = [_negates(a) for a in map(ax.walk, self.axes)]
+        rest = (a for a, negates in zip(self.axes, apart, strict=True) if not negates)
+        return sum(apart) % 2 == 1 and all(map(ax.is_trivial, rest)) and self.value is None
+
     def __str__(self) -> str:
         text = f"({', '.join(ax.describe(a) for a in self.axes)})"
         return text + (f" of ids ({ax.describe(self.value)})" if self.value else "")

@@ -388,16 +388,23 @@ def _unify_ones(a: list[Axis], b: list[Axis]) -> None:
 # --- what stays open --------------------------------------------------------------------------
 
 
-def settle(terms: Iterable[Axis]) -> None:
+def settle(terms: Iterable[Axis], needed: Iterable[Sequence[Var]] = ()) -> None:
     """Give every open axis its default: regular, with contiguous halves wherever possible.
 
     In a product of open factors exactly one becomes regular, the outermost of even size, so that
     the halves stay contiguous; the parts of a sum are settled each for itself.
+
+    Args:
+        terms: the axes.
+        needed: groups of open axes; one of each group has to swap entries. A product whose factors are the last
+            hope of a group leaves one of that group open, in place of the outermost.
     """
-    terms = list(terms)
+    terms, groups = list(terms), [*needed]
     for term in terms:
         for whole in _open_products(walk(term)):
-            _choose_factor([f for f in map(walk, whole.factors) if free(f)])
+            still = [f for f in map(walk, whole.factors) if free(f)]
+            if still:
+                _choose_factors(still, groups)
     for term in terms:
         for v in free(term):
             _bind(v, regular(v.size))
@@ -438,13 +445,27 @@ def _open_products(t: Axis) -> list[Prod]:
     return here + inside
 
 
-def _choose_factor(factors: list[Axis]) -> None:
-    """Leave open the outermost factor whose every part is even; the others become trivial."""
+def _choose_factors(factors: list[Axis], needed: Sequence[Sequence[Var]]) -> None:
+    """Leave open one factor for each group that has no other hope, or else the outermost; the others become trivial.
 
-    def even(f: Axis) -> bool:
-        return all(v.size % 2 == 0 for v in free(f))
-
-    chosen = next(filter(even, factors), None) or max(factors, key=lambda f: f.size > 1, default=None)
+    Of several factors the outermost whose every part is even is taken.
+    """
+    chosen: list[Axis] = []
+    for group in needed:
+        left = [v for t in group for v in free(t) if v.size > 1]
+        if left and all(_among(v, factors) for v in left) and not any(_among(v, chosen) for v in left):
+            chosen.append(_outermost([f for f in factors if any(_among(v, [f]) for v in left)]))
+    chosen = chosen or [_outermost(factors)]
     for f in factors:
-        if f is not chosen:
+        if f not in chosen:
             trivialise(f)
+
+
+def _among(var: Var, factors: Sequence[Axis]) -> bool:
+    return any(var in free(f) for f in factors)
+
+
+def _outermost(factors: Sequence[Axis]) -> Axis:
+    """The first factor whose every part is even, or else the first with several entries."""
+    even = (f for f in factors if all(v.size % 2 == 0 for v in free(f)))
+    return next(even, None) or max(factors, key=lambda f: f.size > 1)

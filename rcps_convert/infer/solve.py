@@ -163,7 +163,7 @@ def _solve(
     constants.pin(result.pins)
     result.open_terms = OpenTerms.of(result.parameters, result.statistics, result.values[0])
     ax.settle_partnered(_shown_axes(traces, result))
-    ax.settle(all_axes(result))
+    ax.settle(all_axes(result), _needed(result.parameters))
     for broken, action in constants.broken(result.pins):
         result.report(constants.refusal(broken, action))
         result.broken.append(broken)
@@ -215,6 +215,13 @@ def _open_filters(trace: Trace, env: dict[str, Any]) -> list[tuple[Axis, frozens
         if mine:
             found.append((weight.axes[axis], frozenset().union(*(carriers.get(v, ()) for v in mine))))
     return found
+
+
+def _needed(parameters: Mapping[str, Action]) -> Iterator[list[ax.Var]]:
+    """Of each parameter that changes its sign the open axes, one of which has to swap entries: else it is zero."""
+    for action in parameters.values():
+        if action.replaced(lambda v: ax.trivial(v.size)).is_negation():
+            yield [v for term in action.axes for v in ax.free(term)]
 
 
 def _carriers(trace: Trace, env: dict[str, Any]) -> dict[ax.Var, list[str]]:

@@ -58,13 +58,28 @@ def compare(found: Tensor, expected: Tensor, usual: float = 0.0) -> Compared:
     return Compared(float(((a - b).abs() / size.clamp(min=middle)).max()) if middle else 0.0, a.numel())
 
 
+REPEATED = 1 / 8
+"""Share of the entries from which on a number that they have in common is a constant of the forward, not a size."""
+
+LARGE = 1e4
+"""Size from which on such a constant stands for infinity, as that of a mask does."""
+
+
 def middle_size(x: Tensor) -> float:
-    """The median size of the nonzero, finite entries; 0 where there are none, as of whole numbers and truth values."""
+    """The median size of the nonzero, finite entries; 0 where there are none, as of whole numbers and truth values.
+
+    A constant that stands for infinity, such as the -1e9 of a mask, is passed over where there are other entries.
+    """
     if not _inexact(x):
         return 0.0
     size = _wide(x).abs()
-    nonzero = size[(size > 0) & size.isfinite()]
-    return float(nonzero.median()) if nonzero.numel() else 0.0
+    size = size[(size > 0) & size.isfinite()]
+    if not size.numel():
+        return 0.0
+    middle = float(size.median())
+    others = size[size != middle] if middle > LARGE else size
+    is_constant = 0 < others.numel() <= min(size.numel() - 2, (1 - REPEATED) * size.numel())
+    return min(middle, middle_size(others)) if is_constant else middle
 
 
 def deviation(reverse: Tensor, forward: Tensor, action: Action) -> float:

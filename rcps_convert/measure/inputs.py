@@ -16,6 +16,9 @@ KINDS = ("random", "padded", "run", "repeat", "soft", "masked", "blank")
 """What a sample may be: random bases, with all-zero (N) columns, one base throughout, a tandem repeat, probabilities
 of bases, with stretches that are scaled down and set to zero, or all zero, so that all positions tie."""
 
+AGAIN = "again"
+"""The sample before it once more: mirrored alone, it shows what goes over all samples of a batch."""
+
 HIDDEN = 0.25
 """Share of the entries of a mask that are zero."""
 
@@ -116,7 +119,7 @@ def of_kinds(
 
     Args:
         spec, action, example, generator: as in `random_like`.
-        kinds: one of `KINDS` per sample; an input without a batch axis is of the first kind.
+        kinds: one of `KINDS` or `AGAIN` per sample; an input without a batch axis is of the first kind.
         dtype: of the result where it is of floating point.
     """
     if spec.parts() != (spec,):
@@ -140,6 +143,9 @@ def of_kinds(
             _bases(last.movedim(bases, -2), kind, generator)
         else:
             _numbers(last, kind, generator)
+    for i, kind in enumerate(kinds):
+        if kind == AGAIN and batch is not None:
+            samples[i][0].copy_(samples[i - 1][0])
     return x
 
 
@@ -183,8 +189,9 @@ def _ids(x: Tensor, kind: str, table: ax.Axis, generator: torch.Generator, pads:
         x[..., _third(x.shape[-1], generator)] = own[0 if kind == "padded" else -1].to(x)
     elif kind == "blank" and len(own):
         x.fill_(int(own[0]))
-    elif kind == "run":
-        _repeated(x, 1)
+    elif kind == "run":  # of an id that has a partner, where there is one
+        first = (~torch.isin(x, own.to(x))).int().argmax(-1, keepdim=True)
+        x.copy_(x.gather(-1, first).expand_as(x))
     elif kind == "repeat":
         _repeated(x, min(x.shape[-1], 2 + int(torch.randint(3, (), generator=generator))))
 

@@ -17,6 +17,7 @@ from ..algebra.opened import output_leaves
 from ..errors import ConversionError
 from .deviation import INFINITE, compare, held_to, middle_size
 from .inputs import KINDS
+from .jumps import has_steps
 from .probe import Probe
 
 Allowed = Callable[[int, tuple[int, ...]], list[Action]] | Sequence[Action | None]
@@ -30,6 +31,9 @@ WIDE = 2**18
 
 OTHER = 1000
 """What the seed of other random inputs is larger by."""
+
+ENOUGH = 4
+"""Samples from which on it shows whether an output takes a few values only."""
 
 NUDGES = 3
 """Runs with parameters changed in their last places."""
@@ -53,6 +57,7 @@ class Law:
         batches: per output leaf with samples the axis that holds them; None until they are found.
         any_batch: the outputs' actions hold for batches of other sizes too: no axis holds samples and more.
         usual: per output leaf, the largest middle size of its entries that was met.
+        stepped: per output leaf with samples, whether it takes a few values only over those of a batch.
     """
 
     def __init__(self, probe: Probe, outputs: Allowed, trained: Allowed | None = None) -> None:
@@ -65,6 +70,7 @@ class Law:
         self.actions: dict[int, list[Action | None]] = {}
         self.errors: dict[tuple[int, int, bool], float] = {}
         self.usual: dict[int, float] = {}
+        self.stepped: dict[int, bool] = {}
 
     # --- results ---
 
@@ -217,6 +223,8 @@ class Law:
             odd = (sample % 2).bool().view(-1, *[1] * (y.dim() - dim - 1))
             errors.append(compare(mixed, torch.where(odd, r, y), self.usual.get(index, 0.0)).error)
         self.blended[index] = max(self.blended.get(index, 0.0), min(errors))
+        if each == 1 and samples >= ENOUGH and index not in self.stepped:
+            self.stepped[index] = has_steps(y, dim)
 
     # --- rounding, randomness ---
 

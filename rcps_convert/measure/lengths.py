@@ -194,10 +194,12 @@ class Variants:
         """The example at another length of its longest input: the others by as much, in proportion, or unchanged.
 
         Args:
-            length: in positions.
+            length: in positions; at the example's own there is none.
             samples: on the batch axes; by default those of the example, but few.
         """
         change = length - self.longest
+        if not change:
+            return
         several = len({n for sizes in self.lengths for n in sizes}) > 1
         by_as_much = [{n: n + change for n in sizes} for sizes in self.lengths]
         in_proportion = [{n: n * length // self.longest for n in sizes} for sizes in self.lengths]

@@ -47,6 +47,24 @@ WITHIN = {
 }
 """Functions with a dropout inside, and the position of its probability among their arguments."""
 
+STEPS = {
+    torch.sign,
+    torch.sgn,
+    torch.round,
+    torch.floor,
+    torch.ceil,
+    torch.trunc,
+    torch.heaviside,
+    Tensor.sign,
+    Tensor.sgn,
+    Tensor.round,
+    Tensor.floor,
+    Tensor.ceil,
+    Tensor.trunc,
+    Tensor.heaviside,
+}
+"""Functions whose results are whole numbers of floating point."""
+
 
 ULPS = 4
 """Size of a nudge of the parameters, in units of their last place."""
@@ -311,7 +329,7 @@ class _WithoutDropout(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = self.run(func, args, kwargs or {})
         for y in found if isinstance(found, tuple) else (found,):
-            if type(y) is Tensor and not y.dtype.is_floating_point and not y.is_complex() and _is_of_floats(args):
+            if type(y) is Tensor and _is_whole(func, y) and _is_of_floats(args):
                 self.whole += [y] if transform_level() is None else []
         return found
 
@@ -326,6 +344,10 @@ class _InDouble(_WithoutDropout):
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """The result of a call in double precision."""
         return in_double(func, args, kwargs, partial(_widened_call, func))
+
+
+def _is_whole(func: Any, y: Tensor) -> bool:
+    return func in STEPS or not (y.dtype.is_floating_point or y.is_complex())
 
 
 def _is_of_floats(args: Sequence[Any]) -> bool:

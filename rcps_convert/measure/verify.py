@@ -18,7 +18,8 @@ from ..algebra.specs import Spec
 from ..errors import ConversionError, VerificationError, first_line
 from ..graph.sandbox import undisturbed_rng
 from .deviation import NEAR_ZERO
-from .inputs import KINDS
+from .inputs import AGAIN, KINDS
+from .jumps import beside_jumps
 from .law import Allowed, Law
 from .probe import Probe
 from .report import CAP, TOLERANCE
@@ -37,8 +38,11 @@ PLACES = 8
 HELD = "in distribution, with random numbers held"
 """How a model was measured that draws random numbers in eval mode."""
 
-ALIKE = ["run"] * 4
-"""Kinds of a batch in which a number over all samples, such as a maximum, is not the same in every batch."""
+ALIKE = ["run", AGAIN]
+"""Kinds of a batch in which a number over all samples, such as a maximum, changes when one of them is mirrored."""
+
+BESIDE = 4
+"""Samples of a batch that is measured beside a jump."""
 
 ASIDE = 3
 """Random parameter sets put aside where rounding alone decides what an output is."""
@@ -245,6 +249,19 @@ class _Check:
             if self.law.error() > self.limit and not (self.diagnose and (self._explained() or self._put_aside())):
                 break
         self.law.require_measured()
+        if self.draws > 1 and self.widened and self.met_all and self.law.error() <= self.limit:
+            self._measure_jumps()
+
+    def _measure_jumps(self) -> None:
+        """Measure outputs that step beside a jump, where a sample that moves another one shows."""
+        kinds = [KINDS[0]] * max(BESIDE, self.probe.batch or 1)
+        self.last = (0, kinds)
+        drawn = self.probe.drawn(*self.last)
+        for index in [i for i, steps in self.law.stepped.items() if steps or self.probe.discrete]:
+            for _ in beside_jumps(self.probe, drawn, index):
+                self.law.measure(*self.last)
+                if self.law.error() > self.limit and not (self.diagnose and self._explained()):
+                    return
 
     def _put_aside(self) -> bool:
         """Whether rounding is all there is of an output, for weights that make it zero: others decide then."""
@@ -363,7 +380,7 @@ class _Check:
         for turn in range(-(-MANY // len(bases))):
             if self._error_on(seed + turn, bases, in_eval) > min(cap, error / 100):
                 return "precision" if error <= moved else None
-        met = [*dict.fromkeys(kinds)]
+        met = [k for k in KINDS if k in kinds]
         failed = [k for k in met if self._error_on(seed, self.law.own_kinds(0, [k]), in_eval) > self.limit]
         if not failed and in_eval and not self._is_by_samples(seed, len(kinds)):
             failed = [kind for kind in met if kind != KINDS[0]]
@@ -380,7 +397,11 @@ class _Check:
 
     def _is_by_samples(self, seed: int, samples: int) -> bool:
         """Whether a deviation in eval mode is due to the number of samples, or to some of them being mirrored."""
-        return self.law.only_blended(self.limit) or self._error_on(seed, KINDS[:1] * samples, True) > self.limit
+        if self.law.only_blended(self.limit):
+            return True
+        bases = KINDS[:1] * samples
+        error = self._error_on(seed, bases, True)
+        return error > self.limit and error > self.law.rounding(seed, bases, training=False)
 
 
 _WORDS = {

@@ -110,6 +110,13 @@ class Scene:
         return not any(maker in layer for layer in self.layers for maker in makers)
 
     @property
+    def directed(self) -> bool:
+        """The channels are those of a recurrence in two directions, which swap: nothing has mixed them since."""
+        makers = ("Conv", "inear", "LSTM", "GRU", "RNN", "Attention", "Transformer")
+        mixing = [layer for layer in self.layers if any(maker in layer for maker in makers)]
+        return bool(mixing) and "bidirectional=True" in mixing[-1]
+
+    @property
     def narrow(self) -> bool:
         """Some layer has one channel, which stays as it is: no pair is left behind it."""
         return any(c == 1 for _, c, _ in self.hidden) or self.vec[1] == 1
@@ -334,7 +341,7 @@ def _grow(scene: Scene, f: Kind, values: list[int], dims: int) -> Scene:
 
 
 def _finish(scene: Scene, program: Program) -> Case:
-    outputs: list[str] = []
+    outputs, heads, directed = list[str](), set[str](), scene.directed
     for name, values in program.heads or [["plain_head", []]]:
         for head, draws in ((name, values), ("plain_head", [])):
             try:
@@ -345,13 +352,17 @@ def _finish(scene: Scene, program: Program) -> Case:
                 scene = grown
                 outputs.append(made[0])
                 scene.outputs.append(made[1])
+                heads.add(head)
                 break
     dice = Dice(program.ask)
     packed, text = pack(scene, dice, outputs)
     ask = _ask(scene, dice, packed)
     if any(s.law == "-t" for s in scene.outputs) and (len(outputs) > 1 or scene.narrow):
         scene.maybe()  # other outputs may fix the channels whose swap such a score is made of
-    if "conjoined" in ask.get("strategy", "") and any(s.kind == "discrete" for s in scene.outputs):
+    if directed and heads & {"vector_head", "hidden_head", "discrete_head", "odd_head"}:
+        scene.maybe()  # an output that is not said to swap cannot be such channels as they are
+    both = any(way in ask.get("strategy", "") for way in ("conjoined", "mixed"))
+    if both and any(s.kind == "discrete" for s in scene.outputs):
         scene.maybe()  # classes have no mean
     return Case(scene.source(text), scene.inputs, scene.outputs, scene.length, ask, scene.fate, scene.reasons, packed)
 

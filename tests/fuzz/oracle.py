@@ -26,6 +26,9 @@ LEAST = {torch.float64: 1e-16, torch.float32: 1e-8}
 MARGIN = 50
 """How many times the effect of such a change is allowed."""
 
+INFINITE = 1e300
+"""What stands for infinity where an output that is infinite on some sequences is asked whether it depends on them."""
+
 DRAWS = ("random", "padded", "repeats", "homopolymer", "soft", "blank")
 
 
@@ -260,11 +263,8 @@ class Judge:
             y = [o if s.kind in ("onehot", "ids") else a for s, a, o in zip(self.case.inputs, x, others, strict=True)]
             for i, (a, b) in enumerate(zip(self.run(x), self.run(y), strict=True)):
                 if a.shape == b.shape:
-                    gap, size = (
-                        (numbers(a) - numbers(b)).abs().nan_to_num(0, 0, 0),
-                        numbers(a).abs().nan_to_num(0, 0, 0),
-                    )
-                    found[i] |= bool((gap > least * size.clamp(min=1e-12)).any())
+                    a, b = (numbers(t).nan_to_num(0, INFINITE, -INFINITE) for t in (a, b))
+                    found[i] |= bool(((a - b).abs() > least * a.abs().clamp(min=1e-12)).any())
         return found
 
 

@@ -376,7 +376,7 @@ def pieces(s: Scene) -> str:
         (f"{x}.chunk(2, -1)[0]", "never"),
         (f"sum({x}.chunk(2, -1))", "maybe"),
         (f"torch.cat({x}.chunk(2, -1)[::-1], -1)", "never"),
-        (f"{x}.narrow(-1, 1, {max(n - 2, 1)})", "yes"),
+        (f"{x}.narrow(-1, 1, {max(n - 2, 1)})", "yes" if n > 2 else "never"),
         (f"{x} - {x}.mean(-1, keepdim=True)", "yes"),
         (f"({x} - {x}.mean(-1, keepdim=True)) / ({x}.std(-1, keepdim=True) + .1)", "yes"),
         (f"{x} / {x}.norm(dim=1, keepdim=True).clamp(min=.1)", "yes"),

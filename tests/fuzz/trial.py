@@ -146,7 +146,8 @@ def _judge(program: Program, case: Case) -> Result:
     except ConversionError as error:
         result.outcome, result.says = "refused", str(error)[:600]
         result.reason = f"{type(error).__name__}: {' '.join(error.what.split()[:6])}"
-        if "do not depend" in error.what and not any(Judge(case, randomise(plain.eval(), 1), 5).depends(case.length)):
+        idle = "do not depend" in error.what or "would be zero" in error.what
+        if idle and not any(Judge(case, randomise(plain.eval(), 1), 5).depends(case.length)):
             result.fate = "never"  # nothing in this model depends on the sequence
         if "infinite or undefined" in error.what and not _is_finite(case, plain.eval()):
             result.fate = "never"
