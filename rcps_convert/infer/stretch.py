@@ -169,6 +169,7 @@ class Stretches:
         hints: where stretches begin in spite of rules.
         memory: of stretches that were met before.
         weighed: whether weights may be read by operators without a rule; asked where one would.
+        zeros: constants are zero where nothing reads them, so that other guesses leave them invariant.
     """
 
     def __init__(
@@ -179,9 +180,11 @@ class Stretches:
         hints: Iterable[Hint],
         memory: Memory | None = None,
         weighed: Callable[[], bool] = lambda: False,
+        *,
+        zeros: bool = False,
     ) -> None:
         self.trace, self.env, self.pins, self.weighed = trace, env, pins, weighed
-        self.memory = Memory() if memory is None else memory
+        self.memory, self.zeros = Memory() if memory is None else memory, zeros
         self.place = {n.name: i for i, n in enumerate(trace.nodes)}
         self.readers: dict[str, list[Node]] = {}
         for n in trace.nodes:
@@ -321,7 +324,7 @@ class Stretches:
 
         And whether the law holds only to the rounding of float32.
         """
-        mark, right = law.mark(), self.memory.right
+        mark, right = (self.zeros, law.mark()), self.memory.right
         if mark in right and right[mark] is None:
             return None
         first = right.get(mark) or 0
@@ -430,10 +433,23 @@ def _bindings(classes: list[list[ax.Var]], long: bool, *, known: bool) -> Iterat
         yield equal
         return
     options = [_options(c[0], long) for c in classes]
-    choices = itertools.islice(itertools.product(*options), 4 * GUESSES)
+    choices: Iterable[Any] = itertools.islice(itertools.product(*options), 4 * GUESSES)
+    choices = itertools.chain(choices, _distances(classes) if long else ())
     for chosen in sorted(choices, key=lambda terms: sum(t is not None for t in terms)):
         if any(t is not None for t in chosen):
             yield equal + [(c[0], t) for c, t in zip(classes, chosen, strict=True) if t is not None]
+
+
+def _distances(classes: list[list[ax.Var]]) -> Iterator[tuple[ax.Axis | None, ...]]:
+    """One class of variables has a position per distance from -L to L - 1, the others stay open.
+
+    Reversed but for the first distance, which has no mirror image: no pair of positions has it.
+    """
+    for i, c in enumerate(classes):
+        if c[0].size % 2 == 0 and c[0].size > 2:
+            odd = ax.length(c[0].size - 1, ax.Role("length", steps=None))
+            for term in (ax.total([ax.trivial(1), odd]), ax.total([odd, ax.trivial(1)])):
+                yield tuple(term if j == i else None for j in range(len(classes)))
 
 
 def _options(v: ax.Var, long: bool) -> list[ax.Axis | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,8 @@ from .mirrors import pair_parameters
 from .own_precision import OwnPrecision
 from .stretch import WEIGHED, Hint, Memory, Stretches
 from .torn import Torn
+from .unread import ASSUMED as UNREAD
+from .unread import Unread
 from .weight_numbers import find_weight_numbers
 
 
@@ -47,6 +50,7 @@ class Walk:
         memory: of stretches that were met before.
         cuts: how reverse complement passes through the modules the trace does not look into, by path.
         directions: lengths that the trace reads from either end, if that may be assumed.
+        unread: entries of constants that no output depends on; they count as zero, if that may be assumed.
         trial: the walk ends at the first stretch that was asked for and obeys no law.
     """
 
@@ -58,6 +62,7 @@ class Walk:
         memory: Memory | None = None,
         cuts: Mapping[str, Cut] | None = None,
         directions: Directions | None = None,
+        unread: Unread | None = None,
         *,
         trial: bool = False,
     ) -> None:
@@ -69,9 +74,13 @@ class Walk:
         self.torn = Torn(trace)
         read_twice = directions is not None and bool(directions.by_node)
         self.directions = directions if read_twice and result.assumes(ASSUMED) else None
+        self.unread = unread if UNREAD in result.assumed else None
         self.refused: list[Node] = []
         weighed = partial(result.assumes, WEIGHED)
-        self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory, weighed)
+        zeros = self.unread is not None
+        self.stretches = (
+            None if hints is None else Stretches(trace, self.env, result.pins, hints, memory, weighed, zeros=zeros)
+        )
         self.shapes_only = _shapes_only(trace)
         self.weight_numbers = find_weight_numbers(trace)
         result.values.append(self.env)
@@ -178,7 +187,7 @@ class Walk:
                 if name not in self.weight_numbers:
                     self._refuse_written(source.target)
             else:
-                self.env[name] = _held(source)
+                self.env[name] = self._read(name, _held(source))
 
     def _refuse_written(self, name: str) -> None:
         self.result.report(
@@ -243,7 +252,12 @@ class Walk:
             held = only if isinstance(only, Const) and moves(node.op) else value
             rounds = self._rounds(node, value.value)
             value = Const(value.value, value.buffer, held.entries_of, rounds, held.attribute)
+            value = self._read(node.name, value)
         return RuleNode(node, self.result.pins).constant(value) if node.name in self.trace.written else value
+
+    def _read(self, name: str, const: Const) -> Const:
+        """A constant with zeros where no output depends on it, if that may be assumed."""
+        return const if self.unread is None else replace(const, value=self.unread.without(name, const.value))
 
     def _rounds(self, node: Node, value: Tensor) -> bool:
         """Whether a value is computed from numbers that the model rounded to float32."""
