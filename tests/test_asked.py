@@ -248,44 +248,6 @@ def test_lengths_that_do_not_divide_are_refused_when_called() -> None:
         model(torch.zeros(2, 4, 26))
 
 
-# --- state that forward keeps -------------------------------------------------------------------------
-
-
-class OwnStatistics(nn.Module):
-    """A batch norm of one's own: its statistics are state by another name."""
-
-    def __init__(self, c: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(c, 1))
-        self.register_buffer("center", torch.zeros(c, 1))
-        self.register_buffer("spread", torch.ones(c, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, var = self.center, self.spread
-        if self.training:
-            mean, var = x.mean((0, 2))[:, None], x.var((0, 2), unbiased=False)[:, None]
-            with torch.no_grad():
-                self.center.lerp_(mean, 0.1)
-                self.spread.lerp_(var, 0.1)
-        return (x - mean) / (var + 1e-5).sqrt() * self.weight
-
-
-class OwnNorm(Small):
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = OwnStatistics(8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.top(self.norm(self.conv(x)))
-
-
-def test_statistics_by_another_name_are_refused() -> None:
-    """Kept for each channel of a pair apart, they would break the law as soon as the model is trained."""
-    words = refused(OwnNorm(), (2, 4, 24))
-    assert "the buffer norm.center is updated from hidden values" in words
-    assert "the buffer norm.spread is updated from hidden values" in words
-
-
 # --- what cannot be tied ------------------------------------------------------------------------------
 
 

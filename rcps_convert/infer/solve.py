@@ -26,6 +26,7 @@ from .cuts import Cut
 from .directions import ASSUMED, Directions
 from .inference import Inference, OpenTerms
 from .outputs import pin_output, specs_of
+from .states import train_mode_states
 from .stretch import WEIGHED, Hint, Memory, earlier
 from .unread import ASSUMED as UNREAD
 from .unread import Unread
@@ -177,6 +178,7 @@ def _solve(
         result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
     each = zip(traces, directions, unread, strict=True)
     walks = [Walk(trace, result, hints, memory, cuts, found, u, trial=trial) for trace, found, u in each]
+    result.states = train_mode_states((w.trace, w.weight_numbers) for w in walks)
     for walk in walks:
         walk.run(inputs)
         if trial and result.lost:

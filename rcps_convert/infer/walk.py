@@ -180,7 +180,7 @@ class Walk:
                 self.env[name] = source.value if action is None else at_its_lengths or action
             elif source.kind == "parameter" or source.target in self.result.opened:
                 self.env[name] = self.result.parameters.setdefault(source.target, unknown_action(source.value))
-            elif name in statistics:
+            elif name in statistics or source.target in self.result.states:
                 self.env[name] = self.result.statistics.setdefault(source.target, unknown_action(source.value))
             elif name in self.trace.written:
                 self.env[name] = None
@@ -194,8 +194,9 @@ class Walk:
             NoRuleError(
                 f"the buffer {name} is updated from hidden values",
                 where=Where(name.rpartition(".")[0]),
-                why="only the running statistics of norm layers are understood as state",
-                do="keep the update outside of forward, or convert the submodules that do not hold it",
+                why="statistics that eval-mode forward updates, or that are no fractions, are not understood as state",
+                do="update it in train mode only, where it can be averaged over both strands, or outside of forward; "
+                "or convert the submodules that do not hold it",
             )
         )
 
