@@ -76,9 +76,12 @@ def infer(
 
     def settled(assumed: frozenset[str]) -> Inference:
         found = solved(assumed)
-        for doubt in sorted(found.doubts) if found.problems else ():
-            found = _better(solved(found.assumed | {doubt}), found)
-        return found
+        doubts = set(found.doubts)
+        for doubt in sorted(doubts) if found.problems else ():
+            new = solved(found.assumed | {doubt})
+            found, doubts = _better(new, found), doubts | new.doubts
+        untold = doubts - found.assumed
+        return _better(solved(found.assumed | untold), found) if found.problems and len(untold) > 1 else found
 
     read_twice = any(found.by_node for found in directions) and solve(known, {}).problems
     result = settled(frozenset({ASSUMED})) if read_twice else settled(frozenset())

@@ -411,12 +411,27 @@ def guesses(given: list[Action]) -> Iterator[list[tuple[ax.Var, ax.Axis]]]:
     alone = [[v] for v in first]
     alike = [_classes(first, lambda v: (v.size, first[v])), _classes(first, lambda v: (v.size, 0))]
     seen: set[Any] = set()
-    for known, groupings in ((False, [alone, *alike]), (True, [*alike, alone])):
-        for guess in itertools.chain.from_iterable(_bindings(classes, long, known=known) for classes in groupings):
+    facing = _facing(given)
+    rest = [[v] for v in first if v not in {v for v, _ in facing}]
+    ahead = (_bindings(rest, long, known=known) for known in ([False, True] if facing else []))
+    faced = ([*facing, *guess] for guess in itertools.chain.from_iterable(ahead))
+    open_ones = (_bindings(classes, long, known=False) for classes in [alone, *alike])
+    known_ones = (_bindings(classes, long, known=True) for classes in [*alike, alone])
+    for guesses_ in (itertools.chain.from_iterable(open_ones), faced, itertools.chain.from_iterable(known_ones)):
+        for guess in guesses_:
             mark = tuple((a, b, ax.role(b)) for a, b in guess)
             if mark not in seen:
                 seen.add(mark)
                 yield guess
+
+
+def _facing(given: list[Action]) -> list[tuple[ax.Var, ax.Axis]]:
+    """Open axes with the axis at the same place, counted from the last, that is put together of open ones."""
+    composed = {
+        (dim - len(a.axes), t.size): t for a in given for dim, t in enumerate(a.axes) if ax.children(t) and ax.free(t)
+    }
+    terms = {t: composed.get((dim - len(a.axes), t.size)) for a in given for dim, t in enumerate(a.axes)}
+    return [(t, other) for t, other in terms.items() if isinstance(t, ax.Var) and other is not None]
 
 
 def _classes(variables: Iterable[ax.Var], label: Any) -> list[list[ax.Var]]:

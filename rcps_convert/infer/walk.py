@@ -307,7 +307,13 @@ class Walk:
 
     def _site(self, node: Node) -> RuleNode:
         """A node for its rule; what the rule would assume is noted on the solution."""
-        return RuleNode(node, self.result.pins, assumes=self.result.assumes, mends=self.torn.mends(node))
+        return RuleNode(
+            node,
+            self.result.pins,
+            assumes=self.result.assumes,
+            mends=self.torn.mends(node),
+            rejoined=partial(self.torn.rejoined, node),
+        )
 
     def _refused(self, node: Node, problem: ConversionError) -> Any:
         """Open a stretch at a node without result; its action, if the law holds for the node alone."""
