@@ -167,7 +167,8 @@ def refusal(p: Pin, action: Action) -> BreaksSymmetryError:
     buffer, entries_of = p.const.buffer, p.const.entries_of
     what = f"the buffer {buffer} is" if buffer else "a constant made in forward is"
     why = "its values differ from their mirror image, and it meets an axis that is reversed or swapped"
-    do = "make it symmetric or learned, or a registered buffer"
+    inside = f', or pass on_unsupported="both_strands" to run {p.where.path} on both strands' if p.where.path else ""
+    do = "make it symmetric or learned, or a registered buffer" + inside
     if entries_of:
         what = what if buffer else f"what forward reads of the buffer {entries_of} is"
         do = "make it symmetric or learned, or pass symmetrise_buffers=True to average it"
