@@ -120,6 +120,23 @@ class Symmetric(nn.Module):
         return self.out(x.sum((1, 2))[:, None])
 
 
+class Kept(nn.Module):
+    """Statistics in a buffer of the model's own, which are averaged over the strands."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, 8, 5), nn.Linear(8, 2)
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        if self.training:
+            self.mean.lerp_(h.detach().mean((0, 2)), 0.1)
+        return self.out(F.relu(h - self.mean[:, None]).mean(2))
+
+
 VARIANTS = [
     Family(Pooled, DNA),
     Family(Branched, DNA),
@@ -129,6 +146,7 @@ VARIANTS = [
     Family(TwoWays, torch.zeros(2, 12, dtype=torch.int64), {"inputs": Tokens("ACGTN")}),
     Family(Flat, DNA, {"verify": True}),
     Family(Symmetric, DNA),
+    Family(Kept, DNA),
 ]
 
 BY_NAME = {family.name: family for family in (*FAMILIES, *ZOO, *VARIANTS)}

@@ -70,6 +70,21 @@ def test_random_architectures_convert_exactly() -> None:
     assert all(words == "converted" or words.endswith(SIGNED) for words in found), dict(found)
 
 
+TOGETHER = {
+    "two assumptions": Plan(6, 24, (("long", 3, 5), ("pieces", 3, 0)), "mean", "n l c", "masked"),
+    "pieces that are joined and pieces that are not": Plan(
+        7, 28, (("pieces", 10, 1), ("ends", 10, 0)), "ends", "n 1 c l", "bases"
+    ),
+    "another way at another length": Plan(5, 34, (("pieces", 12, 4), ("pool", 11, 2)), "mean", "n c l", "bases"),
+    "a weight that faces a concatenation": Plan(5, 14, (("concat", 2, 1), ("long", 7, 4)), "mean", "n c l", "bases"),
+}
+
+
+@pytest.mark.parametrize("plan", TOGETHER.values(), ids=TOGETHER)
+def test_blocks_that_convert_alone_convert_together(plan: Plan) -> None:
+    assert outcome(plan) == "converted"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("shard", range(10))

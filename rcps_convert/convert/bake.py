@@ -23,11 +23,12 @@ from ..graph.transaction import all_or_nothing
 from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers
 from ..strands.unwrapped import bake_graph
-from ..tie.hooks import hook_of
+from ..tie.hooks import hook_of, uninstall
 from ..tie.length_guard import LengthGuard, LengthRule, guard, only_at, read_rule
 from ..tie.norms import FoldedNorm, PooledNorm, settle_statistics, unfold
 from ..tie.notes import KEPT, noted
 from ..tie.parts import unwatch
+from ..tie.states import SharedState
 from ..tie.ties import mirrored, remove, ties
 from ..tie.untied import refuse_calls, untied
 from ..tie.writing import TiedList
@@ -126,6 +127,7 @@ def untied_in_place(target: nn.Module, rules: Sequence[LengthRule] = ()) -> nn.M
             unfold(module)
         elif isinstance(hook, PooledNorm):
             settle_statistics(module)
+        uninstall(module, SharedState)
     return target
 
 
@@ -230,9 +232,10 @@ def _store(model: nn.Module, name: str, value: Tensor, init: str) -> None:
 
 def _take_over(module: nn.Module, plain: nn.Module) -> None:
     """Share the statistics of a norm layer; take over what a module keeps in its state beside tensors."""
-    hook = hook_of(module)
-    if isinstance(hook, PooledNorm):
-        hook.share(module)
+    for kind in (PooledNorm, SharedState):
+        hook = hook_of(module, kind)
+        if hook is not None:
+            hook.share(module)
     if type(plain).get_extra_state is not nn.Module.get_extra_state:
         module.set_extra_state(plain.get_extra_state())
 

@@ -20,6 +20,7 @@ from ..graph.transaction import all_or_nothing
 from ..tie.hooks import hook_of
 from ..tie.norms import VECTORS, FoldedNorm, PooledNorm
 from ..tie.notes import noted
+from ..tie.states import SharedState
 from ..tie.symmetriser import BothStrands
 from ..tie.ties import ties
 from ..tie.untied import Untied
@@ -105,6 +106,8 @@ def _tied_values(model: nn.Module, plain: nn.Module) -> dict[str, Tensor]:
     for path, module in model.named_modules():
         if hook_of(module, FoldedNorm) or hook_of(module, PooledNorm):
             names += [f"{path}.{leaf}".lstrip(".") for leaf in VECTORS]
+        state = hook_of(module, SharedState)
+        names += [f"{path}.{leaf}".lstrip(".") for leaf in state.buffers] if state is not None else []
     held = {**dict(plain.named_parameters(remove_duplicate=False)), **dict(plain.named_buffers(remove_duplicate=False))}
     return {name: held[name].detach() for name in names if name in held}
 
@@ -122,6 +125,11 @@ def _require_kept(before: dict[str, Tensor], plan: ConversionPlan) -> None:
         for name in (f"{norm.path}.{leaf}".lstrip(".") for leaf in VECTORS):
             if name in before and not _is_lawful(Action((norm.channel,)), before[name], before[name]):
                 raise _refusal(name, ax.describe(norm.channel))
+    for state in plan.states:
+        for leaf, action in state.buffers.items():
+            name = f"{state.path}.{leaf}".lstrip(".")
+            if name in before and not _is_lawful(action, before[name], before[name]):
+                raise _refusal(name, str(action.walk()))
 
 
 def _require_readings(model: nn.Module, plan: ConversionPlan) -> None:

@@ -30,6 +30,7 @@ from ..tie.norms import FoldedNorm, PooledNorm, fold, pool, unpool
 from ..tie.notes import KEPT, note
 from ..tie.parts import watch
 from ..tie.passage import Passage
+from ..tie.states import SharedState, share_states
 from ..tie.symmetriser import symmetrise
 from ..tie.ties import MirrorTie, attach, attach_mirror, make_tie
 from ..tie.untied import Untied, allow_calls, is_idle, leave_untied
@@ -113,6 +114,23 @@ class SharedNorm:
 
 
 @dataclass(frozen=True)
+class KeptState:
+    """A module that keeps statistics in buffers of its own, which are averaged over the strands.
+
+    Attributes:
+        path: module path.
+        buffers: how reverse complement acts on each buffer, by its name in the module.
+    """
+
+    path: str
+    buffers: dict[str, Action]
+
+    def __str__(self) -> str:
+        names = ", ".join(self.buffers)
+        return f"{self.path or '(itself)'} keeps {names}: averaged over strands after each train-mode forward"
+
+
+@dataclass(frozen=True)
 class Symmetriser:
     """A submodule that runs on both strands.
 
@@ -168,6 +186,7 @@ class ConversionPlan:
         inputs, outputs: a line for each tensor: what it is taken for.
         parameters: every parameter the forward uses, tied or free.
         norms: norm layers that share statistics.
+        states: modules that keep statistics in buffers of their own.
         symmetrisers: submodules that run on both strands.
         declared: submodules that act as `rc_leaf` says.
         tested: stretches of the graph whose action was established by testing.
@@ -199,6 +218,7 @@ class ConversionPlan:
     outputs: list[str] = field(default_factory=list)
     parameters: list[TiedParameter] = field(default_factory=list)
     norms: list[SharedNorm] = field(default_factory=list)
+    states: list[KeptState] = field(default_factory=list)
     symmetrisers: list[Symmetriser] = field(default_factory=list)
     declared: list[DeclaredLeaf] = field(default_factory=list)
     lengths: list[LengthRule] = field(default_factory=list)
@@ -283,6 +303,8 @@ class ConversionPlan:
                 fold(module, tie_init(self.init))
             else:
                 pool(module, norm.channel)
+        for state in self.states:
+            share_states(target.get_submodule(state.path), state.buffers)
         for row in self.parameters:
             self._tie(target, row)
         for name, action in self.averaged.items():
@@ -374,6 +396,7 @@ class ConversionPlan:
         return {
             "parameters": [row for r in self.parameters if (row := r.plain()) is not None] + unread,
             "norms": [{"path": path, **hook.plain()} for path, hook in norms],
+            "states": [{"path": s.path, **SharedState(s.buffers).plain()} for s in self.states],
             "symmetrisers": [{"path": s.path, **s.passage.plain()} for s in self.symmetrisers],
             "guards": [{"path": "", "rules": [rule.plain() for rule in self.guards]}] if self.guards else [],
             "anchors": [{"at": path, **table.plain()} for path, table in self.tables.items()],

@@ -105,6 +105,7 @@ def attached(plan: ConversionPlan) -> Section:
     for folds, how in ((True, "a view, no copy"), (False, "run on both strands in train mode")):
         paths = [n.path or "(itself)" for n in plan.norms if n.folds == folds]
         lines += [f"norm statistics pooled over strands ({how}): {listed(paths)}"] if paths else []
+    lines += _alike_but_for_the_path(plan.states, [s.path or "(itself)" for s in plan.states])
     lines += [str(row) for row in plan.symmetrisers]
     lines += _alike_but_for_the_path(plan.declared, [d.path for d in plan.declared])
     lines += dict.fromkeys(f"tested {t}" for t in plan.tested)

@@ -26,6 +26,7 @@ from ..tie.norms import FoldedNorm, PooledNorm, fold, pool
 from ..tie.notes import WORDS, note, noted
 from ..tie.parts import watch
 from ..tie.passage import read_passage
+from ..tie.states import SharedState, read_buffers, share_states
 from ..tie.symmetriser import BothStrands, symmetrise
 from ..tie.ties import MirrorTie, RCTie, attach, attach_mirror, read_tie, register
 from ..tie.untied import IdleModule, Untied, refuse_call
@@ -46,8 +47,11 @@ Recipe = dict[str, Any]
 Step = Callable[[nn.Module], None]
 """Attaches one thing to a model, in place."""
 
-ATTACHED = ("parameters", "norms", "symmetrisers", "guards", "idle", "anchors", "readings", "mixed")
+ATTACHED = ("parameters", "norms", "states", "symmetrisers", "guards", "idle", "anchors", "readings", "mixed")
 """The parts of a recipe that say what is attached; each is a list."""
+
+NEW = ("states",)
+"""Parts that the first recipes did not have: left out where they are empty."""
 
 
 def document(model: str, shape: Mapping[str, Any], **parts: Any) -> Recipe:
@@ -61,7 +65,7 @@ def document(model: str, shape: Mapping[str, Any], **parts: Any) -> Recipe:
     strategy = "tied" if not parts.get("readings") else "mixed" if parts.get("mixed") else "conjoined"
     head = {"format": FORMAT, PACKAGE: sys.modules[PACKAGE].__version__, "model": model, "strategy": strategy}
     words = {name: parts.get(name) or {} for name in WORDS}
-    attached = {name: parts.get(name) or [] for name in ATTACHED}
+    attached = {name: parts.get(name) or [] for name in ATTACHED if parts.get(name) or name not in NEW}
     place = {path: i for i, path in enumerate(shape.get("modules", ()))}
     attached["parameters"] = sorted(attached["parameters"], key=lambda row: place[row["names"][0].rpartition(".")[0]])
     attached["anchors"] = sorted(attached["anchors"], key=lambda row: place[row["at"]])
@@ -85,6 +89,7 @@ def read_off(model: nn.Module) -> Recipe:
         **_notes(modules),
         parameters=[*_tied(model)],
         norms=[{"path": p, **h.plain()} for kind in (FoldedNorm, PooledNorm) for p, h in _hooks(modules, kind)],
+        states=[{"path": p, **h.plain()} for p, h in _hooks(modules, SharedState)],
         symmetrisers=[{"path": p, **h.passage.plain()} for p, h in _hooks(modules, BothStrands)],
         guards=[{"path": p, "rules": [r.plain() for r in h.rules]} for p, h in _before(modules, LengthGuard)],
         idle=[{"path": p, "name": h.name} for p, h in _before(modules, IdleModule)],
@@ -185,6 +190,8 @@ def _steps(recipe: Mapping[str, Any]) -> Iterator[Step]:
     shapes, paths = recipe["outline"]["parameters"], recipe["outline"]["modules"]
     for row in recipe["norms"]:
         yield _norm(_known(row["path"], paths), row, init)
+    for row in recipe.get("states", ()):
+        yield _on(_known(row["path"], paths), partial(share_states, buffers=read_buffers(row)))
     for row in recipe["parameters"]:
         yield _tie(row, {name: tuple(shapes[name]) for name in row["names"]}, init)
     for name, text in recipe["averaged"].items():

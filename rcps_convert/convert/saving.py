@@ -57,7 +57,7 @@ def recipe(model: nn.Module) -> Recipe:
 
 def _is_said(model: nn.Module, found: Recipe) -> bool:
     """Whether a recipe says anything, be it that nothing had to be attached."""
-    return any(found[name] for name in ATTACHED) or any(noted(module) is not None for module in model.modules())
+    return any(found.get(name) for name in ATTACHED) or any(noted(module) is not None for module in model.modules())
 
 
 def apply_recipe(model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
@@ -127,7 +127,7 @@ def _is_converted_alike(model: nn.Module, recipe: Mapping[str, Any]) -> bool:
     found = read_off(model)
     if not _is_said(model, found):
         return False
-    if all(found[name] == recipe.get(name) for name in (*ATTACHED, "outline")):
+    if all(found.get(name) == recipe.get(name) for name in (*ATTACHED, "outline")):
         return True
     raise ConversionError(
         "the model is converted already, and not as the recipe says",

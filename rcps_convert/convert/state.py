@@ -8,6 +8,7 @@ from ..strands.conjoined import Conjoined
 from ..strands.mixed import Cross
 from ..tie.hooks import hook_of
 from ..tie.norms import FoldedNorm, PooledNorm, keeps_statistics
+from ..tie.states import SharedState
 from ..tie.ties import ties
 
 
@@ -20,4 +21,4 @@ def is_converted(model: nn.Module) -> bool:
 def _shares(module: nn.Module) -> bool:
     """Whether a module shares statistics, other than those that a baked model goes on sharing."""
     pooled = hook_of(module, PooledNorm) is not None and keeps_statistics(module)
-    return pooled or hook_of(module, FoldedNorm) is not None
+    return pooled or hook_of(module, FoldedNorm) is not None or hook_of(module, SharedState) is not None

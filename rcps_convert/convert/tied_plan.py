@@ -31,6 +31,7 @@ from ..infer.match.search import Search
 from ..infer.match.sequences import read_calls
 from ..infer.match.start import MatchedStart
 from ..infer.outputs import AUTO, auto_words
+from ..infer.states import kept_states
 from ..measure.change import Change
 from ..measure.lengths import Variant, Variants, changed_in_place, main_length
 from ..measure.probe import Probe
@@ -47,6 +48,7 @@ from .length_checks import UNSEEN, Chains, LengthChecks, chains_of, guarded_chai
 from .plan import (
     ConversionPlan,
     DeclaredLeaf,
+    KeptState,
     SharedNorm,
     Symmetriser,
     TiedParameter,
@@ -196,6 +198,7 @@ class _TiedPlanner:
             self.plan.notes.append("exact to the rounding of the constants that the model holds in float32")
         self.plan.tested = list({str(t): t for tested in inference.tested for t in tested}.values())
         self._fill_norms(inference)
+        self.plan.states = [KeptState(*row) for row in kept_states(self.model, self.traces, inference).items()]
         if self.settings.init == "match":
             self._match(found)
         self.plan.tables, self.plan.calls = plan_calls(self.traces, inference, tuple(found.cuts), bool(found.lost))
@@ -258,19 +261,19 @@ class _TiedPlanner:
                     x = env[node.args[0].name]
                     if isinstance(x, Action) and not ax.is_trivial(x.axes[1]):
                         done.add(id(self._module(node)))
-                        self._share(node, ax.walk(x.axes[1]))
+                        self._share(node, ax.walk(x.axes[1]), t.training)
 
     def _module(self, node: Any) -> nn.Module:
         return self.model.get_submodule(node.where.path)
 
-    def _share(self, node: Any, channel: ax.Axis) -> None:
+    def _share(self, node: Any, channel: ax.Axis, training: bool) -> None:
         module = self.model.get_submodule(node.where.path)
         if needs_statistics(module):
             self.plan.norms.append(SharedNorm(node.where.path, channel, folds(channel)))
-        elif self._standardises_samples(node) and not isinstance(module, NormBase):
+        elif not training and self._standardises_samples(node) and not isinstance(module, NormBase):
             self.plan.problems.append(
                 NoRuleError(
-                    "a functional batch norm keeps its own statistics",
+                    "a functional batch norm gathers its statistics from each batch, in eval mode too",
                     where=node.where,
                     got=f"channels {ax.describe(channel)}",
                     why="its statistics must be pooled over swapped channels, which needs an nn.BatchNorm module",
@@ -279,11 +282,11 @@ class _TiedPlanner:
             )
 
     def _standardises_samples(self, node: Any) -> bool:
-        """Whether a batch norm keeps statistics or gathers them from samples; on a weight it does neither."""
+        """Whether a batch norm gathers statistics from samples; on a weight it does not."""
         given = [env.get(node.args[0].name) for env in self.found.inference.values]
         roles = [ax.role(t) for x in given if isinstance(x, Action) for t in x.axes]
-        sampled = node.args[3] is not None or any(r is not None and r.name == "batch" for r in roles)
-        return facts_of(node.op).over_samples and sampled
+        sampled = any(r is not None and r.name == "batch" for r in roles)
+        return facts_of(node.op).over_samples and bool(node.args[5]) and sampled
 
     # --- the check ---
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ..algebra.arguments import Example, call_arguments
 from ..algebra.opened import opened
 from ..errors import NoRuleError, TraceError, Where, first_line
 from ..geometry import Recorder, unanchor
+from .assigned import AssignedBuffers
 from .closed_modules import ModuleCall, closed, recording, watching
 from .data_access import DataAccess
 from .precision import WIDER
@@ -49,13 +51,14 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
             without_watchers(twin, example)
             calls = _record(model, example, training, cuts) if cuts else {}
             twin.register_forward_hook(_open_outputs)
+            AssignedBuffers(twin)
             with closed(twin, calls), right_lstm_shapes(), quick_graphs(), DataAccess(twin), Recorder() as recorder:
                 program = torch.export.export(twin, args, kwargs, strict=False)
         except NoRuleError:
             raise
         except Exception as reason:  # torch.export raises anything, the model's own errors included
             raise _trace_error(model, example, training, cuts, reason) from reason
-    return read_program(program, twin, example, calls, recorder)
+    return replace(read_program(program, twin, example, calls, recorder), training=training)
 
 
 def _open_outputs(module: nn.Module, args: Any, output: Any) -> Any:

@@ -105,6 +105,7 @@ class Trace:
         closed: calls of the modules that were not looked into, by path and number.
         first_name: each name of a parameter with its first name.
         calls: calls of functions that may read one edge only, in order.
+        training: it is of the train-mode forward.
     """
 
     nodes: list[Node]
@@ -115,3 +116,4 @@ class Trace:
     closed: Mapping[tuple[str, int], ModuleCall] = field(default_factory=dict)
     first_name: Mapping[str, str] = field(default_factory=dict)
     calls: tuple[EdgeCall, ...] = ()
+    training: bool = False

@@ -30,7 +30,7 @@ def complete(pin: Pin) -> None:
     relative positions keep their sign or change it, as they are even or odd. Ids are permuted as their places are.
     """
     terms = [ax.walk(t) for t in pin.action.axes]
-    lengths = [t for t in terms if ax.is_length(t) and t.size > 1]
+    lengths = [t for term in terms for t in (term, *ax.children(term)) if ax.is_length(t) and t.size > 1]
     dims = [d for d, t in enumerate(terms) if ax.free(t) and (t.size == 1 or not is_uniform(pin.const.value, d))]
     rows_open = pin.action.value is not None and bool(ax.free(pin.action.value))
     if not lengths or not (dims or rows_open) or len(dims) > 3 or any(ax.free(terms[d]) != [terms[d]] for d in dims):
@@ -167,7 +167,8 @@ def refusal(p: Pin, action: Action) -> BreaksSymmetryError:
     buffer, entries_of = p.const.buffer, p.const.entries_of
     what = f"the buffer {buffer} is" if buffer else "a constant made in forward is"
     why = "its values differ from their mirror image, and it meets an axis that is reversed or swapped"
-    do = "make it symmetric or learned, or a registered buffer"
+    inside = f', or pass on_unsupported="both_strands" to run {p.where.path} on both strands' if p.where.path else ""
+    do = "make it symmetric or learned, or a registered buffer" + inside
     if entries_of:
         what = what if buffer else f"what forward reads of the buffer {entries_of} is"
         do = "make it symmetric or learned, or pass symmetrise_buffers=True to average it"

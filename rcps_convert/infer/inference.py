@@ -51,6 +51,7 @@ class Inference:
         outputs: per output leaf, its action; None for a leaf that is no tensor of the inputs.
         made: the same per trace: a train-mode forward may return more.
         problems: everything that stands in the way.
+        states: buffers that train-mode forwards alone write: statistics that the model keeps itself.
         averaged: buffers to replace by their mean with their mirror image, with their actions.
         passages: for each module that runs on both strands, how reverse complement passes it.
         wanted: parameters inside modules the trace does not look into that a rule asked for.
@@ -80,6 +81,7 @@ class Inference:
     outputs: list[Action | None] = field(default_factory=list)
     made: list[list[Action | None]] = field(default_factory=list)
     problems: list[ConversionError] = field(default_factory=list)
+    states: frozenset[str] = frozenset()
     averaged: dict[str, Action] = field(default_factory=dict)
     passages: dict[str, Passage] = field(default_factory=dict)
     wanted: set[str] = field(default_factory=set)

@@ -15,6 +15,7 @@ from torch import nn
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example
+from ..algebra.axis import follows
 from ..algebra.specs import Spec
 from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, TraceError, Where
 from ..graph.closed_modules import ModuleCall, outermost, recording
@@ -202,10 +203,11 @@ class Solver:
             self.lost.append(problem)
             return found
         again = self._infer(wanted)
-        if not again.problems:
+        problems = again.problems or _at_odds(again)
+        if not problems:
             return again
         self.traces.pop()
-        self.lost.append(again.problems[0])
+        self.lost.append(problems[0])
         return found
 
     # --- leaving out ---
@@ -278,6 +280,12 @@ class Solver:
         for (path, number), call in runs[0].items():
             found[path][number] = [call, runs[1].get((path, number), call)]
         return found
+
+
+def _at_odds(found: Inference) -> list[ConversionError]:
+    """Lengths that another way through forward asks for, where the example's own is none of them."""
+    chains = [(a.refusal, a.history) for a in found.guarded if a.history is not None]
+    return [r.at(Where(), None) for r, (start, steps) in chains if not follows(steps, start)]
 
 
 def plain_copy(model: nn.Module) -> nn.Module:

@@ -26,7 +26,10 @@ from .cuts import Cut
 from .directions import ASSUMED, Directions
 from .inference import Inference, OpenTerms
 from .outputs import pin_output, specs_of
+from .states import train_mode_states
 from .stretch import WEIGHED, Hint, Memory, earlier
+from .unread import ASSUMED as UNREAD
+from .unread import Unread
 from .walk import Walk, unknown_action
 from .weight_numbers import free_apart
 
@@ -60,9 +63,9 @@ def infer(
         restarts: maximum number of earlier start points that are tried for a stretch.
     """
     memory = Memory() if memory is None else memory
-    directions = list(map(Directions, traces))
-    solve = partial(_solve, traces, directions, inputs, outputs, cuts or {}, tuple(lengths), memory)
-    search = partial(_with_hints, solve, traces, known, restarts)
+    directions, unread = list(map(Directions, traces)), list(map(Unread, traces))
+    solve = partial(_solve, traces, directions, unread, inputs, outputs, cuts or {}, tuple(lengths), memory)
+    search = partial(_searched, partial(_with_hints, solve, traces), unread, known, restarts)
 
     def solved(assumed: frozenset[str]) -> Inference:
         memory.guesses = 0
@@ -73,9 +76,12 @@ def infer(
 
     def settled(assumed: frozenset[str]) -> Inference:
         found = solved(assumed)
-        for doubt in sorted(found.doubts) if found.problems else ():
-            found = _better(solved(found.assumed | {doubt}), found)
-        return found
+        doubts = set(found.doubts)
+        for doubt in sorted(doubts) if found.problems else ():
+            new = solved(found.assumed | {doubt})
+            found, doubts = _better(new, found), doubts | new.doubts
+        untold = doubts - found.assumed
+        return _better(solved(found.assumed | untold), found) if found.problems and len(untold) > 1 else found
 
     read_twice = any(found.by_node for found in directions) and solve(known, {}).problems
     result = settled(frozenset({ASSUMED})) if read_twice else settled(frozenset())
@@ -92,12 +98,39 @@ def _better(new: Inference, old: Inference) -> Inference:
     return new if len(new.problems) < len(old.problems) else old
 
 
+def _searched(
+    search: Callable[..., Inference],
+    unread: list[Unread],
+    known: tuple[Hint, ...],
+    restarts: int,
+    assumed: Mapping[str, Any],
+) -> Inference:
+    """A solution; as soon as there are problems, with zeros where no output depends on a constant.
+
+    Args:
+        search: `_with_hints`, given what solves and the traces.
+        unread: per trace, the entries of constants that nothing reads.
+        known: where stretches begin in another solution; tried first.
+        restarts: maximum number of earlier start points.
+        assumed: what is assumed, by attribute of `Inference`.
+    """
+    plain = search(known, 0, assumed)
+    if not plain.problems:
+        return plain
+    if any(u.entries for u in unread):
+        found = search(known, restarts, {**assumed, "assumed": assumed["assumed"] | {UNREAD}})
+        if not found.problems:
+            return found
+    return search(known, restarts, assumed, plain)
+
+
 def _with_hints(
     solve: Callable[..., Inference],
     traces: list[Trace],
     known: tuple[Hint, ...],
     restarts: int,
     assumed: Mapping[str, Any],
+    begun: Inference | None = None,
 ) -> Inference:
     """A solution, with stretches that begin wherever that makes problems go away.
 
@@ -107,8 +140,9 @@ def _with_hints(
         known: where stretches begin in another solution; tried first.
         restarts: maximum number of earlier start points.
         assumed: what is assumed, by attribute of `Inference`.
+        begun: the solution without earlier start points, if that is known.
     """
-    hints, result = known, solve(known, assumed)
+    hints, result = (known, solve(known, assumed)) if begun is None else (begun.hints, begun)
     if result.lost:  # they are of another solution, which left out other modules
         hints, result = (), solve((), assumed)
     for _ in range(restarts):
@@ -130,6 +164,7 @@ def _is_rounded(result: Inference) -> bool:
 def _solve(
     traces: list[Trace],
     directions: list[Directions],
+    unread: list[Unread],
     inputs: list[Action | None],
     outputs: list[Spec | str],
     cuts: Mapping[str, Cut],
@@ -144,8 +179,9 @@ def _solve(
     result = Inference(**assumed)
     for name, dim in lengths:
         result.parameters[name] = _longer(traces[0], name, dim, result.parameters.get(name))
-    pairs = zip(traces, directions, strict=True)
-    walks = [Walk(trace, result, hints, memory, cuts, found, trial=trial) for trace, found in pairs]
+    each = zip(traces, directions, unread, strict=True)
+    walks = [Walk(trace, result, hints, memory, cuts, found, u, trial=trial) for trace, found, u in each]
+    result.states = train_mode_states((w.trace, w.weight_numbers) for w in walks)
     for walk in walks:
         walk.run(inputs)
         if trial and result.lost:

@@ -169,6 +169,7 @@ class Stretches:
         hints: where stretches begin in spite of rules.
         memory: of stretches that were met before.
         weighed: whether weights may be read by operators without a rule; asked where one would.
+        zeros: constants are zero where nothing reads them, so that other guesses leave them invariant.
     """
 
     def __init__(
@@ -179,9 +180,11 @@ class Stretches:
         hints: Iterable[Hint],
         memory: Memory | None = None,
         weighed: Callable[[], bool] = lambda: False,
+        *,
+        zeros: bool = False,
     ) -> None:
         self.trace, self.env, self.pins, self.weighed = trace, env, pins, weighed
-        self.memory = Memory() if memory is None else memory
+        self.memory, self.zeros = Memory() if memory is None else memory, zeros
         self.place = {n.name: i for i, n in enumerate(trace.nodes)}
         self.readers: dict[str, list[Node]] = {}
         for n in trace.nodes:
@@ -321,7 +324,7 @@ class Stretches:
 
         And whether the law holds only to the rounding of float32.
         """
-        mark, right = law.mark(), self.memory.right
+        mark, right = (self.zeros, law.mark()), self.memory.right
         if mark in right and right[mark] is None:
             return None
         first = right.get(mark) or 0
@@ -408,12 +411,27 @@ def guesses(given: list[Action]) -> Iterator[list[tuple[ax.Var, ax.Axis]]]:
     alone = [[v] for v in first]
     alike = [_classes(first, lambda v: (v.size, first[v])), _classes(first, lambda v: (v.size, 0))]
     seen: set[Any] = set()
-    for known, groupings in ((False, [alone, *alike]), (True, [*alike, alone])):
-        for guess in itertools.chain.from_iterable(_bindings(classes, long, known=known) for classes in groupings):
+    facing = _facing(given)
+    rest = [[v] for v in first if v not in {v for v, _ in facing}]
+    ahead = (_bindings(rest, long, known=known) for known in ([False, True] if facing else []))
+    faced = ([*facing, *guess] for guess in itertools.chain.from_iterable(ahead))
+    open_ones = (_bindings(classes, long, known=False) for classes in [alone, *alike])
+    known_ones = (_bindings(classes, long, known=True) for classes in [*alike, alone])
+    for guesses_ in (itertools.chain.from_iterable(open_ones), faced, itertools.chain.from_iterable(known_ones)):
+        for guess in guesses_:
             mark = tuple((a, b, ax.role(b)) for a, b in guess)
             if mark not in seen:
                 seen.add(mark)
                 yield guess
+
+
+def _facing(given: list[Action]) -> list[tuple[ax.Var, ax.Axis]]:
+    """Open axes with the axis at the same place, counted from the last, that is put together of open ones."""
+    composed = {
+        (dim - len(a.axes), t.size): t for a in given for dim, t in enumerate(a.axes) if ax.children(t) and ax.free(t)
+    }
+    terms = {t: composed.get((dim - len(a.axes), t.size)) for a in given for dim, t in enumerate(a.axes)}
+    return [(t, other) for t, other in terms.items() if isinstance(t, ax.Var) and other is not None]
 
 
 def _classes(variables: Iterable[ax.Var], label: Any) -> list[list[ax.Var]]:
@@ -430,10 +448,23 @@ def _bindings(classes: list[list[ax.Var]], long: bool, *, known: bool) -> Iterat
         yield equal
         return
     options = [_options(c[0], long) for c in classes]
-    choices = itertools.islice(itertools.product(*options), 4 * GUESSES)
+    choices: Iterable[Any] = itertools.islice(itertools.product(*options), 4 * GUESSES)
+    choices = itertools.chain(choices, _distances(classes) if long else ())
     for chosen in sorted(choices, key=lambda terms: sum(t is not None for t in terms)):
         if any(t is not None for t in chosen):
             yield equal + [(c[0], t) for c, t in zip(classes, chosen, strict=True) if t is not None]
+
+
+def _distances(classes: list[list[ax.Var]]) -> Iterator[tuple[ax.Axis | None, ...]]:
+    """One class of variables has a position per distance from -L to L - 1, the others stay open.
+
+    Reversed but for the first distance, which has no mirror image: no pair of positions has it.
+    """
+    for i, c in enumerate(classes):
+        if c[0].size % 2 == 0 and c[0].size > 2:
+            odd = ax.length(c[0].size - 1, ax.Role("length", steps=None))
+            for term in (ax.total([ax.trivial(1), odd]), ax.total([odd, ax.trivial(1)])):
+                yield tuple(term if j == i else None for j in range(len(classes)))
 
 
 def _options(v: ax.Var, long: bool) -> list[ax.Axis | None]:

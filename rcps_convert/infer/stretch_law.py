@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -245,7 +245,7 @@ class StretchLaw:
 
         with torch.no_grad(), double_precision():
             for node in self.nodes:
-                args, kwargs = pytree.tree_map(fill, (_still(node), node.kwargs))
+                args, kwargs = pytree.tree_map(fill, (still(node, node.args), node.kwargs))
                 env[node.name] = node.op(*args, **kwargs)
         return {n.name: _numbers(env[n.name]) for n in self.live}
 
@@ -427,9 +427,9 @@ def can_be_still(node: Node) -> bool:
     return any(argument.name in SWITCHES for argument in arguments(node.op))
 
 
-def _still(node: Node) -> tuple[Any, ...]:
-    """A node's positional arguments, with dropout switched off."""
-    args = list(node.args)
+def still(node: Node, given: Sequence[Any]) -> tuple[Any, ...]:
+    """Positional arguments of a node with dropout switched off."""
+    args = list(given)
     for i, argument in enumerate(arguments(node.op)[: len(args)]):
         args[i] = SWITCHES.get(argument.name, args[i])
     return tuple(args)

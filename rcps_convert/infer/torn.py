@@ -24,7 +24,7 @@ class Torn:
     """
 
     def __init__(self, trace: Trace) -> None:
-        self.nodes = {n.name: n for n in trace.nodes}
+        self.trace, self.nodes = trace, {n.name: n for n in trace.nodes}
         self.outputs = [o.name for o in trace.outputs if isinstance(o, Ref)]
         self.cuts: dict[str, int] = {}  # nodes that cut a length, with the number of pieces
         self.torn: dict[str, Where] = {}
@@ -33,6 +33,19 @@ class Torn:
         """Note a node that cuts a length into pieces."""
         self.cuts[node.name] = len(node.value)
         self.torn[node.name] = node.where
+
+    def rejoined(self, cut: Node) -> bool:
+        """Whether all that is computed from the results of a node goes through joins of nothing else."""
+        carried, joins = {cut.name}, False
+        for node in self.trace.nodes:
+            if node.name == cut.name or carried.isdisjoint(node.refs()):
+                continue
+            refs = node.args[0] if op_name(node.op) in JOINS and node.args else None
+            if isinstance(refs, (list, tuple)) and all(isinstance(r, Ref) and r.name in carried for r in refs):
+                joins = True
+            else:
+                carried.add(node.name)
+        return joins and carried.isdisjoint(self.outputs)
 
     def mends(self, node: Node) -> bool:
         """Whether a node joins pieces in an order that reverse complement reverses."""

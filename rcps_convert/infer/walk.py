@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,8 @@ from .mirrors import pair_parameters
 from .own_precision import OwnPrecision
 from .stretch import WEIGHED, Hint, Memory, Stretches
 from .torn import Torn
+from .unread import ASSUMED as UNREAD
+from .unread import Unread
 from .weight_numbers import find_weight_numbers
 
 
@@ -47,6 +50,7 @@ class Walk:
         memory: of stretches that were met before.
         cuts: how reverse complement passes through the modules the trace does not look into, by path.
         directions: lengths that the trace reads from either end, if that may be assumed.
+        unread: entries of constants that no output depends on; they count as zero, if that may be assumed.
         trial: the walk ends at the first stretch that was asked for and obeys no law.
     """
 
@@ -58,6 +62,7 @@ class Walk:
         memory: Memory | None = None,
         cuts: Mapping[str, Cut] | None = None,
         directions: Directions | None = None,
+        unread: Unread | None = None,
         *,
         trial: bool = False,
     ) -> None:
@@ -69,9 +74,13 @@ class Walk:
         self.torn = Torn(trace)
         read_twice = directions is not None and bool(directions.by_node)
         self.directions = directions if read_twice and result.assumes(ASSUMED) else None
+        self.unread = unread if UNREAD in result.assumed else None
         self.refused: list[Node] = []
         weighed = partial(result.assumes, WEIGHED)
-        self.stretches = None if hints is None else Stretches(trace, self.env, result.pins, hints, memory, weighed)
+        zeros = self.unread is not None
+        self.stretches = (
+            None if hints is None else Stretches(trace, self.env, result.pins, hints, memory, weighed, zeros=zeros)
+        )
         self.shapes_only = _shapes_only(trace)
         self.weight_numbers = find_weight_numbers(trace)
         result.values.append(self.env)
@@ -171,22 +180,23 @@ class Walk:
                 self.env[name] = source.value if action is None else at_its_lengths or action
             elif source.kind == "parameter" or source.target in self.result.opened:
                 self.env[name] = self.result.parameters.setdefault(source.target, unknown_action(source.value))
-            elif name in statistics:
+            elif name in statistics or source.target in self.result.states:
                 self.env[name] = self.result.statistics.setdefault(source.target, unknown_action(source.value))
             elif name in self.trace.written:
                 self.env[name] = None
                 if name not in self.weight_numbers:
                     self._refuse_written(source.target)
             else:
-                self.env[name] = _held(source)
+                self.env[name] = self._read(name, _held(source))
 
     def _refuse_written(self, name: str) -> None:
         self.result.report(
             NoRuleError(
                 f"the buffer {name} is updated from hidden values",
                 where=Where(name.rpartition(".")[0]),
-                why="only the running statistics of norm layers are understood as state",
-                do="keep the update outside of forward, or convert the submodules that do not hold it",
+                why="statistics that eval-mode forward updates, or that are no fractions, are not understood as state",
+                do="update it in train mode only, where it can be averaged over both strands, or outside of forward; "
+                "or convert the submodules that do not hold it",
             )
         )
 
@@ -243,7 +253,12 @@ class Walk:
             held = only if isinstance(only, Const) and moves(node.op) else value
             rounds = self._rounds(node, value.value)
             value = Const(value.value, value.buffer, held.entries_of, rounds, held.attribute)
+            value = self._read(node.name, value)
         return RuleNode(node, self.result.pins).constant(value) if node.name in self.trace.written else value
+
+    def _read(self, name: str, const: Const) -> Const:
+        """A constant with zeros where no output depends on it, if that may be assumed."""
+        return const if self.unread is None else replace(const, value=self.unread.without(name, const.value))
 
     def _rounds(self, node: Node, value: Tensor) -> bool:
         """Whether a value is computed from numbers that the model rounded to float32."""
@@ -292,7 +307,13 @@ class Walk:
 
     def _site(self, node: Node) -> RuleNode:
         """A node for its rule; what the rule would assume is noted on the solution."""
-        return RuleNode(node, self.result.pins, assumes=self.result.assumes, mends=self.torn.mends(node))
+        return RuleNode(
+            node,
+            self.result.pins,
+            assumes=self.result.assumes,
+            mends=self.torn.mends(node),
+            rejoined=partial(self.torn.rejoined, node),
+        )
 
     def _refused(self, node: Node, problem: ConversionError) -> Any:
         """Open a stretch at a node without result; its action, if the law holds for the node alone."""

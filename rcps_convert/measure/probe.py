@@ -18,11 +18,13 @@ from ..algebra.action import Action, act
 from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.specs import Invariant, Spec, Tokens
 from ..errors import ConversionError
+from ..graph.assigned import held_buffers
 from ..graph.precision import in_double, widened
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
 from ..graph.users_state import cached_functions, caches_kept_clean
 from ..tie.hooks import hook_of
 from ..tie.norms import PooledNorm
+from ..tie.states import SharedState
 from ..tie.ties import keep_full_weights
 from .held_noise import HeldNoise
 from .inputs import batch_dim, of_kinds, padded, random_like
@@ -72,6 +74,9 @@ ULPS = 4
 
 KEPT = 0.3
 """Share of the size of parameters that is kept where they are drawn anew."""
+
+STEPS = 2
+"""Train-mode forwards that statistics see which a model keeps in buffers of its own."""
 
 MANY = 2**16
 """Entries of a parameter from which on its random numbers are drawn in single precision, which is quicker."""
@@ -283,6 +288,8 @@ class Probe:
             for module in self.model.modules():
                 if isinstance(module, NormBase) and module.running_mean is not None and module.running_var is not None:
                     self._perturb_statistics(module, normal)
+        if any(hook_of(module, SharedState) for module in self.model.modules()):
+            self._train_states(seed)
 
     @contextmanager
     def nudged(self, seed: int) -> Iterator[None]:
@@ -299,6 +306,16 @@ class Probe:
             with torch.no_grad():
                 for p, before in kept:
                     p.copy_(before)
+
+    def _train_states(self, seed: int) -> None:
+        """Let statistics that the model keeps in buffers of its own see random inputs: what they may be, it knows."""
+        with warnings.catch_warnings(), torch.no_grad(), mode(self.model, True):
+            warnings.simplefilter("ignore")
+            for i in range(STEPS):
+                fix_randomness(seed + i)
+                wide = not self.as_given and self.dtype == torch.float64
+                with _InDouble() if wide else _WithoutDropout():
+                    call(self.model, with_leaves(self.example, self.inputs(seed + i)))
 
     def _perturb_statistics(self, module: nn.Module, normal: Callable[[Tensor], Tensor]) -> None:
         hook, stats = hook_of(module), (module.running_mean, module.running_var)
@@ -374,10 +391,12 @@ def _without_dropout(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 @contextmanager
 def _statistics_kept(model: nn.Module) -> Iterator[None]:
     """Every pass sees the same buffers: a train-mode forward may change them."""
-    before = [(b, b.detach().clone()) for b in model.buffers()]
+    before = [(*place, place[2].detach().clone()) for place in held_buffers(model)]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, value in before:
+            for module, name, buffer, value in before:
                 buffer.copy_(value)
+                if getattr(module, name) is not buffer:
+                    setattr(module, name, buffer)

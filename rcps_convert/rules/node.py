@@ -27,6 +27,7 @@ class RuleNode:
         parameters: actions of the parameters of an `rc_leaf` module, by name; those asked for are tied.
         anchors: lengths of which the operator may read one edge only.
         assumes: whether something that cannot be known here may be assumed, in words.
+        rejoined: whether all that is computed from the results is joined again.
         torn: pieces of a length that the rule gave; reverse complement swaps the first with the last.
         mends: the operands are pieces of a length, in an order that reverse complement reverses.
     """
@@ -39,6 +40,7 @@ class RuleNode:
     parameters: Mapping[str, Action] = field(default_factory=dict)
     anchors: list[Anchor] = field(default_factory=list)
     assumes: Callable[[str], bool] = lambda what: False
+    rejoined: Callable[[], bool] = lambda: False
     torn: bool = False
     mends: bool = False
 

@@ -97,7 +97,8 @@ def stack(node: Any, tensors: list[Any], dim: int = 0) -> Action:
 def pieces(node: Any, x: Action, how: Any, dim: int = 0) -> tuple[Action, ...]:
     """Consecutive blocks, each mapped to itself; of a length, the first with the last, if they are joined again."""
     sizes = [int(v.shape[dim]) for v in node.value]
-    if ax.lengthen(x.axes[dim]) and sizes == sizes[::-1] and len(sizes) > 1 and node.assumes("joined pieces"):
+    whole = node.rejoined() and sizes == sizes[::-1] and len(sizes) > 1
+    if whole and ax.lengthen(x.axes[dim]) and node.assumes("joined pieces"):
         node.torn = True
         step = Step(1, 0, len(sizes)) if len(set(sizes)) == 1 else Step(1, 0, only=x.axes[dim].size)
         advance(node, x.axes[dim], step, step.out(x.axes[dim].size))

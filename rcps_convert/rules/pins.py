@@ -46,6 +46,8 @@ def _open_axis(value: Tensor, dim: int, signed: bool) -> Axis:
 def _has_odd_entries(value: Tensor, dim: int) -> bool:
     """Whether some entry of an axis is its own negative when other axes are reversed."""
     others = [d for d in range(value.dim()) if d != dim and value.shape[d] > 1]
+    for d in others:
+        value = _without_zero_ends(value, d)
     rows = value.movedim(dim, 0).double()
     for count in range(1, len(others) + 1):
         for chosen in itertools.combinations(others, count):
@@ -54,6 +56,12 @@ def _has_odd_entries(value: Tensor, dim: int) -> bool:
             if bool((odd & rows.flatten(1).any(1)).any()):
                 return True
     return False
+
+
+def _without_zero_ends(value: Tensor, dim: int) -> Tensor:
+    """A constant without the entries at either end of an axis that are all zero, which have no sign."""
+    met = value.movedim(dim, 0).flatten(1).any(1).nonzero().flatten().tolist()
+    return value.narrow(dim, met[0], met[-1] + 1 - met[0]) if met else value
 
 
 def is_short(value: Tensor) -> bool:

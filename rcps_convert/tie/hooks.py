@@ -112,14 +112,19 @@ class Inside(AroundForward):
 
     def bound_to(self, replica: nn.Module) -> Inside:
         """The same for a replica of the module."""
-        twin = Inside(replica, self.hook)
+        twin = type(self)(replica, self.hook)
         twin.before = None if self.before is None else rebound(self.before, self.module, replica)
         return twin
 
 
 def install_inside(module: nn.Module, hook: StrandHook) -> None:
     """Attach a hook to a module's forward itself: what hooks of the user's see stays what it was."""
-    module.forward = Inside(module, hook)  # type: ignore[method-assign]
+    place_inside(module, Inside(module, hook))
+
+
+def place_inside(module: nn.Module, forward: Inside) -> None:
+    """Attach a forward with a hook to its module."""
+    module.forward = forward  # type: ignore[method-assign]
     follow_replicas(module)
 
 
@@ -173,12 +178,23 @@ def hook_of(module: nn.Module, kind: type = StrandHook) -> Any:
 
 def uninstall(module: nn.Module, kind: type = StrandHook) -> None:
     """Detach our hooks of a kind from a module; the user's own stay."""
-    forward = module.__dict__.get("forward")
-    if isinstance(forward, Inside) and isinstance(forward.hook, kind):
-        _set_forward(module, forward.before)
+    _drop_inside(module, kind)
     drop_hooks(module, lambda h: isinstance(h, (Before, After)) and isinstance(h.hook, kind))
     if not hooks_of(module):
         hide_from_compiler(module)
+
+
+def _drop_inside(module: nn.Module, kind: type) -> None:
+    """Take the forwards with hooks of a kind out of those that are set on a module."""
+    outer, forward = None, module.__dict__.get("forward")
+    while isinstance(forward, AroundForward):
+        if not (isinstance(forward, Inside) and isinstance(forward.hook, kind)):
+            outer = forward
+        elif outer is None:
+            _set_forward(module, forward.before)
+        else:
+            outer.before = forward.before
+        forward = forward.before
 
 
 def _set_forward(module: nn.Module, forward: Any) -> None:
