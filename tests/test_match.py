@@ -109,7 +109,7 @@ QUICK = {
 """The networks whose pairs are found in the quick suite: one for each mechanism."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def first_match(name: str) -> tuple[nn.Module, Any, nn.Module]:
     """A network of the zoo, its plan, and the converted one.
 

@@ -75,7 +75,7 @@ ULPS = 4
 KEPT = 0.3
 """Share of the size of parameters that is kept where they are drawn anew."""
 
-STEPS = 2
+TRAIN_STEPS = 2
 """Train-mode forwards that statistics see which a model keeps in buffers of its own."""
 
 MANY = 2**16
@@ -311,7 +311,7 @@ class Probe:
         """Let statistics that the model keeps in buffers of its own see random inputs: what they may be, it knows."""
         with warnings.catch_warnings(), torch.no_grad(), mode(self.model, True):
             warnings.simplefilter("ignore")
-            for i in range(STEPS):
+            for i in range(TRAIN_STEPS):
                 fix_randomness(seed + i)
                 wide = not self.as_given and self.dtype == torch.float64
                 with _InDouble() if wide else _WithoutDropout():
