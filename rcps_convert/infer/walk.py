@@ -160,8 +160,7 @@ class Walk:
         try:
             for a, b in zip(one.axes, other.axes, strict=True):
                 ax.unify(a, b)
-            turned_back = any(r in reading.unturned for r in node.refs())
-            return joined(node, one, self.env[reading.given].axes[reading.dim] if turned_back else None)
+            return joined(node, one, self.env[reading.given].axes[reading.dim], reading.turned_back(node))
         except Refusal as fact:
             self.result.report(fact.at(node.where, _got((one, other), {})))
         except Mismatch as fact:
