@@ -19,7 +19,7 @@ def wrong_rule(where: Where | None, *, places: bool = False) -> tuple[str, str]:
         return (
             "which of equal numbers is taken (by argmax, topk, a sort) goes by their place, which is not mirrored, and "
             "numbers are often equal, as the zeros behind a ReLU are",
-            'use values in place of their positions (amax, the values of topk, softmax weights), or strategy="conjoined"',
+            'use values in place of their positions (amax, values of topk, softmax weights), or strategy="conjoined"',
         )
     if where is not None:
         return (
