@@ -13,9 +13,11 @@ from by_hand import bases, mirror, worst
 from lawful import assert_exact
 from models import directions
 from models.family import Family
+from oracle import Signs
 from torch import Tensor, nn
 
-from rcps_convert import ConversionError, convert_model, plan_conversion
+from rcps_convert import ConversionError, OneHot, Tracks, convert_model, plan_conversion
+from rcps_convert.measure.lengths import Variants, without_repeats
 
 X = torch.zeros(2, 4, 20)
 
@@ -159,3 +161,61 @@ def test_the_second_reading_may_stay_turned_round(seed: int) -> None:
         model = convert_model(plain.double(), X.double())
     assert_exact(model, X.double())
     assert "places" in dict(model.named_parameters())  # nothing about a place ties it to another one
+
+
+# --- loops over positions ---------------------------------------------------------------------------------
+
+
+class Looped(nn.Module):
+    """A recurrence written as a loop over positions, from either end; the last axis or the first is turned back."""
+
+    def __init__(self, turned: int = 2, joined: int = 1) -> None:
+        super().__init__()
+        self.turned, self.joined = turned, joined
+        self.stem, self.out = nn.Conv1d(4, 4, 3, padding=1), nn.Linear(6, 2)
+        self.left, self.right = nn.RNNCell(4, 3), nn.RNNCell(4, 3)
+
+    def scan(self, cell: nn.Module, x: Tensor) -> Tensor:
+        h, states = x.new_zeros(len(x), 3), []
+        for t in range(x.shape[-1]):
+            h = cell(x[..., t], h)
+            states.append(h)
+        return torch.stack(states, self.turned)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.stem(x))
+        pair = [self.scan(self.left, h), self.scan(self.right, h.flip(2)).flip(self.turned)]
+        y = torch.cat(pair, self.joined)
+        return self.out(y.movedim((self.turned, self.joined), (1, 2)))
+
+
+@pytest.mark.parametrize(("turned", "joined"), [(2, 1), (0, 2)])
+def test_a_loop_over_positions_from_either_end_is_exact_at_every_length(turned: int, joined: int) -> None:
+    torch.manual_seed(0)
+    x = torch.zeros(2, 4, 6)
+    converted = convert_model(Looped(turned, joined), x, outputs=Tracks("..", layout="n l c"))
+    assert_exact(converted, x, outputs=Signs("..", "n l c"), lengths=(None, 1, 2, 3, 9, 31))
+
+
+class TurnedElsewhere(Looped):
+    """What is turned back is another axis than that of the positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.stem(x))
+        y = torch.cat([self.scan(self.left, h), self.scan(self.right, h.flip(2)).flip(1)], 1)
+        return self.out(y.movedim(2, 1))
+
+
+def test_another_axis_that_is_turned_back_does_not_turn_the_positions() -> None:
+    """Positions are then counted from either end, and stay: no profile, and no wrong one."""
+    with pytest.raises(ConversionError):
+        convert_model(TurnedElsewhere(), torch.zeros(2, 4, 6), outputs=Tracks("..", layout="n l c"))
+
+
+def test_how_often_a_loop_runs_is_no_way_of_its_own() -> None:
+    model, x = Looped(), torch.zeros(2, 4, 6)
+    assert Variants(model, x, [OneHot("ACGT").action((2, 4, 6))]).survey().ways == []
+    assert without_repeats("abababab") == (("a", "b"),) == without_repeats("ababababababab")
+    assert without_repeats("xaaaaayaaa") == ("x", ("a",), "y", "a", "a", "a")
+    assert without_repeats("ababab") == tuple("ababab")
+    assert without_repeats("") == ()

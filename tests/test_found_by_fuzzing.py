@@ -256,6 +256,33 @@ def test_places_of_maxima_are_wrong_where_all_positions_tie(forward: Forward, se
     assert caught.value.problems[0].why
 
 
+# --- places of several maxima, in channels that nothing is known of ---
+
+
+def in_order(m: Any, x: Tensor) -> Tensor:
+    """The middle one of the largest in the order of their positions (Kalchbrenner's k-max pooling)."""
+    h = m.c(x).relu()
+    return m.o(h.gather(-1, h.topk(3, -1).indices.sort(-1).values)[..., 1] + h.amax(-1))
+
+
+def sorted_places(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).relu()
+    return m.o(h.gather(-1, h.argsort(-1)[..., -3:].sort(-1).values)[..., 0])
+
+
+def own_gather(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).relu()
+    return m.o(torch.take_along_dim(h, h.topk(2, -1).indices.amin(-1, keepdim=True), -1).squeeze(-1))
+
+
+@pytest.mark.parametrize("forward", [in_order, sorted_places, own_gather])
+def test_places_of_several_maxima_are_exact_or_refused_with_the_reason(forward: Forward) -> None:
+    plan = plan_conversion(Net(forward), torch.zeros(2, 4, 21))
+    assert all(p.where is not None and p.why for p in plan.problems)
+    if forward is in_order:
+        assert "which of equal numbers is taken" in str(plan.problems[0].why)
+
+
 # --- a bias that must be zero ---
 
 

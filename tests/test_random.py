@@ -77,6 +77,7 @@ TOGETHER = {
     ),
     "another way at another length": Plan(5, 34, (("pieces", 12, 4), ("pool", 11, 2)), "mean", "n c l", "bases"),
     "a weight that faces a concatenation": Plan(5, 14, (("concat", 2, 1), ("long", 7, 4)), "mean", "n c l", "bases"),
+    "a weight that faces groups": Plan(2, 12, (("grouped", 7, 4), ("long", 6, 3)), "mean", "n c l", "bases"),
 }
 
 

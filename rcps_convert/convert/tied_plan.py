@@ -434,7 +434,9 @@ class _TiedPlanner:
             why = f"rc_leaf says that this module {declared.why}, and it does not"
             do = f"correct what rc_leaf says of {type(self.model.get_submodule(declared.path)).__name__}"
         else:
-            why, do = wrong_rule(where)
+            failed = [n.value for t in self.traces for n in t.nodes if where is not None and n.name == where.node]
+            whole = [isinstance(v, Tensor) and not (v.is_floating_point() or v.is_complex()) for v in failed]
+            why, do = wrong_rule(where, places=any(whole))
         return VerificationError("the converted model is not equivariant", where=where, got=str(found), why=why, do=do)
 
     def _first_failure(self, converted: nn.Module, inference: Inference) -> Where | None:

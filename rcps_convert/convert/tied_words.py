@@ -8,8 +8,19 @@ from typing import Any
 from ..errors import ConversionError, NeedsChoiceError, Where
 
 
-def wrong_rule(where: Where | None) -> tuple[str, str]:
-    """Why the law fails and what to do, where neither rounding, ties, noise nor state explains it."""
+def wrong_rule(where: Where | None, *, places: bool = False) -> tuple[str, str]:
+    """Why the law fails and what to do, where neither rounding, noise nor state explains it.
+
+    Args:
+        where: the first node whose law fails, if it was found.
+        places: it returns whole numbers, such as places of maxima.
+    """
+    if places:
+        return (
+            "which of equal numbers is taken (by argmax, topk, a sort) goes by their place, which is not mirrored, and "
+            "numbers are often equal, as the zeros behind a ReLU are",
+            'use values in place of their positions (amax, values of topk, softmax weights), or strategy="conjoined"',
+        )
     if where is not None:
         return (
             "a rule or a custom operator is wrong: this is the first node whose law fails",

@@ -34,6 +34,7 @@ class Reading:
         turned: name of the same, turned round.
         twins: each result of the second reading with its like in the first.
         unturned: results of the second reading, turned round again, with their like.
+        back: the axes along which they were turned round.
         joins: names of the nodes that join both.
     """
 
@@ -42,6 +43,7 @@ class Reading:
     turned: str
     twins: dict[str, str] = field(default_factory=dict)
     unturned: dict[str, str] = field(default_factory=dict)
+    back: dict[str, int] = field(default_factory=dict)
     joins: set[str] = field(default_factory=set)
 
     @property
@@ -52,6 +54,10 @@ class Reading:
     def like(self, name: str) -> str | None:
         """What the first reading has in place of a result of the second."""
         return self.unturned.get(name) or self.twins.get(name)
+
+    def turned_back(self, join: Node) -> int | None:
+        """The axis along which the second reading was turned round again before a join; None if it was not."""
+        return next((self.back[r] for r in join.refs() if r in self.back), None)
 
     def seen(self, node: Node) -> Node:
         """A node of either reading, which starts from the same."""
@@ -129,6 +135,7 @@ class Directions:
                 return True
             if node.op in TURNS and len(node.args[1]) == 1:
                 found.unturned[node.name] = found.twins[node.args[0].name]
+                found.back[node.name] = node.args[1][0] % len(node.shape)
                 return True
         if self._joins(found, node):
             found.joins.add(node.name)

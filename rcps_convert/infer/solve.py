@@ -65,7 +65,7 @@ def infer(
     memory = Memory() if memory is None else memory
     directions, unread = list(map(Directions, traces)), list(map(Unread, traces))
     solve = partial(_solve, traces, directions, unread, inputs, outputs, cuts or {}, tuple(lengths), memory)
-    search = partial(_searched, partial(_with_hints, solve, traces), unread, known, restarts)
+    search = partial(_searched, partial(_with_hints, solve, traces), unread, memory, known, restarts)
 
     def solved(assumed: frozenset[str]) -> Inference:
         memory.guesses = 0
@@ -101,6 +101,7 @@ def _better(new: Inference, old: Inference) -> Inference:
 def _searched(
     search: Callable[..., Inference],
     unread: list[Unread],
+    memory: Memory,
     known: tuple[Hint, ...],
     restarts: int,
     assumed: Mapping[str, Any],
@@ -110,6 +111,7 @@ def _searched(
     Args:
         search: `_with_hints`, given what solves and the traces.
         unread: per trace, the entries of constants that nothing reads.
+        memory: of stretches; each search has a budget of its own.
         known: where stretches begin in another solution; tried first.
         restarts: maximum number of earlier start points.
         assumed: what is assumed, by attribute of `Inference`.
@@ -121,6 +123,7 @@ def _searched(
         found = search(known, restarts, {**assumed, "assumed": assumed["assumed"] | {UNREAD}})
         if not found.problems:
             return found
+        memory.guesses = 0
     return search(known, restarts, assumed, plain)
 
 

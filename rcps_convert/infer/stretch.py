@@ -427,11 +427,10 @@ def guesses(given: list[Action]) -> Iterator[list[tuple[ax.Var, ax.Axis]]]:
 
 def _facing(given: list[Action]) -> list[tuple[ax.Var, ax.Axis]]:
     """Open axes with the axis at the same place, counted from the last, that is put together of open ones."""
-    composed = {
-        (dim - len(a.axes), t.size): t for a in given for dim, t in enumerate(a.axes) if ax.children(t) and ax.free(t)
-    }
-    terms = {t: composed.get((dim - len(a.axes), t.size)) for a in given for dim, t in enumerate(a.axes)}
-    return [(t, other) for t, other in terms.items() if isinstance(t, ax.Var) and other is not None]
+    placed = [(ax.walk(t), (dim - len(a.axes), t.size)) for a in given for dim, t in enumerate(a.axes)]
+    composed = {place: t for t, place in placed if ax.children(t) and ax.free(t)}
+    terms = {t: composed[place] for t, place in placed if isinstance(t, ax.Var) and place in composed}
+    return list(terms.items())
 
 
 def _classes(variables: Iterable[ax.Var], label: Any) -> list[list[ax.Var]]:

@@ -154,7 +154,7 @@ class StretchLaw:
         whole = [
             not (n.value.is_floating_point() or n.value.is_complex() or n.value.dtype == torch.bool) for n in self.live
         ]
-        if not ids or not all(ids) or not all(whole):
+        if not ids or not all(ids) or not all(whole) or self.variables():
             return None
         found = {}
         for node in self.live:

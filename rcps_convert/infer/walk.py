@@ -160,8 +160,7 @@ class Walk:
         try:
             for a, b in zip(one.axes, other.axes, strict=True):
                 ax.unify(a, b)
-            turned_back = any(r in reading.unturned for r in node.refs())
-            return joined(node, one, self.env[reading.given].axes[reading.dim] if turned_back else None)
+            return joined(node, one, self.env[reading.given].axes[reading.dim], reading.turned_back(node))
         except Refusal as fact:
             self.result.report(fact.at(node.where, _got((one, other), {})))
         except Mismatch as fact:
@@ -361,13 +360,14 @@ class Walk:
     def _uncovered(self, node: Node, why: str) -> ConversionError:
         operands = [str(a) for r in node.refs() if isinstance(a := self.env.get(r), Action)]
         inside = f', or pass on_unsupported="both_strands" to run {node.where.path} on both strands'
+        whole = ', or use strategy="conjoined" for the whole model'
         return NoRuleError(
             f"no rule for {node.op}" if node.op is not CLOSED else f"no rule for this call of {node.where.path}",
             where=node.where,
             got="; ".join(operands) or None,
             why=why,
             do="register one with rcps_convert.rule, or write this step with operators that have one"
-            + (inside if node.where.path and node.op is not CLOSED else ""),
+            + (inside if node.where.path and node.op is not CLOSED else whole),
         )
 
 

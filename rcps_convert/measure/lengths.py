@@ -40,6 +40,12 @@ SLACK = 1024
 """Positions below a half, a quarter and so on of the example among which one is looked for that divides as it does."""
 
 
+OFTEN = 4
+"""How often the same calls follow each other where they are taken for those of a loop."""
+
+PERIOD = 64
+"""Largest number of calls of one turn of a loop."""
+
 UNKNOWN = 10**9
 """In the place of the smallest size of the axes that change with the length, where none does."""
 
@@ -59,9 +65,9 @@ class Run:
     shapes: tuple[tuple[int, ...], ...]
 
     @property
-    def way(self) -> tuple[tuple[str, ...], frozenset[int]]:
-        """What tells one way through a forward from another."""
-        return self.names, self.parameters
+    def way(self) -> tuple[tuple[Any, ...], frozenset[int]]:
+        """What tells one way through a forward from another; how often a loop over positions runs does not."""
+        return without_repeats(self.names), self.parameters
 
     @property
     def work(self) -> int:
@@ -131,6 +137,29 @@ class Survey:
         runs = [v.run.sizes for v in self.accepted if v.run is not None and v.run.is_like(start)]
         growing = (len({*sizes}) > 1 for sizes in zip(start.sizes, *runs, strict=True))
         return min((n for n, grows in zip(run.sizes, growing, strict=True) if grows), default=UNKNOWN)
+
+
+def without_repeats(names: Sequence[str]) -> tuple[Any, ...]:
+    """Names with each turn of a loop once, in a tuple of its own."""
+    found: list[Any] = []
+    at = 0
+    while at < len(names):
+        period = next((p for p in range(1, PERIOD + 1) if _repeats(names, at, p) >= OFTEN), None)
+        if period is None:
+            found.append(names[at])
+            at += 1
+        else:
+            found.append(tuple(names[at : at + period]))
+            at += period * _repeats(names, at, period)
+    return tuple(found)
+
+
+def _repeats(names: Sequence[str], at: int, period: int) -> int:
+    """How often some names follow each other from a place on."""
+    count, turn = 1, names[at : at + period]
+    while names[at + count * period : at + (count + 1) * period] == turn:
+        count += 1
+    return count
 
 
 def main_length(actions: Sequence[Action | None]) -> int | None:

@@ -27,16 +27,19 @@ def standing(x: Action, dim: int) -> Action:
     return x.with_axis(dim, ax.Leaf(x.axes[dim].size, role=ax.STANDING))
 
 
-def joined(node: Any, readings: Action, length: ax.Axis | None) -> Action:
+def joined(node: Any, readings: Action, length: ax.Axis, back: int | None) -> Action:
     """Both readings together: reverse complement makes each the other one.
 
     Args:
         node: what joins them.
         readings: the action on either within its direction.
-        length: the action on the positions that both started from; None where the second is still turned round, so that
-            places are counted from either end.
+        length: the action on the positions that both started from.
+        back: the axis along which the second was turned round again; None where it was not, so that places are
+            counted from either end.
     """
-    axes = [_placed(t, length) if ax.role(t) == ax.STANDING else t for t in readings.axes]
+    axes = [ax.trivial(t.size) if ax.role(t) == ax.STANDING else t for t in readings.axes]
+    if back is not None:
+        axes[back] = _placed(axes[back], length)
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
     if node.op in PILES:
         at = dim_of(dim, len(axes) + 1)
@@ -53,7 +56,7 @@ def joined(node: Any, readings: Action, length: ax.Axis | None) -> Action:
     return Action(tuple(axes))
 
 
-def _placed(term: ax.Axis, length: ax.Axis | None) -> ax.Axis:
-    if length is None:
-        return ax.trivial(term.size)
+def _placed(term: ax.Axis, length: ax.Axis) -> ax.Axis:
+    """The axis that was turned round again: positions, also where they were put together one by one."""
+    ax.unify(term, ax.trivial(term.size))
     return length if term.size == length.size else ax.length(term.size, ax.Role("length", steps=None))
