@@ -367,6 +367,25 @@ def test_ties_that_some_weights_show_are_found(norm: bool, seed: int) -> None:
         converted(Places(norm, seed), 12, outputs="antisymmetric", init="project")
 
 
+@pytest.mark.parametrize("place", ["argmax", "indices", "sort"])
+def test_ties_on_random_bases_are_no_wrong_rule(place: str) -> None:
+    taken: dict[str, Callable[[Tensor], Tensor]] = {
+        "argmax": lambda h: h.argmax(1),
+        "indices": lambda h: h.max(1).indices,
+        "sort": lambda h: h.sort(1).indices[:, -1],
+    }
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        rows = x.reshape(len(x), 4, -1, 6).permute(0, 1, 3, 2).flatten(1, 2)
+        return m.d(m.e(taken[place](rows)).mT)
+
+    net = Net(forward, width=2)
+    net.e = nn.Embedding(24, 2)
+    with pytest.raises(ConversionError, match=r"numbers tie|on some input") as refused:
+        converted(net, 30)
+    assert "rule or a custom operator" not in str(refused.value)
+
+
 def test_ties_that_the_given_weights_show_are_found() -> None:
     with pytest.raises(ConversionError, match="on some input"):
         converted(Share(), 30, outputs="invariant")

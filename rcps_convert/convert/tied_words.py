@@ -8,8 +8,19 @@ from typing import Any
 from ..errors import ConversionError, NeedsChoiceError, Where
 
 
-def wrong_rule(where: Where | None) -> tuple[str, str]:
-    """Why the law fails and what to do, where neither rounding, ties, noise nor state explains it."""
+def wrong_rule(where: Where | None, whole: bool = False) -> tuple[str, str]:
+    """Why the law fails and what to do, where neither rounding, rare ties, noise nor state explains it.
+
+    Args:
+        where: the first node whose law fails, if there is one.
+        whole: its result is whole numbers or truth values.
+    """
+    if whole:
+        return (
+            "numbers tie here on random bases too, as those of one-hot bases do: which of equal numbers is taken (by "
+            "argmax, the indices of a maximum, a sort) goes by their place and is not mirrored",
+            'use values in place of their positions (amax, softmax weights), or strategy="conjoined"',
+        )
     if where is not None:
         return (
             "a rule or a custom operator is wrong: this is the first node whose law fails",
