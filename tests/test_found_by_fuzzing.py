@@ -394,6 +394,25 @@ def test_ties_that_some_weights_show_are_found(norm: bool, seed: int) -> None:
         converted(Places(norm, seed), 12, outputs="antisymmetric", init="project")
 
 
+@pytest.mark.parametrize("place", ["argmax", "indices", "sort"])
+def test_ties_on_random_bases_are_no_wrong_rule(place: str) -> None:
+    taken: dict[str, Callable[[Tensor], Tensor]] = {
+        "argmax": lambda h: h.argmax(1),
+        "indices": lambda h: h.max(1).indices,
+        "sort": lambda h: h.sort(1).indices[:, -1],
+    }
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        rows = x.reshape(len(x), 4, -1, 6).permute(0, 1, 3, 2).flatten(1, 2)
+        return m.d(m.e(taken[place](rows)).mT)
+
+    net = Net(forward, width=2)
+    net.e = nn.Embedding(24, 2)
+    with pytest.raises(ConversionError, match=r"numbers tie|on some input") as refused:
+        converted(net, 30)
+    assert "rule or a custom operator" not in str(refused.value)
+
+
 def test_ties_that_the_given_weights_show_are_found() -> None:
     with pytest.raises(ConversionError, match="on some input"):
         converted(Share(), 30, outputs="invariant")
@@ -541,6 +560,42 @@ def test_lengths_that_are_looked_for_may_meet_the_own_one(length: int, pool: int
     found = [error(model, n, lambda y: y.flip(1, 2)) for n in (length, 3 * length)]
     assert found[0] is not None
     assert all(e is None or e < TOLERANCE for e in found)
+
+
+# --- a table as long as a hidden length that a change by one position leaves alone ---
+
+
+class Numbered(nn.Module):
+    """Positions behind a stride, or a pool, numbered by a table of just as many rows."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.how, self.c, self.e = how, nn.Conv1d(4, 6, 3, 3, padding=1), nn.Embedding(4, 6)
+        self.d, self.p = nn.Conv1d(6, 2, 3, padding=1), nn.Conv1d(4, 6, 3, padding=1)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        h = F.avg_pool1d(self.p(x), 3, ceil_mode=True) if self.how == "pool" else self.c(x)
+        h = h * self.c(z).relu().mean(-1, keepdim=True)
+        return self.d((h + self.e(torch.arange(h.shape[-1])).mT).tanh())
+
+
+@pytest.mark.parametrize(("how", "lengths"), [("stride", (12, 14)), ("pool", (12, 14)), ("stride", (12, 20))])
+def test_hidden_lengths_that_stay_where_the_length_changes_by_one_are_looked_at(
+    how: str, lengths: tuple[int, int]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        example = tuple(torch.zeros(2, 4, n) for n in lengths)
+        model = convert_model(Numbered(how), example, inputs=("ACGT", "ACGT"), outputs="+-").double().eval()
+    for n in (lengths[0], 3, 6, 9, 11):
+        x, z = bases(5, n), bases(5, lengths[1])
+        try:
+            found = worst(model(mirror(x), mirror(z)), model(x, z).flip(1, 2))
+        except ConversionError:
+            assert n != lengths[0]
+            continue
+        assert found < TOLERANCE, n
 
 
 # --- a threshold behind which most numbers are one constant ---

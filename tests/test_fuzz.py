@@ -75,6 +75,15 @@ def test_outputs_are_opened_and_nothing_measured_is_an_error() -> None:
         list(oracle.opened([torch.zeros(1), None]))
 
 
+@pytest.mark.parametrize("constant", [-1e9, 1e12, 5e4])
+def test_the_oracle_sees_an_entry_among_many_that_stand_for_infinity(constant: float) -> None:
+    wanted = torch.tensor([constant] * 7 + [0.3, 0.4], dtype=torch.float64)
+    got = wanted.clone()
+    got[-1] += 1e-6
+    assert oracle.excess(got, wanted, 0.0, torch.float64) > 100
+    assert oracle.excess(wanted, wanted, 0.0, torch.float64) == 0
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_seed_is_a_program_and_the_program_a_text(seed: int) -> None:
     first, second = grammar.render(grammar.draw(seed)), grammar.render(grammar.draw(seed))

@@ -267,7 +267,19 @@ class LengthChecks:
                 if not any(self._goes(v, axis, side) for v in found):
                     found += [v for v in by_kind if self._goes(v, axis, side)][:1]
             found += self._other_remainders(found, by_kind, axis)
+        for side in (-1, 1):
+            found += self._hidden_ones(found, by_kind, side)
         return found
+
+    def _hidden_ones(self, found: Sequence[Variant], by_kind: Sequence[Variant], side: int) -> list[Variant]:
+        """Variants where hidden lengths change that stay at all that were chosen, as they may behind a stride."""
+        moved = {v: self.survey.moved(v, side) for v in by_kind}
+        left = frozenset().union(*moved.values()) - frozenset().union(*(moved[v] for v in found))
+        more: list[Variant] = []
+        while left:
+            more.append(max(by_kind, key=lambda v: len(moved[v] & left)))
+            left -= moved[more[-1]]
+        return more
 
     def _other_remainders(self, found: Sequence[Variant], by_kind: Sequence[Variant], axis: int) -> list[Variant]:
         """A variant where a length leaves other remainders than at all that were chosen, such as an even one."""

@@ -428,23 +428,21 @@ class _TiedPlanner:
         nothing = undecided(found)
         if nothing is not None:
             return nothing
-        where = self._first_failure(converted, solution.inference)
+        where, whole = self._first_failure(converted, solution.inference) or (None, False)
         declared = solution.cuts.get(where.path) if where is not None else None
         if declared is not None:
             why = f"rc_leaf says that this module {declared.why}, and it does not"
             do = f"correct what rc_leaf says of {type(self.model.get_submodule(declared.path)).__name__}"
         else:
-            failed = [n.value for t in self.traces for n in t.nodes if where is not None and n.name == where.node]
-            whole = [isinstance(v, Tensor) and not (v.is_floating_point() or v.is_complex()) for v in failed]
-            why, do = wrong_rule(where, places=any(whole))
+            why, do = wrong_rule(where, whole)
         return VerificationError("the converted model is not equivariant", where=where, got=str(found), why=why, do=do)
 
-    def _first_failure(self, converted: nn.Module, inference: Inference) -> Where | None:
-        """The first node whose law fails, if it can be found."""
+    def _first_failure(self, converted: nn.Module, inference: Inference) -> tuple[Where, bool] | None:
+        """The first node whose law fails, and whether it makes whole numbers, if it can be found."""
         try:
             probe = Probe(converted, self.example, self.specs, self.actions)
             probe.perturb(0)
-            found = first_failure(
+            return first_failure(
                 self.traces[0],
                 probe.model.eval(),
                 inference.values[0],
@@ -454,7 +452,6 @@ class _TiedPlanner:
             )
         except Exception:  # the search for the place must not hide the failure itself
             return None
-        return found[0] if found else None
 
 
 def _trained(solution: Solution, outputs: Any) -> Any:

@@ -8,17 +8,17 @@ from typing import Any
 from ..errors import ConversionError, NeedsChoiceError, Where
 
 
-def wrong_rule(where: Where | None, *, places: bool = False) -> tuple[str, str]:
-    """Why the law fails and what to do, where neither rounding, noise nor state explains it.
+def wrong_rule(where: Where | None, whole: bool = False) -> tuple[str, str]:
+    """Why the law fails and what to do, where neither rounding, rare ties, noise nor state explains it.
 
     Args:
-        where: the first node whose law fails, if it was found.
-        places: it returns whole numbers, such as places of maxima.
+        where: the first node whose law fails, if there is one.
+        whole: its result is whole numbers or truth values.
     """
-    if places:
+    if whole:
         return (
-            "which of equal numbers is taken (by argmax, topk, a sort) goes by their place, which is not mirrored, and "
-            "numbers are often equal, as the zeros behind a ReLU are",
+            "numbers tie here on random bases too, as those of one-hot bases and the zeros behind a ReLU do: which of "
+            "equal numbers is taken (by argmax, topk, a sort) goes by their place, which is not mirrored",
             'use values in place of their positions (amax, values of topk, softmax weights), or strategy="conjoined"',
         )
     if where is not None:

@@ -30,8 +30,8 @@ def first_failure(
     inputs: list[Action | None],
     example_leaves: list[Any],
     anchors: Mapping[str, list[Anchor]],
-) -> tuple[Where, float] | None:
-    """The first node whose result breaks the law, with its deviation.
+) -> tuple[Where, bool] | None:
+    """The first node whose result breaks the law, and whether that is whole numbers, such as places of maxima.
 
     Args:
         trace: the eval-mode trace of the unconverted model.
@@ -48,15 +48,14 @@ def first_failure(
     }
     other = {n: next(mirrored) if s.kind == "input" else sources[n] for n, s in trace.sources.items()}
     seen: dict[str, Any] = {}
-    found: list[tuple[Where, float]] = []
+    found: list[tuple[Where, bool]] = []
 
     def compare(node: Any, result: Any) -> None:
         action = values.get(node.name)
         if found or not isinstance(action, Action) or not isinstance(result, Tensor):
             return
-        error = deviation(result, seen[node.name], action.walk())
-        if error > TOLERANCE[torch.float64]:
-            found.append((node.where, error))
+        if deviation(result, seen[node.name], action.walk()) > TOLERANCE[torch.float64]:
+            found.append((node.where, not result.is_floating_point() and not result.is_complex()))
 
     with torch.no_grad():
         run = Reanchoring(values, anchors)

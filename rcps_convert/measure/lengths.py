@@ -138,6 +138,14 @@ class Survey:
         growing = (len({*sizes}) > 1 for sizes in zip(start.sizes, *runs, strict=True))
         return min((n for n, grows in zip(run.sizes, growing, strict=True) if grows), default=UNKNOWN)
 
+    def moved(self, variant: Variant, side: int) -> frozenset[int]:
+        """The axes of all tensors that are shorter than on the example (a side of -1), or longer (1)."""
+        start, run = self.start, variant.run
+        if start is None or run is None or not run.is_like(start):
+            return frozenset()
+        pairs = enumerate(zip(start.sizes, run.sizes, strict=True))
+        return frozenset(i for i, (here, there) in pairs if (there - here) * side > 0)
+
 
 def without_repeats(names: Sequence[str]) -> tuple[Any, ...]:
     """Names with each turn of a loop once, in a tuple of its own."""

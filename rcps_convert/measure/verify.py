@@ -44,6 +44,9 @@ ALIKE = ["run", AGAIN]
 BESIDE = 4
 """Samples of a batch that is measured beside a jump."""
 
+JUMPING = 4
+"""Outputs whose jumps are looked for, those first that are seen to step."""
+
 ASIDE = 3
 """Random parameter sets put aside where rounding alone decides what an output is."""
 
@@ -257,7 +260,8 @@ class _Check:
         kinds = [KINDS[0]] * max(BESIDE, self.probe.batch or 1)
         self.last = (0, kinds)
         drawn = self.probe.drawn(*self.last)
-        for index in [i for i, steps in self.law.stepped.items() if steps or self.probe.discrete]:
+        stepped = sorted(self.law.stepped, key=lambda i: not self.law.stepped[i])
+        for index in [i for i in stepped if self.law.stepped[i] or self.probe.discrete][:JUMPING]:
             for _ in beside_jumps(self.probe, drawn, index):
                 self.law.measure(*self.last)
                 if self.law.error() > self.limit and not (self.diagnose and self._explained()):

@@ -362,8 +362,8 @@ def _finish(scene: Scene, program: Program) -> Case:
     if directed and heads & {"vector_head", "hidden_head", "discrete_head", "odd_head"}:
         scene.maybe()  # an output that is not said to swap cannot be such channels as they are
     both = any(way in ask.get("strategy", "") for way in ("conjoined", "mixed"))
-    if both and any(s.kind == "discrete" for s in scene.outputs):
-        scene.maybe()  # classes have no mean
+    if both and any(s.kind == "discrete" or not s.batch for s in scene.outputs):
+        scene.maybe()  # classes have no mean, and the strands are stacked on the first axis
     return Case(scene.source(text), scene.inputs, scene.outputs, scene.length, ask, scene.fate, scene.reasons, packed)
 
 

@@ -26,6 +26,9 @@ LEAST = {torch.float64: 1e-16, torch.float32: 1e-8}
 MARGIN = 50
 """How many times the effect of such a change is allowed."""
 
+HUGE = 1e4
+"""Size from which on an entry may be a constant that stands for infinity."""
+
 INFINITE = 1e300
 """What stands for infinity where an output that is infinite on some sequences is asked whether it depends on them."""
 
@@ -131,9 +134,15 @@ def excess(got: Tensor, wanted: Tensor, allowed: Tensor | float, dtype: torch.dt
         raise Wrong("empty", "an output without entries")
     same = (a == b) | (a.isnan() & b.isnan())
     size = b.abs().nan_to_num(0, 0, 0)
-    floor = RELATIVE[dtype] * torch.maximum(size, size.median()) + LEAST[dtype]
+    floor = RELATIVE[dtype] * size.clamp(min=middle(size)) + LEAST[dtype]
     gap = ((a - b).abs().nan_to_num(torch.inf, torch.inf, torch.inf) / (floor + allowed)).masked_fill(same, 0)
     return float(gap.max())
+
+
+def middle(size: Tensor) -> float:
+    """The size of the middle entry, among those that stand for no infinity if that is less."""
+    ordinary = size[(size > 0) & (size < HUGE)]
+    return float(min(size.median(), ordinary.median()) if ordinary.numel() else size.median())
 
 
 def jittered(values: Sequence[Tensor], generator: torch.Generator, scale: float) -> list[Tensor]:

@@ -396,6 +396,7 @@ def pieces(s: Scene) -> str:
         (f"{x}.clone().detach()", "yes"),
         (f"{x}.renorm(2, 0, 1.)", "maybe"),
     )
+    s.written = s.written or ("stack" in text and "-1).flatten" in text)  # positions, and what stays among them
     fate = "maybe" if fate == "yes" and s.pinned and ("[:, " in text or "(1, " in text) else fate
     s.maybe() if fate == "maybe" else s.never(text) if fate == "never" else None
     return s.let(text)
