@@ -81,8 +81,10 @@ STATES: dict[str, Callable[[], None]] = {
 }
 
 
+@pytest.mark.parametrize("tf32", [True, False])
 @pytest.mark.parametrize("name", STATES)
-def test_models_are_checked_in_full_float32_and_settings_stay(name: str) -> None:
+def test_models_are_checked_in_full_float32_and_settings_stay(name: str, tf32: bool) -> None:
+    BACKENDS.cudnn.allow_tf32 = tf32
     STATES[name]()
     before = settings()
     SEEN.clear()
@@ -93,8 +95,10 @@ def test_models_are_checked_in_full_float32_and_settings_stay(name: str) -> None
     assert settings() == before
 
 
+@pytest.mark.parametrize("tf32", [True, False])
 @pytest.mark.parametrize("name", ["new, mixed", "default"])
-def test_without_a_gpu_settings_are_in_the_way_of_no_trace(name: str) -> None:
+def test_without_a_gpu_settings_are_in_the_way_of_no_trace(name: str, tf32: bool) -> None:
+    BACKENDS.cudnn.allow_tf32 = tf32
     STATES[name]()
     before = settings()
     with mock.patch.object(torch.cuda, "is_initialized", return_value=False):

@@ -112,9 +112,8 @@ class FullFloat32:
 
     def __init__(self) -> None:
         b: Any = torch.backends
-        self.allowed: bool | None = None
-        with suppress(RuntimeError):
-            self.allowed = b.cudnn.allow_tf32
+        self.allowed = _tf32_allowed()
+        self.kept = [(op, op.fp32_precision) for op in (b.cudnn.conv, b.cudnn.rnn, b.cuda.matmul, b.mkldnn.matmul)]
         self.idle = not torch.cuda.is_initialized() and self.allowed is not None
         if self.idle:
             return
@@ -122,8 +121,6 @@ class FullFloat32:
         with suppress(RuntimeError):
             self.words = torch.get_float32_matmul_precision()
         self.general = b.fp32_precision
-        operators = (b.cudnn.conv, b.cudnn.rnn, b.cuda.matmul, b.mkldnn.matmul)
-        self.kept = [(op, op.fp32_precision) for op in operators]
 
     def set(self) -> None:
         """Let float32 be multiplied in float32."""
@@ -137,11 +134,18 @@ class FullFloat32:
     def restore(self) -> None:
         """Bring the settings back."""
         if self.idle:
+            self._restore_operators()  # ``torch.export`` brings back the old settings only
             return
-        self._set_general(self.general)
-        torch.backends.cudnn.allow_tf32 = self.allowed is not False
-        if self.words is not None and any(op.fp32_precision != value for op, value in self.kept[2:]):
-            torch.set_float32_matmul_precision(self.words)
+        for allowed in (True, False) if self.allowed is None else (self.allowed,):
+            self._set_general(self.general)
+            torch.backends.cudnn.allow_tf32 = allowed
+            if self.words is not None and any(op.fp32_precision != value for op, value in self.kept[2:]):
+                torch.set_float32_matmul_precision(self.words)
+            self._restore_operators()
+            if _tf32_allowed() is self.allowed:
+                return
+
+    def _restore_operators(self) -> None:
         for op, value in self.kept:
             if op.fp32_precision != value:
                 op.fp32_precision = value
@@ -151,6 +155,14 @@ class FullFloat32:
         b: Any = torch.backends
         if b.fp32_precision != value:
             b.fp32_precision = value
+
+
+def _tf32_allowed() -> bool | None:
+    """The old setting of cuDNN; None where it and the new ones differ, and torch refuses to read it."""
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:
+        return None
 
 
 def double_precision() -> AbstractContextManager[Any]:
