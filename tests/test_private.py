@@ -531,6 +531,15 @@ def test_the_only_parametrization_of_a_tensor() -> None:
         assert found is (step if number == 0 else None)
 
 
+def test_all_modules_of_a_model_in_their_order() -> None:
+    """Else copies and modes pass over a module."""
+    shared = nn.ReLU()
+    model = nn.Sequential(nn.Linear(2, 2), shared, nn.Sequential(shared, nn.TransformerEncoderLayer(4, 2, 8)))
+    model.register_module("none", None)
+    model[2].add_module("round", model)
+    assert _torch.all_modules(model) == [*model.modules()]
+
+
 def test_modes_that_were_not_left_are() -> None:
     """Else an interruption at the wrong moment changes what the rest of the program computes."""
     before, seen = _torch.ModeState(), Seen()
