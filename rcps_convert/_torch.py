@@ -363,8 +363,8 @@ def quick_graphs() -> Iterator[None]:
     """Record graphs that are read and not run: no code is written for them, and lines are named by a shorter way."""
     module, lazy = import_module("torch.fx.proxy"), import_module("torch.fx._lazy_graph_module")
     usual = module.CapturedTraceback
-    module.CapturedTraceback = _CallersLines  # type: ignore[attr-defined]
     try:
+        module.CapturedTraceback = _CallersLines  # type: ignore[attr-defined]
         with lazy._use_lazy_graph_module(True):
             yield
     finally:
