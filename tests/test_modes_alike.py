@@ -41,6 +41,47 @@ class Recurrent(Base):
         return self.lstm(self.conv(x).transpose(1, 2))[0].transpose(1, 2)
 
 
+class Attends(Base):
+    """Attention that is told the mode as how often it drops a weight."""
+
+    def features(self, x: Tensor) -> Tensor:
+        h = self.conv(x).mT
+        drop = 0.3 if self.training else 0.0
+        return (
+            F.scaled_dot_product_attention(h, h, h, None, drop).mT
+            + F.scaled_dot_product_attention(h, h, h, dropout_p=drop).mT
+        )
+
+
+class Encodes(Base):
+    """torch's own encoder looks at more of its tensors in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.encoder(self.conv(x).mT).mT
+
+
+class OtherMask(Base):
+    """Attention that is masked in train mode."""
+
+    def features(self, x: Tensor) -> Tensor:
+        h = self.conv(x).mT
+        return F.scaled_dot_product_attention(h, h, h, is_causal=self.training).mT
+
+
+class Overwrites(Base):
+    """A call that returns no tensor, and is no look at one."""
+
+    def features(self, x: Tensor) -> Tensor:
+        h = self.conv(x) * 1
+        if self.training:
+            h[:, 0] = 0.0
+        return h
+
+
 class OtherWeights(Base):
     def features(self, x: Tensor) -> Tensor:
         return self.conv(x) if self.training else self.other(x)
@@ -80,13 +121,14 @@ class MoreCalls(Base):
         return self.conv(x).clamp(-1, 1) if self.training else self.conv(x)
 
 
-@pytest.mark.parametrize("cls", [Base, Functional, Recurrent])
+@pytest.mark.parametrize("cls", [Base, Functional, Recurrent, Attends, Encodes])
 def test_modes_that_differ_in_dropout_and_norms_are_alike(cls: type[nn.Module]) -> None:
     assert modes_alike(cls(), X)
 
 
 @pytest.mark.parametrize(
-    "cls", [OtherWeights, OtherNumber, OtherOrder, OtherConstant, FromOutside, MoreOutputs, MoreCalls]
+    "cls",
+    [OtherWeights, OtherNumber, OtherOrder, OtherConstant, FromOutside, MoreOutputs, MoreCalls, OtherMask, Overwrites],
 )
 def test_modes_that_differ_in_anything_else_are_not(cls: type[nn.Module]) -> None:
     assert not modes_alike(cls(), X)
@@ -104,9 +146,9 @@ def test_the_model_is_left_as_it_is() -> None:
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-@pytest.mark.parametrize("cls", [Functional, OtherWeights])
+@pytest.mark.parametrize("cls", [Functional, OtherWeights, Encodes])
 def test_both_modes_obey_the_law(cls: type[nn.Module]) -> None:
     model = cls()
     plan = plan_conversion(model, X)
-    assert ("other.weight" in plan.unused) == (cls is Functional)
+    assert ("other.weight" in plan.unused) == (cls is not OtherWeights)
     assert_law(plan.apply(model), X, outputs="invariant")

@@ -4,6 +4,7 @@ import inspect
 import pickle
 import warnings
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +28,14 @@ class Seen(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         self.functions.append(func)
         return func(*args, **(kwargs or {}))
+
+
+class Lined(nn.Module):
+    """A call on a line of its own, in a function that forward calls."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        return torch.sin(x) + y
 
 
 class Halves(nn.Module):
@@ -252,6 +261,23 @@ def test_an_exported_lstm_states_the_shapes_it_has() -> None:
     with _torch.right_lstm_shapes():
         assert import_module("torch._decomp.decompositions").select_one_layer_lstm_function is not before
     assert import_module("torch._decomp.decompositions").select_one_layer_lstm_function is before
+
+
+def test_graphs_that_are_read_have_lines_and_no_code() -> None:
+    """Else tracing takes a fifth longer, or errors name no line."""
+    module = import_module("torch.fx.proxy")
+    before = module.CapturedTraceback
+    with _torch.quick_graphs():
+        program = exported(Lined(), torch.zeros(2, 3))
+    assert module.CapturedTraceback is before
+    usual = exported(Lined(), torch.zeros(2, 3))
+    for made in (program, usual):
+        (node,) = nodes(made, "sin")
+        file, line = next(f for f in reversed(_torch.frames(node)) if f[0] == __file__)
+        assert inspect.getsourcelines(Lined.forward)[1] < line
+        assert "torch.sin(x)" in Path(file).read_text().splitlines()[line - 1]
+    assert [n.name for n in program.graph.nodes] == [n.name for n in usual.graph.nodes]
+    assert torch.equal(program.module()(torch.ones(2, 3)), usual.module()(torch.ones(2, 3)))
 
 
 def test_blocks_without_gradient_are_nested_graphs(program) -> None:
@@ -503,6 +529,15 @@ def test_the_only_parametrization_of_a_tensor() -> None:
         chain, found = _torch.only_step(module, "weight")
         assert chain is module.parametrizations["weight"]
         assert found is (step if number == 0 else None)
+
+
+def test_all_modules_of_a_model_in_their_order() -> None:
+    """Else copies and modes pass over a module."""
+    shared = nn.ReLU()
+    model = nn.Sequential(nn.Linear(2, 2), shared, nn.Sequential(shared, nn.TransformerEncoderLayer(4, 2, 8)))
+    model.register_module("none", None)
+    model[2].add_module("round", model)
+    assert _torch.all_modules(model) == [*model.modules()]
 
 
 def test_modes_that_were_not_left_are() -> None:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action, act
 from rcps_convert.algebra.axis import Axis
-from rcps_convert.tie.ties import HalfTie, MirrorTie, OrbitTie, RCTie, attach, make_tie, remove, ties
+from rcps_convert.tie.ties import HalfTie, MirrorTie, OrbitTie, RCTie, attach, keep_full_weights, make_tie, remove, ties
 
 ACGT, ATCG, PLUS_MINUS = ax.permutation([3, 2, 1, 0]), ax.permutation([1, 0, 3, 2]), ax.permutation([1, 0])
 
@@ -181,3 +181,97 @@ def test_a_copy_of_a_tie_is_independent() -> None:
     assert float(conv.weight.detach().abs().sum()) > 0
     assert len(ties(twin)) == 1
     assert parametrize.is_parametrized(conv)
+
+
+# --- full weights that a private copy keeps ------------------------------------------------------
+
+
+class Kept(nn.Module):
+    """Computes with its weight, and counts how often that is put together."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        self.lin = nn.Linear(6, 4 if kind is HalfTie else 1, bias=False)
+        attach(self, ["lin.weight"], kept_tie(kind), "keep")
+        self.tie, self.made = next(tie for _, _, _, tie in ties(self)), 0
+        expand = self.tie.expand
+
+        def counted(stored: torch.Tensor) -> torch.Tensor:
+            self.made += 1
+            return expand(stored)
+
+        self.tie.expand = counted  # type: ignore[method-assign]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lin(x)
+
+    @property
+    def stored(self) -> nn.Parameter:
+        return self.lin.parametrizations.weight.original
+
+
+def kept_tie(kind: type) -> RCTie:
+    axes = (
+        (ax.regular(4), ax.regular(6))
+        if kind is HalfTie
+        else (ax.trivial(1), ax.product([ax.trivial(2), ax.length(3)]))
+    )
+    tie = make_tie(Action(axes))
+    assert type(tie) is kind
+    return tie
+
+
+CHANGES = {
+    "in place": lambda m: m.stored.mul_(2),
+    "one entry": lambda m: m.stored.view(-1)[:1].fill_(3.0),
+    "through a view": lambda m: m.stored.detach().add_(1),
+    "optimiser": lambda m: _step(m),
+    "loaded": lambda m: m.load_state_dict({k: v + 1 for k, v in m.state_dict().items()}),
+    "precision": lambda m: m.double(),
+    "handed out": lambda m: m.handed.add_(1),
+}
+
+
+def _step(model: Kept) -> None:
+    with torch.enable_grad():
+        model(torch.ones(2, 6)).sum().backward()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+
+
+@pytest.mark.parametrize("kind", [HalfTie, OrbitTie])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_full_weight_that_is_kept_is_that_of_what_is_stored(kind: type, change: str) -> None:
+    torch.manual_seed(0)
+    model = Kept(kind)
+    keep_full_weights(model)
+    x = torch.randn(2, 6)
+    with torch.no_grad():
+        before, count = model(x), model.made
+        assert torch.equal(model(x), before)
+        assert model.made == count
+        model.handed = model.tie.known.full  # type: ignore[union-attr]
+        CHANGES[change](model)
+        plain = copy.deepcopy(model)
+        weight = kept_tie(kind).expand(plain.stored.detach().clone())
+        x = x.to(weight.dtype)
+        assert torch.equal(model(x), torch.nn.functional.linear(x, weight))
+        assert model.made > count
+
+
+def test_a_full_weight_with_gradients_is_not_kept() -> None:
+    model = Kept(HalfTie)
+    keep_full_weights(model)
+    with torch.no_grad():
+        model(torch.ones(2, 6))
+    for _ in range(2):
+        model.stored.grad = None
+        model(torch.ones(2, 6)).sum().backward()
+        assert model.stored.grad is not None
+        assert bool((model.stored.grad != 0).all())
+
+
+def test_large_weights_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rcps_convert.tie.ties.KEPT", 23)
+    model = Kept(HalfTie)
+    keep_full_weights(model)
+    assert model.tie.known is None

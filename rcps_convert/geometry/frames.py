@@ -312,13 +312,14 @@ class Anchored(AroundForward):
         varies = self.table.strict or (module.training and not written.startswith("torch.nn.modules."))
         if varies or is_compiling() or transform_level() is not None or _is_framed():
             return None
-        given = (*args, *kwargs.values())
-        if not all(type(value) is Tensor or type(value) in PLAIN for value in given):
-            return None
         found: list[Any] = [torch.is_grad_enabled(), *kwargs]
-        with unseen():  # a look at a shape is shown to every mode, which takes longer than the look
-            for value in given:
-                found += (value.shape, value.dtype) if type(value) is Tensor else (value,)
+        for value in (*args, *kwargs.values()):
+            if type(value) is Tensor:
+                found += _look(value)
+            elif type(value) in PLAIN:
+                found.append(value)
+            else:
+                return None
         found += [value for value in vars(module).values() if type(value) in PLAIN]
         return tuple(found)
 
@@ -327,6 +328,14 @@ class Anchored(AroundForward):
         twin = Anchored(replica, self.table)
         twin.before = None if self.before is None else rebound(self.before, self.module, replica)
         return twin
+
+
+def _look(x: Tensor) -> tuple[Any, ...]:
+    """Shape and precision; modes are not shown the look, which would take longer than it does."""
+    if not has_modes():
+        return x.shape, x.dtype
+    with unseen():
+        return x.shape, x.dtype
 
 
 def _refuse_recording() -> ConversionError:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.utils import parametrize
 
+from .._torch import all_modules
 from .parametrized import TABLES, WHOLE, computed, copies_attributes, own_class
 
 ATOMS = frozenset((int, float, bool, str, type(None)))
@@ -26,7 +27,7 @@ def deep_copy(model: nn.Module) -> nn.Module:
 
     Modules whose class has no say in it are copied attribute by attribute, the others by ``deepcopy``.
     """
-    modules = [*model.modules()]
+    modules = all_modules(model)
     kinds = {type(m) for m in modules}
     plain = {cls for cls in kinds if _is_plain(cls)}
     by_attributes = [m for m in modules if type(m) in plain or copies_attributes(m)]
@@ -39,7 +40,7 @@ def deep_copy(model: nn.Module) -> nn.Module:
             vars(twin).update(_copied_values(vars(module), memo))
             own_class(twin)
     copied = copy.deepcopy(model, memo)
-    for module in copied.modules():
+    for module in all_modules(copied):
         if type(module) in kinds and parametrize.is_parametrized(module):
             own_class(module)
     return copied

@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-from .._torch import ModeState
+from .._torch import ModeState, all_modules
 from ..algebra.arguments import Example, call_arguments
 from ..errors import ConversionError
 from .copies import deep_copy
@@ -83,7 +83,7 @@ def positional_names(model: nn.Module) -> list[str]:
 @contextmanager
 def mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Put a model in train or eval mode, and every submodule back as it was afterwards."""
-    before = [(m, m.training) for m in model.modules()]
+    before = [(m, m.training) for m in all_modules(model)]
     if any(was is not training or _is_told(m) for m, was in before):
         model.train(training)
     try:

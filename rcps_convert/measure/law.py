@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import version
 from ..algebra.action import Action
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError
@@ -28,6 +29,9 @@ VARIED = 1e-12
 
 WIDE = 2**18
 """Entries of a sample's inputs up to which a batch holds a sample of every kind."""
+
+CLEARLY = 1e-3
+"""Relative change of an output between a sequence and its mirror image that is more than rounding."""
 
 OTHER = 1000
 """What the seed of other random inputs is larger by."""
@@ -71,6 +75,7 @@ class Law:
         self.errors: dict[tuple[int, int, bool], float] = {}
         self.usual: dict[int, float] = {}
         self.stepped: dict[int, bool] = {}
+        self.latest: tuple[Any, list[Any]] | None = None
 
     # --- results ---
 
@@ -172,9 +177,12 @@ class Law:
         reverse = output_leaves(probe.outputs(probe.mirrored(drawn), training))
         if len(forward) != len(reverse):
             raise ValueError("the number of outputs depends on the values of the input")
+        self.latest = self._run(seed, kinds, training), forward
         for i, (y, r) in enumerate(zip(forward, reverse, strict=True)):
             if isinstance(y, Tensor) and y.numel():
                 self._compare(i, y, r, training, probe.orders(drawn))
+                if not training:
+                    self._note_mirrored(i, y, r)
         if len(kinds) > 1 and not training:
             self._mirror_some(drawn, len(kinds), forward, reverse)
         return forward
@@ -187,6 +195,24 @@ class Law:
         other = output_leaves(self.probe.outputs(self.probe.drawn(seed + OTHER, kinds)))
         for i in still:
             self._note_change(i, forward[i], other[i])
+
+    def _note_mirrored(self, index: int, y: Tensor, r: Tensor) -> None:
+        """The mirror image is another sequence: an output that it clearly changes depends on the sequence."""
+        if self.variation.get(index, 0.0) <= VARIED and y.shape == r.shape:
+            change = relative_change(y, r)
+            if change > CLEARLY:
+                self.variation[index] = change
+
+    def _run(self, seed: int, kinds: Sequence[str], training: bool) -> Any:
+        """What tells one run from another: weights that were written to since are others."""
+        written = sum(map(version, self.probe.model.parameters()))
+        return seed, tuple(kinds), training, len(self.probe.perturbed), written
+
+    def _outputs_of(self, seed: int, kinds: Sequence[str], training: bool, drawn: list[Any]) -> list[Any]:
+        """The outputs on a batch that may have been measured just now."""
+        if self.latest is not None and self.latest[0] == self._run(seed, kinds, training):
+            return self.latest[1]
+        return output_leaves(self.probe.outputs(drawn, training))
 
     def _note_change(self, index: int, y: Tensor, other: Tensor) -> None:
         self.variation[index] = max(self.variation.get(index, 0.0), relative_change(y, other))
@@ -231,7 +257,7 @@ class Law:
     def rounding(self, seed: int, kinds: Sequence[str], *, training: bool) -> float:
         """How far rounding alone may carry an output from the law, from runs with nudged parameters."""
         drawn = self.probe.drawn(seed, kinds)
-        before = output_leaves(self.probe.outputs(drawn, training))
+        before = self._outputs_of(seed, kinds, training, drawn)
         worst = 0.0
         for i in range(NUDGES):
             with self.probe.nudged(seed + i):
@@ -242,7 +268,8 @@ class Law:
     def unsteady(self, seed: int, kinds: Sequence[str], *, training: bool) -> str | None:
         """Whether two runs on one input differ: ``"state"``, ``"noise"`` (with another seed), or None."""
         drawn = self.probe.drawn(seed, kinds)
-        first, again, other = (output_leaves(self.probe.outputs(drawn, training, rng)) for rng in (0, 0, 1))
+        first = self._outputs_of(seed, kinds, training, drawn)
+        again, other = (output_leaves(self.probe.outputs(drawn, training, rng)) for rng in (0, 1))
         if difference(first, again) > VARIED:
             return "state"
         return "noise" if difference(first, other) > VARIED else None

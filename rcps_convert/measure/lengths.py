@@ -271,34 +271,42 @@ class Variants:
 
     def survey(self) -> Survey:
         """At which lengths forward runs, and where it takes another way than on the example."""
-        run = run_of(self.model, self.example)
+        with undisturbed_rng(), quiet():
+            return self._survey()
+
+    def _survey(self) -> Survey:
+        run = _run_of(self.model, self.example)
         found, ways = Survey(start=run, variants=self), dict[Any, Variant | None]()
         if run is not None:
             ways[run.way] = None
-        with_gradients = run_of(self.model, self.example, gradients=True)
+        with_gradients = _run_of(self.model, self.example, gradients=True)
         found.gradients = with_gradients is not None and with_gradients.way not in ways
         if self.batched:
             self._survey_samples(found, ways)
         for length in self._tried(found):
-            self.try_at(length, found, ways)
+            self._try_at(length, found, ways)
         found.ways = [v for v in ways.values() if v is not None]
         return found
 
     def _survey_samples(self, found: Survey, ways: dict[Any, Variant | None]) -> None:
         """Whether another number of samples goes another way; where one does not, it is the cheapest to try."""
         other = self.with_samples(self.other_samples)
-        run = run_of(self.model, other.example)
+        run = _run_of(self.model, other.example)
         same = run is not None and run.way in ways
         if run is not None and not same:
             ways[run.way] = other
         found.samples = min(self.samples, self.other_samples) if same else min(self.samples, SAMPLES)
         if found.samples != self.samples:
-            found.start = run if same else run_of(self.model, self.with_samples(found.samples).example)
+            found.start = run if same else _run_of(self.model, self.with_samples(found.samples).example)
 
     def try_at(self, length: int, found: Survey, ways: dict[Any, Variant | None]) -> None:
         """Run forward at another length, and note it if it does."""
+        with undisturbed_rng(), quiet():
+            self._try_at(length, found, ways)
+
+    def _try_at(self, length: int, found: Survey, ways: dict[Any, Variant | None]) -> None:
         for variant, tried in zip(self.at(length), self.at(length, found.samples), strict=True):
-            run = run_of(self.model, tried.example)
+            run = _run_of(self.model, tried.example)
             if run is not None:
                 ways.setdefault(run.way, variant)
                 found.accepted.append(replace(variant, run=run))
@@ -369,8 +377,14 @@ def run_of(model: nn.Module, example: Example, *, gradients: bool = False) -> Ru
         example: what to call it with.
         gradients: record gradients.
     """
+    with undisturbed_rng(), quiet():
+        return _run_of(model, example, gradients=gradients)
+
+
+def _run_of(model: nn.Module, example: Example, *, gradients: bool = False) -> Run | None:
+    """The same, where random states are brought back later, and nobody is told of warnings."""
     try:
-        with undisturbed_rng(), quiet(), torch.set_grad_enabled(gradients), mode(model, False), CallNames() as seen:
+        with torch.set_grad_enabled(gradients), mode(model, False), CallNames() as seen:
             call(model, example)
     except Exception:  # the model's own errors: this length is none of its own
         return None

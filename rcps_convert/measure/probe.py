@@ -246,7 +246,7 @@ class Probe:
             with kept[0], kept[1], noise, _InDouble() if wide else _WithoutDropout() as watched:
                 out = call(self.model, with_leaves(self.example, drawn))
         self._note_whole(watched.whole)
-        return pytree.tree_map(lambda y: y.detach() if isinstance(y, Tensor) else y, out)
+        return _detached(out) if type(out) is Tensor else pytree.tree_map(_detached, out)
 
     def _note_whole(self, whole: list[Tensor]) -> None:
         """Compare whole numbers that a forward made with those that the first one made."""
@@ -324,6 +324,10 @@ class Probe:
             if isinstance(hook, PooledNorm):
                 noise = (noise + noise[hook.table.to(noise.device)]) / 2
             value.copy_(value * noise.exp() if positive else value + noise)  # type: ignore[operator]
+
+
+def _detached(y: Any) -> Any:
+    return y.detach() if isinstance(y, Tensor) else y
 
 
 def own_dtype(model: nn.Module) -> torch.dtype:

@@ -42,7 +42,7 @@ class FoldedNorm(TensorHook):
     def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """(N, 2C, ...) seen as (2N, C, ...): a view when x is contiguous."""
         weight: Any = module.weight
-        if weight is not None and len(weight) != module.num_features:
+        if weight is not None and weight.shape[0] != module.num_features:
             raise _refuse_width(module)
         n, c, *rest = x.shape
         return x.reshape(n * 2, c // 2, *rest)

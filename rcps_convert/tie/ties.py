@@ -113,11 +113,12 @@ class RCTie(Tabled):
 
     def forward(self, stored: Tensor) -> Tensor:
         """The full weight; a tensor that has the full shape already (an untied alias) passes."""
-        known = self.known
         with unseen():
             if stored.shape != self.stored_shape:
                 return stored
-            return self.expand(stored) if known is None else known.of(stored, self.expand)
+            if self.known is not None:
+                return self.known.of(stored, self.expand)
+            return self.expand(stored)
 
     def right_inverse(self, full: Tensor) -> Tensor:
         """What to store for an assigned weight; the second owner of a shared parameter brings it reduced."""

@@ -1,0 +1,134 @@
+"""Copies of models: what ``copy.deepcopy`` makes, made attribute by attribute."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from rcps_convert import convert_model
+from rcps_convert.graph.copies import deep_copy
+from rcps_convert.graph.sandbox import fresh_copy
+
+
+class Remembers(nn.Module):
+    """Values of many kinds, some of them held twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.table = nn.Conv1d(4, 4, 3), {}
+        self.same, self.held, self.others = self.table, [nn.Linear(2, 2)], {"conv": self.conv, "n": [1, 2]}
+        self.register_buffer("counts", torch.arange(3))
+        self.plain, self.dtype, self.parent = torch.ones(2), torch.float32, (self,)
+
+
+class SetsState(nn.Module):
+    """Has a say in its state, both ways."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "given": True}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "taken": self.__class__.__name__})
+
+
+class OnlyTakes(nn.Module):
+    """Looks at its inner module when its state is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 3)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.width = self.inner.weight.shape[0]
+
+
+class CopiesItself(nn.Module):
+    def __deepcopy__(self, memo: dict[int, Any]) -> CopiesItself:
+        made = CopiesItself()
+        made.by_itself = True
+        return made
+
+
+class Slotted(nn.Module):
+    __slots__ = ("aside",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aside = [1]
+
+
+def models() -> dict[str, nn.Module]:
+    tied = convert_model(
+        nn.Sequential(nn.Conv1d(4, 8, 5), nn.BatchNorm1d(8), nn.Flatten(), nn.Linear(32, 1)), torch.zeros(2, 4, 8)
+    )
+    watched = nn.Sequential(nn.Linear(2, 2))
+    watched[0].register_forward_hook(lambda *_: None)
+    return {
+        "values": Remembers(),
+        "hooks": watched,
+        "recurrent": nn.LSTM(3, 2, 2),
+        "attention": nn.TransformerEncoderLayer(4, 2, 8),
+        "weight norm": nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))),
+        "spectral norm": nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3)),
+        "tied": tied,
+        "state": nn.Sequential(SetsState()),
+        "taken": nn.Sequential(OnlyTakes()),
+        "itself": nn.Sequential(CopiesItself()),
+        "slots": nn.Sequential(Slotted()),
+    }
+
+
+def described(value: Any, seen: dict[int, int]) -> Any:
+    """A value in full: what is met twice by its number."""
+    if id(value) in seen:
+        return ("again", seen[id(value)])
+    if isinstance(value, (nn.Module, dict, list, tuple)):
+        seen[id(value)] = len(seen)
+    if isinstance(value, Tensor):
+        return type(value).__name__, value.tolist(), value.requires_grad, value.dtype
+    if isinstance(value, nn.Module):
+        kind = type(value).__bases__[0] if parametrize.is_parametrized(value) else type(value)
+        aside = getattr(value, "aside", None)
+        return kind, {k: described(v, seen) for k, v in sorted(vars(value).items())}, described(aside, seen)
+    if isinstance(value, dict):
+        return type(value), [(k if isinstance(k, (str, int)) else "", described(v, seen)) for k, v in value.items()]
+    if isinstance(value, (list, tuple)):
+        return type(value), [described(v, seen) for v in value]
+    return value if isinstance(value, (bool, int, float, str, torch.dtype)) else type(value)
+
+
+@pytest.mark.parametrize("name", models())
+def test_a_copy_is_what_deepcopy_makes(name: str) -> None:
+    model = models()[name]
+    twin = deep_copy(model)
+    assert described(twin, {}) == described(copy.deepcopy(model), {})
+    mine = {t.data_ptr() for t in (*model.parameters(), *model.buffers()) if t.numel()}
+    assert not any(t.data_ptr() in mine for t in (*twin.parameters(), *twin.buffers()) if t.numel())
+    assert not {*map(id, model.modules())} & {*map(id, twin.modules())}
+
+
+@pytest.mark.parametrize("name", ["weight norm", "spectral norm", "tied"])
+def test_parametrized_modules_of_a_copy_have_classes_of_their_own(name: str) -> None:
+    model = models()[name]
+    twin = fresh_copy(fresh_copy(model))
+    pairs = [(a, b) for a, b in zip(model.modules(), twin.modules(), strict=True) if parametrize.is_parametrized(a)]
+    assert pairs
+    for a, b in pairs:
+        assert type(a) is not type(b)
+        assert type(a).__bases__ == type(b).__bases__
+        parametrize.remove_parametrizations(b, "weight")
+        assert parametrize.is_parametrized(a, "weight")
+
+
+def test_tensors_of_an_earlier_computation_are_copied_as_values() -> None:
+    layer = nn.Linear(2, 2)
+    layer.kept = layer.weight * 2  # type: ignore[assignment]
+    with pytest.raises(RuntimeError):
+        copy.deepcopy(layer)
+    assert torch.equal(deep_copy(layer).kept, layer.weight * 2)
