@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rcps_convert"
 PAGE = ROOT / "docs" / "how-it-works.md"
-ORDER = ("algebra", "geometry", "graph", "tie", "measure", "rules", "infer", "strands", "convert")
+ORDER = ("_torch", "algebra", "geometry", "graph", "tie", "measure", "rules", "infer", "strands", "convert")
 """Folders in the order of their imports: each may import from those before it."""
 
 

@@ -1,0 +1,72 @@
+"""Where in a call the code runs: backward passes, checkpoints, modules, scripting."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+from torch._library.custom_ops import CustomOpDef as CustomOpDef
+
+
+def in_backward() -> bool:
+    """Whether a backward pass runs on this thread, as when a checkpoint runs its function again."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def forward_gradients() -> bool:
+    """Whether forward-mode differentiation runs (``torch.autograd.forward_ad``, ``torch.func.jvp``)."""
+    return int(torch.autograd.forward_ad._current_level) >= 0
+
+
+def version(x: Tensor) -> int:
+    """How often a tensor was written into."""
+    return int(x._version)
+
+
+def calling_modules() -> Iterator[nn.Module]:
+    """The modules whose forward is running on this thread, the innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name in ("_call_impl", "forward") and isinstance(frame.f_locals.get("self"), nn.Module):
+            yield frame.f_locals["self"]
+        frame = frame.f_back
+
+
+def reader() -> tuple[str, str]:
+    """The names of the module and the function that read a parametrized weight just now."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__") in _READING:
+        frame = frame.f_back
+    return ("", "") if frame is None else (str(frame.f_globals.get("__name__")), frame.f_code.co_name)
+
+
+_READING = ("torch.nn.modules.module", "torch.nn.utils.parametrize", "rcps_convert.graph.parametrized")
+"""Between a weight and who reads it."""
+
+_SCRIPT = os.path.join("torch", "jit", "_script.py")
+
+
+def is_scripting() -> bool:
+    """Whether ``torch.jit.script`` is reading a module."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_filename.endswith(_SCRIPT):
+        frame = frame.f_back
+    return frame is not None
+
+
+_MODULE_CALL = os.path.join("torch", "nn", "modules", "module.py")
+_CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
+
+
+def is_recomputed() -> bool:
+    """Whether a checkpoint lies between a call and its module: the backward pass repeats it outside of the module."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_filename.endswith(_MODULE_CALL):
+        if frame.f_code.co_filename.endswith(_CHECKPOINT):
+            return True
+        frame = frame.f_back
+    return False

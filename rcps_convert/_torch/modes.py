@@ -1,0 +1,113 @@
+"""Modes, vmap and the compiler: what watches or records the calls of this thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch._library.custom_ops import CustomOpDef as CustomOpDef
+from torch.nn.utils import parametrize
+from torch.overrides import _get_current_function_mode_stack
+
+# --- function modes -------------------------------------------------------------------------------
+
+unseen = torch._C.DisableTorchFunction
+"""Context in which function modes see no calls; the documented one hides calls from subclasses only."""
+
+plain_tensors = torch._C.DisableTorchFunctionSubclass
+"""Context in which subclasses of tensors are computed with as tensors."""
+
+PADS: tuple[Any, ...] = (torch.nn.functional.pad, torch._C._nn.pad)
+"""What a function mode may see of ``F.pad``: the function, or what it is bound to."""
+
+
+def function_name(function: Any) -> str:
+    """The name of a function, also of one of ``torch.nn.functional`` that picks among two."""
+    return str(getattr(function, "__name__", function)).strip("_").removeprefix("boolean_dispatch")
+
+
+_ENABLED: list[Any] = []
+"""What lets modes catch calls again, for as long as it is held."""
+
+
+class ModeState:
+    """Which modes of torch are entered on this thread: one whose ``with`` block was interrupted stays for good."""
+
+    def __init__(self) -> None:
+        self.functions, self.dispatches = torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()
+        self.caught = torch._C._is_torch_function_enabled()
+
+    def restore(self) -> None:
+        """Leave what was entered since."""
+        while torch._C._len_torch_dispatch_stack() > self.dispatches:
+            torch.utils._python_dispatch._pop_mode()
+        while torch._C._len_torch_function_stack() > self.functions:
+            torch._C._pop_torch_function_stack()
+        if self.caught and not torch._C._is_torch_function_enabled():
+            _ENABLED.append(torch._C._EnableTorchFunction())
+
+
+# --- vmap -----------------------------------------------------------------------------------------
+
+ENTER, LEAVE, SETUP = "_vmap_increment_nesting", "_vmap_decrement_nesting", "lazy_load_decompositions"
+"""Names of the calls that ``torch.vmap`` leaves in an exported graph before, after, and for itself."""
+
+
+def is_compiling() -> bool:
+    """Whether the calls of this thread are compiled or exported: torch's own answer is one for all threads."""
+    if not torch.compiler.is_compiling():
+        return False
+    return torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_recorded() -> bool:
+    """Whether the calls of this thread are compiled, exported, or traced by ``torch.jit``."""
+    return is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
+def transform_level() -> int | None:
+    """How many transforms such as ``torch.vmap`` are running, one in the other; None without any, or in a compiler."""
+    return None if torch.compiler.is_dynamo_compiling() else torch._C._functorch.maybe_current_level()
+
+
+def function_modes() -> list[Any]:
+    """The torch function modes that are active, the outermost first."""
+    return list(_get_current_function_mode_stack())
+
+
+def has_modes() -> bool:
+    """Whether any torch function mode is active: cheaper to ask than which."""
+    return torch._C._len_torch_function_stack() > 0
+
+
+def caches_weights() -> bool:
+    """Whether ``torch.nn.utils.parametrize.cached`` is active."""
+    return bool(parametrize._cache_enabled)
+
+
+def only_step(module: nn.Module, name: str) -> tuple[Any, Any]:
+    """The list of parametrizations of a tensor, and its only member; None in its place where there is more to run."""
+    chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
+    steps = chain._modules
+    watched = chain._forward_pre_hooks or chain._forward_hooks
+    return chain, steps["0"] if len(steps) == 1 and not watched else None
+
+
+def draws_random_numbers(overload: Any) -> bool:
+    """Whether an operator's result depends on the state of a generator."""
+    return torch.Tag.nondeterministic_seeded in getattr(overload, "tags", ())
+
+
+def leave_map() -> None:
+    """End the innermost ``torch.vmap``."""
+    torch._C._functorch._vmap_decrement_nesting()
+
+
+# --- the compiler ---------------------------------------------------------------------------------
+
+
+def keep_whole(function: Callable[..., Any]) -> None:
+    """Let ``torch.compile`` take a function as it is instead of looking inside."""
+    torch.compiler.allow_in_graph(function)  # documented; it imports torch._dynamo, hence only when needed

@@ -1,0 +1,108 @@
+"""The tables that a module keeps, and methods of its own that are not public."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch._library.custom_ops import CustomOpDef as CustomOpDef
+
+
+def pre_hooks(module: nn.Module) -> list[Any]:
+    """What runs before a module's forward, in order."""
+    return list(module._forward_pre_hooks.values())
+
+
+def hook_tables(module: nn.Module) -> list[Any]:
+    """A module's tables of what runs before its forward and after it."""
+    return [module._forward_pre_hooks, module._forward_hooks]
+
+
+def drop_hooks(module: nn.Module, matches: Callable[[Any], bool]) -> None:
+    """Remove the hooks around a module's forward that match, and what the module notes of them."""
+    pre = (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs)
+    post = (module._forward_hooks, module._forward_hooks_with_kwargs, module._forward_hooks_always_called)
+    for hooks, *flags in (pre, post):
+        for key in [k for k, h in hooks.items() if matches(h)]:
+            del hooks[key]
+            for table in flags:
+                table.pop(key, None)
+
+
+def holds(module: nn.Module) -> tuple[nn.Module | None, ...]:
+    """What is in the places for submodules of a module."""
+    return tuple(module._modules.values())
+
+
+def hold_the_same(before: list[tuple[nn.Module, tuple[nn.Module | None, ...]]]) -> bool:
+    """Whether modules hold what they held: quick, as it is asked at each call of a model."""
+    return all(tuple(module._modules.values()) == held for module, held in before)
+
+
+def all_modules(model: nn.Module) -> list[nn.Module]:
+    """A model and the modules it holds, each once, in the order of ``modules()``, which takes twice as long."""
+    found: dict[nn.Module, None] = {}
+    rest: list[nn.Module | None] = [model]
+    while rest:
+        module = rest.pop()
+        if module is not None and module not in found:
+            found[module] = None
+            rest += reversed(module._modules.values())
+    return [*found]
+
+
+def own_tensors(module: nn.Module) -> list[Tensor]:
+    """The parameters and buffers that a module holds itself, as they are stored."""
+    return [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
+
+
+def member_tables(module: nn.Module) -> list[dict[str, Any]]:
+    """What a module holds: its attributes, parameters, buffers and submodules."""
+    return [vars(module), module._parameters, module._buffers, module._modules]
+
+
+def parameter_order(module: nn.Module) -> list[str]:
+    """The names of a module's own parameters, in the order of ``state_dict``."""
+    return list(module._parameters)
+
+
+REPLICATE = "_replicate_for_data_parallel"
+"""The method of a module that makes a replica for ``nn.DataParallel``."""
+
+
+def is_replica(module: nn.Module) -> bool:
+    """Whether a module is a replica that ``nn.DataParallel`` made."""
+    return "_is_replica" in vars(module)
+
+
+def replica(module: nn.Module) -> Any:
+    """A replica for ``nn.DataParallel``, as the module's class makes it."""
+    return type(module)._replicate_for_data_parallel(module)  # type: ignore[operator]
+
+
+def order_parameters(module: nn.Module, order: list[str]) -> None:
+    """Bring a module's own parameters into an order; those not named come last."""
+    here = module._parameters
+    module._parameters = {n: here[n] for n in [*(n for n in order if n in here), *(n for n in here if n not in order)]}
+
+
+def hide_buffers(module: nn.Module, like: nn.Module) -> None:
+    """Keep the buffers of a module that another one does not have out of its ``state_dict``."""
+    module._non_persistent_buffers_set |= module._buffers.keys() - like._buffers.keys()
+
+
+def convolve(module: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+    """What a convolution would compute with another weight and no bias."""
+    return module._conv_forward(x, weight, None)  # type: ignore[operator,union-attr]
+
+
+def output_padding(module: nn.Module, x: Tensor, size: list[int]) -> list[int]:
+    """What a transposed convolution pads so that its result has a size."""
+    rank = len(module.kernel_size)  # type: ignore[arg-type]
+    return module._output_padding(x, size, module.stride, module.padding, module.kernel_size, rank, module.dilation)  # type: ignore[operator,union-attr]
+
+
+def refresh_recurrent(module: nn.RNNBase) -> None:
+    """Let a recurrent layer read its weights anew."""
+    module._init_flat_weights()

@@ -1,0 +1,137 @@
+"""Exported programs: their nodes, inputs, outputs and lines of source."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from types import FrameType
+from typing import Any
+
+import torch
+from torch._library.custom_ops import CustomOpDef as CustomOpDef
+from torch.fx import Node as FxNode
+
+WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "wrap")
+"""Higher-order operators that only run a nested graph."""
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def is_wrapper(node: FxNode) -> bool:
+    """Whether a node only runs a nested graph."""
+    return getattr(node.target, "__name__", "") in WRAPPERS or str(node.target) in WRAPPERS
+
+
+def scope(node: FxNode) -> tuple[tuple[str, str], ...]:
+    """The modules being run when a node was recorded, outermost first, each as (path, call)."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return tuple((path, str(call_id)) for call_id, (path, _) in stack.items())
+
+
+def frames(node: FxNode) -> list[tuple[str, int]]:
+    """Files and lines that were being run when a node was recorded, outermost first."""
+    return frames_in(node.meta.get("stack_trace") or "")
+
+
+def frames_in(stack: str) -> list[tuple[str, int]]:
+    """Files and lines of a printed stack, outermost first."""
+    return [(file, int(line)) for file, line in _FRAME.findall(stack)]
+
+
+def value(node: FxNode) -> Any:
+    """Fake tensors of the shape and dtype of a node's result."""
+    return node.meta.get("val")
+
+
+def inputs_of(program: torch.export.ExportedProgram) -> Iterator[tuple[str, str, Any]]:
+    """Placeholder, kind (``"PARAMETER"``, ``"BUFFER"``, ``"USER_INPUT"``, other) and target of each graph input."""
+    for spec in program.graph_signature.input_specs:
+        yield spec.arg.name, spec.kind.name, spec.target
+
+
+def returned(program: torch.export.ExportedProgram) -> list[bool]:
+    """For each output of the graph, whether the model returns it (others are changed buffers)."""
+    return [spec.kind.name == "USER_OUTPUT" for spec in program.graph_signature.output_specs]
+
+
+def out_spec(program: torch.export.ExportedProgram) -> Any:
+    """The nesting of what the model returns."""
+    return program.call_spec.out_spec
+
+
+def unguarded(program: torch.export.ExportedProgram) -> torch.fx.GraphModule:
+    """The module of an exported program, without checks of its input shapes where the version of torch has them."""
+    known = inspect.signature(program.module).parameters
+    return program.module(**({"check_guards": False} if "check_guards" in known else {}))  # type: ignore[return-value]
+
+
+def picklable(graph: torch.fx.GraphModule, name: str) -> torch.fx.GraphModule:
+    """A graph module without the exporter's tracer, which cannot be pickled."""
+    graph.graph._tracer_cls = None
+    return torch.fx.GraphModule(graph, graph.graph, name)
+
+
+class _CallersLines:
+    """Where a call comes from, as what records a graph asks for it: torch's own frames, hundreds of them, left out."""
+
+    def __init__(self) -> None:
+        self.found: list[traceback.FrameSummary] = []
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None:
+            code = frame.f_code
+            if code.co_name == "forward" or not code.co_filename.startswith(_TORCH):
+                self.found.append(traceback.FrameSummary(code.co_filename, frame.f_lineno, code.co_name, line=""))
+            frame = frame.f_back
+
+    @classmethod
+    def extract(cls, **settings: Any) -> _CallersLines:
+        """Where the caller's caller is."""
+        return cls()
+
+    def summary(self) -> traceback.StackSummary:
+        """The frames, outermost first."""
+        return traceback.StackSummary.from_list(self.found[::-1])
+
+
+_TORCH = os.path.dirname(torch.__file__)
+
+
+@contextmanager
+def quick_graphs() -> Iterator[None]:
+    """Record graphs that are read and not run: no code is written for them, and lines are named by a shorter way."""
+    module, lazy = import_module("torch.fx.proxy"), import_module("torch.fx._lazy_graph_module")
+    usual = module.CapturedTraceback
+    try:
+        module.CapturedTraceback = _CallersLines  # type: ignore[attr-defined]
+        with lazy._use_lazy_graph_module(True):
+            yield
+    finally:
+        module.CapturedTraceback = usual  # type: ignore[attr-defined]
+
+
+@contextmanager
+def right_lstm_shapes() -> Iterator[None]:
+    """Let torch state the shapes of an LSTM's last states as they are: up to 2.11 it leaves an axis of size 1 in."""
+    module = import_module("torch._decomp.decompositions")
+    choose = module.select_one_layer_lstm_function
+
+    def chosen(*args: Any) -> Any:
+        return partial(_one_lstm_layer, choose(*args))
+
+    module.select_one_layer_lstm_function = chosen  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.select_one_layer_lstm_function = choose  # type: ignore[attr-defined]
+
+
+def _one_lstm_layer(run: Any, *args: Any, **kwargs: Any) -> Any:
+    out, states = run(*args, **kwargs)
+    return out, tuple(s.squeeze(0) if s.dim() == 3 else s for s in states)
