@@ -29,10 +29,12 @@ class Injector:
         count: the line events so far.
         raised: how many exceptions were raised.
         ended: what was run came to its end; for whoever runs it to set.
+        where: the line of the last exception.
     """
 
     def __init__(self, at: tuple[int, ...] = (), exception: type[BaseException] = KeyboardInterrupt) -> None:
         self.at, self.exception, self.count, self.raised, self.ended = at, exception, 0, 0, False
+        self.where = ""
 
     def __enter__(self) -> Injector:
         self.before = sys.gettrace()
@@ -50,7 +52,8 @@ class Injector:
             self.count += 1
             if self.count in self.at:
                 self.raised += 1
-                raise self.exception(f"injected at {frame.f_code.co_filename}:{frame.f_lineno}")
+                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                raise self.exception(f"injected at {self.where}")
         return self._line
 
 
@@ -92,4 +95,15 @@ def process() -> Any:
     """What belongs to the whole process."""
     numbers = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
     modes = torch.is_grad_enabled(), torch._C._len_torch_function_stack(), torch._C._is_torch_function_enabled()
-    return modes, torch.get_default_dtype(), logging.root.manager.disable, sys.stderr, warnings.filters, numbers
+    keys = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    recorded = torch._C._len_torch_dispatch_stack(), torch._ops._len_torch_dispatch_stack_pre_dispatch()
+    return (
+        modes,
+        recorded,
+        [str(k) for k in keys],
+        torch.get_default_dtype(),
+        logging.root.manager.disable,
+        sys.stderr,
+        warnings.filters,
+        numbers,
+    )

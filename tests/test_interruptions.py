@@ -128,8 +128,9 @@ def traces(make: Callable[[], nn.Module], change: Callable[[nn.Module], Any], po
         injector = interrupted(model, change, (number,), **how)
         changed = not injector.ended and picture(model) != before
         if changed or process() != outside:
-            left.append(f"{number} of {total}")
-        if injector.ended or left[-1:] == [f"{number} of {total}"]:
+            outer = [after for after, it in zip(process(), outside, strict=True) if after != it]
+            left.append(f"{number} of {total}: {injector.where}, {'the model' if changed else outer}")
+        if injector.ended or changed or process() != outside:
             ended += injector.ended
             model = make()
             before, outside = picture(model), process()

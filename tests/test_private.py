@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import threading
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
@@ -551,6 +553,41 @@ def test_modes_that_were_not_left_are() -> None:
     with Seen() as again:
         torch.zeros(1)
     assert again.functions
+
+
+def included(key: str) -> bool:
+    return torch._C._dispatch_tls_is_dispatch_key_included(getattr(torch._C.DispatchKey, key))
+
+
+@pytest.mark.parametrize(
+    ("key", "make"),
+    [
+        ("PreDispatch", lambda: FunctionalTensorMode(pre_dispatch=True)),
+        ("PythonDispatcher", torch._C._EnablePythonDispatcher),
+    ],
+)
+def test_what_an_export_switches_on_is_off_again(key, make) -> None:
+    """Else whatever runs after an interrupted export is taken for a part of it."""
+    before = _torch.ModeState()
+    held = make()
+    held.__enter__()
+    assert included(key)
+    _torch.ModeState().restore()  # what was on before stays on
+    assert included(key)
+    before.restore()
+    assert not included(key)
+    assert torch._ops._len_torch_dispatch_stack_pre_dispatch() == 0
+    del held
+    assert not included(key)
+
+
+def test_the_recording_of_another_thread_goes_on() -> None:
+    """Else a conversion beside an export takes its modes away."""
+    with FunctionalTensorMode(pre_dispatch=True):
+        thread = threading.Thread(target=lambda: _torch.ModeState().restore())
+        thread.start()
+        thread.join()
+        assert torch._ops._len_torch_dispatch_stack_pre_dispatch() == 1
 
 
 def test_parameters_are_put_in_order() -> None:

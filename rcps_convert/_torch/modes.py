@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +30,10 @@ def function_name(function: Any) -> str:
     return str(getattr(function, "__name__", function)).strip("_").removeprefix("boolean_dispatch")
 
 
-_ENABLED: list[Any] = []
-"""What lets modes catch calls again, for as long as it is held."""
+_KEYS = torch._C.DispatchKey
+
+_HELD: list[Any] = []
+"""What undoes that a ``with`` block was not left, for as long as it is held."""
 
 
 class ModeState:
@@ -38,6 +42,8 @@ class ModeState:
     def __init__(self) -> None:
         self.functions, self.dispatches = torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()
         self.caught = torch._C._is_torch_function_enabled()
+        self.decomposed = _is_included(_KEYS.PythonDispatcher)
+        self.recorded, self.recording = _is_included(_KEYS.PreDispatch), _recording()
 
     def restore(self) -> None:
         """Leave what was entered since."""
@@ -45,8 +51,39 @@ class ModeState:
             torch.utils._python_dispatch._pop_mode()
         while torch._C._len_torch_function_stack() > self.functions:
             torch._C._pop_torch_function_stack()
+        if _is_included(_KEYS.PreDispatch) and not self.recorded:
+            for key in _recording() - self.recording:
+                torch._ops.unset_mode_pre_dispatch(key)
+            torch._C._dispatch_tls_set_dispatch_key_included(_KEYS.PreDispatch, False)
+        if _is_included(_KEYS.PythonDispatcher) and not self.decomposed:
+            _clear(sys.exc_info()[1])
+        if _is_included(_KEYS.PythonDispatcher) and not self.decomposed:
+            _HELD.append(torch._C._DisablePythonDispatcher())
+            _HELD[-1].__enter__()
         if self.caught and not torch._C._is_torch_function_enabled():
-            _ENABLED.append(torch._C._EnableTorchFunction())
+            _HELD.append(torch._C._EnableTorchFunction())
+
+
+def _is_included(key: Any) -> bool:
+    """Whether operators of this thread go by a dispatch key.
+
+    ``PreDispatch``: they are recorded before they are dispatched. ``PythonDispatcher``: torch's own decompositions
+    take their place. Both are so while ``torch.export`` runs.
+    """
+    return bool(torch._C._dispatch_tls_is_dispatch_key_included(key))
+
+
+def _clear(error: BaseException | None) -> None:
+    """Empty the frames that an exception came through: a guard of torch's in one of them acts when it is freed."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def _recording() -> set[Any]:
+    """The kinds of mode that record operators before they are dispatched: a stack apart, which all threads share."""
+    modes, keys = torch._ops.mode_stack_state_for_pre_dispatch(), torch._C._TorchDispatchModeKey
+    return {key for i, key in enumerate((keys.PROXY, keys.FUNCTIONAL)) if modes.get(i) is not None}
 
 
 # --- vmap -----------------------------------------------------------------------------------------

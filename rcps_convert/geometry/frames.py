@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -71,6 +71,7 @@ class Table:
         free: the module runs on both strands: its calls are left alone.
         strict: forward is known to have other ways to go, for which there is no solution.
         lengths: of the whole model, at which lengths of its inputs nothing is re-anchored, as plain values.
+        by_function: the calls by the name of the function, each once.
     """
 
     path: str
@@ -78,6 +79,13 @@ class Table:
     free: bool = False
     strict: bool = False
     lengths: tuple[Any, ...] = ()
+    by_function: dict[str, list[Entry]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found: dict[str, list[Entry]] = {}
+        for entry in dict.fromkeys(e for run in self.runs for e in run):
+            found.setdefault(entry.function, []).append(entry)
+        object.__setattr__(self, "by_function", found)
 
     def plain(self) -> dict[str, Any]:
         """The table as plain values, for `read_table`."""
@@ -96,7 +104,7 @@ class Table:
         Raises:
             UnplannedCallError: no call like it was traced, or several that differ.
         """
-        known = self._by_function.get(function, ())
+        known = self.by_function.get(function, ())
         sites = {e.site for e in known if e.fits(function, shape)}
         loosely = not sites  # such as another number of samples on an axis not known to be the batch
         if loosely:
@@ -112,14 +120,6 @@ class Table:
         if blurred is None:
             raise self._unplanned(function, shape, bool(sites))
         return blurred, False
-
-    @cached_property
-    def _by_function(self) -> dict[str, list[Entry]]:
-        """The calls by the name of the function, each once."""
-        found: dict[str, list[Entry]] = {}
-        for entry in dict.fromkeys(e for run in self.runs for e in run):
-            found.setdefault(entry.function, []).append(entry)
-        return found
 
     def complete(self, seen: list[str]) -> bool:
         """Whether a finished forward made the calls of one of the traced ones."""

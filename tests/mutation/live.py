@@ -39,7 +39,17 @@ def codes(code: types.CodeType, *, below: bool = False) -> dict[Key, types.CodeT
 def functions_of(file: str) -> list[types.FunctionType]:
     """Every function that was made from a file of the package and is alive."""
     path = str(PACKAGE / file)
-    return [f for f in gc.get_objects() if type(f) is types.FunctionType and f.__code__.co_filename == path]
+    return [f for f in every_object() if type(f) is types.FunctionType and f.__code__.co_filename == path]
+
+
+def every_object() -> list[Any]:
+    """All that is alive, also what the garbage collector was told to leave out of its rounds."""
+    frozen = gc.get_freeze_count() > 0
+    gc.unfreeze()
+    found = gc.get_objects()
+    if frozen:
+        gc.freeze()
+    return found
 
 
 def exchange(mutant: Mutant) -> dict[types.FunctionType, types.CodeType]:
@@ -65,7 +75,7 @@ def exchange(mutant: Mutant) -> dict[types.FunctionType, types.CodeType]:
 
 def forget() -> None:
     """Empty the caches of the package's functions."""
-    for cache in [c for c in gc.get_objects() if type(c) is functools._lru_cache_wrapper]:
+    for cache in [c for c in every_object() if type(c) is functools._lru_cache_wrapper]:
         if str(getattr(cache, "__module__", "")).startswith("rcps_convert"):
             cache.cache_clear()
 
