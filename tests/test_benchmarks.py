@@ -81,6 +81,25 @@ def test_a_matched_start_is_compared_with_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_matched_profiles_are_compared_with_the_others(tmp_path: Path) -> None:
+    settings = ("--epochs", 1, "--tune", 1, "--width", 4, "--seeds", 0, "--limit", 64)
+    out = tmp_path / "found.jsonl"
+    done = run("match_profiles.py", "--out", out, *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {row["way"]: row["steps"] for row in map(json.loads, out.read_text().splitlines())}
+    assert set(found) == {
+        "trained", "match, sequences", "distilled", "match", "project", "keep", "conjoined", "scratch",
+    }  # fmt: skip
+    for score in ("profile", "counts"):
+        now = found["trained"]["conversion, both"][score]
+        assert found["conjoined"]["conversion"][score] == pytest.approx(now, abs=1e-5)
+        assert f"{found['match']['tuned'][score]:.4f}" in done.stdout
+    again = run("match_profiles.py", "--out", out, *settings)  # nothing is left to do
+    assert done.stdout.endswith(again.stdout)
+    assert len(out.read_text().splitlines()) == len(found)
+
+
+@pytest.mark.slow
 def test_drop_in_layers_and_the_conjoined_network_compute_the_same(tmp_path: Path) -> None:
     pytest.importorskip("rcps")
     sizes = ("--channels", 8, "--length", 100, "--batch", 4, "--rounds", 2)
@@ -168,6 +187,7 @@ def test_the_wait_for_a_conversion_is_measured(tmp_path: Path) -> None:
         "rcps_layers_kernel9",
         "finetune_ctcf",
         "match_ctcf",
+        "match_profiles",
     ],
 )
 def test_the_page_quotes_what_the_scripts_printed(name: str) -> None:

@@ -719,3 +719,47 @@ def test_a_score_finds_the_factor_of_a_split_axis_that_it_reads(forward: Forward
     assert found < TOLERANCE
     read = [model.o.weight, *([model.outer.weight] if forward is both_factors else [])]
     assert all(float(w.detach().abs().max()) > 1e-3 for w in read)
+
+
+# --- an output that is dead at another length for the weights that were drawn --------------------------------------
+
+
+class DeadWhenShort(nn.Module):
+    """Another way below 17 positions, with an output behind a ReLU that is zero there for weights like its own."""
+
+    def __init__(self, short: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.shift, self.short = nn.Conv1d(4, 2, 3, padding=1), nn.Parameter(torch.ones(2)), short
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        if x.shape[-1] < 17:
+            return (self.short(h).mean(-1) - 9 * self.shift).relu()
+        return (h.mean(-1) + self.shift).relu()
+
+
+@pytest.mark.parametrize(
+    "short",
+    [lambda h: h.cumsum(-1), lambda h: h * torch.arange(h.shape[-1]), lambda h: h[..., : h.shape[-1] // 2]],
+    ids=["cumsum", "positions", "one half"],
+)
+def test_lengths_at_which_an_output_is_dead_are_measured_with_other_weights(short: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    net = DeadWhenShort(short)
+    plan = plan_conversion(net, torch.zeros(2, 4, 17), outputs="+-")
+    if plan.problems:
+        return
+    converted = plan.apply(net).double().eval()
+    with torch.no_grad():
+        converted.shift.fill_(-1.0)  # alive
+    for length in (17, 16, 12, 8, 30):
+        found = error(converted, length, lambda y: y.flip(1))
+        assert found is None or found < 1e-10
+
+
+def test_a_length_at_which_an_output_is_dead_is_no_obstacle() -> None:
+    torch.manual_seed(0)
+    net = DeadWhenShort(lambda h: h)
+    plan = plan_conversion(net, torch.zeros(2, 4, 17), outputs="+-")
+    assert not plan.problems
+    assert any(n < 17 for n in plan.checked)

@@ -100,6 +100,10 @@ class Law:
         """Whether an output depends on the sequence."""
         return any(v > VARIED for v in self.variation.values())
 
+    def all_depend(self) -> bool:
+        """Whether every output depends on the sequence."""
+        return bool(self.variation) and all(v > VARIED for v in self.variation.values())
+
     def require_measured(self) -> None:
         """Refuse to judge a model without outputs.
 

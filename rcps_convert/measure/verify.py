@@ -242,12 +242,12 @@ class _Check:
         return Verification(error, self.limit, self.probe.dtype, self.law.depends(), self.modes, cause)
 
     def run(self) -> None:
-        """Measure until the law fails or the draws are used up; more are made while nothing depends on the sequence."""
+        """Measure until the law fails or the draws are used up; more are made while an output ignores the sequence."""
         turns = self.draws if self.draws == 1 else max(self.draws, -(-len(KINDS) // (self.probe.batch or 1)))
         for seed in itertools.count():
             if self._is_enough(seed, turns):
                 break
-            self.probe.perturb(seed, anew=seed >= self.draws and bool(self.probe.discrete or self.aside))
+            self._perturb(seed)
             self._draw(seed)
             if self.law.error() > self.limit and not (self.diagnose and (self._explained() or self._put_aside())):
                 break
@@ -292,10 +292,19 @@ class _Check:
             return found
         return replace(found, error=self.law.error(), tolerance=self.limit, cause=self.cause)
 
+    def _perturb(self, seed: int) -> None:
+        """Other weights for a draw; where an earlier check used this seed up, those of another one if they matter."""
+        anew, used = seed >= self.draws and self._needs_others(), self.probe.perturbed
+        self.probe.perturb(1 + max(used) if anew and seed in used else seed, anew=anew)
+
+    def _needs_others(self) -> bool:
+        """Whether weights like the model's own hide something: numbers that tie, or an output that is dead for them."""
+        return bool(self.probe.discrete or self.aside) or not self.law.all_depend()
+
     def _is_enough(self, seed: int, turns: int) -> bool:
         """Whether the draws before a seed show what there is to be seen."""
         seen = self.met_all and self.law.any_batch and seed >= self.draws
-        shown = (seed >= turns or seen) and self.law.depends()
+        shown = (seed >= turns or seen) and self.law.all_depend()
         return not self._may_tie(seed) and (shown or seed >= 4 * turns)
 
     def _may_tie(self, seed: int) -> bool:
