@@ -763,3 +763,25 @@ def test_a_length_at_which_an_output_is_dead_is_no_obstacle() -> None:
     plan = plan_conversion(net, torch.zeros(2, 4, 17), outputs="+-")
     assert not plan.problems
     assert any(n < 17 for n in plan.checked)
+
+
+# --- samples that influence each other beside an output that holds them on one axis with others ----------------------
+
+
+@pytest.mark.parametrize("dims", [(0, 2), (0,)])
+@pytest.mark.parametrize("flat", [True, False])
+def test_the_largest_of_all_samples_is_found_beside_a_flat_output(dims: tuple[int, ...], flat: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv1d(4, 2, 3, padding=1), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            h = x - x.amax(dims, keepdim=True)
+            y = self.out(x.mean(-1))
+            return F.softplus(self.conv(h)), y.reshape(-1) if flat else y
+
+    torch.manual_seed(0)
+    plan = plan_conversion(Net(), torch.zeros(2, 4, 21), outputs=("+-", "auto"))
+    assert plan.problems
+    assert "sample" in str(plan.problems[0])

@@ -319,6 +319,8 @@ class _Check:
         if self.draws > 1 and self.law.any_batch and (not self.widened or (self.met_all and self._may_tie(seed))):
             self.widened = True
             self._widen(seed)
+        elif self.draws > 1 and seed == 0 and len(kinds) > 1:
+            self._measure(seed, [*itertools.islice(itertools.cycle(ALIKE), len(kinds))])
         if self.training and self.law.error() <= self.limit:
             self._train(seed, kinds)
 
