@@ -95,12 +95,10 @@ def process() -> Any:
     """What belongs to the whole process."""
     numbers = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
     modes = torch.is_grad_enabled(), torch._C._len_torch_function_stack(), torch._C._is_torch_function_enabled()
-    keys = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
     recorded = torch._C._len_torch_dispatch_stack(), torch._ops._len_torch_dispatch_stack_pre_dispatch()
     return (
         modes,
         recorded,
-        [str(k) for k in keys],
         torch.get_default_dtype(),
         logging.root.manager.disable,
         sys.stderr,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Callable
@@ -75,9 +76,14 @@ def _is_included(key: Any) -> bool:
 
 def _clear(error: BaseException | None) -> None:
     """Empty the frames that an exception came through: a guard of torch's in one of them acts when it is freed."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    errors, seen = [error], set[int]()
+    while errors:
+        one = errors.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            errors += [one.__cause__, one.__context__]
+    gc.collect()  # those in cycles too, now and not when it is too late
 
 
 def _recording() -> set[Any]:
