@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -57,8 +54,6 @@ class ModeState:
                 torch._ops.unset_mode_pre_dispatch(key)
             torch._C._dispatch_tls_set_dispatch_key_included(_KEYS.PreDispatch, False)
         if _is_included(_KEYS.PythonDispatcher) and not self.decomposed:
-            _clear(sys.exc_info()[1])
-        if _is_included(_KEYS.PythonDispatcher) and not self.decomposed:
             _HELD.append(torch._C._DisablePythonDispatcher())
             _HELD[-1].__enter__()
         if self.caught and not torch._C._is_torch_function_enabled():
@@ -72,18 +67,6 @@ def _is_included(key: Any) -> bool:
     take their place. Both are so while ``torch.export`` runs.
     """
     return bool(torch._C._dispatch_tls_is_dispatch_key_included(key))
-
-
-def _clear(error: BaseException | None) -> None:
-    """Empty the frames that an exception came through: a guard of torch's in one of them acts when it is freed."""
-    errors, seen = [error], set[int]()
-    while errors:
-        one = errors.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            traceback.clear_frames(one.__traceback__)
-            errors += [one.__cause__, one.__context__]
-    gc.collect()  # those in cycles too, now and not when it is too late
 
 
 def _recording() -> set[Any]:
