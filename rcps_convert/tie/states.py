@@ -39,7 +39,12 @@ class SharedState(StrandHook):
         for name, mirror in self.mirrors.items():
             value = getattr(*owner(module, name))
             with torch.no_grad():
-                value.copy_((value + mirror(value)) / 2)
+                value.copy_(_shared(value, mirror))
+
+
+def _shared(value: Tensor, mirror: ActionMap) -> Tensor:
+    """The mean of a buffer and its mirror image."""
+    return (value + mirror(value)) / 2
 
 
 class AroundState(Inside):
@@ -66,7 +71,7 @@ class AroundState(Inside):
                 setattr(holder, leaf, value)
         with torch.no_grad():
             for (_, _, mirror), value, new in zip(places, held, written, strict=True):
-                value.copy_((new + mirror(new)) / 2)
+                value.copy_(_shared(new, mirror))
         return output
 
 
