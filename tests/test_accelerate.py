@@ -416,16 +416,24 @@ def test_a_model_without_gradients_is_timed_at_inference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inference", "train", "kept"), [(0.8, 0.9, True), (0.8, 1.1, False), (1.0, 1.0, False), (0.9, None, True)]
+    ("inference", "train", "launching", "kept"),
+    [
+        (0.8, 0.9, 0.0, True),
+        (0.8, 1.1, 0.0, False),
+        (1.0, 1.0, 0.0, False),
+        (0.9, None, 0.0, True),
+        (0.8, 0.9, 0.5, True),
+        (0.8, 0.9, 0.95, False),  # a GPU that waits for the CPU
+    ],
 )
 @pytest.mark.parametrize("forced", [True, False])
 def test_a_model_that_is_slower_as_a_whole_stays_as_it_is(
-    inference: float, train: float | None, kept: bool, forced: bool
+    inference: float, train: float | None, launching: float, kept: bool, forced: bool
 ) -> None:
     model, x, _ = converted("mixed")
     fast = fast_in(model, x, "torch")
     plan = AccelerationPlan("here", [Row("2", (1,), "conv", 0.5, 0.5, "torch"), Row("3", (1,), "conv", 1, 1, "stock")])
-    times = whole.WholeTimes(inference, train)
+    times = whole.WholeTimes(inference, train, launching)
     with mock.patch.object(accelerating, "whole_times", return_value=times):
         accelerating._check_whole(fast, x, plan, forced)
     assert bool(accelerated_layers(fast)) == (kept or forced)

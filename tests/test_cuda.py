@@ -29,7 +29,7 @@ from rcps_convert import (
     save,
 )
 from rcps_convert.convert import accelerate as accelerating
-from rcps_convert.convert.fast import fused, timing
+from rcps_convert.convert.fast import fused, timing, whole
 from rcps_convert.convert.fast.attached import Accelerated
 from rcps_convert.convert.fast.backends import backend
 from rcps_convert.convert.fast.channels import halves_of
@@ -402,7 +402,8 @@ def accelerated(model: nn.Module, x: Tensor, way: str = "auto") -> nn.Module:
     def measured(*args: Any) -> timing.Times:
         return timing.Times({part: {"stock": 1.0, **dict.fromkeys(args[4], 0.5)} for part in timing.PARTS})
 
-    with mock.patch.object(accelerating, "measured", measured):
+    faster = mock.patch.object(accelerating, "whole_times", return_value=whole.WholeTimes(0.5, 0.5))
+    with mock.patch.object(accelerating, "measured", measured), faster:
         return accelerate(model, x, way, verbose=False)
 
 
@@ -499,6 +500,7 @@ def test_half_products_are_timed_on_the_gpu(capsys: pytest.CaptureFixture[str]) 
     model = convert_model(made(), (2, 4, 400), verify=False)
     fast = accelerate(model, (16, 4, 400))
     printed = capsys.readouterr().out
+    assert not ways(fast) or "for launching" in printed
     assert torch.cuda.get_device_name() in printed.splitlines()[0]
     with torch.autocast(DEVICE, torch.bfloat16):
         accelerate(model, (16, 4, 400))
@@ -527,3 +529,17 @@ def test_without_triton_pure_torch_computes(capsys: pytest.CaptureFixture[str]) 
         fast = accelerate(model, (4, 4, 120))
     assert "Triton is not used: not here" in capsys.readouterr().out
     step(fast, torch.optim.SGD(fast.parameters(), 1e-2), dna(4, 4, 120))
+
+
+def test_a_model_that_the_gpu_would_wait_for_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    model, x = convert_model(made(Profile), (2, 4, 203), outputs="+-", verify=False), dna(1, 4, 203)
+
+    def measured(*args: Any) -> timing.Times:
+        return timing.Times({part: {"stock": 1.0, **dict.fromkeys(args[4], 0.5)} for part in timing.PARTS})
+
+    with mock.patch.object(accelerating, "measured", measured):
+        fast = accelerate(model, x)
+    assert not ways(fast)
+    assert "layers that were faster by themselves run as before" in capsys.readouterr().out
+    times = whole.whole_times(accelerated(model, x, "torch"), x)
+    assert 0.5 < times.launching <= 1
