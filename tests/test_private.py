@@ -524,12 +524,64 @@ def test_whether_a_mode_is_active_and_whether_weights_are_cached() -> None:
     assert not _torch.caches_weights()
 
 
+def test_what_watches_a_call_is_seen() -> None:
+    """Else a tied weight is read by the short way where somebody follows how it is computed."""
+    seen = []
+
+    class Looking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(_torch.is_unwatched())
+            return x + 1
+
+    module, x = Looking(), torch.zeros(2)
+    module(x)
+    with Seen():
+        module(x)
+    with torch.utils.flop_counter.FlopCounterMode(display=False):
+        module(x)
+    with torch.nn.utils.parametrize.cached():
+        module(x)
+    torch.func.vmap(module)(x)
+    torch.jit.trace(module, x, check_trace=False)
+    torch.export.export(module, (x,))
+    module(x)
+    assert seen[0]
+    assert seen[-1]
+    assert not any(seen[1:-1])
+    assert len(seen) >= 8
+
+
+def test_code_of_layers_of_torch_is_known() -> None:
+    """Else a tied weight that a forward of the user's writes into is taken for one that nobody does."""
+
+    class Own(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)
+
+    class Derived(nn.Linear):
+        pass
+
+    assert _torch.stock_code(nn.Linear) is nn.Linear.forward.__code__
+    assert _torch.stock_code(Derived) is nn.Linear.forward.__code__
+    assert _torch.stock_code(Own) is None
+
+    def caller(code: object) -> bool:
+        return asked(code)
+
+    def asked(code: object) -> bool:
+        return _torch.runs(code)
+
+    assert caller(caller.__code__)
+    assert not caller(asked.__code__)
+    assert not caller(nn.Linear.forward.__code__)
+
+
 def test_the_only_parametrization_of_a_tensor() -> None:
     module, steps = nn.Linear(2, 2), [nn.Identity(), nn.Identity()]
     for number, step in enumerate(steps):
         torch.nn.utils.parametrize.register_parametrization(module, "weight", step)
-        chain, found = _torch.only_step(module, "weight")
-        assert chain is module.parametrizations["weight"]
+        stored, found = _torch.only_step(module, "weight")
+        assert stored is (module.parametrizations["weight"].original if number == 0 else None)
         assert found is (step if number == 0 else None)
 
 
@@ -721,11 +773,12 @@ def test_scripting_is_seen() -> None:
 def test_what_a_module_holds_is_compared() -> None:
     """Else a call of a model whose layers were replaced is not noticed."""
     model = Model()
-    held = [(model, _torch.holds(model)), (model.block, _torch.holds(model.block))]
-    assert _torch.holds(model.block) == (model.block.conv, model.block.norm)
-    assert _torch.hold_the_same(held)
+    held = _torch.all_hold([model, model.block])
+    assert held == [_torch.holds(model), _torch.holds(model.block)]
+    assert held[1] == (model.block.conv, model.block.norm)
+    assert _torch.all_hold([model, model.block]) == held
     model.block.conv = nn.Conv1d(4, 6, 3)
-    assert not _torch.hold_the_same(held)
+    assert _torch.all_hold([model, model.block]) != held
 
 
 def test_replicas_are_known() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -275,3 +276,110 @@ def test_large_weights_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Kept(HalfTie)
     keep_full_weights(model)
     assert model.tie.known is None
+
+
+# --- full weights that layers of torch's are given again -----------------------------------------
+
+
+def tied_conv() -> nn.Conv1d:
+    """A convolution of 3 to 8 channels, tied on its outputs; `by_hand` puts its weight together."""
+    torch.manual_seed(0)
+    conv = nn.Conv1d(3, 8, 5).eval()
+    attach(conv, ["weight"], make_tie(Action((REGULAR, ax.trivial(3), ax.length(5)))), "keep")
+    return conv
+
+
+REGULAR = ax.regular(8)
+SEQUENCE = torch.randn(2, 3, 20, generator=torch.Generator().manual_seed(1))
+
+
+def by_hand(conv: nn.Conv1d) -> torch.Tensor:
+    """What a convolution computes with the weight that is stored now."""
+    stored = conv.parametrizations.weight.original.detach()
+    weight = torch.cat([stored, stored.flip(2)])
+    return torch.conv1d(SEQUENCE.to(stored), weight, conv.bias)
+
+
+def write_into_data(conv: nn.Conv1d) -> None:
+    conv.parametrizations.weight.original.data.view(-1)[7] += 1
+
+
+def train_a_step(conv: nn.Conv1d) -> None:
+    with torch.enable_grad():
+        conv(SEQUENCE.to(conv.bias)).square().mean().backward()
+    torch.optim.SGD(conv.parameters(), 0.1).step()
+
+
+def load_another(conv: nn.Conv1d) -> None:
+    conv.load_state_dict({name: value + 1 for name, value in conv.state_dict().items()})
+
+
+def assign(conv: nn.Conv1d) -> None:
+    conv.weight = torch.ones(8, 3, 5).to(conv.bias)
+
+
+def another_precision(conv: nn.Conv1d) -> None:
+    conv.double()
+
+
+def scale_what_a_hook_reads(conv: nn.Conv1d) -> None:
+    """A hook writes into the weight that it reads; what it read is none of the layer's, so nothing changes."""
+
+    def scales(module: nn.Module, args: object) -> None:
+        module.weight.mul_(2)
+
+    handle = conv.register_forward_pre_hook(scales)
+    conv(SEQUENCE.to(conv.bias))
+    handle.remove()
+
+
+HAPPENS = [write_into_data, train_a_step, load_another, assign, another_precision, scale_what_a_hook_reads]
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("change", HAPPENS)
+def test_a_layer_computes_with_what_is_stored_now(change: Callable[[nn.Conv1d], None], context: type) -> None:
+    conv = tied_conv()
+    with context():
+        first = conv(SEQUENCE)
+        assert torch.equal(conv(SEQUENCE), first)
+    assert torch.equal(first, by_hand(conv))
+    with torch.no_grad():
+        change(conv)
+        wanted = by_hand(conv)
+    with context():
+        assert torch.equal(conv(SEQUENCE.to(wanted)), wanted)
+        assert torch.equal(conv(SEQUENCE.to(wanted)), wanted)
+
+
+def test_a_layer_that_was_called_is_copied_and_pickled_as_it_was() -> None:
+    conv = tied_conv()
+    before = set(vars(copy.deepcopy(conv).parametrizations.weight[0]))
+    with torch.no_grad():
+        conv(SEQUENCE)
+        conv(SEQUENCE)
+    assert conv.parametrizations.weight[0].seen is not None
+    twin = copy.deepcopy(conv)
+    assert set(vars(twin.parametrizations.weight[0])) == before
+    with torch.no_grad():
+        write_into_data(twin)
+        assert torch.equal(twin(SEQUENCE), by_hand(twin))
+        assert torch.equal(conv(SEQUENCE), by_hand(conv))
+
+
+def test_gradients_reach_what_is_stored_after_calls_without() -> None:
+    conv = tied_conv()
+    with torch.no_grad():
+        conv(SEQUENCE)
+    conv(SEQUENCE).sum().backward()
+    assert bool((conv.parametrizations.weight.original.grad != 0).all())
+
+
+def test_an_inference_tensor_is_never_kept_for_a_call_with_gradients() -> None:
+    conv = tied_conv()
+    conv.requires_grad_(False)
+    with torch.inference_mode():
+        conv(SEQUENCE)
+    x = SEQUENCE.clone().requires_grad_()
+    conv(x).sum().backward()
+    assert bool((x.grad != 0).any())

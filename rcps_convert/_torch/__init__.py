@@ -10,7 +10,17 @@ from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 from torch.utils import _pytree as pytree  # `torch.utils.pytree` has no `is_leaf` and no `tree_map_only`
 from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 
-from .calls import calling_modules, forward_gradients, in_backward, is_recomputed, is_scripting, reader, version
+from .calls import (
+    calling_modules,
+    forward_gradients,
+    in_backward,
+    is_recomputed,
+    is_scripting,
+    reader,
+    runs,
+    stock_code,
+    version,
+)
 from .modes import (
     ENTER,
     LEAVE,
@@ -24,6 +34,7 @@ from .modes import (
     has_modes,
     is_compiling,
     is_recorded,
+    is_unwatched,
     keep_whole,
     leave_map,
     only_step,
@@ -33,11 +44,11 @@ from .modes import (
 )
 from .modules import (
     REPLICATE,
+    all_hold,
     all_modules,
     convolve,
     drop_hooks,
     hide_buffers,
-    hold_the_same,
     holds,
     hook_tables,
     is_replica,
@@ -84,6 +95,7 @@ __all__ = [
     "NormBase",
     "Tabled",
     "WeightNormKeys",
+    "all_hold",
     "all_modules",
     "arguments",
     "caches_weights",
@@ -99,7 +111,6 @@ __all__ = [
     "function_name",
     "has_modes",
     "hide_buffers",
-    "hold_the_same",
     "holds",
     "hook_tables",
     "in_backward",
@@ -110,6 +121,7 @@ __all__ = [
     "is_recorded",
     "is_replica",
     "is_scripting",
+    "is_unwatched",
     "is_wrapper",
     "keep_whole",
     "leave_map",
@@ -135,7 +147,9 @@ __all__ = [
     "replica",
     "returned",
     "right_lstm_shapes",
+    "runs",
     "scope",
+    "stock_code",
     "stored_name",
     "transform_level",
     "unguarded",

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,17 @@ def calling_modules() -> Iterator[nn.Module]:
         if frame.f_code.co_name in ("_call_impl", "forward") and isinstance(frame.f_locals.get("self"), nn.Module):
             yield frame.f_locals["self"]
         frame = frame.f_back
+
+
+def stock_code(cls: type) -> Any:
+    """The code of a class's forward where it is one of torch's own layers; else None."""
+    forward = cls.forward  # type: ignore[attr-defined]
+    return getattr(forward, "__code__", None) if forward.__module__.startswith("torch.nn.modules.") else None
+
+
+def runs(code: Any) -> bool:
+    """Whether the caller of who asks runs this code."""
+    return sys._getframe(2).f_code is code
 
 
 def reader() -> tuple[str, str]:

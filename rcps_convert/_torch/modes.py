@@ -108,17 +108,33 @@ def has_modes() -> bool:
     return torch._C._len_torch_function_stack() > 0
 
 
+def is_unwatched() -> bool:
+    """Whether nothing compiles, records, catches, transforms or caches what this thread computes."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state()
+        or torch._C._len_torch_function_stack()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.maybe_current_level() is not None
+        or parametrize._cache_enabled
+    )
+
+
 def caches_weights() -> bool:
     """Whether ``torch.nn.utils.parametrize.cached`` is active."""
     return bool(parametrize._cache_enabled)
 
 
 def only_step(module: nn.Module, name: str) -> tuple[Any, Any]:
-    """The list of parametrizations of a tensor, and its only member; None in its place where there is more to run."""
+    """What a parametrized tensor is computed from, and its only parametrization.
+
+    None for either where there is more of it, or hooks watch.
+    """
     chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
     steps = chain._modules
-    watched = chain._forward_pre_hooks or chain._forward_hooks
-    return chain, steps["0"] if len(steps) == 1 and not watched else None
+    if len(steps) != 1 or chain._forward_pre_hooks or chain._forward_hooks:
+        return None, None
+    return chain._parameters.get("original"), steps["0"]
 
 
 def draws_random_numbers(overload: Any) -> bool:

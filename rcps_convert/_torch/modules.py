@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,9 +36,12 @@ def holds(module: nn.Module) -> tuple[nn.Module | None, ...]:
     return tuple(module._modules.values())
 
 
-def hold_the_same(before: list[tuple[nn.Module, tuple[nn.Module | None, ...]]]) -> bool:
-    """Whether modules hold what they held: quick, as it is asked at each call of a model."""
-    return all(tuple(module._modules.values()) == held for module, held in before)
+def all_hold(modules: Sequence[nn.Module]) -> list[tuple[nn.Module | None, ...]]:
+    """What is in the places for submodules of each module: quick, as it is asked at each call of a model."""
+    return [tuple(places.values()) for places in map(_MODULES, modules)]
+
+
+_MODULES = attrgetter("_modules")
 
 
 def all_modules(model: nn.Module) -> list[nn.Module]:

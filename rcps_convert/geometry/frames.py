@@ -17,7 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import function_modes, has_modes, is_compiling, is_scripting, keep_whole, transform_level, unseen
+from .._torch import (
+    function_modes,
+    has_modes,
+    is_compiling,
+    is_scripting,
+    is_unwatched,
+    keep_whole,
+    stock_code,
+    transform_level,
+    unseen,
+)
 from ..algebra.plain import listed, tupled
 from ..errors import BreaksSymmetryError, ConversionError, Where, refuse_scripting
 from .readings import CallAxes
@@ -274,6 +284,8 @@ class Anchored(AroundForward):
         self.module, self.table = module, table
         self.before: Any = module.__dict__.get("forward")
         self.stock: dict[Any, None] = {}  # calls in which nothing was re-anchored
+        self.is_stock = stock_code(type(module)) is not None
+        self.settings = [name for name in vars(module) if not name.startswith("_")]  # a layer of torch's reads no other
         _show_pads_to_compiler()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -307,10 +319,8 @@ class Anchored(AroundForward):
         A forward of the user's own may take another way for another setting of its module, or at random in train
         mode; so may one that is known to have ways for which there is no solution.
         """
-        module = self.module
-        written = getattr(self.before or type(module).forward, "__module__", "") or ""
-        varies = self.table.strict or (module.training and not written.startswith("torch.nn.modules."))
-        if varies or is_compiling() or transform_level() is not None or _is_framed():
+        module, is_stock = self.module, self.is_stock and self.before is None
+        if self.table.strict or (module.training and not is_stock) or not (is_unwatched() or _is_uncaught()):
             return None
         found: list[Any] = [torch.is_grad_enabled(), *kwargs]
         for value in (*args, *kwargs.values()):
@@ -320,7 +330,9 @@ class Anchored(AroundForward):
                 found.append(value)
             else:
                 return None
-        found += [value for value in vars(module).values() if type(value) in PLAIN]
+        held = vars(module)
+        settings = map(held.get, self.settings) if is_stock else held.values()
+        found += [value for value in settings if type(value) in PLAIN]
         return tuple(found)
 
     def bound_to(self, replica: nn.Module) -> Anchored:
@@ -398,9 +410,11 @@ def is_in_transform(outside: int | None = None) -> bool:
     return not torch.compiler.is_dynamo_compiling() and transform_level() != outside
 
 
-def _is_framed() -> bool:
-    """Whether calls are caught now, by the frame of a module around this one."""
-    return has_modes() and any(isinstance(m, Frame) for m in function_modes())
+def _is_uncaught() -> bool:
+    """Whether what watches this thread is neither a compiler, nor a transform, nor the frame of a module around."""
+    if is_compiling() or transform_level() is not None:
+        return False
+    return not (has_modes() and any(isinstance(m, Frame) for m in function_modes()))
 
 
 def _level_outside() -> int | None:

@@ -25,11 +25,14 @@ from .._torch import (
     calling_modules,
     chains,
     is_recorded,
+    is_unwatched,
     make_hooks_picklable,
     only_step,
     own_copying,
     pytree,
     refresh_recurrent,
+    runs,
+    stock_code,
 )
 
 SHARED = (types.ModuleType, *OPERATORS, CustomOpDef)
@@ -118,7 +121,7 @@ def add_property(module: nn.Module, name: str) -> None:
 
     torch calls the list of parametrizations and each of them as modules. A single one that is marked ``direct`` is
     given what is stored at once where a module's forward reads, unless torch's cache is on, or a compiler or recorder
-    watches.
+    watches. It is told where the forward of torch's own layers reads, which writes into no weight.
 
     Args:
         module: its class is its own.
@@ -126,12 +129,17 @@ def add_property(module: nn.Module, name: str) -> None:
     """
     parametrize._inject_property(module, name)
     usual: Any = vars(type(module))[name]
+    code = stock_code(type(module))
 
     def read(self: nn.Module) -> Tensor:
-        if not is_recorded() and not caches_weights():
-            chain, step = only_step(self, name)
-            if getattr(step, "direct", False) and next(calling_modules(), None) is not None:
-                return step.forward(chain.original)
+        if is_unwatched() and runs(code):
+            stored, step = only_step(self, name)
+            if type(stored) is Parameter and getattr(step, "direct", False):
+                return step.in_stock_call(stored)
+        elif not is_recorded() and not caches_weights():
+            stored, step = only_step(self, name)
+            if stored is not None and getattr(step, "direct", False) and next(calling_modules(), None) is not None:
+                return step.forward(stored)
         return usual.fget(self)
 
     setattr(type(module), name, property(read, usual.fset))

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .._torch import drop_hooks, is_scripting, pre_hooks, unseen
+from .._torch import drop_hooks, is_scripting, is_unwatched, pre_hooks, unseen
 from ..errors import refuse_scripting
 from ..geometry import AroundForward, follow_replicas, rebound, unfollow_replicas
 
@@ -105,6 +105,10 @@ class Inside(AroundForward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward, with other arguments, and what is made of its output."""
+        module, hook = self.module, self.hook
+        if len(args) == 1 and not kwargs and self.before is None and isinstance(hook, TensorHook) and is_unwatched():
+            x = hook.tensor_before(module, args[0])
+            return hook.tensor_after(module, x, type(module).forward(module, x))
         given, named = self.hook.before(self.module, args, kwargs) or (args, kwargs)
         output = self._own(*given, **named)
         made = self.hook.after(self.module, given, named, output)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import InstanceNorm, NormBase, has_modes
+from .._torch import InstanceNorm, NormBase
 from ..algebra import axis as ax
 from ..algebra.axis import Axis
 from ..algebra.tables import beside
@@ -33,12 +33,6 @@ class FoldedNorm(TensorHook):
         """The hook as plain values."""
         return {"folds": True}
 
-    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """The tensor the module gets instead; a change of shape is none of the calls that modules around it catch."""
-        if len(args) == 1 and not kwargs and not has_modes():
-            return (self.tensor_before(module, args[0]),), kwargs
-        return super().before(module, args, kwargs)
-
     def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """(N, 2C, ...) seen as (2N, C, ...): a view when x is contiguous."""
         weight: Any = module.weight
@@ -46,12 +40,6 @@ class FoldedNorm(TensorHook):
             raise _refuse_width(module)
         n, c, *rest = x.shape
         return x.reshape(n * 2, c // 2, *rest)
-
-    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """What the caller gets instead of the output."""
-        if has_modes():
-            return super().after(module, args, kwargs, output)
-        return self.tensor_after(module, output, output)
 
     def tensor_after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """(2N, C, ...) seen as (N, 2C, ...)."""

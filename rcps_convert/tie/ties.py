@@ -72,6 +72,30 @@ class Kept:
         return same and self.writes == (version(stored), version(full))
 
 
+class Seen:
+    """What was stored when a full weight was put together, by its values: a write into ``p.data`` is not counted.
+
+    Args:
+        stored: on the CPU.
+        table: where in it each entry of the full weight is.
+    """
+
+    __slots__ = ("count", "full", "values")
+
+    def __init__(self, stored: Tensor, table: Tensor) -> None:
+        with torch.inference_mode(False):  # what is kept serves other calls, too
+            self.values = stored.detach().clone()
+            self.full = self.values.take(table)
+        self.count = version(self.full)
+
+    def holds(self, stored: Tensor) -> bool:
+        """Whether the same is stored, and nobody has written into the full weight."""
+        known = self.values
+        if stored.dtype is not known.dtype or stored.device != known.device or version(self.full) != self.count:
+            return False
+        return stored.equal(known)
+
+
 class RCTie(Tabled):
     """Parametrization ``stored -> W`` with ``W = rho(W)`` exactly; subclasses choose what is stored.
 
@@ -120,6 +144,10 @@ class RCTie(Tabled):
                 return self.known.of(stored, self.expand)
             return self.expand(stored)
 
+    def in_stock_call(self, stored: Tensor) -> Tensor:
+        """The full weight, for a layer of torch's that writes into none; nothing watches what is computed."""
+        return self.forward(stored)
+
     def right_inverse(self, full: Tensor) -> Tensor:
         """What to store for an assigned weight; the second owner of a shared parameter brings it reduced."""
         if full.shape == self.stored_shape != self.full_shape:
@@ -165,6 +193,8 @@ class HalfTie(RCTie):
 
     kind = "half"
     table: Tensor | None
+    seen: Seen | None = None
+    """What layers of torch's were given last."""
 
     def __init__(self, action: Action, dim: int, place: int) -> None:
         super().__init__(action)
@@ -206,6 +236,22 @@ class HalfTie(RCTie):
         if table is None or learns or table.device != stored.device or _is_watched(stored):
             return self.mirrored(stored)
         return stored.take(table)
+
+    def in_stock_call(self, stored: Tensor) -> Tensor:
+        """The full weight; that of the call before where no gradient is recorded and the same values are stored."""
+        learns = torch.is_grad_enabled() and stored.requires_grad
+        seen = self.seen
+        if seen is not None and not learns and seen.holds(stored):
+            return seen.full
+        if stored.shape != self.stored_shape or self.known is not None:
+            return self.forward(stored)
+        if learns or self.table is None or not stored.is_cpu:
+            return self.mirrored(stored) if learns else self.expand(stored)
+        self.seen = Seen(stored, self.table)
+        return self.seen.full
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "seen"}
 
     def mirrored(self, stored: Tensor) -> Tensor:
         """The half and its mirror image."""
