@@ -6,6 +6,7 @@ import threading
 import warnings
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -549,6 +550,25 @@ def test_what_watches_a_call_is_seen() -> None:
     assert seen[-1]
     assert not any(seen[1:-1])
     assert len(seen) >= 8
+
+
+def test_compiled_functions_run_as_they_were_written() -> None:
+    """Else what a model that was compiled computes with cannot be told."""
+    seen = []
+
+    def backend(module: nn.Module, inputs: object) -> Any:
+        def run(*args: Tensor) -> Any:
+            seen.append("compiled")
+            return module(*args)
+
+        return run
+
+    compiled, x = torch.compile(lambda x: x.sin(), backend=backend), torch.ones(2)
+    with _torch.uncompiled():
+        assert torch.equal(compiled(x), x.sin())
+    assert seen == []
+    assert torch.equal(compiled(x), x.sin())
+    assert seen == ["compiled"]
 
 
 def test_code_of_layers_of_torch_is_known() -> None:

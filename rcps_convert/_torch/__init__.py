@@ -40,6 +40,7 @@ from .modes import (
     only_step,
     plain_tensors,
     transform_level,
+    uncompiled,
     unseen,
 )
 from .modules import (
@@ -152,6 +153,7 @@ __all__ = [
     "stock_code",
     "stored_name",
     "transform_level",
+    "uncompiled",
     "unguarded",
     "unseen",
     "value",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -148,6 +150,13 @@ def leave_map() -> None:
 
 
 # --- the compiler ---------------------------------------------------------------------------------
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Context in which functions that ``torch.compile`` returned run as they were written."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled; it takes a second to import
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def keep_whole(function: Callable[..., Any]) -> None:

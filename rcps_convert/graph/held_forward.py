@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import pytree
+from .._torch import pytree, uncompiled
 from ..algebra.arguments import Example
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError, Where
@@ -49,7 +49,7 @@ def _read(twin: nn.Module, example: Example, own: dict[int, str]) -> str | None:
     for gradients in (True, False):  # a model may refuse to be differentiated
         calls = _Operands(own)
         try:
-            with torch.set_grad_enabled(gradients), calls:
+            with uncompiled(), torch.set_grad_enabled(gradients), calls:  # a compiler would trace our mode, too
                 outputs = output_leaves(call(twin, example), loosely=True)
         except Exception:  # the model's own errors are reported where it is planned
             continue
