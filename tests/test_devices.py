@@ -23,8 +23,12 @@ def gpu_in_use() -> Iterator[None]:
     operators = (BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn, BACKENDS.cuda.matmul, BACKENDS.mkldnn.matmul)
     before = [op.fp32_precision for op in operators]
     allowed, words = BACKENDS.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    with mock.patch.object(torch.cuda, "is_initialized", return_value=True), _no_generators():
+    if torch.cuda.is_available():
+        torch.cuda.init()
         yield
+    else:
+        with mock.patch.object(torch.cuda, "is_initialized", return_value=True), _no_generators():
+            yield
     BACKENDS.fp32_precision = "none"
     BACKENDS.cudnn.allow_tf32 = allowed
     torch.set_float32_matmul_precision(words)

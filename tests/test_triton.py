@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -15,21 +17,40 @@ from rcps_convert.convert.fast.backends import backend
 from rcps_convert.convert.fast.channels import Channels, halves_of
 from rcps_convert.convert.fast.product import Product
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="tests/test_cuda.py runs the kernels themselves"),
+]
 
 DNA, PROFILE, FIXED = Channels((0, 1), (3, 2)), Channels((0,), (1,)), Channels((), (), (0, 1, 2))
 ODD = Channels((0, 1, 2, 7), (3, 4, 5, 8), (6,))
 
 
+@pytest.fixture(scope="module")
+def kernels() -> Iterator[Any]:
+    """The kernels as Triton interprets them: it decides that when it is imported, which compilers may have done."""
+    others = {name: sys.modules.pop(name) for name in [*sys.modules] if _is_triton(name)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        spec = importlib.util.spec_from_file_location("interpreted_kernels", fused.__file__.replace("fused", "kernels"))
+        assert spec is not None
+        assert spec.loader is not None
+        kernels = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(kernels)
+        yield kernels
+    for name in [name for name in sys.modules if _is_triton(name)]:
+        del sys.modules[name]
+    sys.modules.update(others)
+
+
+def _is_triton(name: str) -> bool:
+    """A module of Triton's Python code; what is compiled cannot be loaded twice."""
+    return name.split(".")[0] == "triton" and not name.startswith("triton._C")
+
+
 @pytest.fixture(autouse=True)
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernels as they are when Triton interprets them, in small tiles."""
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    spec = importlib.util.spec_from_file_location("interpreted_kernels", fused.__file__.replace("fused", "kernels"))
-    assert spec is not None
-    assert spec.loader is not None
-    kernels = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(kernels)
+def interpreted(monkeypatch: pytest.MonkeyPatch, kernels: Any) -> None:
+    """Interpreted kernels, in small tiles."""
     how = {"num_warps": 4, "num_stages": 1}
     monkeypatch.setattr(fused, "_loaded", lambda: (kernels, ""))
     monkeypatch.setattr(fused, "_time", lambda run, tile: 0.0)
