@@ -247,8 +247,8 @@ class HalfTie(RCTie):
             return self.forward(stored)
         if learns or self.table is None or not stored.is_cpu:
             return self.mirrored(stored) if learns else self.expand(stored)
-        self.seen = Seen(stored, self.table)
-        return self.seen.full
+        seen = self.seen = Seen(stored, self.table)  # another thread may set it, too
+        return seen.full
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "seen"}
