@@ -9,11 +9,12 @@ from models.basic import FAMILIES
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from rcps_convert import NeedsChoiceError, plan_conversion
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.nesting import input_actions
 from rcps_convert.graph.export import trace
 from rcps_convert.infer.solve import infer
-from rcps_convert.measure.along_sequence import FIXED, FOLLOWS, UNCLEAR, following
+from rcps_convert.measure.along_sequence import FIXED, FOLLOWS, UNCLEAR, following, growing
 from rcps_convert.measure.probe import Probe
 
 
@@ -71,3 +72,59 @@ def test_an_output_that_answers_to_nothing_is_unclear() -> None:
             return x.new_ones(len(x), 5) + 0 * x.sum()
 
     assert measured(Constant(), torch.zeros(2, 4, 40)) == [[FIXED, UNCLEAR]]
+
+
+# --- positions that each answer to much of the sequence ---
+
+
+class Contacts(nn.Module):
+    """Numbers per position, each gathered from a map of all pairs: no rule takes ``cdist``, so they are measured."""
+
+    def __init__(self, gather: str) -> None:
+        super().__init__()
+        self.conv, self.mix, self.gather = nn.Conv1d(4, 6, 6), nn.Conv2d(1, 1, 3, padding=1), gather
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).relu().mT
+        pairs = torch.cdist(h, h)
+        if self.gather == "softmax":
+            return self.mix(pairs.unsqueeze(1)).relu().softmax(-1).sum(-2)
+        if self.gather == "distances":
+            return pairs.square().mean(-1)
+        return (-pairs).softmax(-1) @ h.mean(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("gather", ["softmax", "distances", "attention"])
+@pytest.mark.parametrize("strategy", ["conjoined", "mixed"])
+def test_positions_that_answer_to_much_of_the_sequence_are_no_fixed_channels(gather: str, strategy: str) -> None:
+    for seed in range(3):
+        torch.manual_seed(seed)
+        plan = plan_conversion(Contacts(gather), torch.zeros(2, 4, 12), strategy=strategy)
+        assert plan.problems or "unstranded profile (auto)" in plan.outputs[0]
+        assert all(isinstance(p, NeedsChoiceError) for p in plan.problems)
+
+
+def test_axes_that_change_with_the_length_are_found() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return x.mean(-1), x[..., ::3].mT, x[..., :8].flatten(1)
+
+    example = torch.zeros(2, 4, 40)
+    probe = Probe(Net(), example, *input_actions(example, "ACGT", "auto"))
+    assert growing(probe) == [frozenset(), frozenset({1}), frozenset()]
+
+
+def test_channels_of_a_model_that_cannot_be_traced_stay_fixed() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv1d(4, 8, 5), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.conv(x).relu().mean(-1)
+            return self.out(h) if float(h.sum()) > -1 else self.out(-h)
+
+    torch.manual_seed(0)
+    plan = plan_conversion(Net(), torch.zeros(2, 4, 40), strategy="conjoined")
+    assert not plan.problems
+    assert "invariant (auto)" in plan.outputs[0]

@@ -11,6 +11,7 @@ from fuzz import grammar, oracle, trial
 from fuzz.campaign import finished, one, run, table
 from fuzz.minimise import minimise, snippet
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 SHORT, LONG = 15, 400
 
@@ -66,6 +67,39 @@ def test_rounding_is_no_error_and_a_wrong_sign_is() -> None:
     oracle.Judge(case(), Cancels()).law("law", 3, 12, "random")
     with pytest.raises(oracle.Wrong):
         oracle.Judge(case("-t"), Pooled()).law("law", 3, 12, "random")
+
+
+class Counted(nn.Module):
+    """Keeps a running mean; `strand` says whether it is of the strand that was read, `output` what comes out."""
+
+    def __init__(self, strand: str, output: str) -> None:
+        super().__init__()
+        self.conv, self.strand, self.output = nn.Conv1d(4, 6, 3, padding=1).double(), strand, output
+        self.register_buffer("mean", torch.zeros(6, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).amax(-1)
+        h = h if self.strand == "one" else h + self.conv(x.flip(1, 2)).amax(-1)
+        if self.training:
+            self.mean.copy_(0.9 * self.mean + 0.1 * h.detach().mean(0))
+        h = h + self.mean
+        return F.layer_norm(h, (6,)).sum(1) if self.output == "rounding" else h.sum(1)
+
+
+def test_statistics_of_one_strand_are_seen_and_rounding_is_no_error() -> None:
+    torch.manual_seed(0)
+    for strand, output in (("both", "rounding"), ("one", "rounding"), ("both", "sum")):
+        model = Counted(strand, output)
+        trial._statistics(case(), model, oracle.Judge(case(), model))
+    model = Counted("one", "sum")
+    with pytest.raises(oracle.Wrong, match="depends on the strand trained on"):
+        trial._statistics(case(), model, oracle.Judge(case(), model))
+
+
+def test_a_refusal_without_a_reason_is_marked_in_its_line() -> None:
+    program = grammar.draw(0)
+    found = [trial.as_line(trial.Result(0, "refused", fate=fate), program) for fate in ("yes", "maybe", "never")]
+    assert [line.get("unreasonable", False) for line in found] == [True, False, False]
 
 
 def test_outputs_are_opened_and_nothing_measured_is_an_error() -> None:

@@ -7,10 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from by_hand import Net, X, bases, conv, mirror, randomised, worst
 from torch import Tensor, nn
 
-from rcps_convert import ConversionError, NeedsChoiceError, Tracks, check_equivariance, convert_model, plan_conversion
+from rcps_convert import (
+    ConversionError,
+    NeedsChoiceError,
+    Tracks,
+    VerificationError,
+    check_equivariance,
+    convert_model,
+    plan_conversion,
+)
 
 STRATEGIES = ["tied", "conjoined"]
 PARTNERS = {"+-": [1, 0], ".": [0], "ACGT": [3, 2, 1, 0], "++--": [2, 3, 0, 1], "..": [0, 1], "+-+-": [1, 0, 3, 2]}
@@ -176,6 +185,45 @@ def test_nothing_is_said_of_outputs_that_keep_their_values(spec: str) -> None:
     wide = Net(lambda m, x: m.a(m.c(x).relu().mean(-1)), c=conv(), a=nn.Linear(8, 2))
     assert lost(wide, outputs=spec) == []
     assert lost(wide, outputs=spec, strategy="conjoined") == []
+
+
+LEVELLED = {
+    "group norm": lambda m, x: m.n(m.c(x).tanh().mean(-1)).sum(1),
+    "layer norm": lambda m, x: F.layer_norm(m.c(x).amax(-1), (2,), m.n.weight, m.n.bias, 0.1).mean(1, keepdim=True),
+    "softmax": lambda m, x: (m.c(x).mean(-1) * 9).softmax(1) @ m.n.weight,
+}
+"""What is left of one pair of channels adds up to a constant once the weights of the two are equal."""
+
+
+@pytest.mark.parametrize("how", LEVELLED)
+@pytest.mark.parametrize("seed", range(3))
+def test_an_output_that_is_constant_but_for_rounding_is_named(how: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    pair = Net(LEVELLED[how], c=nn.Conv1d(4, 2, 3, padding=1), n=nn.GroupNorm(1, 2))
+    with pytest.raises(VerificationError, match="do not depend on the sequence once the weights are tied"):
+        convert_model(pair, X)
+    beside = Net(
+        lambda m, x: (LEVELLED[how](m, x), m.o(m.c(x).mean(-1))), **dict(pair.named_children()), o=nn.Linear(2, 1)
+    )
+    (warning,) = lost(beside, outputs=("invariant", "auto"))
+    assert "output 0 no longer depends on the sequence" in warning
+
+
+@pytest.mark.parametrize("how", LEVELLED)
+def test_an_output_of_several_pairs_keeps_its_values(how: str) -> None:
+    torch.manual_seed(0)
+    several = Net(LEVELLED[how], c=nn.Conv1d(4, 6, 3, padding=1), n=nn.GroupNorm(1, 6))
+    if how == "layer norm":
+        several.function = lambda m, x: F.layer_norm(m.c(x).amax(-1), (6,), m.n.weight, m.n.bias, 0.1).mean(
+            1, keepdim=True
+        )
+    assert lost(several) == []
+
+
+def test_a_faint_dependence_on_the_sequence_is_no_rounding() -> None:
+    torch.manual_seed(0)
+    faint = Net(lambda m, x: 1 + 1e-9 * m.o(m.c(x).relu().mean(-1)), c=conv(), o=nn.Linear(8, 1))
+    assert plan_conversion(faint.double(), X.double()).problems == []
 
 
 # --- outputs that fold the samples into another axis ---------------------------------------------------

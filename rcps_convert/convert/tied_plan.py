@@ -13,7 +13,6 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves
 from ..algebra.nesting import input_actions, leaf_names, output_specs, structure_names
-from ..algebra.opened import opened
 from ..algebra.plain import plain_structure
 from ..algebra.specs import Antisymmetric, Spec, Tokens
 from ..errors import ConversionError, NoRuleError, VerificationError, Where
@@ -33,7 +32,7 @@ from ..infer.match.start import MatchedStart
 from ..infer.outputs import AUTO, auto_words
 from ..infer.states import kept_states
 from ..measure.change import Change
-from ..measure.lengths import Variant, Variants, changed_in_place, main_length
+from ..measure.lengths import Variant, changed_in_place, main_length
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
 from ..measure.verify import ROUNDED_CONSTANTS, Verification, undecided, verify
@@ -44,6 +43,7 @@ from ..tie.ties import make_tie
 from ..tie.untied import unguarded
 from .advice import looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
+from .as_it_is import as_it_is
 from .length_checks import UNSEEN, Chains, LengthChecks, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import (
     ConversionPlan,
@@ -54,7 +54,7 @@ from .plan import (
     TiedParameter,
 )
 from .settings import Settings
-from .tied_words import does_not_run_tied, lost_note, unheld_note, wrong_rule, zero_score
+from .tied_words import does_not_run_tied, idle_once_tied, lost_note, unheld_note, wrong_rule, zero_score
 
 
 def plan_tied(model: nn.Module, example: Example, settings: Settings, held: ConversionError | None) -> ConversionPlan:
@@ -105,7 +105,7 @@ class _TiedPlanner:
         """Read the inputs; trace and solve; describe; list what is tied; measure the law on a converted copy."""
         self.specs, self.actions = input_actions(self.example, self.settings.inputs, self.settings.layout)
         self._describe_inputs()
-        if self.settings.verify and self._already_symmetric(self.settings.outputs):
+        if self.settings.verify and self._is_symmetric():
             return
         solver = Solver(
             self.model,
@@ -139,38 +139,17 @@ class _TiedPlanner:
                     raise
                 raise does_not_run_tied(told) from reason
 
-    def _already_symmetric(self, outputs: Any) -> bool:
+    def _is_symmetric(self) -> bool:
         """Whether the model obeys the law with any weights."""
-        try:
-            probe = Probe(self.model, self.example, self.specs, self.actions)
-            wanted = output_specs(outputs, opened(probe.usual_outputs()))
-            allowed = partial(allowed_actions, wanted, None)
-            found = verify(self.model, self.example, self.specs, self.actions, allowed, diagnose=False, probe=probe)
-        except ConversionError:
-            raise
-        except Exception:  # the model does not run as given; tracing reports why
+        found = as_it_is(self.model, self.example, self.specs, self.actions, self.settings.outputs)
+        if found is None:
             return False
-        if not found.passed or not self._symmetric_elsewhere(wanted):
-            return False
-        self.plan.symmetric, self.plan.verification = True, found
+        self.plan.symmetric, self.plan.verification = True, found.verification
+        self.plan.outputs, self.plan.checked = found.outputs, found.checked
         statistics = {id(b) for m in self.model.modules() if needs_statistics(m) for b in m.buffers(recurse=False)}
         constants = {name for name, b in self.model.named_buffers() if id(b) not in statistics}
         self.plan.architecture = Architecture.of(self.model, constants)
         return True
-
-    def _symmetric_elsewhere(self, wanted: list[Any]) -> bool:
-        """Whether a model that obeys the law with any weights does so at the other lengths it takes."""
-        survey = Variants(self.model, self.example, self.actions).survey()
-        checks = LengthChecks(self.model, self.example, self.actions, survey, [])
-
-        def measure(example: Example, actions: list[Action | None], outputs: Any) -> Verification:
-            return verify(
-                self.model, example, self.specs, actions, partial(allowed_actions, wanted, None), diagnose=False
-            )
-
-        checks.run(measure, [])
-        self.plan.checked = sorted(set(checks.checked))
-        return checks.problem is None and not checks.failed
 
     # --- words ---
 
@@ -306,7 +285,8 @@ class _TiedPlanner:
         if zero is not None:
             self.plan.problems.append(zero)
         elif not found.passed:
-            self.plan.problems.append(self._failed(converted, solution, found))
+            lost = not found.varied and found.cause is None and bool(change.lost(solution.inference.outputs))
+            self.plan.problems.append(idle_once_tied() if lost else self._failed(converted, solution, found))
         else:
             names = structure_names(_structure(self.traces[0]))
             self.plan.warnings += lost_notes(change, names, solution.inference.outputs)

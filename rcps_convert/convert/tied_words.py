@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ConversionError, NeedsChoiceError, Where
+from ..errors import ConversionError, NeedsChoiceError, VerificationError, Where
 
 
 def wrong_rule(where: Where | None, whole: bool = False) -> tuple[str, str]:
@@ -58,6 +58,16 @@ def zero_score(name: str, others: Sequence[str], weight: str | None) -> Conversi
         got="antisymmetric",
         why=f"a score changes its sign only where channels swap, and {reads} under reverse complement{fixed}",
         do=do + 'or state outputs="invariant"',
+    )
+
+
+def idle_once_tied() -> ConversionError:
+    """The refusal of a model that ignores the sequence once its weights are tied, and did not before."""
+    return VerificationError(
+        "the outputs do not depend on the sequence once the weights are tied",
+        why="those of the plain model do; what the outputs are said to be leaves none of their features, whatever the "
+        "weights, as where a norm of one pair of channels is summed",
+        do='widen the layer that the outputs read, say otherwise what they are, or use strategy="conjoined"',
     )
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
+from ..algebra.opened import output_leaves
+from .lengths import FAR, NEAR, Variants
 from .probe import Probe
 
 BLOCKS = 8
@@ -26,6 +28,16 @@ MANY = 8
 ALONG, ALONG_MANY, STILL = 0.3, 0.1, 0.2
 """Share of the sequence by which the answers of an axis must move to run along it, the same for an axis of many
 entries, and the share by which they may move at most if it does not."""
+
+STEADY = 0.6
+"""Mean rank correlation over several sets of weights, in order with all of them, of an axis that is not fixed: its
+entries answer to much of the sequence each, and move little along it."""
+
+SEVERAL = 3
+"""Entries of an axis from which on it is not in order with several sets of weights by chance."""
+
+SETTLED = 4
+"""Other lengths at which no axis of an output has another size, before none is taken to change with the length."""
 
 FOLLOWS, FIXED, UNCLEAR = "follows", "fixed", "unclear"
 """What can be said of an axis."""
@@ -61,12 +73,9 @@ def verdict(answered: Tensor, dim: int) -> str:
         answered: how far each entry moves with each block, (BLOCKS, *shape), not negative.
         dim: the axis of the entries.
     """
-    heard = answered.movedim(dim + 1, 1).reshape(len(answered), answered.shape[dim + 1], -1).sum(-1)
-    total = heard.sum(0)
-    if not bool(torch.isfinite(heard).all()) or not bool((total > 0).any()):
+    center = _centers(answered, dim)
+    if center is None:
         return UNCLEAR
-    blocks = torch.arange(BLOCKS, dtype=heard.dtype, device=heard.device)[:, None]
-    center = ((blocks * heard).sum(0) / total)[total > 0] / (BLOCKS - 1)
     quarter = max(1, len(center) // 4)
     drift = float(center[-quarter:].mean() - center[:quarter].mean())
     order = _rank_correlation(center)
@@ -75,6 +84,16 @@ def verdict(answered: Tensor, dim: int) -> str:
     low, high = torch.quantile(center, torch.tensor([0.1, 0.9], dtype=center.dtype, device=center.device))
     ordered = len(center) >= MANY and order > 0.6
     return FIXED if float(high - low) < STILL and not ordered else UNCLEAR
+
+
+def _centers(answered: Tensor, dim: int) -> Tensor | None:
+    """Where along the sequence each entry of an axis listens, from 0 to 1; None where nothing answers."""
+    heard = answered.movedim(dim + 1, 1).reshape(len(answered), answered.shape[dim + 1], -1).sum(-1)
+    total = heard.sum(0)
+    if not bool(torch.isfinite(heard).all()) or not bool((total > 0).any()):
+        return None
+    blocks = torch.arange(BLOCKS, dtype=heard.dtype, device=heard.device)[:, None]
+    return ((blocks * heard).sum(0) / total)[total > 0] / (BLOCKS - 1)
 
 
 def _rank_correlation(values: Tensor) -> float:
@@ -93,24 +112,22 @@ def following(probe: Probe, read: Callable[[list[Any]], list[Any]], draws: int =
     """For each tensor, what each of its axes after the first does along the sequence.
 
     Args:
-        probe: a copy of the model with inputs for it.
+        probe: a copy of the model with inputs for it. Afterwards it has other weights.
         read: the tensors to look at, for input leaves; what is no tensor is passed over.
-        draws: random sequences.
+        draws: random sequences, each with weights of its own.
 
     Returns: per tensor and axis ``"follows"``, ``"fixed"`` or ``"unclear"``; for the batch axis and
         axes of one entry ``"fixed"``; an empty list for what is no tensor.
     """
-    totals: list[Tensor | None] = []
+    drawn: list[list[Tensor | None]] = []
     for seed in range(draws):
+        if seed:
+            probe.perturb(1 + max(probe.perturbed, default=0), anew=True)
         start, other = probe.inputs(2 * seed), probe.inputs(2 * seed + 1)
         base = read(start)
         moved = [read(_spliced(start, other, probe.actions, [block])) for block in range(BLOCKS)]
-        found = [_answers(y, [m[i] for m in moved]) for i, y in enumerate(base)]
-        totals = [
-            a if b is None else b if a is None else a + b
-            for a, b in zip(totals or [None] * len(found), found, strict=True)
-        ]
-    return [[] if t is None else _verdicts(t) for t in totals]
+        drawn.append([_answers(y, [m[i] for m in moved]) for i, y in enumerate(base)])
+    return [_verdicts([t for t in found if t is not None]) for found in zip(*drawn, strict=True)]
 
 
 def _answers(base: Any, moved: list[Any]) -> Tensor | None:
@@ -120,10 +137,46 @@ def _answers(base: Any, moved: list[Any]) -> Tensor | None:
     return answers(base, moved)
 
 
-def _verdicts(total: Tensor) -> list[str]:
-    """Per axis, of (BLOCKS, N, ...)."""
-    shape = total.shape[1:]
-    return [verdict(total, dim) if dim and shape[dim] > 1 else FIXED for dim in range(len(shape))]
+def _verdicts(drawn: Sequence[Tensor]) -> list[str]:
+    """Per axis, of (BLOCKS, N, ...) for each draw; an axis that is in order with all weights is not fixed."""
+    if not drawn:
+        return []
+    total, shape = torch.stack([*drawn]).sum(0), drawn[0].shape[1:]
+    found = [verdict(total, dim) if dim and shape[dim] > 1 else FIXED for dim in range(len(shape))]
+    large = [dim >= 1 and n >= SEVERAL for dim, n in enumerate(shape)]
+    return [UNCLEAR if v == FIXED and large[d] and _in_order(drawn, d) else v for d, v in enumerate(found)]
+
+
+def _in_order(drawn: Sequence[Tensor], dim: int) -> bool:
+    """Whether the entries of an axis listen in order along the sequence with all weights, a little further each."""
+    centers = [c for t in drawn if (c := _centers(t, dim)) is not None and len(c) == t.shape[dim + 1]]
+    orders = [_rank_correlation(c) for c in centers]
+    return len(orders) > len(drawn) // 2 and min(orders) > 0 and sum(orders) / len(orders) > STEADY
+
+
+def growing(probe: Probe) -> list[frozenset[int]]:
+    """For each output, the axes whose size changes with the length of the inputs, as far as other lengths show it."""
+    shapes = _output_shapes(probe)
+    variants, found = Variants(probe.model, probe.example, probe.actions), [frozenset[int]() for _ in shapes]
+    steps, settled = sorted((*NEAR, *FAR), key=lambda step: (step < 0, -step)), 0
+    for variant in (v for step in steps for v in variants.at(variants.longest + step)):
+        try:
+            others = _output_shapes(probe.at(variant.example, list(variant.actions)))
+        except Exception:  # a model may raise anything at a length it was not made for
+            continue
+        pairs = zip(shapes, others, strict=False)
+        new = [frozenset(d for d, n in enumerate(a) if len(a) == len(b) and n != b[d] and d) for a, b in pairs]
+        if len(new) == len(found):
+            found, settled = [a | b for a, b in zip(found, new, strict=True)], settled + 1
+        if any(found) or settled == SETTLED:
+            break
+    return found
+
+
+def _output_shapes(probe: Probe) -> list[tuple[int, ...]]:
+    """The shapes of the outputs; none for what is no tensor."""
+    made = output_leaves(probe.outputs(probe.inputs(0)), loosely=True)
+    return [tuple(y.shape) if isinstance(y, Tensor) else () for y in made]
 
 
 def one_sided(

@@ -15,7 +15,7 @@ from ..algebra.opened import output_leaves
 from ..algebra.specs import Spec
 from ..graph.sandbox import undisturbed_rng
 from .inputs import KINDS
-from .law import relative_change
+from .law import MARGIN, relative_change
 from .probe import Probe, own_dtype
 
 SURE, FAINT = 1e-4, 1e-9
@@ -52,6 +52,8 @@ class Change:
     ) -> None:
         self.given = (before, after), (example, specs, actions)
         self.readings: list[list[list[Any]]] = []
+        self.nudged: list[Any] = []
+        self.sizes: list[int] = []
         self.precise = own_dtype(before) not in (torch.float32, torch.float64)
         self.probes: list[Probe] = []
 
@@ -73,6 +75,8 @@ class Change:
         self._look()
         with undisturbed_rng():
             readings = self._readings()
+            with self.probes[1].nudged(0):
+                self.nudged = self._read_first(self.probes[1])
         self.readings = readings
         pairs = zip(*map(_ends, readings), strict=True)
         found = max((relative_change(a, b) for a, b in pairs if a.numel()), default=0.0)
@@ -90,16 +94,19 @@ class Change:
         Args:
             outputs: what each output is; samples and positions count as repetitions.
         """
-        if self.readings and _is_full(self.readings, outputs):  # these weights show that nothing is lost
+        if self.readings and _is_full(self.readings, self.nudged, outputs):  # these weights show that nothing is lost
             return []
         self._look_closely()
         with undisturbed_rng():
             had, has = self._ranks(0, outputs)
             for seed in range(1, WEIGHTS):
-                if all(has[i] >= had[i] for i in had):
+                if all(has[i] >= had[i] > 0 for i in had):
                     break
-                _, again = self._ranks(seed, outputs)  # dead units are a matter of the weights
-                has = {i: max(n, again.get(i, 0)) for i, n in has.items()}
+                ranks = self._ranks(seed, outputs)  # dead units are a matter of the weights
+                had, has = (
+                    {i: max(n, new.get(i, 0)) for i, n in old.items()}
+                    for old, new in zip((had, has), ranks, strict=True)
+                )
         return [(i, had[i], has[i]) for i in had if has[i] < had[i]]
 
     def _ranks(self, seed: int, outputs: Sequence[Action | None]) -> list[dict[int, int]]:
@@ -136,7 +143,14 @@ class Change:
 
     def _read(self, sizes: list[int]) -> list[list[list[Any]]]:
         drawn = [self.probes[0].drawn(seed, KINDS[:1] * size) for seed, size in enumerate(sizes)]
-        return [[output_leaves(p.outputs([_as(p, x) for x in given])) for given in drawn] for p in self.probes]
+        found = [[output_leaves(p.outputs([_as(p, x) for x in given])) for given in drawn] for p in self.probes]
+        self.sizes = sizes
+        return found
+
+    def _read_first(self, probe: Probe) -> list[Any]:
+        """The output leaves of the first batch."""
+        drawn = self.probes[0].drawn(0, KINDS[:1] * self.sizes[0])
+        return output_leaves(probe.outputs([_as(probe, x) for x in drawn]))
 
 
 def _continuous(y: Any) -> bool:
@@ -172,9 +186,14 @@ def _parts(readings: list[list[Any]], outputs: Sequence[Action | None]) -> dict[
     return {i: _rows([repetitions(y, a) for y in ys]) for i, (ys, a) in kept.items()}
 
 
-def _is_full(readings: list[list[list[Any]]], outputs: Sequence[Action | None]) -> bool:
-    """Whether every converted output has as many independent values as so many rows and channels can have."""
+def _is_full(readings: list[list[list[Any]]], nudged: list[Any], outputs: Sequence[Action | None]) -> bool:
+    """Whether every converted output has as many independent values as so many rows and channels can have.
+
+    What changes as far where the weights change in their last places is rounding, and shows nothing.
+    """
     before, after = (_parts(r, outputs) for r in readings)
+    if any(_is_rounding(y, z) for y, z in zip(readings[1][0], nudged, strict=False) if _continuous(y)):
+        return False
     full = all(_rank(rows, SURE) >= min(len(rows) - 1, rows.shape[1]) for rows in after.values())
     return full and not _faded(before, after) and all(_swing(rows) > CLEAR for rows in after.values())
 
@@ -182,6 +201,11 @@ def _is_full(readings: list[list[list[Any]]], outputs: Sequence[Action | None]) 
 def _faded(before: dict[int, Tensor], after: dict[int, Tensor]) -> set[int]:
     """The outputs that move with the sequence next to nothing of what they did."""
     return {i for i, rows in after.items() if i in before and _swing(rows) <= FADED * _swing(before[i])}
+
+
+def _is_rounding(y: Tensor, nudged: Any) -> bool:
+    """Whether an output moves with the sequence about as far as with the last places of the weights."""
+    return max(relative_change(y, nudged), relative_change(nudged, y)) * MARGIN > CLEAR
 
 
 def _size(y: Tensor, dims: Sequence[int]) -> int:

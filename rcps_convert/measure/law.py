@@ -27,6 +27,9 @@ Allowed = Callable[[int, tuple[int, ...]], list[Action]] | Sequence[Action | Non
 VARIED = 1e-12
 """Relative change of the outputs between two inputs above which they depend on the sequence."""
 
+SURELY = 1e-7
+"""Relative change above which that is more than rounding."""
+
 WIDE = 2**18
 """Entries of a sample's inputs up to which a batch holds a sample of every kind."""
 
@@ -92,6 +95,11 @@ class Law:
         error, k = min(scored)
         return max(error, self.blended.get(index, 0.0)), actions[k]
 
+    def obeyed(self) -> tuple[Action | None, ...]:
+        """Per output leaf the action with which its error is smallest; None for what holds no numbers."""
+        count = 1 + max(self.actions, default=-1)
+        return tuple(self.best(i)[1] if i in self.actions else None for i in range(count))
+
     def only_blended(self, limit: float) -> bool:
         """Whether the law holds for whole batches, and fails where some samples are mirrored."""
         return max(self.errors.values(), default=0.0) <= limit
@@ -153,7 +161,9 @@ class Law:
             self.batches = {i: d for i, d in enumerate(grown) if d is not None and d >= 0}
             self.any_batch = -1 not in grown and all(forward[i].shape[d] == own for i, d in self.batches.items())
             for i, d in self.batches.items():
-                self._note_change(i, forward[i], large[i].narrow(d, 0, forward[i].shape[d]))
+                part = large[i].narrow(d, 0, forward[i].shape[d])
+                if relative_change(forward[i], part) > SURELY:
+                    self._note_change(i, forward[i], part)
             if own == 1 and not self.any_batch:  # no other batch of several samples will be measured
                 reverse = output_leaves(self.probe.outputs(self.probe.mirrored(drawn)))
                 self._mirror_some(drawn, own + 1, large, reverse)
@@ -198,7 +208,9 @@ class Law:
             return
         other = output_leaves(self.probe.outputs(self.probe.drawn(seed + OTHER, kinds)))
         for i in still:
-            self._note_change(i, forward[i], other[i])
+            change = relative_change(forward[i], other[i])
+            if not VARIED < change <= SURELY or change > self._rounding_of(i, forward[i], seed, kinds):
+                self._note_change(i, forward[i], other[i])
 
     def _note_mirrored(self, index: int, y: Tensor, r: Tensor) -> None:
         """The mirror image is another sequence: an output that it clearly changes depends on the sequence."""
@@ -268,6 +280,12 @@ class Law:
                 after = output_leaves(self.probe.outputs(drawn, training))
             worst = max(worst, difference(before, after, self.usual))
         return MARGIN * worst
+
+    def _rounding_of(self, index: int, y: Tensor, seed: int, kinds: Sequence[str]) -> float:
+        """How far rounding alone may change an output, relative to its size."""
+        drawn = self.probe.drawn(seed, kinds)
+        with self.probe.nudged(seed):
+            return MARGIN * relative_change(y, output_leaves(self.probe.outputs(drawn))[index])
 
     def unsteady(self, seed: int, kinds: Sequence[str], *, training: bool) -> str | None:
         """Whether two runs on one input differ: ``"state"``, ``"noise"`` (with another seed), or None."""

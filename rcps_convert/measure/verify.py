@@ -65,6 +65,7 @@ class Verification:
             ``"precision"``, ``"samples"``, ``"dtype"``, or the kinds of input it shows on; None if nothing tells.
         own: the check in the model's own precision, in words.
         held: random numbers were held: the law holds in distribution.
+        outputs: per output leaf the action it obeys, of those it may have; None for what holds no numbers.
     """
 
     error: float
@@ -75,6 +76,7 @@ class Verification:
     cause: str | None = None
     own: str | None = None
     held: bool = False
+    outputs: tuple[Action | None, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -239,7 +241,8 @@ class _Check:
         if error <= self.limit:
             doubtful = [e for e, sizes in self.aside if not self._were_zero(sizes)]
             error, cause = max([error, *doubtful]), "precision" if doubtful else cause
-        return Verification(error, self.limit, self.probe.dtype, self.law.depends(), self.modes, cause)
+        outputs = self.law.obeyed()
+        return Verification(error, self.limit, self.probe.dtype, self.law.depends(), self.modes, cause, outputs=outputs)
 
     def run(self) -> None:
         """Measure until the law fails or the draws are used up; more are made while an output ignores the sequence."""

@@ -25,7 +25,7 @@ from ..graph.trace import Trace
 from ..infer.inference import Inference
 from ..infer.outputs import AUTO, auto_words
 from ..infer.solve import infer
-from ..measure.along_sequence import FIXED, FOLLOWS, UNCLEAR, following, one_sided
+from ..measure.along_sequence import FIXED, FOLLOWS, UNCLEAR, following, growing, one_sided
 from ..measure.probe import Probe
 from .mixed import mirrored_positions
 
@@ -158,7 +158,10 @@ class StackedRuns:
     def _measured_output(self, index: int, shape: tuple[int, ...], known: frozenset[int] = frozenset()) -> Action:
         verdicts = [FOLLOWS if d in known else v for d, v in enumerate(self._verdicts[index])]
         lengths = {x.shape[d] for x, a in self._sequences() for d, t in enumerate(a.axes) if ax.ends(t) is not None}
-        doubtful = [d for d, v in enumerate(verdicts) if v == UNCLEAR or (v == FIXED and d and shape[d] in lengths)]
+        still = [d for d, v in enumerate(verdicts) if d and shape[d] > 1 and v == FIXED]
+        along = self._growing[index] if still else frozenset()
+        doubtful = [d for d, v in enumerate(verdicts) if v == UNCLEAR]
+        doubtful += [d for d in still if shape[d] in lengths or d in along]
         if doubtful:
             raise NeedsChoiceError(
                 f"output {self.names[index]} of shape {shape}: is axis {doubtful[0]} a length?",
@@ -171,6 +174,10 @@ class StackedRuns:
     @cached_property
     def _verdicts(self) -> list[list[str]]:
         return following(self.probe, lambda drawn: output_leaves(self.probe.outputs(drawn), loosely=True))
+
+    @cached_property
+    def _growing(self) -> list[frozenset[int]]:
+        return growing(self.probe)
 
     def one_sided_outputs(self) -> list[str]:
         """What the user should know of outputs each entry of which answers to one side of its position only."""

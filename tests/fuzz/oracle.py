@@ -148,7 +148,9 @@ def middle(size: Tensor) -> float:
 def jittered(values: Sequence[Tensor], generator: torch.Generator, scale: float) -> list[Tensor]:
     """The tensors, each entry changed by a tiny part of itself."""
     return [
-        t * (1 + scale * (2 * torch.rand(t.shape, generator=generator) - 1)).to(t.dtype) if t.is_floating_point() else t
+        t * (1 + scale * (2 * torch.rand(t.shape, generator=generator, dtype=torch.float64) - 1)).to(t.dtype)
+        if t.is_floating_point()
+        else t
         for t in values
     ]
 

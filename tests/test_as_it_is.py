@@ -1,0 +1,49 @@
+"""Models that are equivariant as they are: a plan says what their outputs are, and bases are no positions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rcps_convert import NeedsChoiceError, convert_model, plan_conversion
+
+
+class Weightless(nn.Module):
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what, self.conv = what, nn.Conv1d(4, 1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.what == "any base":
+            return x.relu().amax(-1).relu() > 0
+        if self.what == "composition":
+            return x.mean(-1)
+        if self.what == "strands":
+            return torch.cat([self.conv(x).relu().mean(-1), self.conv(x.flip(1, 2)).relu().mean(-1)], 1)
+        return x[:, 1:3].sum(1) if self.what == "profile" else x[:, 1:3].mean((1, 2))
+
+
+@pytest.mark.parametrize("what", ["any base", "composition", "strands"])
+def test_bases_and_strands_are_not_taken_for_positions(what: str) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(NeedsChoiceError, match="is axis 1 a length"):
+        convert_model(Weightless(what), torch.zeros(2, 4, 40))
+
+
+@pytest.mark.parametrize(
+    ("what", "words"), [("profile", "unstranded profile (auto), shape (2, 40)"), ("content", "invariant (auto)")]
+)
+def test_a_plan_says_what_the_outputs_of_an_equivariant_model_are(what: str, words: str) -> None:
+    plan = plan_conversion(Weightless(what), torch.zeros(2, 4, 40))
+    assert plan.symmetric
+    assert words in plan.outputs[0]
+    assert plan.outputs[0] in str(plan)
+    assert plan.inputs[0] in str(plan)
+
+
+def test_a_plan_says_what_the_user_said_of_the_outputs_of_an_equivariant_model() -> None:
+    torch.manual_seed(0)
+    plan = plan_conversion(Weightless("strands"), torch.zeros(2, 4, 40), outputs="+-")
+    assert plan.symmetric
+    assert plan.outputs == ["0: tracks +-, shape (2, 2), (batch of 2, 1 pair)"]
