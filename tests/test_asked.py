@@ -27,17 +27,6 @@ def converted(family: Family) -> nn.Module:
         return convert_model(family.make(), family.example, **family.how)
 
 
-LONGER = [f for f in asked.ZOO if f.name not in asked.ONE_LENGTH]
-
-
-@pytest.mark.parametrize("family", LONGER, ids=[f.name for f in LONGER])
-def test_exact_at_other_lengths(family: Family) -> None:
-    model = converted(family)
-    assert_exact(
-        model, family.example, **family.how, lengths=asked.OTHER_LENGTHS.get(family.name, (17, 30)), tolerance=TOLERANCE
-    )
-
-
 def refused(model: nn.Module, example: Any, **how: Any) -> str:
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with pytest.raises(ConversionError) as caught:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from models import BassetLike, Family, Siamese, SpliceAILike, StrandBias
 from models.basic import FAMILIES
 from oracle import assert_law
+from planned import made, plan_of
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -37,11 +38,6 @@ DNA = torch.zeros(2, 4, 30)
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=[f.name for f in FAMILIES])
 
 
-def made(family: Family) -> nn.Module:
-    torch.manual_seed(0)
-    return family.make()
-
-
 def sequence(n: int = 3, length: int = 30) -> Tensor:
     return F.one_hot(torch.randint(4, (n, length)), 4).mT.double()
 
@@ -60,8 +56,7 @@ class Head(nn.Module):
 @each_family
 def test_every_family_converts_and_keeps_class_and_keys(family: Family) -> None:
     model = made(family)
-    plan = plan_conversion(model, family.example, strategy="conjoined", **family.how)
-    assert not plan.problems
+    plan = plan_of(family, "conjoined")
     assert plan.verification is not None
     assert plan.verification.modes == "train and eval mode"
     assert plan.verification.error < TOLERANCE

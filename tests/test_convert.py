@@ -11,6 +11,7 @@ import torch
 from lawful import assert_exact
 from models import FAMILIES, BassetLike, ConvThenPool, Family, Siamese, SpliceAILike, StrandBias, Twice
 from oracle import assert_law
+from planned import converted_of, made, plan_of
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -37,11 +38,6 @@ TOLERANCE = 1e-10
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=[f.name for f in FAMILIES])
 
 
-def made(family: Family) -> nn.Module:
-    torch.manual_seed(0)
-    return family.make()
-
-
 def checked(model: nn.Module, family: Family) -> None:
     """As it is, in eval mode."""
     assert_law(model, family.example, **family.how, tolerance=TOLERANCE, randomise=False, modes=("eval",))
@@ -63,8 +59,7 @@ def train_step(model: nn.Module, family: Family, optimizer: torch.optim.Optimize
 def test_plain_model_is_not_equivariant_and_converted_is(family: Family) -> None:
     model = made(family)
     assert not check_equivariance(model, family.example, **{"outputs": "auto", **family.how})
-    plan = plan_conversion(model, family.example, **family.how)
-    assert not plan.problems
+    plan = plan_of(family)
     assert plan.verification is not None
     assert plan.verification.modes == "train and eval mode"
     assert plan.verification.error < TOLERANCE
@@ -73,41 +68,37 @@ def test_plain_model_is_not_equivariant_and_converted_is(family: Family) -> None
 
 @each_family
 def test_equivariant_after_training_and_baked(family: Family) -> None:
-    converted = convert_model(made(family), family.example, verify=False, **family.how)
-    optimizer = torch.optim.AdamW(converted.parameters(), lr=1e-2)
+    model = converted_of(family)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(3):
-        train_step(converted, family, optimizer)
-    checked(converted, family)
-    baked = bake(converted)
+        train_step(model, family, optimizer)
+    checked(model, family)
+    baked = bake(model)
     assert not ties(baked)
     checked(baked, family)
 
 
 @each_family
 def test_train_mode_obeys_the_law_after_training(family: Family) -> None:
-    plan = plan_conversion(made(family), family.example, verify=False, **family.how)
-    converted = plan.apply(made(family))
-    train_step(converted, family, torch.optim.SGD(converted.parameters(), lr=0.1))
+    model = converted_of(family)
+    train_step(model, family, torch.optim.SGD(model.parameters(), lr=0.1))
     specs, actions = input_actions(family.example, family.how.get("inputs", "ACGT"), "auto")
-    wanted = output_specs(family.how.get("outputs", "auto"), call(converted, family.example))
-    found = verify(converted, family.example, specs, actions, lambda i, s: candidate_actions(wanted[i], s))
+    wanted = output_specs(family.how.get("outputs", "auto"), call(model, family.example))
+    found = verify(model, family.example, specs, actions, lambda i, s: candidate_actions(wanted[i], s))
     assert found.error < TOLERANCE
 
 
 @each_family
 def test_baked_state_dict_loads_into_the_plain_class(family: Family) -> None:
-    model = made(family)
-    converted = convert_model(model, family.example, verify=False, **family.how).eval()
-    baked = bake(converted)
+    model = converted_of(family).eval()
+    baked = bake(model)
     plain = family.make()
     plain.load_state_dict(baked.state_dict(), strict=True)
-    if any("symmetriser" in line for line in str(plan_conversion(model, family.example, **family.how)).splitlines()):
+    if any("symmetriser" in line for line in str(plan_of(family)).splitlines()):
         return  # the inserted symmetriser is computation: no weights of the plain class can stand for it
     x = leaves(family.example)
     given = with_leaves(family.example, [torch.rand_like(v) for v in x])
-    for a, b in zip(
-        pytree.tree_leaves(call(plain.eval(), given)), pytree.tree_leaves(call(converted, given)), strict=True
-    ):
+    for a, b in zip(pytree.tree_leaves(call(plain.eval(), given)), pytree.tree_leaves(call(model, given)), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from models import BassetLike, Family, SpliceAILike, Twice
 from models.basic import FAMILIES
 from oracle import assert_law
+from planned import converted_of, made, plan_of
 from processes import run_in_two
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
@@ -43,11 +44,6 @@ DNA = torch.zeros(2, 4, 30)
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=[f.name for f in FAMILIES])
 
 
-def made(family: Family) -> nn.Module:
-    torch.manual_seed(0)
-    return family.make()
-
-
 def random_call(family: Family, dtype: torch.dtype = torch.float64) -> Any:
     generator = torch.Generator().manual_seed(3)
     return with_leaves(
@@ -68,14 +64,11 @@ def stirred(model: nn.Module) -> nn.Module:
 
 @each_family
 def test_starts_as_the_conjoined_model_and_stays_equivariant(family: Family) -> None:
-    model = made(family).double()
-    plan = plan_conversion(model, family.example, strategy="mixed", **family.how)
-    assert not plan.problems
+    plan = plan_of(family, "mixed")
     assert plan.verification is not None
     assert plan.verification.error < TOLERANCE
     assert plan.verification.modes == "train and eval mode"
-    mixed = plan.apply(model)
-    conjoined = convert_model(model, family.example, strategy="conjoined", verify=False, **family.how)
+    mixed, conjoined = (converted_of(family, strategy).double() for strategy in ("mixed", "conjoined"))
     given = random_call(family)
     for training in (False, True):
         torch.manual_seed(0)
@@ -104,14 +97,13 @@ def unwrapped_copy(model: nn.Module) -> nn.Module:
 
 @each_family
 def test_keys_classes_and_checkpoints(family: Family) -> None:
-    model = made(family)
-    mixed = convert_model(model, family.example, strategy="mixed", verify=False, **family.how)
+    model, mixed = made(family), converted_of(family, "mixed")
     assert [type(m) for m in mixed.modules()] == [type(m) for m in model.modules()]
     new = set(mixed.state_dict()) - set(model.state_dict())
     assert new == {f"{p}.cross_weight" for p in mixed_layers(mixed)}
     assert not mixed_layers(model)
     saved = stirred(mixed).state_dict()
-    again = convert_model(made(family), family.example, strategy="mixed", verify=False, **family.how)
+    again = converted_of(family, "mixed")
     again.load_state_dict(saved)
     given = random_call(family, torch.float32)
     ours, theirs = (pytree.tree_leaves(call(m.eval(), given)) for m in (mixed, again))
@@ -124,7 +116,7 @@ def test_keys_classes_and_checkpoints(family: Family) -> None:
 @each_family
 @pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")
 def test_baked_is_a_plain_graph_of_the_same_function(family: Family) -> None:
-    mixed = stirred(convert_model(made(family), family.example, strategy="mixed", verify=False, **family.how)).eval()
+    mixed = stirred(converted_of(family, "mixed")).eval()
     baked = bake(mixed)
     assert isinstance(baked, torch.fx.GraphModule)
     assert set(baked.state_dict()) == set(mixed.state_dict())

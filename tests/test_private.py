@@ -254,16 +254,51 @@ def test_printed_stacks_are_read() -> None:
     ]
 
 
-def test_an_exported_lstm_states_the_shapes_it_has() -> None:
-    """Else what reads the last state of a recurrent layer is refused."""
-    with _torch.right_lstm_shapes():
-        program = exported(nn.LSTM(2, 3, batch_first=True, bidirectional=True), torch.zeros(4, 5, 2))
-    shapes = [tuple(v.shape) for n in nodes(program, "lstm") for v in _torch.value(n)]
-    assert shapes == [(4, 5, 6), (2, 4, 3), (2, 4, 3)]
-    before = import_module("torch._decomp.decompositions").select_one_layer_lstm_function
-    with _torch.right_lstm_shapes():
-        assert import_module("torch._decomp.decompositions").select_one_layer_lstm_function is not before
-    assert import_module("torch._decomp.decompositions").select_one_layer_lstm_function is before
+RECURRENT = [
+    nn.LSTM(2, 3, batch_first=True, bidirectional=True, num_layers=2),
+    nn.LSTM(2, 3, proj_size=1),
+    nn.GRU(2, 3, bidirectional=True, dropout=0.1, num_layers=2),
+    nn.RNN(2, 3, batch_first=True, bias=False),
+]
+
+
+class AfterALayer(nn.Module):
+    """A recurrence of what is computed from weights: torch then writes out its steps."""
+
+    def __init__(self, recurrent: nn.RNNBase) -> None:
+        super().__init__()
+        self.first, self.recurrent = nn.Linear(2, 2), recurrent
+
+    def forward(self, x):
+        return self.recurrent(self.first(x))
+
+
+@pytest.mark.parametrize("layer", RECURRENT, ids=str)
+def test_recurrent_layers_have_the_shapes_of_their_results_from_one_step(layer: nn.RNNBase, monkeypatch) -> None:
+    """Else what reads the last state of a recurrent layer is refused, or tracing takes seconds at long lengths."""
+    module = import_module("torch._decomp.decompositions")
+    before, steps = (module.select_one_layer_lstm_function, module.one_layer_rnn), []
+    for cell in ("lstm_cell", "gru_cell"):
+        run = getattr(module, cell)
+        monkeypatch.setattr(module, cell, lambda *a, run=run, **kw: [steps.append(1), run(*a, **kw)][1])
+    x = torch.zeros(4, 5, 2)
+    with _torch.recurrent_shapes():
+        program = exported(AfterALayer(layer), x)
+    assert (module.select_one_layer_lstm_function, module.one_layer_rnn) == before
+    made = [v for name in ("lstm", "gru", "rnn_tanh") for n in nodes(program, name) for v in _torch.value(n)]
+    out, states = AfterALayer(layer)(x)
+    states = states if isinstance(states, tuple) else (states,)
+    assert [(v.shape, v.stride(), v.dtype) for v in made] == [(y.shape, y.stride(), y.dtype) for y in (out, *states)]
+    assert len(steps) <= 2 * layer.num_layers
+
+
+def test_the_steps_of_a_recurrence_that_are_recorded_are_all_recorded() -> None:
+    """Else a graph that is written out in steps would hold one of them."""
+    model, x = AfterALayer(nn.GRU(2, 3)), torch.randn(4, 5, 2)
+    with _torch.recurrent_shapes():
+        short = exported(model, x).run_decompositions()
+    assert torch.allclose(short.module()(x)[0], model(x)[0])
+    assert not nodes(short, "gru")
 
 
 def test_graphs_that_are_read_have_lines_and_no_code() -> None:

@@ -1,4 +1,4 @@
-"""Every network of the zoo converts exactly: one plan, randomised weights, both modes, baked."""
+"""Every network of the zoo converts exactly: one plan, matched, with randomised weights, in both modes, and baked."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import warnings
 import pytest
 import torch
 from lawful import assert_exact
-from models import FAMILIES, ZOO, Family
+from models import FAMILIES, ZOO, Family, asked
 from oracle import assert_law
+from reordering import assert_reordering_changes_nothing
 
 from rcps_convert import check_equivariance, convert_model, plan_conversion
+from rcps_convert.infer.match import search
 
 TOLERANCE = 1e-10
 """Relative error in float64."""
 
+LONGER = {f.name for f in asked.ZOO} - asked.ONE_LENGTH
+"""Networks that are tried at other lengths too."""
+
 
 @pytest.mark.parametrize("family", ZOO, ids=[f.name for f in ZOO])
-def test_converts_exactly(family: Family) -> None:
+def test_converts_exactly(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = family.make()
-    plan = plan_conversion(model, family.example, **family.how)
+    monkeypatch.setattr(search, "SAMPLES", 16)  # reordering changes nothing whatever the pairs are
+    plan = plan_conversion(model, family.example, init="match", **family.how)
     assert not plan.problems, str(plan)
     assert not plan.symmetric
     assert plan.verification is not None
@@ -30,11 +36,13 @@ def test_converts_exactly(family: Family) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         converted = plan.apply(model)
-    assert_exact(converted, family.example, tolerance=tolerance, batch=5, **family.how)
+    lengths = (None, *asked.OTHER_LENGTHS.get(family.name, (17, 30))) if family.name in LONGER else (None,)
+    assert_exact(converted, family.example, tolerance=tolerance, batch=5, lengths=lengths, **family.how)
     how = {k: v for k, v in family.how.items() if k in ("inputs", "outputs", "layout")}
     report = check_equivariance(converted, family.example, **how, tolerance=tolerance)
     assert report, str(report)
     assert [line.rpartition(", shape ")[2].partition("), ")[2] for line in plan.outputs] == list(report.actions)
+    assert_reordering_changes_nothing(model, plan, family)
 
 
 @pytest.mark.parametrize("batch", [1, 5])

@@ -73,8 +73,8 @@ from .programs import (
     out_spec,
     picklable,
     quick_graphs,
+    recurrent_shapes,
     returned,
-    right_lstm_shapes,
     scope,
     unguarded,
     value,
@@ -144,11 +144,15 @@ __all__ = [
     "pytree",
     "quick_graphs",
     "reader",
+    "recurrent_shapes",
     "refresh_recurrent",
     "replica",
     "returned",
+<<<<<<< HEAD
     "right_lstm_shapes",
     "runs",
+=======
+>>>>>>> quick
     "scope",
     "stock_code",
     "stored_name",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,10 +29,11 @@ def op_name(op: Any) -> str:
     return str(getattr(op, "_opname", None) or getattr(op, "__name__", str(op)))
 
 
-def arguments(op: Any) -> list[Any]:
+@cache
+def arguments(op: Any) -> tuple[Any, ...]:
     """The arguments an operator's schema names, each with ``name`` and ``alias_info``; none if it has no schema."""
     schema = getattr(op, "_schema", None)
-    return list(schema.arguments) if schema is not None else []
+    return tuple(schema.arguments) if schema is not None else ()
 
 
 def writes(argument: Any) -> bool:

@@ -117,21 +117,32 @@ def quick_graphs() -> Iterator[None]:
 
 
 @contextmanager
-def right_lstm_shapes() -> Iterator[None]:
-    """Let torch state the shapes of an LSTM's last states as they are: up to 2.11 it leaves an axis of size 1 in."""
+def recurrent_shapes() -> Iterator[None]:
+    """Let torch state the shapes of a recurrent layer's results by one step, and not by a step for each position.
+
+    Up to 2.11 it also leaves an axis of size 1 in the shapes of an LSTM's last states.
+    """
     module = import_module("torch._decomp.decompositions")
-    choose = module.select_one_layer_lstm_function
+    choose, layer = module.select_one_layer_lstm_function, module.one_layer_rnn
 
     def chosen(*args: Any) -> Any:
-        return partial(_one_lstm_layer, choose(*args))
+        return partial(_one_layer, choose(*args))
 
     module.select_one_layer_lstm_function = chosen  # type: ignore[attr-defined]
+    module.one_layer_rnn = partial(_one_layer, layer)  # type: ignore[attr-defined]
     try:
         yield
     finally:
         module.select_one_layer_lstm_function = choose  # type: ignore[attr-defined]
+        module.one_layer_rnn = layer  # type: ignore[attr-defined]
 
 
-def _one_lstm_layer(run: Any, *args: Any, **kwargs: Any) -> Any:
-    out, states = run(*args, **kwargs)
-    return out, tuple(s.squeeze(0) if s.dim() == 3 else s for s in states)
+def _one_layer(run: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """One layer of a recurrence over the first axis of x; where none of its steps is recorded, one stands for all."""
+    fake, proxies = import_module("torch._subclasses.fake_tensor"), import_module("torch.fx.experimental.proxy_tensor")
+    short = isinstance(x, fake.FakeTensor) and proxies.get_proxy_mode() is None
+    out, states = run(x[:1] if short else x, *args, **kwargs)
+    out = out.repeat(len(x), 1, 1) if short else out
+    if isinstance(states, tuple):
+        states = tuple(s.squeeze(0) if s.dim() == 3 else s for s in states)
+    return out, states

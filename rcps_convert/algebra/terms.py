@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -128,11 +128,17 @@ class Leaf(Axis):
 
 @dataclass(frozen=True)
 class Sum(Axis):
-    """Consecutive blocks of an axis, each mapped to itself."""
+    """Consecutive blocks of an axis, each mapped to itself.
+
+    Attributes:
+        parts: the blocks, in order.
+        known: it has no variables and is in normal form.
+    """
 
     parts: tuple[Axis, ...]
+    known: bool = field(default=False, compare=False, repr=False)
 
-    @property
+    @cached_property
     def size(self) -> int:  # type: ignore[override]
         """Number of entries, the sum over parts."""
         return sum(p.size for p in self.parts)
@@ -140,11 +146,17 @@ class Sum(Axis):
 
 @dataclass(frozen=True)
 class Prod(Axis):
-    """Outer x inner factors of an axis, the outermost first."""
+    """Outer x inner factors of an axis, the outermost first.
+
+    Attributes:
+        factors: the factors, in order.
+        known: it has no variables and is in normal form.
+    """
 
     factors: tuple[Axis, ...]
+    known: bool = field(default=False, compare=False, repr=False)
 
-    @property
+    @cached_property
     def size(self) -> int:  # type: ignore[override]
         """Number of entries, the product over factors."""
         return math.prod(f.size for f in self.factors)
@@ -252,7 +264,7 @@ def product(factors: Iterable[Axis]) -> Axis:
     whole = core + [*ones] + ([SIGN] if negative else [])
     if not whole:
         return unit
-    return whole[0] if len(whole) == 1 else Prod(tuple(whole))
+    return whole[0] if len(whole) == 1 else Prod(tuple(whole), _all_known(whole))
 
 
 def total(parts: Iterable[Axis]) -> Axis:
@@ -267,17 +279,20 @@ def total(parts: Iterable[Axis]) -> Axis:
             whole.append(p)
     if not whole:
         return trivial(0)
-    return whole[0] if len(whole) == 1 else Sum(tuple(whole))
+    return whole[0] if len(whole) == 1 else Sum(tuple(whole), _all_known(whole))
+
+
+def _all_known(terms: Iterable[Axis]) -> bool:
+    return all(t.known if isinstance(t, (Prod, Sum)) else isinstance(t, Leaf) for t in terms)
 
 
 def walk(term: Axis) -> Axis:
     """The term with every bound variable replaced, in normal form."""
     while isinstance(term, Var) and term.ref is not None:
         term = term.ref
-    if isinstance(term, Prod):
-        return product(walk(f) for f in term.factors)
-    if isinstance(term, Sum):
-        return total(walk(p) for p in term.parts)
+    if isinstance(term, (Prod, Sum)) and not term.known:
+        inner = [walk(t) for t in children(term)]
+        return product(inner) if isinstance(term, Prod) else total(inner)
     return term
 
 
@@ -345,13 +360,13 @@ def free(term: Axis) -> list[Var]:
     found: dict[Var, None] = {}
 
     def visit(t: Axis) -> None:
-        t = walk(t)
         if isinstance(t, Var):
             found[t] = None
-        for child in children(t):
-            visit(child)
+        elif isinstance(t, (Prod, Sum)) and not t.known:
+            for child in children(t):
+                visit(child)
 
-    visit(term)
+    visit(walk(term))
     return list(found)
 
 
@@ -431,7 +446,7 @@ def is_trivial(term: Axis) -> bool:
         return not term.negative and (term.perm is None or (term.size == 1 and term.role is None))
     if free(term) or has_sign(term) or any(map(is_length, term.parts if isinstance(term, Sum) else ())):
         return False
-    return bool((indices(term) == torch.arange(term.size)).all())
+    return _indices(term) == tuple(range(term.size))
 
 
 def role(term: Axis) -> Role | None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import quick_graphs, right_lstm_shapes
+from .._torch import quick_graphs, recurrent_shapes
 from ..algebra.arguments import Example, call_arguments
 from ..algebra.opened import opened
 from ..errors import NoRuleError, TraceError, Where, first_line
@@ -52,7 +52,7 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
             calls = _record(model, example, training, cuts) if cuts else {}
             twin.register_forward_hook(_open_outputs)
             AssignedBuffers(twin)
-            with closed(twin, calls), right_lstm_shapes(), quick_graphs(), DataAccess(twin), Recorder() as recorder:
+            with closed(twin, calls), recurrent_shapes(), quick_graphs(), DataAccess(twin), Recorder() as recorder:
                 program = torch.export.export(twin, args, kwargs, strict=False)
         except NoRuleError:
             raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -74,6 +75,8 @@ class StretchLaw:
         self.digests = {name: _digest(v.value) for name, v in given.items() if isinstance(v, Const)}
         self.tolerance = ROUNDED if self.rounds else TOLERANCE
         self.plain: dict[int, tuple[dict[str, Any], dict[str, Tensor] | None]] = {}
+        self.calls = [(n, *_prepared(n)) for n in nodes]
+        self.names = {name: i for i, name in enumerate([*given, *(n.name for n in nodes)])}
         self.refresh()
 
     def exactly(self, found: dict[str, Action]) -> bool:
@@ -92,19 +95,20 @@ class StretchLaw:
     def mark(self) -> Any:
         """Equal for pieces that compute the same from values that transform alike."""
         self.refresh()
-        names = {name: i for i, name in enumerate([*self.given, *(n.name for n in self.nodes)])}
         variables = {v: i for i, v in enumerate(self.variables())}
-
-        def shown(leaf: Any) -> Any:
-            return ("ref", names[leaf.name]) if isinstance(leaf, Ref) else repr(leaf)
-
-        calls = tuple(
-            (str(n.op), *(shown(leaf) for leaf in pytree.tree_leaves((n.args, n.kwargs)))) for n in self.nodes
-        )
         given = tuple(
             (_shown_value(v, variables), self.digests.get(name), self.dtypes[name]) for name, v in self.given.items()
         )
-        return calls, given, tuple(names[n.name] for n in self.live)
+        return self._code, given, tuple(self.names[n.name] for n in self.live)
+
+    @cached_property
+    def _code(self) -> tuple[Any, ...]:
+        """The calls of the piece, up to the names of results."""
+
+        def shown(leaf: Any) -> Any:
+            return ("ref", self.names[leaf.name]) if isinstance(leaf, Ref) else repr(leaf)
+
+        return tuple((str(n.op), *(shown(leaf) for leaf in pytree.tree_leaves((n.args, n.kwargs)))) for n in self.nodes)
 
     def find(self) -> dict[str, Action] | None:
         """An action for each result; None when some result obeys no law, or nothing finite came out.
@@ -240,12 +244,10 @@ class StretchLaw:
     def _run(self, given: dict[str, Any]) -> dict[str, Tensor]:
         env = {name: v.clone() if isinstance(v, Tensor) else v for name, v in given.items()}
 
-        def fill(leaf: Any) -> Any:
-            return env[leaf.name] if isinstance(leaf, Ref) else widened(leaf)
-
         with torch.no_grad(), double_precision():
-            for node in self.nodes:
-                args, kwargs = pytree.tree_map(fill, (still(node, node.args), node.kwargs))
+            for node, leaves, nested in self.calls:
+                filled = (env[leaf.name] if isinstance(leaf, Ref) else leaf for leaf in leaves)
+                args, kwargs = pytree.tree_unflatten(filled, nested)
                 env[node.name] = node.op(*args, **kwargs)
         return {n.name: _numbers(env[n.name]) for n in self.live}
 
@@ -338,6 +340,12 @@ def _negated(action: Action) -> Action | None:
         return None
     dims = [d for d, t in enumerate(action.axes) if ax.role(t) is None] or [len(action.axes) - 1]
     return action.with_axis(dims[-1], ax.product([action.axes[dims[-1]], ax.SIGN]))
+
+
+def _prepared(node: Node) -> tuple[list[Any], Any]:
+    """The arguments of a call, in double precision and without dropout: a list, and how they are nested."""
+    leaves, nested = pytree.tree_flatten((still(node, node.args), node.kwargs))
+    return [leaf if isinstance(leaf, Ref) else widened(leaf) for leaf in leaves], nested
 
 
 def _shown_value(value: Any, variables: dict[ax.Var, int]) -> Any:
