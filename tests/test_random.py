@@ -77,6 +77,12 @@ TOGETHER = {
     ),
     "another way at another length": Plan(5, 34, (("pieces", 12, 4), ("pool", 11, 2)), "mean", "n c l", "bases"),
     "a weight that faces a concatenation": Plan(5, 14, (("concat", 2, 1), ("long", 7, 4)), "mean", "n c l", "bases"),
+    "a table to be averaged that meets a signed channel": Plan(
+        6, 26, (("place", 8, 4), ("waves", 10, 0)), "mean", "n c l", "bases"
+    ),
+    "the same behind a recurrence": Plan(
+        6, 25, (("recur", 2, 0), ("place", 7, 4), ("waves", 10, 2)), "stranded", "n l c", "bases"
+    ),
     "a weight that faces groups": Plan(2, 12, (("grouped", 7, 4), ("long", 6, 3)), "mean", "n c l", "bases"),
 }
 

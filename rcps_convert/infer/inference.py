@@ -58,6 +58,7 @@ class Inference:
         pins: constants that met computed values.
         mirrors: parameters that are the mirror images of others.
         broken: those that are not invariant under the action found for them.
+        clashed: buffers that met, as they are, what refused them: their mean with their mirror image may fit.
         anchors: per trace, the lengths of which a result reads one edge only, by the result's name.
         guarded: lengths read by operators that cannot be re-anchored; they must stay aligned.
         forced: for each convolution whose filters an output's action made fixed channels, the results
@@ -88,6 +89,7 @@ class Inference:
     pins: list[Pin] = field(default_factory=list)
     mirrors: MirroredPairs = field(default_factory=MirroredPairs)
     broken: list[Pin] = field(default_factory=list)
+    clashed: set[str] = field(default_factory=set)
     forced: list[frozenset[str]] = field(default_factory=list)
     tested: list[list[Tested]] = field(default_factory=list)
     refused: list[list[Node]] = field(default_factory=list)
@@ -127,6 +129,7 @@ class Inference:
         opened = {name: self.parameters[name].walk() for name in self.opened if name in self.parameters}
         self.averaged = {str(name): action for name, action in {**uneven, **refused, **opened}.items()}
 
-    def cut_buffers(self) -> frozenset[str]:
-        """Buffers of which forward cuts out entries that are not invariant."""
-        return frozenset(p.const.entries_of for p in self.broken if p.const.entries_of and not p.const.buffer)
+    def uneven_buffers(self) -> frozenset[str]:
+        """Buffers of which forward cuts out entries that are not invariant, and those that fit nowhere as they are."""
+        cut = {p.const.entries_of for p in self.broken if p.const.entries_of and not p.const.buffer}
+        return frozenset(cut | self.clashed)

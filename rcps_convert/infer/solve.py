@@ -70,9 +70,8 @@ def infer(
     def solved(assumed: frozenset[str]) -> Inference:
         memory.guesses = 0
         found = search({"assumed": assumed})
-        if not symmetrise_buffers or not found.cut_buffers():
-            return found
-        return _better(search({"assumed": assumed, "opened": found.cut_buffers()}), found)
+        opened = found.uneven_buffers() if symmetrise_buffers and found.problems else frozenset()
+        return _better(search({"assumed": assumed, "opened": opened}), found) if opened else found
 
     def settled(assumed: frozenset[str]) -> Inference:
         found = solved(assumed)

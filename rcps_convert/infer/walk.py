@@ -294,6 +294,7 @@ class Walk:
         except (TypeError, IndexError, KeyError, AttributeError, ValueError) as fact:
             problem = self._uncovered(node, f"its rule does not cover this call: {fact}")
         if problem is not None:
+            self.result.clashed |= {p.const.entries_of for p in self.result.pins[known:] if p.const.entries_of}
             del self.result.pins[known:]
             return self._refused(node, problem)
         for refusal in [*site.deferred, *self._unanchored(site, args)]:
