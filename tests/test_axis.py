@@ -644,6 +644,12 @@ def test_a_product_leaves_open_what_is_the_last_hope_of_a_group(groups, chosen):
         assert ax.same(v, ax.regular(v.size) if i in (*chosen, 3) else ax.trivial(v.size)), i
 
 
+def test_an_axis_of_one_entry_is_no_hope_of_a_group():
+    a, b, one = Var(2), Var(4), Var(1)
+    ax.settle([ax.product([a, b]), one], [[b, one]])
+    assert [ax.is_trivial(v) for v in (a, b, one)] == [True, False, True]
+
+
 def test_the_last_product_that_can_serve_a_group_does():
     a, b, c, d = Var(4), Var(4), Var(4), Var(4)
     ax.settle([ax.product([a, b]), ax.product([c, d])], [[b, d]])

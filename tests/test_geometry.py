@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rcps_convert import bake, convert_model, plan_conversion
 from rcps_convert.errors import BreaksSymmetryError
-from rcps_convert.geometry import Anchored, Recorder, UnplannedCallError, unanchor
+from rcps_convert.geometry import Anchored, Recorder, Table, UnplannedCallError, anchor, anchored, unanchor
 from rcps_convert.graph.sandbox import fresh_copy
 
 EXAMPLE = torch.zeros(2, 4, 61)
@@ -481,6 +481,16 @@ def test_a_module_of_two_names_has_the_calls_of_both() -> None:
 
     converted = convert_model(Twice().double(), EXAMPLE.double())
     assert max(error(converted, bases(n)) for n in range(58, 66)) < TOLERANCE
+
+
+@pytest.mark.parametrize("flag", ["free", "strict", "lengths"])
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_what_holds_for_a_module_by_one_of_its_names_holds_for_it(flag: str, names: str) -> None:
+    model = nn.ModuleDict({"a": (pool := nn.MaxPool1d(3)), "b": pool})
+    value = ((3, 0),) if flag == "lengths" else True
+    anchor(model, {name: Table(name, **({flag: value} if name == "a" else {})) for name in names})
+    (found,) = {id(t): t for t in anchored(model).values()}.values()
+    assert getattr(found, flag) == value
 
 
 def test_another_number_of_samples_is_no_other_call() -> None:

@@ -12,8 +12,11 @@ from by_hand import Net, X, bases, conv, hard_inputs, mirror, randomised, worst
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, VerificationError, check_equivariance, convert_model, plan_conversion
+from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
 from rcps_convert.algebra.specs import OneHot, Tokens, Tracks
 from rcps_convert.measure.inputs import KINDS, of_kinds
+from rcps_convert.measure.verify import verify
 
 # --- the inputs ---
 
@@ -107,6 +110,18 @@ def test_the_kind_of_input_is_named() -> None:
     assert "all-zero columns (N)" in refused.value.what
     assert "tie" in str(refused.value.why)
     assert not check_equivariance(convert_model(model, X, verify=False), X)
+
+
+def test_no_other_kind_of_input_is_named() -> None:
+    """One base at a position, or none, makes the product zero: only probabilities of bases show it."""
+
+    class OfTwoBases(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sum((1, 2)) + (x[:, 0] * x[:, 1]).sum(-1)
+
+    spec = OneHot("ACGT")
+    found = verify(OfTwoBases(), X, [spec], [spec.action(X.shape)], [Action((ax.batch(len(X)),))])
+    assert found.cause == "probabilities of bases"
 
 
 @pytest.mark.parametrize("seed", range(4))

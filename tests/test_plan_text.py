@@ -52,6 +52,12 @@ def test_a_plan_starts_with_its_summary(attentive: ConversionPlan) -> None:
     assert f"{before:,} -> {after:,} ({100 * after / before:.0f} %)" in line
 
 
+def test_an_empty_line_separates_parts_and_no_title_from_the_first() -> None:
+    parts = [Section("a", lines=["first"]), Section("nothing"), Section("b", lines=["second"])]
+    assert str(Printed("title", [], parts)).splitlines() == ["title", "first", "", "second"]
+    assert str(Printed("title", [("x", "y")], parts)).splitlines()[2:] == ["", "first", "", "second"]
+
+
 def test_modules_that_are_alike_are_said_once(attentive: ConversionPlan) -> None:
     text = str(attentive)
     assert re.search(r"blocks\.0-5\.self_attn +in_proj_weight +\(24, 8\)", text)

@@ -274,6 +274,14 @@ def test_a_recurrence_reads_positions_that_a_dense_layer_writes(name: str) -> No
     assert_exact(model, DNA, tolerance=TOLERANCE)
 
 
+@pytest.mark.parametrize("how", [{"kernel_size": 14, "padding": 1}, {"kernel_size": 5, "dilation": 3}])
+def test_one_position_that_a_dense_layer_writes_is_spread_over_a_length(how: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    layers = {"d": nn.Linear(6, 1), "t": nn.ConvTranspose1d(1, 8, **how), "o": nn.Conv1d(8, 2, 3, padding=1)}
+    plain = Steps(lambda m, x: m.o(m.t(m.d(m.c(x).relu().mean(-1))[:, None]).relu()), c=conv(), **layers)
+    assert_exact(convert_model(plain, DNA, outputs="+-"), DNA, tolerance=TOLERANCE, outputs="+-")
+
+
 def test_a_recurrence_over_channels_beside_positions_is_refused() -> None:
     model = Steps(lambda m, x: m.r(m.c(x))[0].mean(-1), c=conv(), r=nn.GRU(12, 4, bidirectional=True, batch_first=True))
     with pytest.raises(BreaksSymmetryError, match="runs over an axis that is no length"):

@@ -229,3 +229,24 @@ def test_a_module_on_both_strands_refuses_channels_that_it_was_not_converted_for
     symmetrise(module, Passage((swapped,), (swapped,), (0,), (0,), stacks=True))
     with pytest.raises(ConversionError, match="at other lengths than at conversion"):
         module(torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("by_sample", [True, False])
+def test_half_of_a_batch_on_both_strands_is_half_of_the_samples(by_sample: bool) -> None:
+    """DeepLIFT takes one half for samples and the other for references; rows of other kinds stay in their order."""
+
+    class Seen(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.given = x
+            return x
+
+    rows = ax.batch(4) if by_sample else ax.product([ax.batch(4), ax.length(3)])
+    rule = Action((rows, ax.permutation([3, 2, 1, 0])))
+    module, x = Seen(), torch.randn(rows.size, 4)
+    theirs = x.flip(1) if by_sample else x.reshape(4, 3, 4).flip(1, 2).reshape(12, 4)
+    symmetrise(module, Passage((rule,), (rule,), (0,), (0,), stacks=True))
+    module(x)
+    if by_sample:
+        assert torch.equal(module.given, torch.cat([t for pair in zip(x, theirs, strict=True) for t in pair]).view(8, 4))
+    else:
+        assert torch.equal(module.given, torch.cat([x, theirs]))

@@ -232,7 +232,7 @@ def slide(
 
 def read_as_positions(node: Any, x: Axis) -> None:
     """Make an open axis that windows slide over a length, where a dense layer may be assumed to write positions."""
-    if isinstance(ax.walk(x), ax.Var) and x.size > 1 and node.assumes("written positions"):
+    if isinstance(ax.walk(x), ax.Var) and node.assumes("written positions"):
         ax.unify(x, ax.length(x.size, ax.Role("length", steps=None)))
 
 

@@ -26,12 +26,21 @@ from .operators import Mutant
 TESTS = Path(__file__).resolve().parents[1]
 
 PARTS = {
-    "algebra": ("test_terms_in_full.py", "test_axis.py", "test_action.py", "test_augment.py", "test_arguments.py"),
-    "geometry": ("test_edge_functions.py", "test_geometry.py", "test_transforms.py"),
-    "tie": ("test_ties_in_full.py", "test_tie.py", "test_norm.py", "test_guards.py", "test_branches.py"),
-    "measure": ("test_verify.py", "test_along_sequence.py", "test_vmap.py", "test_measured_*.py", "test_lengths.py"),
+    "algebra": (
+        "test_terms_in_full.py", "test_axis.py", "test_action.py", "test_augment.py", "test_arguments.py",
+        "test_specs.py", "test_special_tokens.py", "test_structured_outputs.py", "test_plan_text.py",
+    ),
+    "geometry": ("test_edge_functions.py", "test_geometry.py", "test_transforms.py", "test_stock_calls.py"),
+    "tie": (
+        "test_ties_in_full.py", "test_tie.py", "test_norm.py", "test_guards.py", "test_branches.py", "test_states.py",
+        "test_life.py",
+    ),
+    "measure": (
+        "test_verify.py", "test_along_sequence.py", "test_vmap.py", "test_measured_*.py", "test_lengths.py",
+        "test_jumps.py",
+    ),
     "rules": ("test_rules_in_full.py", "test_rules.py"),
-}
+}  # fmt: skip
 """The files of the quick tests of each folder; those of the other folders are run after them."""
 
 LEFT_OUT = "not wrong_action and not every_operator and not hundred_layers"
