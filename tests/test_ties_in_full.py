@@ -247,6 +247,7 @@ def test_half_of_a_batch_on_both_strands_is_half_of_the_samples(by_sample: bool)
     symmetrise(module, Passage((rule,), (rule,), (0,), (0,), stacks=True))
     module(x)
     if by_sample:
-        assert torch.equal(module.given, torch.cat([t for pair in zip(x, theirs, strict=True) for t in pair]).view(8, 4))
+        pairs = torch.cat([t for pair in zip(x, theirs, strict=True) for t in pair])
+        assert torch.equal(module.given, pairs.view(8, 4))
     else:
         assert torch.equal(module.given, torch.cat([x, theirs]))

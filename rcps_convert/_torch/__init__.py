@@ -148,11 +148,7 @@ __all__ = [
     "refresh_recurrent",
     "replica",
     "returned",
-<<<<<<< HEAD
-    "right_lstm_shapes",
     "runs",
-=======
->>>>>>> quick
     "scope",
     "stock_code",
     "stored_name",
