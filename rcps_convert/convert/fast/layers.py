@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..._torch import chains
 from ...algebra import axis as ax
+from ...graph.parametrized import to_compute_with
 from ...strands.mixed import Cross
 from ...tie.hooks import hook_of
 from ...tie.ties import HalfTie, OrbitTie
@@ -22,11 +23,11 @@ class Reading:
 
     def weight(self, module: nn.Module) -> Tensor:
         """The whole weight."""
-        return module.weight  # type: ignore[return-value]
+        return to_compute_with(module, "weight")  # type: ignore[no-any-return]
 
     def bias(self, module: nn.Module) -> Tensor | None:
         """The bias, or None."""
-        return module.bias  # type: ignore[return-value]
+        return to_compute_with(module, "bias")  # type: ignore[no-any-return]
 
     def before(self, x: Tensor) -> Tensor:
         """What the product reads."""
