@@ -24,6 +24,7 @@ class Injector:
     Args:
         at: numbers of the events.
         exception: what is raised.
+        only: the name of the function whose lines are counted; of all that are watched if it is empty.
 
     Attributes:
         count: the line events so far.
@@ -32,7 +33,10 @@ class Injector:
         where: the line of the last exception.
     """
 
-    def __init__(self, at: tuple[int, ...] = (), exception: type[BaseException] = KeyboardInterrupt) -> None:
+    def __init__(
+        self, at: tuple[int, ...] = (), exception: type[BaseException] = KeyboardInterrupt, only: str = ""
+    ) -> None:
+        self.only = only
         self.at, self.exception, self.count, self.raised, self.ended = at, exception, 0, 0, False
         self.where = ""
 
@@ -45,6 +49,8 @@ class Injector:
         sys.settrace(self.before)
 
     def _called(self, frame: types.FrameType, event: str, arg: Any) -> Any:
+        if self.only and frame.f_code.co_qualname != self.only:
+            return None
         return self._line if any(part in frame.f_code.co_filename for part in WATCHED) else None
 
     def _line(self, frame: types.FrameType, event: str, arg: Any) -> Any:
@@ -96,9 +102,11 @@ def process() -> Any:
     numbers = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
     modes = torch.is_grad_enabled(), torch._C._len_torch_function_stack(), torch._C._is_torch_function_enabled()
     recorded = torch._C._len_torch_dispatch_stack(), torch._ops._len_torch_dispatch_stack_pre_dispatch()
+    keys = torch._C.DispatchKey.PythonDispatcher, torch._C.DispatchKey.PreDispatch
     return (
         modes,
         recorded,
+        [torch._C._dispatch_tls_is_dispatch_key_included(key) for key in keys],
         torch.get_default_dtype(),
         logging.root.manager.disable,
         sys.stderr,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import random
 import threading
@@ -11,6 +12,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from rcps_convert import (
     unwrap,
 )
 from rcps_convert.graph.precision import double_precision
+from rcps_convert.graph.sandbox import alone
 
 DNA = torch.zeros(2, 4, 41)
 POINTS = 500
@@ -114,7 +117,8 @@ def interrupted(model: nn.Module, change: Callable[[nn.Module], Any], at: tuple[
         except (KeyboardInterrupt, MemoryError):
             pass
         except (ConversionError, RuntimeError) as refused:  # it may be caught, and told as the reason of another
-            assert "injected" in "".join(traceback.format_exception(refused))  # noqa: PT017
+            told = "".join(traceback.format_exception(refused))  # torch drops some of what is raised where a mode ends
+            assert "injected" in told or "contextlib" in injector.where, injector.where
     return injector
 
 
@@ -207,6 +211,71 @@ def converted_in_place(strategy: str) -> Change:
 def test_an_interrupted_conversion_leaves_no_trace(strategy: str, points: int) -> None:
     make, change = converted_in_place(strategy)
     assert traces(make, change, points) == []
+
+
+def decomposed() -> bool:
+    """Whether torch's own decompositions take the place of operators on this thread, as while it exports."""
+    gc.collect()
+    return torch._C._dispatch_tls_is_dispatch_key_included(torch._C.DispatchKey.PythonDispatcher)
+
+
+@pytest.mark.parametrize(
+    "points", [pytest.param(3, marks=[]), pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_an_interruption_while_torch_leaves_several_modes_at_once_leaves_none_on(points: int) -> None:
+    make, change = converted_in_place("conjoined")
+    total = 0
+    for _ in range(2):  # the first one in a process takes longer: caches are empty
+        with Injector(only="ExitStack.__exit__") as counted:
+            change(make())
+        total = counted.count
+    for at in sorted({total - 1 - k * (total - 1) // points for k in range(points)}):
+        injector = interrupted(make(), change, (at,), only="ExitStack.__exit__")
+        assert not decomposed(), injector.where
+
+
+@pytest.mark.parametrize("how", ["a stack", "a cycle", "the reason of another"])
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, MemoryError])
+def test_what_an_interruption_leaves_in_frames_does_not_act_later(how: str, raised: type[BaseException]) -> None:
+    @alone
+    def exports() -> None:
+        with torch._C._EnablePythonDispatcher():
+            inner = ExitStack()
+            inner.enter_context(torch._C._EnablePythonDispatcher())
+            if how == "a cycle":
+                ring: list[Any] = [inner]
+                ring.append(ring)
+            if how == "the reason of another":
+                try:
+                    raise raised
+                except BaseException as reason:
+                    raise RuntimeError("told") from reason
+            raise raised
+
+    for _ in range(2):
+        with pytest.raises((raised, RuntimeError)):
+            exports()
+        assert not decomposed()
+
+
+def test_frames_of_the_caller_keep_what_they_hold() -> None:
+    def fails() -> None:
+        kept = [1]  # noqa: F841 - looked at in the frame
+        raise KeyError
+
+    @alone
+    def interrupted_inside() -> None:
+        raise KeyboardInterrupt
+
+    frames: list[Any] = []
+    try:
+        fails()
+    except KeyError as error:
+        frames += [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        with pytest.raises(KeyboardInterrupt):
+            interrupted_inside()
+    assert frames[-1].f_locals["kept"] == [1]
 
 
 def test_an_interrupted_decoration_leaves_the_class_as_it_was() -> None:

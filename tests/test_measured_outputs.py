@@ -209,6 +209,20 @@ def test_an_output_that_is_constant_but_for_rounding_is_named(how: str, seed: in
     assert "output 0 no longer depends on the sequence" in warning
 
 
+@pytest.mark.parametrize("scale", [1.0, 10.0, 30.0])
+def test_an_output_that_depends_faintly_and_then_not_at_all_is_named(scale: float) -> None:
+    """Behind a norm of one pair only the sign of a difference is left, and how small it is beside the norm's eps."""
+
+    def forward(m: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = m.c(x).relu().amax(-1)
+        return h, m.o(m.n((m.a(h) * scale).abs()))
+
+    torch.manual_seed(0)
+    model = Net(forward, c=conv(), a=nn.Linear(8, 2), n=nn.GroupNorm(1, 2), o=nn.Linear(2, 4))
+    warned = lost(model)
+    assert any("output 1 no longer depends on the sequence" in w for w in warned), warned
+
+
 @pytest.mark.parametrize("how", LEVELLED)
 def test_an_output_of_several_pairs_keeps_its_values(how: str) -> None:
     torch.manual_seed(0)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import is_recorded, transform_level
 from ..errors import ConversionError
 from . import axis as ax
 from .axis import Axis, Var
@@ -143,9 +144,27 @@ class ActionMap:
                 x = _turned(x, dim, before, after)
         x = -x if self.negative else x
         if self.values is not None:
+            self._require_known(x, len(self.values))
             known = beside(self.values, x)[x.long().clamp(min=0)].to(x.dtype)
             x = torch.where(x < 0, x, known)  # labels below zero are those that a loss passes over
         return x
+
+    def _require_known(self, x: Tensor, count: int) -> None:
+        """Refuse numbers of positions that lie beyond the length they are known for; ids of a vocabulary are as given.
+
+        Raises:
+            ConversionError: there is one.
+        """
+        if self.action.value is None or not ax.is_length(self.action.value) or is_recorded() or transform_level():
+            return
+        largest = int(x.max()) if x.numel() else 0
+        if largest >= count:
+            raise ConversionError(
+                f"position {largest} of a sequence has no mirror image: known for {count} positions",
+                got=f"numbers of positions, shape {tuple(x.shape)}",
+                why="which position takes the place of which is known for one length only",
+                do="call the model with inputs of the length of the example it was converted with",
+            )
 
     def _by_sample(self, x: Tensor, orders: Sequence[Tensor], batch: int) -> tuple[Tensor, list[int]]:
         """The tensor with its lengths reversed within each sample, and which of its axes an order was found for."""

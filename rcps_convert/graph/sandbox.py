@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import io
 import logging
@@ -10,6 +11,7 @@ import os
 import random
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
@@ -194,12 +196,39 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
+INTERRUPTIONS = (KeyboardInterrupt, SystemExit, MemoryError)
+"""What may be raised at any line, so that a ``with`` block is not left as it should be."""
+
+
+def _let_go(error: BaseException | None, outside: BaseException | None) -> None:
+    """Empty the frames that an interruption came through: a guard of torch's that is left in one acts when it is freed.
+
+    Later it would switch on again what was on when it was made, such as the decompositions of an export.
+
+    Args:
+        error: the exception on its way, if there is one.
+        outside: what the caller was handling before.
+    """
+    chain: list[BaseException] = []
+    errors = [error]
+    while errors:
+        one = errors.pop()
+        if one is not None and one is not outside and all(one is not e for e in chain):
+            chain.append(one)
+            errors += [one.__cause__, one.__context__]
+    if any(isinstance(one, INTERRUPTIONS) for one in chain):
+        for one in chain:
+            traceback.clear_frames(one.__traceback__)
+        gc.collect()  # a guard may lie in a cycle
+
+
 class _Turn:
     """A turn of a thread with the process: the lock, and the state to bring back."""
 
     def __init__(self) -> None:
         self.lock, self.held = _ALONE, False
         self.before: ProcessState | None = None
+        self.outside = sys.exc_info()[1]
 
     def begin(self) -> None:
         """Wait for the lock, and note the state."""
@@ -209,6 +238,7 @@ class _Turn:
     def end(self) -> None:
         """Bring the state back and give up the lock; doing so twice does no harm."""
         if self.before is not None:
+            _let_go(sys.exc_info()[1], self.outside)
             self.before.restore()
             self.before = None
         if self.held:

@@ -110,12 +110,15 @@ class Change:
         return [(i, had[i], has[i]) for i in had if has[i] < had[i]]
 
     def _ranks(self, seed: int, outputs: Sequence[Action | None]) -> list[dict[int, int]]:
-        """Before and after conversion, the independent values of each output, with other random weights."""
+        """Before and after conversion, the independent values of each output, with other random weights.
+
+        An output that moved faintly, and no longer does, had one.
+        """
         for probe in self.probes:
             probe.perturb(seed)
         before, after = (_parts(readings, outputs) for readings in self._readings())
         faded = _faded(before, after)
-        had = {i: _rank(rows, SURE) for i, rows in before.items()}
+        had = {i: max(_rank(rows, SURE), i in faded and _swing(rows) > FAINT) for i, rows in before.items()}
         return [had, {i: 0 if i in faded else _rank(rows, FAINT) for i, rows in after.items()}]
 
     def zero(self) -> set[int]:

@@ -310,6 +310,9 @@ def windows(s: Scene) -> str:
             f"{x}.unflatten(-1, ({s.n // k}, {k}))",
         )
     )
+    s.written = (
+        s.written or f"(1, {k}))" in s.body[-1]
+    )  # one window at every length: a padding makes no positions of it
     out = d.pick(
         f"{h}.amax(-1)",
         f"{h}.mean(-1)",
