@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from models import FAMILIES, Family
-from torch import nn
+from torch import Tensor, nn
 
-from rcps_convert import ConversionPlan, plan_conversion
+from rcps_convert import ConversionPlan, convert_model, plan_conversion
 
 
 def made(family: Family) -> nn.Module:
@@ -36,3 +38,28 @@ def converted_of(family: Family, strategy: str = "tied") -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return plan_of(family, strategy).apply(made(family))
+
+
+def remembered(make: Callable[[], nn.Module], example: Tensor, seed: int = 0, **how: Any) -> nn.Module:
+    """What ``convert_model(make(), example, **how)`` returns, by a plan that calls with the same arguments share.
+
+    Args:
+        make: makes a plain model; the plan is kept by it.
+        example: its shape and precision decide.
+        seed: of the model's weights.
+        how: keywords of `convert_model`; with others than texts, tuples of them and truth values no plan is kept.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not all(isinstance(text, (str, bool)) for v in how.values() for text in (v if type(v) is tuple else (v,))):
+            torch.manual_seed(seed)
+            return convert_model(make(), example, **how)
+        plan = _remembered(make, tuple(example.shape), example.dtype, tuple(sorted(how.items())))
+        torch.manual_seed(seed)
+        return plan.apply(make())
+
+
+@functools.cache
+def _remembered(make: Any, shape: tuple[int, ...], dtype: torch.dtype, how: Any) -> ConversionPlan:
+    torch.manual_seed(0)
+    return plan_conversion(make(), torch.zeros(shape, dtype=dtype), **dict(how))

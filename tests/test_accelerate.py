@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracle import assert_law, randomised
+from planned import remembered
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, accelerate, apply_recipe, bake, convert_model, load, recipe, save, unwrap
@@ -105,8 +106,7 @@ EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS)
 def converted(name: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Tensor, dict[str, Any]]:
     """A converted model with random weights, a batch for it, and its specs."""
     make, shape, how = MODELS[name]
-    torch.manual_seed(0)
-    model = convert_model(make(), torch.zeros(shape), verify=False, **how)
+    model = remembered(make, torch.zeros(shape), verify=False, **how)
     specs = {k: v for k, v in how.items() if k == "outputs"}
     return (
         randomised(model, torch.zeros(shape), "ACGT", "auto", shape[0]).to(dtype),

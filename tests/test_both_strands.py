@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from rcps_convert import (
     ConversionError,
+    ConversionPlan,
     NeedsChoiceError,
     TraceError,
     bake,
@@ -214,6 +216,12 @@ def host(part: Part) -> Host:
     return Host(part.make())
 
 
+@functools.cache
+def plan_of(part: Part) -> ConversionPlan:
+    """A verified plan, that several tests start from."""
+    return plan_conversion(host(part), DNA, **STRANDS)
+
+
 REFUSED = {
     "Recurrent": "reads in one direction only",
     "LastStep": "select of the last position cannot be equivariant",
@@ -237,7 +245,7 @@ def test_the_smallest_submodule_runs_on_both_strands(part: Part) -> None:
     with pytest.raises(ConversionError, match=REFUSED[part.name]) as refused:
         convert_model(model, DNA)
     assert str(refused.value.where).startswith("part")
-    plan = plan_conversion(model, DNA, **STRANDS)
+    plan = plan_of(part)
     assert not plan.problems, str(plan)
     (symmetriser,) = plan.symmetrisers
     assert (symmetriser.path, symmetriser.passage.stacks) == (part.region, part.stacks)
@@ -258,7 +266,7 @@ def test_the_smallest_submodule_runs_on_both_strands(part: Part) -> None:
 
 @each_part
 def test_stays_exact_when_trained_copied_saved_and_baked(part: Part) -> None:
-    converted = convert_model(host(part), DNA, verify=False, **STRANDS)
+    converted = plan_of(part).apply(host(part))
     optimizer = torch.optim.SGD(converted.parameters(), lr=0.1)
     for seed in range(2):
         x = F.one_hot(torch.randint(4, (6, LENGTH), generator=torch.Generator().manual_seed(seed)), 4).mT.float()
@@ -266,7 +274,7 @@ def test_stays_exact_when_trained_copied_saved_and_baked(part: Part) -> None:
         (converted(x) - 1).square().mean().backward()
         assert all(p.grad is not None for n, p in converted.named_parameters() if n.startswith("part"))
         optimizer.step()
-    other = convert_model(host(part), DNA, verify=False, **STRANDS)
+    other = plan_of(part).apply(host(part))
     other.load_state_dict(converted.state_dict())
     lengths = (LENGTH, 18) if part.lengths else (LENGTH,)
     for model in (converted, other, copy.deepcopy(converted), bake(converted)):
@@ -275,8 +283,7 @@ def test_stays_exact_when_trained_copied_saved_and_baked(part: Part) -> None:
 
 @each_part
 def test_computes_the_mean_of_both_readings(part: Part) -> None:
-    model = host(part).eval()
-    plan = plan_conversion(model, DNA, verify=False, **STRANDS)
+    model, plan = host(part).eval(), plan_of(part)
     (symmetriser,) = plan.symmetrisers
     plain, converted = model.get_submodule(part.region), plan.apply(model).get_submodule(part.region)
     (given,), (made, *_) = symmetriser.passage.given, symmetriser.passage.made

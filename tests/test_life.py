@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracle import assert_law, some_error
+from planned import remembered
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -84,8 +85,7 @@ each_model = pytest.mark.parametrize("make", MODELS)
 
 
 def converted(make: Callable[[], nn.Module] = Classifier, **how: Any) -> nn.Module:
-    torch.manual_seed(0)
-    return convert_model(make(), DNA, **{"verify": False, **how})
+    return remembered(make, DNA, **{"verify": False, **how})
 
 
 def exact(model: nn.Module) -> None:

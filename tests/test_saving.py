@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from models import FAMILIES, ZOO
+from planned import remembered
 from saved import BY_NAME, DNA, VARIANTS, Buffers, InMain, OneWay, Pooled, Shared, Symmetric, measured, outputs
 from test_axis import terms
 from torch import Tensor, nn
@@ -53,10 +54,7 @@ def converted(name: str, strategy: str = "tied", seed: int = 0, **how: Any) -> n
     """A converted model of the registry, every parameter moved so that none is zero or shared by chance."""
     family = BY_NAME[name]
     given = {k: v for k, v in family.how.items() if strategy == "tied" or k not in TIED_ONLY}
-    torch.manual_seed(seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = convert_model(family.make(), family.example, strategy=strategy, **{"verify": False, **given, **how})
+    model = remembered(family.make, family.example, seed, strategy=strategy, **{"verify": False, **given, **how})
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.05 * torch.randn_like(p))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from planned import remembered
 from torch import Tensor, nn
 
 from rcps_convert import bake, convert_model
@@ -37,10 +38,12 @@ def bases(*batch: int, length: int = 63) -> Tensor:
     return torch.rand((*batch, 4, length), generator=generator, dtype=torch.float64)
 
 
+def doubled() -> nn.Module:
+    return Net().double()
+
+
 def made(kind: str = "converted") -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = convert_model(Net().double(), EXAMPLE).eval()
+    model = remembered(doubled, EXAMPLE).eval()
     return bake(model) if kind == "baked" else model
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rcps_convert import ConversionError, convert_model
+from rcps_convert import ConversionError
 
 if str(Path(__file__).parents[1]) not in sys.path:  # the folder of the tests, where this is run as a module
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from oracle import assert_law
+from planned import remembered
 
 STRATEGIES = ("tied", "conjoined", "mixed")
 
@@ -51,10 +51,7 @@ class Net(nn.Module):
 
 def made(strategy: str, make: Callable[[], nn.Module] = Net, example: Tensor = DNA, **how: Any) -> Any:
     """A converted model."""
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return convert_model(make(), example, strategy=strategy, **{"verify": False, **how})  # type: ignore[arg-type]
+    return remembered(make, example, strategy=strategy, **{"verify": False, **how})
 
 
 def sequences(samples: int = 4, length: int = LENGTH) -> Tensor:
