@@ -1,4 +1,4 @@
-"""Complex numbers: put together from real and imaginary parts, and taken apart."""
+"""Complex numbers, put together and taken apart; why Fourier transforms have no rule."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from .common import broadcast, sum_of
-from .registry import aten, rule
+from .registry import aten, declare, rule
 
 
 @rule(aten.view_as_complex.default, signs=True)
@@ -40,3 +40,11 @@ def from_parts(node: Any, real: Action, imaginary: Action) -> Action:
 def polar(node: Any, absolute: Action, angle: Action) -> Action:
     """Absolute values and angles agree."""
     return broadcast(node, [absolute, angle])
+
+
+declare(
+    *(getattr(aten, f"fft_{kind}") for kind in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft", "fft2", "ifft2")),
+    *(getattr(aten, f"fft_{kind}") for kind in ("rfft2", "irfft2", "fftn", "ifftn", "rfftn", "irfftn")),
+    unruled="a Fourier transform mixes all positions, and no law was found for the steps around it: a convolution by "
+    "it obeys one if its kernel is one parameter that reaches equally far to both sides, and the padding is cut off",
+)
