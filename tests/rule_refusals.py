@@ -228,7 +228,23 @@ not_yet("cumulative sum", lambda x: x.cumsum(-1), X, say="no rule for aten.cumsu
 not_yet("difference of neighbours", lambda x: x.diff(dim=-1), X, say="no rule for aten.diff")
 not_yet("index by mask", lambda x: x[:, torch.tensor([True, False] * 3)], X, say="depends on the values of a tensor")
 not_yet("index on two axes", lambda x: x[[0, 1], [1, 0]], X, say="indexing by several")
-not_yet("gather", lambda x: x.gather(1, torch.zeros(2, 1, 12, dtype=torch.long)), X, say="no rule for aten.gather")
+not_yet("no rule", lambda x: x.cummax(2)[0], X, say="no rule for aten.cummax")
+not_yet("gather of a part", lambda x, i: x.gather(1, i), X, "ids5 n1 t1 l12", say="does not cover this call")
+not_yet(
+    "several to one place",
+    lambda x, i, y: x.scatter(1, i, y),
+    "n2 v5 l6",
+    "ids5 n2 r4 l6",
+    "n2 v4 l6",
+    say="scatter_add",
+)
+not_yet(
+    "nearest position of a grid",
+    lambda x, g: F.grid_sample(x.unsqueeze(2), g.unsqueeze(1), mode="nearest", align_corners=False),
+    "n2 v3 l6", "n2 l5 s1+t1",
+    say="equally near | bilinear",
+)  # fmt: skip
+not_yet("edges for each row", lambda x: torch.searchsorted(x.sort(2)[0], x), X, say="the edges differ from row to row")
 not_yet("roll of everything", lambda x: x.roll(3), X, say="its rule does not cover this call")
 not_yet("position of an extreme of all", lambda x: x.argmax(), X, say="its rule does not cover this call")
 not_yet("sum over the ellipsis", lambda x: torch.einsum("...l->l", x), X, say="einsum drops its ellipsis")

@@ -360,3 +360,62 @@ sample(aten.cross_entropy_loss.default, lambda x, y: F.cross_entropy(x, y.softma
 sample(aten.nll_loss_nd.default, lambda i, x: F.nll_loss(x, i, reduction="none"), IDS_5, SCORES)
 sample(aten.nll_loss.default, lambda i, x: aten.nll_loss(x, i, None, 0), "ids5 n6", "n6 v5")
 sample(aten.nll_loss2d.default, lambda i, x: aten.nll_loss2d(x, i, None, 0), "ids5 n2 l4 t3", "n2 v5 l4 t3")
+
+
+# --- places -----------------------------------------------------------------------------------
+
+sample(aten.gather.default, lambda x, i: x.gather(1, i), "n2 v5 l6", "ids5 n2 t3 l6")
+sample(aten.gather.default, lambda x: x.gather(2, (x * x).argmax(2, keepdim=True)), "n2 v6 l12")
+sample(aten.gather.default, lambda x, i: x.gather(1, i), "n2 v7 l6", "ids5 n2 t3 l6")
+sample(aten.scatter.value, lambda i, x: x.scatter(1, i, 0.0), "ids5 n2 t1 l6", "n2 v5 l6")
+sample(aten.scatter.value, lambda i: torch.zeros(2, 5, 6).double().scatter(1, i, 1.0), "ids5 n2 t1 l6")
+sample(aten.scatter_.value, lambda i: torch.zeros(2, 7, 6).double().scatter_(1, i, 1.0), "ids5 n2 t1 l6")
+sample(
+    aten.scatter.value_reduce, lambda i, x: torch.scatter(x, 1, i, 2.0, reduce="multiply"), "ids5 n2 t1 l6", "n2 v5 l6"
+)
+sample(aten.scatter.src, lambda i, x, y: x.scatter(1, i, y), "ids5 n2 t1 l6", "n2 v5 l6", "n2 t1 l6")
+sample(aten.scatter.reduce, lambda i, x, y: x.scatter(1, i, y, reduce="add"), "ids5 n2 r4 l6", "n2 v5 l6", "n2 v4 l6")
+sample(aten.scatter_add.default, lambda i, x, y: x.scatter_add(1, i, y), "ids5 n2 r4 l6", "n2 v5 l6", "n2 v4 l6")
+sample(
+    aten.scatter_reduce.two,
+    lambda i, x, y: x.scatter_reduce(1, i, y, "amax"),
+    "ids5 n2 r4 l6", "n2 v5 l6", "n2 v4 l6",
+)  # fmt: skip
+EDGES = torch.tensor([-0.5, 0.1, 0.7]).double()
+sample(aten.bucketize.Tensor, lambda x: torch.bucketize(x, EDGES), "n2 v6 l12")
+sample(aten.bucketize.Tensor, lambda x, w: torch.bucketize(x, w.sort()[0]), "n2 v6 l12", "v4")
+sample(aten.searchsorted.Tensor, lambda x: torch.searchsorted(EDGES, x, right=True), "n2 v6 l12")
+
+# --- complex numbers --------------------------------------------------------------------------
+
+for op, call in [
+    (aten.view_as_complex.default, lambda x: torch.view_as_complex(torch.stack([x, x.exp()], -1)).abs()),
+    (aten.view_as_real.default, lambda x: torch.view_as_real(torch.complex(x, x.exp())).sum(-1)),
+    (aten.complex.default, lambda x: torch.complex(x, x.exp()).abs()),
+    (aten.real.default, lambda x: torch.real(torch.complex(x, x.exp()) ** 2)),
+    (aten.imag.default, lambda x: torch.imag(torch.complex(x, x.exp()) ** 2)),
+    (aten._conj.default, lambda x: aten._conj(torch.complex(x, x.exp())).abs() + x),
+    (aten.resolve_conj.default, lambda x: aten.resolve_conj(torch.complex(x, x.exp()).conj()).abs() + x),
+    (aten.polar.default, lambda x: torch.view_as_real(torch.polar(x.exp(), x)).sum(-1)),
+]:
+    sample(op, call, "n2 v6 l12")
+
+# --- grids ------------------------------------------------------------------------------------
+
+
+def _sampled(x: Tensor, grid: Tensor, **settings: bool) -> Tensor:
+    return F.grid_sample(x.unsqueeze(2), grid.unsqueeze(1), **settings).squeeze(2)  # type: ignore[arg-type]
+
+
+for align in (False, True):
+    sample(
+        aten.grid_sampler.default,
+        lambda x, g, align=align: _sampled(x, g, align_corners=align),
+        "n2 v3 l6", "n2 l5 s1+t1",
+    )  # fmt: skip
+sample(aten.grid_sampler.default, lambda x, g: F.grid_sample(x, g, align_corners=False), "n2 v3 l6 l6", "n2 t4 t3 s2")
+sample(
+    aten.affine_grid_generator.default,
+    lambda x, t: _sampled(x, F.affine_grid(t, [2, 3, 1, 5], align_corners=False).squeeze(1), align_corners=False),
+    "n2 v3 l6", "n2 s1+t1 s1+t2",
+)  # fmt: skip

@@ -389,3 +389,86 @@ def test_the_page_of_published_models_lists_what_the_zoo_converts() -> None:
     page = (Path(__file__).parents[1] / "docs" / "published-models.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if "| `" in line and "Network in" not in line]
     assert rows == list(map(published_row, PUBLISHED))
+
+
+# --- what is refused with its own reason ------------------------------------------------------------------
+
+
+class BuiltLater(Small):
+    """A layer that the first call builds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deep: nn.Module | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).tanh().flatten(1)
+        if self.deep is None:
+            self.deep = nn.Linear(h.shape[1], 3).to(h)
+        return self.deep(h)
+
+
+class MadeLater(Small):
+    """A parameter that the first call makes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).tanh().mean(-1)
+        if not hasattr(self, "w"):
+            self.w = nn.Parameter(torch.ones(h.shape[1], 2))
+        return h @ self.w
+
+
+@pytest.mark.parametrize(("make", "name"), [(BuiltLater, "deep.weight"), (MadeLater, "w")])
+def test_parameters_that_the_first_call_makes_are_named(make: Any, name: str) -> None:
+    words = refused(make(), (2, 4, 24))
+    assert f"forward makes parameters when it is called first: {name}" in words
+    assert "call the model once before converting it" in words
+    called = make()
+    called(torch.zeros(2, 4, 24))
+    assert_exact(convert_model(called, (2, 4, 24)), torch.zeros(2, 4, 24), tolerance=TOLERANCE)
+
+
+class Pairs(Small):
+    """Scores of channels, some of which swap as bases do; contacts above a diagonal."""
+
+    def __init__(self, contacts: bool) -> None:
+        super().__init__()
+        self.contacts = contacts
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).tanh()
+        if not self.contacts:
+            return torch.cat([x.mean(-1), h.mean((1, 2))[:, None]], 1)
+        i, j = torch.triu_indices(24, 24, 2)
+        return (h.mT @ h)[:, i, j]
+
+
+@pytest.mark.parametrize(("contacts", "spec"), [(False, "Tracks.pairs([3, 2, 1, 0, 4])"), (True, "UpperTriangle(")])
+def test_a_permuted_output_is_told_its_spec(contacts: bool, spec: str) -> None:
+    assert f"state how it transforms in outputs=: {spec}" in refused(Pairs(contacts), (2, 4, 24))
+
+
+class RunningSum(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(self.conv(x).cumsum(-1))
+
+
+class Masked(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.arange(8) < 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)[:, self.kept].mean(-1)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (Spectrum, "a Fourier transform mixes all positions"),
+        (RunningSum, "on the other strand that lies to the right: one from either end"),
+        (Masked, "choose entries by a list of numbers that __init__ makes"),
+    ],
+)
+def test_operators_without_a_rule_say_why(make: Any, says: str) -> None:
+    assert says in refused(make(), (2, 4, 24))

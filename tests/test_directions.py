@@ -219,3 +219,67 @@ def test_how_often_a_loop_runs_is_no_way_of_its_own() -> None:
     assert without_repeats("xaaaaayaaa") == ("x", ("a",), "y", "a", "a", "a")
     assert without_repeats("ababab") == tuple("ababab")
     assert without_repeats("") == ()
+
+
+# --- what a plan says ---------------------------------------------------------------------------------------
+
+
+def test_a_plan_says_where_a_length_is_read_from_either_end() -> None:
+    plan = plan_conversion(directions.TwoLstms(), X, outputs="+-", verify=False)
+    line = directions.TwoLstms.forward.__code__.co_firstlineno + 4
+    assert f"models/directions.py:{line}) reads one length from either end" in str(plan)
+    assert "either end" not in str(plan_conversion(directions.CausalThenRotated(), X, verify=False))
+
+
+# --- norms inside of a reading --------------------------------------------------------------------------------
+
+
+class Normed(nn.Module):
+    """A norm behind each of two recurrences, over positions or over their last states."""
+
+    def __init__(self, norms: Callable[[], tuple[nn.Module, nn.Module]], last: bool = False) -> None:
+        super().__init__()
+        self.last = last
+        self.left, self.right = nn.GRU(4, 6, batch_first=True), nn.GRU(4, 6, batch_first=True)
+        self.one, self.other = norms()
+        self.out = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.mT
+        a, b = self.left(h), self.right(h.flip(1))
+        if self.last:
+            return self.out(torch.cat([self.one(a[1][-1]), self.other(b[1][-1])], 1))
+        return self.out(torch.cat([self.one(a[0].mT), self.other(b[0].mT).flip(-1)], 1).mean(-1))
+
+
+def two(make: Callable[[], nn.Module]) -> Callable[[], tuple[nn.Module, nn.Module]]:
+    return lambda: (make(), make())
+
+
+def shared(make: Callable[[], nn.Module]) -> Callable[[], tuple[nn.Module, nn.Module]]:
+    norm = make()
+    return lambda: (norm, norm)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("norms", [two(lambda: nn.GroupNorm(2, 6)), shared(lambda: nn.BatchNorm1d(6))])
+def test_norms_of_each_sample_and_shared_ones_may_stand_inside_a_reading(norms: Any, last: bool) -> None:
+    torch.manual_seed(0)
+    model = convert_model(Normed(norms, last).double(), X.double())
+    assert_exact(model, X.double(), lengths=(9, 20))
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    ("norms", "says"),
+    [
+        (two(lambda: nn.BatchNorm1d(6)), "each direction keeps statistics of its own in buffers"),
+        (two(lambda: nn.BatchNorm1d(6, track_running_stats=False)), "a batch norm inside one of two readings"),
+        (two(lambda: nn.BatchNorm1d(6, affine=False, track_running_stats=False)), "a batch norm inside one of two"),
+        (shared(lambda: nn.BatchNorm1d(6, track_running_stats=False)), "a batch norm inside one of two readings"),
+    ],
+)
+def test_batch_norms_of_each_reading_are_refused_in_words(norms: Any, says: str, last: bool) -> None:
+    with pytest.raises(ConversionError, match=says) as caught:
+        convert_model(Normed(norms, last), X)
+    assert "LayerNorm" in str(caught.value)

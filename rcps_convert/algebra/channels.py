@@ -87,7 +87,7 @@ class UpperTriangle(Spec):
 
     def along(self, size: int) -> Axis:
         """Each contact from its mirror image."""
-        bins = self._bins(size)
+        bins = self.bins(size)
         if bins is None:
             raise NeedsChoiceError(
                 f"{size} contacts are no triangle above diagonal {self.diagonal}",
@@ -96,7 +96,8 @@ class UpperTriangle(Spec):
             )
         return ax.permutation(mirrored_contacts(bins, self.diagonal))
 
-    def _bins(self, size: int) -> int | None:
+    def bins(self, size: int) -> int | None:
+        """The number of bins of a map with so many contacts above the diagonal; None if no map has."""
         kept = (math.isqrt(8 * size + 1) - 1) // 2
         return kept + self.diagonal if size and kept * (kept + 1) // 2 == size else None
 
@@ -104,7 +105,7 @@ class UpperTriangle(Spec):
         """With an axis of tracks, or without if there is one track only."""
         alone = self.tracks == "." and len(shape) <= 2
         found = arrangements(shape, ["l"] if alone else ["c", "l"], len(self.tracks))
-        return [r for r in found if self._bins(shape[r.index("l")])]
+        return [r for r in found if self.bins(shape[r.index("l")])]
 
     def forms(self) -> str:
         """The layouts this spec can be read from, in words."""

@@ -20,7 +20,7 @@ from ..graph.export import does_not_run
 from ..graph.progress import stage
 from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
-from ..graph.writes import changed_in_forward, storage_roots, written_refs
+from ..graph.writes import changed_in_forward, made_by_a_call, storage_roots, written_refs
 from ..infer.anchors import plan_calls
 from ..infer.first_failure import first_failure
 from ..infer.inference import Inference
@@ -32,7 +32,7 @@ from ..infer.match.start import MatchedStart
 from ..infer.outputs import AUTO, auto_words
 from ..infer.states import kept_states
 from ..measure.change import Change
-from ..measure.lengths import Variant, changed_in_place, main_length
+from ..measure.lengths import Variant, changed_in_place, made_in_forward, main_length
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
 from ..measure.verify import ROUNDED_CONSTANTS, Verification, undecided, verify
@@ -54,7 +54,15 @@ from .plan import (
     TiedParameter,
 )
 from .settings import Settings
-from .tied_words import does_not_run_tied, idle_once_tied, lost_note, unheld_note, wrong_rule, zero_score
+from .tied_words import (
+    does_not_run_tied,
+    idle_once_tied,
+    lost_note,
+    reading_note,
+    unheld_note,
+    wrong_rule,
+    zero_score,
+)
 
 
 def plan_tied(model: nn.Module, example: Example, settings: Settings, held: ConversionError | None) -> ConversionPlan:
@@ -77,6 +85,9 @@ def plan_tied(model: nn.Module, example: Example, settings: Settings, held: Conv
         _TiedPlanner(model, example, plan, settings).run()
     except ConversionError as problem:
         plan.problems.extend(problem.problems)
+    made = made_in_forward(model, example) if plan.problems else []
+    if made:
+        plan.problems = [made_by_a_call(made)]
     return plan
 
 
@@ -126,6 +137,8 @@ class _TiedPlanner:
         self.plan.warnings += [unheld_note(n.where) for n in found.unheld]
         if not self.plan.problems:
             self.plan.problems += map(changed_in_forward, changed_in_place(self.model, self.example))
+            made = made_in_forward(self.model, self.example)
+            self.plan.problems += [made_by_a_call(made)] if made else []
         if not self.plan.problems:
             self._fill(found)
         if self.settings.verify and not self.plan.problems:
@@ -181,6 +194,7 @@ class _TiedPlanner:
         if self.settings.init == "match":
             self._match(found)
         self.plan.tables, self.plan.calls = plan_calls(self.traces, inference, tuple(found.cuts), bool(found.lost))
+        self.plan.notes += dict.fromkeys(map(reading_note, inference.readings))
         self.plan.notes += dict.fromkeys(lost_note(problem) for problem in found.lost)
         self.plan.notes += dict.fromkeys(note for call in self.plan.calls for note in call.notes)
         self.plan.lengths = self._rules(needing_alignment(chains_of(inference)))

@@ -31,7 +31,21 @@ def wrong_rule(where: Where | None, whole: bool = False) -> tuple[str, str]:
         "way on these values, reads what it was given in another order, or takes the place of one of several equal "
         "numbers (argmax, the indices of a maximum)",
         "replace branches on the values of tensors (torch.where) and places of maxima (amax, softmax weights), or use "
-        'strategy="conjoined"; if there are none, report the model',
+        'strategy="conjoined"; a tied model needs no random reverse complements in train mode; if there are none of '
+        "these, report the model",
+    )
+
+
+def reading_note(where: Where) -> str:
+    """What a plan says of a length that is read from either end.
+
+    Args:
+        where: the node that joins the two readings.
+    """
+    place = Where(where.path, where.source)
+    return (
+        f"what is joined at {place} reads one length from either end: reverse complement makes the two readings change "
+        "places, so the weights of one are those of the other, mirrored"
     )
 
 

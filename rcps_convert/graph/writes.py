@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .._torch import arguments, pytree, writes
@@ -63,6 +63,21 @@ def changed_parameters(trace_: Trace) -> Iterator[tuple[Node, str]]:
             source = trace_.sources.get(name)
             if source is not None and source.kind == "parameter":
                 yield node, source.target
+
+
+def made_by_a_call(parameters: Sequence[str]) -> ConversionError:
+    """The refusal of a model whose first call makes parameters.
+
+    Args:
+        parameters: their names.
+    """
+    named = ", ".join(parameters[:3]) + ", ..." * (len(parameters) > 3)
+    return NoRuleError(
+        f"forward makes parameters when it is called first: {named}",
+        where=Where(parameters[0].rpartition(".")[0]),
+        why="they are not there yet, and a conversion ties the parameters that a model has",
+        do="call the model once before converting it, or make them in __init__",
+    )
 
 
 def changed_in_forward(parameter: str, by: str = "", where: Where | None = None) -> ConversionError:

@@ -17,7 +17,7 @@ from ..algebra.action import Action, act
 from ..algebra.axis import Axis
 from ..errors import BreaksSymmetryError
 from ..rules.common import is_uniform
-from ..rules.pins import Pin, nearly_equal
+from ..rules.pins import Pin, in_full, nearly_equal
 
 MATCHED = 1024
 """Entries of an axis of a constant up to which they are matched one by one."""
@@ -75,7 +75,7 @@ def _fixed(term: Axis) -> Axis:
 
 def _matched(value: Tensor, mirror: Tensor, dim: int) -> Axis | None:
     """The action on one axis under which a constant equals its mirror image along the other axes."""
-    rows, mirrored = (x.movedim(dim, 0).flatten(1).double() for x in (value, mirror))
+    rows, mirrored = (in_full(x.movedim(dim, 0).flatten(1)) for x in (value, mirror))
     if len(rows) > MATCHED:
         return None
     even, odd = (nearly_equal(mirrored, s * rows).all(1).tolist() for s in (1, -1))
@@ -107,8 +107,8 @@ def _length_like(size: int, lengths: list[Axis]) -> Axis:
 
 
 def _invariant(value: Tensor, action: Action) -> bool:
-    moved = act(action, value if action.value is not None else value.double())
-    return bool(nearly_equal(moved.double(), value.double()).all())
+    moved = act(action, value if action.value is not None else in_full(value))
+    return bool(nearly_equal(in_full(moved), in_full(value)).all())
 
 
 def is_rounded(p: Pin) -> bool:
@@ -116,7 +116,7 @@ def is_rounded(p: Pin) -> bool:
     action = p.action.walk()
     if action.is_trivial() or action.value is not None:
         return False
-    value = p.const.value.double()
+    value = in_full(p.const.value)
     return not bool(torch.isclose(act(action, value), value, rtol=1e-12, atol=0.0).all())
 
 

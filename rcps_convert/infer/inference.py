@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..algebra.action import Action
-from ..errors import ConversionError
+from ..errors import ConversionError, Where
 from ..graph.trace import Node
 from ..rules.pins import Pin
 from ..rules.registry import Anchor
@@ -68,6 +68,7 @@ class Inference:
         lost: a stretch that was asked for was not closed.
         hints: where stretches begin though the rules know the operators there.
         opened: buffers whose actions are unknown at first, as those of parameters are, to be averaged.
+        readings: where two readings of a length, from either end, are joined.
         as_they_are: nodes that may read one edge only, and need no second reading.
         assumed: what rules may assume that nothing shows.
         doubts: what they would have assumed.
@@ -100,6 +101,7 @@ class Inference:
     opened: frozenset[str] = frozenset()
     assumed: frozenset[str] = frozenset()
     doubts: set[str] = field(default_factory=set)
+    readings: list[Where] = field(default_factory=list)
     as_they_are: set[str] = field(default_factory=set)
     anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
     guarded: list[Anchor] = field(default_factory=list)

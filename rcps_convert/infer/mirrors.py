@@ -94,6 +94,8 @@ class _Pairing:
             return
         if image == original or {image, original} <= self.paired or self._same_constant(image, original):
             return
+        if all(s is not None and s.kind == "buffer" for s in sources):
+            _refuse_statistics(*(s.target for s in sources if s))
         self.paired |= {image, original}
         nodes = [self.nodes.get(n) for n in (image, original)]
         number = (
@@ -165,6 +167,17 @@ def _refuse_unlike(image: str, original: str) -> None:
         "the weights of the two directions are computed in different ways",
         why=f"one comes from {image}, the other from {original}; one must be the mirror image of the other",
         do="compute the weights of both directions by the same operators, each from parameters of its own",
+    )
+
+
+def _refuse_statistics(image: str, original: str) -> None:
+    raise Refusal(
+        NoRuleError,
+        "each direction keeps statistics of its own in buffers",
+        got=f"{image} and {original}",
+        why="they would have to stay mirror images of each other, and each is updated by itself",
+        do="normalise behind the place where the directions are joined, or with a norm that keeps nothing (LayerNorm, "
+        "GroupNorm)",
     )
 
 

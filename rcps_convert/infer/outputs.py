@@ -6,6 +6,7 @@ from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch
+from ..algebra.channels import UpperTriangle
 from ..algebra.layouts import axes_of, inside
 from ..algebra.specs import Antisymmetric, Invariant, Spec, Tokens
 from ..errors import ConversionError, NeedsChoiceError, Refusal, Where
@@ -45,9 +46,26 @@ def pin_output(x: Action, spec: Spec | str, where: Where, name: str, limits: str
             where=where,
             got=got,
             why=str(fact),
-            do="state how it transforms in outputs=: " + _other_words(spec),
+            do="state how it transforms in outputs=: " + _fitting_spec(x) + _other_words(spec),
         )
     return None
+
+
+def _fitting_spec(x: Action) -> str:
+    """The spec that says how an output transforms, where its channels are permuted and nothing else is strange."""
+    known = [ax.walk(t) for t in x.axes if ax.role(t) is None and not ax.free(t) and not ax.is_trivial(t)]
+    if len(known) != 1 or ax.has_sign(known[0]):
+        return ""
+    table = ax.indices(known[0]).tolist()
+    contacts = UpperTriangle(0)
+    if contacts.bins(len(table)) is not None and ax.same(known[0], contacts.along(len(table))):
+        return "UpperTriangle(diagonal=k) for contacts from the k-th diagonal of a map on, as these are; or "
+    shown = str(table) if len(table) <= MOST_SHOWN else "[...]"
+    return f"Tracks.pairs({shown}), or Tokens(...) for scores of a vocabulary's texts, as it is; or "
+
+
+MOST_SHOWN = 32
+"""Channels up to which their pairs are spelled out."""
 
 
 def _other_words(spec: Spec | str) -> str:

@@ -85,7 +85,7 @@ def infer(
     read_twice = any(found.by_node for found in directions) and solve(known, {}).problems
     result = settled(frozenset({ASSUMED})) if read_twice else settled(frozenset())
     if read_twice and result.problems:
-        result = _better(result, settled(frozenset()))
+        result = _either(settled(frozenset()), result)
     if symmetrise_buffers:
         result.average_buffers()
     result.rounded = _is_rounded(result)
@@ -95,6 +95,15 @@ def infer(
 def _better(new: Inference, old: Inference) -> Inference:
     """A solution with another assumption, if it has fewer problems."""
     return new if len(new.problems) < len(old.problems) else old
+
+
+def _either(plain: Inference, assumed: Inference) -> Inference:
+    """The better solution, without and with readings from either end; without, it tells what stood in their way too."""
+    result = _better(assumed, plain)
+    if result is plain and plain.problems:
+        for problem in assumed.problems:
+            plain.report(problem)
+    return result
 
 
 def _searched(

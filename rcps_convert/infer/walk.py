@@ -160,7 +160,9 @@ class Walk:
         try:
             for a, b in zip(one.axes, other.axes, strict=True):
                 ax.unify(a, b)
-            return joined(node, one, self.env[reading.given].axes[reading.dim], reading.turned_back(node))
+            whole = joined(node, one, self.env[reading.given].axes[reading.dim], reading.turned_back(node))
+            self.result.readings.append(node.where)
+            return whole
         except Refusal as fact:
             self.result.report(fact.at(node.where, _got((one, other), {})))
         except Mismatch as fact:
@@ -267,10 +269,10 @@ class Walk:
     def _apply(self, node: Node) -> Any:
         function: Any = self._cross if node.op is CLOSED else rule_of(node.op)
         if not all(isinstance(s, int) for v in pytree.tree_leaves(node.value) for s in getattr(v, "shape", ())):
-            self.result.report(self._uncovered(node, "the size of its result depends on the values of a tensor"))
+            self.result.report(self._uncovered(node, SIZED_BY_VALUES))
             return None
         if function is None:
-            return self._refused(node, self._uncovered(node, "no rule says how reverse complement passes through it"))
+            return self._refused(node, self._uncovered(node, facts_of(node.op).unruled or UNRULED))
         site, known = self._site(node), len(self.result.pins)
         problem: ConversionError | None = None
         facts: Facts = CROSSED if node.op is CLOSED else function.facts
@@ -313,7 +315,13 @@ class Walk:
             assumes=self.result.assumes,
             mends=self.torn.mends(node),
             rejoined=partial(self.torn.rejoined, node),
+            one_of_two=self.directions is not None and self._reads(node),
         )
+
+    def _reads(self, node: Node) -> bool:
+        """Whether a node belongs to one of two readings of a length, which was met."""
+        reading = self.directions.of(node) if self.directions is not None else None
+        return reading is not None and node.name not in reading.joins and reading.start in self.env
 
     def _refused(self, node: Node, problem: ConversionError) -> Any:
         """Open a stretch at a node without result; its action, if the law holds for the node alone."""
@@ -367,10 +375,17 @@ class Walk:
             where=node.where,
             got="; ".join(operands) or None,
             why=why,
-            do="register one with rcps_convert.rule, or write this step with operators that have one"
+            do=(WITHOUT_A_MASK if why == SIZED_BY_VALUES else WITH_A_RULE)
             + (inside if node.where.path and node.op is not CLOSED else whole),
         )
 
+
+UNRULED = "no rule says how reverse complement passes through it"
+WITH_A_RULE = "register one with rcps_convert.rule, or write this step with operators that have one"
+SIZED_BY_VALUES = "the size of its result depends on the values of a tensor"
+WITHOUT_A_MASK = (
+    "choose entries by a list of numbers that __init__ makes (mask.nonzero().flatten().tolist()), or set others to zero"
+)
 
 CROSSED = Facts(constants=True, ids=True, signs=True)
 """What the passage of a module that is not looked into takes."""

@@ -408,7 +408,21 @@ def changed_in_place(model: nn.Module, example: Example) -> list[str]:
         before = {name: p.detach().clone() for name, p in twin.named_parameters()}
         for training in (True, False):
             run_quietly(twin, example, training)
-        return [n for n, p in twin.named_parameters() if not _same(p, before[n])]
+        return [n for n, p in twin.named_parameters() if n in before and not _same(p, before[n])]
+
+
+def made_in_forward(model: nn.Module, example: Example) -> list[str]:
+    """The parameters that a model gets in its first call, such as those of a layer that is built there, by name.
+
+    Args:
+        model: copied, never touched.
+        example: what it is called with.
+    """
+    twin = fresh_copy(model)
+    before = dict(twin.named_parameters())
+    with torch.no_grad(), undisturbed_rng():
+        run_quietly(twin, example, False)
+    return [name for name, _ in twin.named_parameters() if name not in before]
 
 
 def run_quietly(model: nn.Module, example: Example, training: bool) -> None:

@@ -7,12 +7,28 @@ the `Action` of a tensor and the functions of `axis`; `refuse`, `refuse_later` a
 
 from ..algebra import axis
 from ..algebra.action import Action
-from . import conv, linear, lookup, loss, norm, pieces, pointwise, pool, recurrent, reduce, shape
+from . import (
+    complex_numbers,
+    conv,
+    linear,
+    lookup,
+    loss,
+    norm,
+    pieces,
+    places,
+    pointwise,
+    pool,
+    recurrent,
+    reduce,
+    shape,
+)
 from .common import advance, broadcast, padded, same_ids, slide, sum_of
 from .node import RuleNode
 from .registry import Const, Facts, declare, refuse, refuse_later, require_unsigned, rule
 
-FAMILIES = (conv, linear, lookup, loss, norm, pieces, pointwise, pool, recurrent, reduce, shape)
+FAMILIES = (
+    conv, linear, lookup, places, loss, norm, pieces, pointwise, complex_numbers, pool, recurrent, reduce, shape
+)  # fmt: skip
 """The modules of rules, one per operator family."""
 
 __all__ = [

@@ -30,6 +30,7 @@ class RuleNode:
         rejoined: whether all that is computed from the results is joined again.
         torn: pieces of a length that the rule gave; reverse complement swaps the first with the last.
         mends: the operands are pieces of a length, in an order that reverse complement reverses.
+        one_of_two: it belongs to one of two readings of a length, from either end.
     """
 
     node: Node
@@ -43,6 +44,7 @@ class RuleNode:
     rejoined: Callable[[], bool] = lambda: False
     torn: bool = False
     mends: bool = False
+    one_of_two: bool = False
 
     @property
     def op(self) -> Any:

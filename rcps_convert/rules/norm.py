@@ -6,7 +6,7 @@ from typing import Any
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from .registry import aten, rule
+from .registry import aten, refuse_later, rule
 
 BECAUSE = "the shift and the statistics are not odd"
 
@@ -22,6 +22,14 @@ def batch_norm(
     *settings: Any,
 ) -> Action:
     """weight = bias = running mean = running variance = x.C; pooling over swapped channels is `norm`'s work."""
+    if node.one_of_two and mean is None:  # kept statistics are refused as a pair of buffers
+        refuse_later(
+            node,
+            "a batch norm inside one of two readings of a length, from either end",
+            why="its statistics go over the samples of a batch, so one sample's result would depend on the strand of "
+            "the others",
+            do="normalise behind the place where the two are joined, or each sample by itself (LayerNorm, GroupNorm)",
+        )
     return _per_channel(x, x.axes[1], (weight, bias, mean, var))
 
 

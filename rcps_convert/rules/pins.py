@@ -48,10 +48,10 @@ def _has_odd_entries(value: Tensor, dim: int) -> bool:
     others = [d for d in range(value.dim()) if d != dim and value.shape[d] > 1]
     for d in others:
         value = _without_zero_ends(value, d)
-    rows = value.movedim(dim, 0).double()
+    rows = in_full(value.movedim(dim, 0))
     for count in range(1, len(others) + 1):
         for chosen in itertools.combinations(others, count):
-            mirror = value.flip(chosen).movedim(dim, 0).double()
+            mirror = in_full(value.flip(chosen).movedim(dim, 0))
             odd = nearly_equal(mirror, -rows).flatten(1).all(1)
             if bool((odd & rows.flatten(1).any(1)).any()):
                 return True
@@ -68,6 +68,11 @@ def is_short(value: Tensor) -> bool:
     """Whether all numbers have a few binary digits, as whole numbers and halves have: such were not rounded."""
     parts = torch.view_as_real(value) if value.is_complex() else value
     return bool((parts * 1024 == (parts * 1024).round()).all())
+
+
+def in_full(value: Tensor) -> Tensor:
+    """Numbers in double precision, with their imaginary parts if they have some."""
+    return value.to(torch.complex128) if value.is_complex() else value.double()
 
 
 def nearly_equal(a: Tensor, b: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
 from .common import advance, per_axis, slide
-from .registry import aten, refuse_later, rule
+from .registry import aten, refuse, refuse_later, rule
 
 
 @rule(
@@ -196,3 +196,41 @@ def _resampled(node: Any, term: Axis, out: int, scale: float | None, uneven: Ref
     whole = ratio * term.size == out
     step = Step(ratio.numerator, 0, ratio.denominator) if whole else Step(0, out, only=term.size)
     return advance(node, term, replace(step, lopsided=uneven is not None), out, uneven)
+
+
+@rule(aten.grid_sampler.default, signs=True)
+def grid_sample(node: Any, x: Action, grid: Action, mode: int, padding: int, align_corners: bool) -> Action:
+    """Coordinates along a length change their sign, as 0 is its middle; the places that are read pass through."""
+    if mode == NEAREST:
+        refuse(
+            "grid_sample takes the nearest position",
+            why="of two that are equally near it takes the even one, which is not mirrored",
+            do='interpolate: mode="bilinear"',
+            never=False,
+        )
+    for term in (*x.axes[2:], *grid.axes[1:-1]):
+        ax.forbid_sign(term)
+    ax.unify(x.axes[0], grid.axes[0])
+    ax.unify(grid.axes[-1], ax.total([_coordinate(term) for term in reversed(x.axes[2:])]))
+    return Action((*x.axes[:2], *grid.axes[1:-1]))
+
+
+NEAREST = 1
+"""The number of the mode of `grid_sample` that does not interpolate."""
+
+
+def _coordinate(term: Axis) -> Axis:
+    """How the coordinate along an axis transforms."""
+    if term.size > 1 and ax.lengthen(term):
+        return ax.SIGN
+    ax.unify(term, ax.trivial(term.size))
+    return ax.trivial(1)
+
+
+@rule(aten.affine_grid_generator.default, signs=True)
+def affine_grid(node: Any, theta: Action, size: list[int], align_corners: bool) -> Action:
+    """Rows of the matrix are coordinates that are read; its columns are those of the result, whose lengths reverse."""
+    made = [ax.trivial(1) if n == 1 else ax.length(n, ax.Role("length", steps=None)) for n in size[2:]]
+    columns = [ax.trivial(1) if n == 1 else ax.SIGN for n in reversed(size[2:])]
+    ax.unify(theta.axes[2], ax.total([*columns, ax.trivial(1)]))
+    return Action((theta.axes[0], *made, theta.axes[1]))

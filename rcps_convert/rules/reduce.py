@@ -8,7 +8,7 @@ from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from .common import broadcast, dims_of
-from .registry import aten, require_unsigned, rule
+from .registry import aten, declare, require_unsigned, rule
 
 
 def _reduced(x: Action, dims: list[int], keepdim: bool) -> Action:
@@ -155,3 +155,10 @@ def distance(node: Any, a: Action, b: Action, p: float = 2.0, eps: float = 1e-6,
     whole = broadcast(node, [a, b])
     require_unsigned(whole, node, because="a distance has no sign")
     return _reduced(whole, [len(whole.axes) - 1], keepdim)
+
+
+declare(
+    aten.cumsum, aten.cumprod, aten.cummax, aten.cummin, aten.logcumsumexp,
+    unruled="at each position it has read what lies to the left; on the other strand that lies to the right: one from "
+    "either end, joined, obeys the law",
+)  # fmt: skip

@@ -97,6 +97,7 @@ class Facts:
         nonlinear: it is nonlinear, though torch does not tag it as pointwise.
         shape_only: it reads the shape and the dtype of its operand, and no values.
         blank: its result has no values yet.
+        unruled: why it has no rule, in words, for the report.
     """
 
     constants: bool = False
@@ -110,6 +111,7 @@ class Facts:
     nonlinear: bool = False
     shape_only: bool = False
     blank: bool = False
+    unruled: str = ""
 
     def __post_init__(self) -> None:
         for field in fields(self):

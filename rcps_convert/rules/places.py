@@ -1,0 +1,75 @@
+"""Places given by numbers: values put to places, taken from places, and numbers sorted into bins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._torch import op_name
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from .common import dim_of, rows_of_ids
+from .registry import aten, refuse, require_unsigned, rule
+
+ADDS = {"add", "sum"}
+"""Ways to put values together that are linear in them."""
+
+
+def _meet(x: Action, places: Action, at: int) -> None:
+    """State that a tensor and the places in one of its axes agree: that axis is permuted as the places are."""
+    rows_of_ids(x.axes[at], places)
+    for term in (x.axes[at], places.axes[at]):
+        ax.forbid_sign(term)
+    for d, (a, b) in enumerate(zip(x.axes, places.axes, strict=True)):
+        if d == at:
+            continue
+        if a.size != b.size:
+            raise ValueError(f"axis {d} has {a.size} entries, the places {b.size}")
+        ax.unify(a, b)
+
+
+@rule(aten.gather.default, ids=True, signs=True)
+def gather(node: Any, x: Action, dim: int, places: Action, **settings: Any) -> Action:
+    """The axis is permuted as the places in it are; other axes agree."""
+    at = dim_of(dim, len(x.axes))
+    _meet(x, places, at)
+    return Action((*x.axes[:at], places.axes[at], *x.axes[at + 1 :]), x.value)
+
+
+@rule(aten.scatter.value, aten.scatter.value_reduce, ids=True, signs=True)
+def mark(node: Any, x: Action, dim: int, places: Action, value: float, *, reduce: str = "") -> Action:
+    """One value at places of an axis, which is permuted as they are: a one-hot code, if the others are zero."""
+    if value or reduce:
+        require_unsigned(x, node, because="the value does not change its sign")
+    _meet(x, places, dim_of(dim, len(x.axes)))
+    return Action(x.axes)
+
+
+@rule(aten.scatter.src, aten.scatter.reduce, aten.scatter_add.default, aten.scatter_reduce.two, ids=True, signs=True)
+def put(node: Any, x: Action, dim: int, places: Action, values: Action, how: str = "", **settings: Any) -> Action:
+    """Values at places of an axis, which is permuted as they are; the order in which they are put must not matter."""
+    at, how = dim_of(dim, len(x.axes)), how or str(settings.get("reduce", ""))
+    how = "add" if op_name(node.op).strip("_") == "scatter_add" else how
+    if how not in ADDS:
+        for operand in (x, values):
+            require_unsigned(operand, node, because="the values change their signs, and the places do not")
+    if not how and places.axes[at].size > 1:
+        refuse(
+            "scatter puts several values to places, of which two may be the same",
+            why="the last of them stays, and under reverse complement another one may be the last",
+            do="add them (scatter_add), or take their largest (scatter_reduce)",
+            never=False,
+        )
+    _meet(x, places, at)
+    for a, b in zip(values.axes, places.axes, strict=True):
+        ax.unify(a, b)
+    return Action(x.axes)
+
+
+@rule(aten.bucketize.Tensor, aten.searchsorted.Tensor, because="a number of bins has no sign")
+def bins(node: Any, one: Action, other: Action, **settings: Any) -> Action:
+    """The bin of each number: pointwise, and the edges stay in their order."""
+    x, edges = (one, other) if op_name(node.op) == "bucketize" else (other, one)
+    if len(edges.axes) != 1:
+        raise ValueError("the edges differ from row to row")
+    ax.unify(edges.axes[0], ax.trivial(edges.axes[0].size))
+    return Action(x.axes)
