@@ -154,6 +154,14 @@ def probe_of(model: nn.Module) -> Probe:
     return Probe(model, EXAMPLE, specs, actions)
 
 
+def test_usual_outputs_are_those_of_the_parameters_as_they_were() -> None:
+    probe = probe_of(nn.Conv1d(4, 3, 5))
+    before = probe.usual_outputs()
+    probe.perturb(1)
+    assert torch.equal(probe.usual_outputs(), before)
+    assert not torch.equal(probe.outputs(probe.inputs(0)), before)
+
+
 def test_both_running_statistics_are_moved_and_stay_what_they_are() -> None:
     norm = nn.BatchNorm1d(4)
     probe = probe_of(norm)
