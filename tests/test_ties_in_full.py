@@ -18,7 +18,7 @@ from rcps_convert.algebra.axis import Step
 from rcps_convert.errors import ConversionError
 from rcps_convert.geometry.replicas import follow_replicas, rebound, unfollow_replicas
 from rcps_convert.graph.closed_modules import Bundle
-from rcps_convert.tie.hooks import StrandHook, TensorHook, hook_of, install, uninstall
+from rcps_convert.tie.hooks import StrandHook, TensorHook, hook_of, install, install_inside, uninstall
 from rcps_convert.tie.length_guard import LengthGuard, LengthRule, unguard
 from rcps_convert.tie.norms import fold, needs_statistics, unfold
 from rcps_convert.tie.parts import OtherPartError, watch
@@ -198,6 +198,20 @@ def test_a_replica_holds_replicas_of_the_parts() -> None:
         model(x)
 
 
+def test_what_was_added_is_named_by_its_own_place() -> None:
+    class Added(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    model = nn.Sequential(nn.Linear(3, 4))
+    watch(model)
+    model.append(nn.Sequential(Added()))
+    with pytest.raises(OtherPartError, match="a Sequential, where nothing was there") as refused:
+        model(torch.zeros(2, 3))
+    assert refused.value.where is not None
+    assert refused.value.where.path == "1"
+
+
 # --- hooks ------------------------------------------------------------------------------------------
 
 
@@ -238,6 +252,33 @@ def test_a_hook_sees_the_first_tensor() -> None:
     assert module(first, input2=second).flatten().tolist() == [3.0, 15.0]
     uninstall(module)
     assert module(first, second).tolist() == [10.0]
+
+
+@pytest.mark.parametrize("outer_stays", [True, False])
+def test_of_two_hooks_on_a_forward_each_can_be_taken_off(outer_stays: bool) -> None:
+    class Adds(StrandHook):
+        def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            return (args[0] + 1,), kwargs
+
+        def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            return output
+
+    class Doubles(StrandHook):
+        def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            return (2 * args[0],), kwargs
+
+        def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            return output
+
+    module, x = nn.Identity(), torch.tensor([3.0])
+    install_inside(module, Adds())
+    install_inside(module, Doubles())
+    assert module(x) == 7
+    uninstall(module, Adds if outer_stays else Doubles)
+    assert module(x) == (6 if outer_stays else 4)
+    uninstall(module)
+    assert module(x) == 3
+    assert "forward" not in vars(module)
 
 
 def test_a_module_that_no_trace_calls_says_which_parameter_it_holds() -> None:
@@ -322,6 +363,8 @@ def test_half_of_a_batch_on_both_strands_is_half_of_the_samples(by_sample: bool)
     symmetrise(module, Passage((rule,), (rule,), (0,), (0,), stacks=True))
     module(x)
     if by_sample:
-        assert torch.equal(module.given, torch.cat([t for pair in zip(x, theirs, strict=True) for t in pair]).view(8, 4))
+        assert torch.equal(
+            module.given, torch.cat([t for pair in zip(x, theirs, strict=True) for t in pair]).view(8, 4)
+        )
     else:
         assert torch.equal(module.given, torch.cat([x, theirs]))
