@@ -112,6 +112,21 @@ def test_the_kind_of_input_is_named() -> None:
     assert not check_equivariance(convert_model(model, X, verify=False), X)
 
 
+def test_a_model_that_takes_one_hot_bases_only_is_measured_on_these() -> None:
+    class Strict(nn.Module):
+        def __init__(self, weights: list[float]) -> None:
+            super().__init__()
+            self.weights = nn.Parameter(torch.tensor(weights))
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not bool(((x == 0) | (x == 1)).all() and (x.sum(1) == 1).all()):
+                raise ValueError("not one-hot")
+            return (x * self.weights[:, None]).sum((1, 2))
+
+    assert check_equivariance(Strict([1.0, 2.0, 2.0, 1.0]), X)
+    assert not check_equivariance(Strict([1.0, 2.0, 3.0, 4.0]), X)
+
+
 def test_no_other_kind_of_input_is_named() -> None:
     """One base at a position, or none, makes the product zero: only probabilities of bases show it."""
 

@@ -22,7 +22,7 @@ from rcps_convert.measure.law import Law, relative_change
 from rcps_convert.measure.lengths import Run, Survey, Variant, changed_in_place
 from rcps_convert.measure.probe import Probe
 from rcps_convert.measure.report import EquivarianceReport, allowed_actions, check_equivariance
-from rcps_convert.measure.verify import verify
+from rcps_convert.measure.verify import _Check, verify
 
 EXAMPLE = torch.zeros(2, 4, 24)
 
@@ -81,6 +81,13 @@ def test_rounding_is_allowed_fifty_times_over() -> None:
         with probe.nudged(seed):
             moved.append(compare(probe.outputs(drawn), before).error)
     assert law.rounding(0, kinds, training=False) == law_of_measure.MARGIN * max(moved) > 0
+
+
+@pytest.mark.parametrize(("sizes", "zero"), [((1e-9, 1e-9), True), ((1e-9, 1.0), False), ((0.5, 1.0), False)])
+def test_rounding_is_all_there_is_only_of_outputs_that_are_all_zero(sizes: tuple[float, float], zero: bool) -> None:
+    law = Law(probe_of(nn.Conv1d(4, 3, 5)), [])
+    law.usual = {0: 1.0, 1: 1.0}
+    assert _Check(law, False, 2, 1e-9, True)._were_zero(dict(enumerate(sizes))) is zero
 
 
 # --- what an output may be ---------------------------------------------------------------------------
@@ -152,6 +159,14 @@ def test_masked_tracks_are_smaller_somewhere_and_soft_ones_whole() -> None:
 def probe_of(model: nn.Module) -> Probe:
     specs, actions = input_actions(EXAMPLE, "ACGT", "auto")
     return Probe(model, EXAMPLE, specs, actions)
+
+
+def test_usual_outputs_are_those_of_the_parameters_as_they_were() -> None:
+    probe = probe_of(nn.Conv1d(4, 3, 5))
+    before = probe.usual_outputs()
+    probe.perturb(1)
+    assert torch.equal(probe.usual_outputs(), before)
+    assert not torch.equal(probe.outputs(probe.inputs(0)), before)
 
 
 def test_both_running_statistics_are_moved_and_stay_what_they_are() -> None:

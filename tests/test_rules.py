@@ -23,6 +23,7 @@ from rule_samples import SAMPLES, Sample, action_of, tensor_of
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from rcps_convert._torch import op_name
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action, act
 from rcps_convert.algebra.axis import Axis
@@ -210,6 +211,48 @@ def test_whatever_a_rule_accepts_is_true(case):
             found = results_of(case, result)
             swapped = partners_in(case, result)
             assert max(deviations(reanchored(case, result), inputs, found, 1, swapped)) < TOLERANCE, (inputs, found)
+
+
+# --- signs ------------------------------------------------------------------------------------
+
+
+def odd_in(case: Sample) -> Iterator[list[int]]:
+    """Operands that change the sign of every result with their own: one alone, or all."""
+    values = operands_of(case)
+    numbers = [i for i, v in enumerate(values) if v.is_floating_point() and v.numel() and v.dim()]
+    plain = results(case, values)
+    for some in [*([i] for i in numbers), numbers] if all(y.is_floating_point() and y.any() for y in plain) else []:
+        turned = results(case, [-v if i in some else v for i, v in enumerate(values)])
+        if some and all(deviation(t, -y) < TOLERANCE for t, y in zip(turned, plain, strict=True)):
+            yield some
+
+
+def takes_signs(case: Sample, some: list[int]) -> bool:
+    """Whether the rule takes operands that change their sign, noted on one of their axes."""
+    for dim in range(max(len(action_of(case.operands[i]).axes) for i in some)):
+        inputs = [action_of(text) for text in case.operands]
+        for i in some:
+            at = min(dim, len(inputs[i].axes) - 1)
+            inputs[i] = inputs[i].with_axis(at, ax.product([inputs[i].axes[at], ax.SIGN]))
+        if not inferred(case, inputs, regular).problems:
+            return True
+    return False
+
+
+MAY_REFUSE_SIGNS = {
+    "batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm",  # odd without a shift, or in a statistic
+    "sum", "mean", "nansum", "nanmean", "linalg_vector_norm",  # over all axes: none is left that could be signed
+    "kl_div", "cross_entropy_loss", "nll_loss", "nll_loss2d", "nll_loss_nd",  # of scores, of which some are chosen
+    "__and__", "__or__", "__xor__", "bitwise_not", "isnan", "gt",  # truth values
+    "nan_to_num", "addcmul", "atan2", "fill", "adaptive_max_pool1d",  # odd in this call only, or hardly used
+}  # fmt: skip
+"""Operators of whose samples some are odd, and whose rules take no signs."""
+
+
+@pytest.mark.parametrize("op", dict.fromkeys(s.op for s in SAMPLES if s.exact), ids=str)
+def test_an_operator_that_passes_signs_on_has_a_rule_that_takes_them(op):
+    cases = [(s, some) for s in SAMPLES if s.op is op and s.exact for some in odd_in(s)]
+    assert op_name(op) in MAY_REFUSE_SIGNS or not cases or any(takes_signs(*found) for found in cases)
 
 
 def reanchored(case: Sample, result: Inference) -> Sample:

@@ -17,7 +17,7 @@ from rcps_convert import NoRuleError, convert_model
 from rcps_convert.algebra import axis as ax
 from rcps_convert.infer.inference import Inference
 from rcps_convert.infer.walk import Walk
-from rcps_convert.rules import FAMILIES
+from rcps_convert.rules import FAMILIES, directions
 from rcps_convert.rules.pins import open_action
 from rcps_convert.rules.pointwise import is_nonlinear
 from rcps_convert.rules.registry import MISSING, RULES, Missing, aten, facts_of, rule
@@ -154,3 +154,19 @@ def test_unequal_entries_of_the_blocks_are_no_padding() -> None:
 
     with pytest.raises(NoRuleError, match="slides over an axis that mixes positions with something else"):
         convert_model(Net(forward, c=conv(), d=torch.nn.Conv1d(8, 6, 3, stride=2)), X)
+
+
+# --- a length that is read from either end ----------------------------------------------------------
+
+
+def test_positions_stay_where_they_are_within_a_direction() -> None:
+    for term in (ax.Var(6), ax.trivial(4)):
+        found = directions._placed(term, ax.length(6))
+        assert ax.is_trivial(ax.walk(term))
+        assert ax.is_length(found)
+        assert found.size == term.size
+
+
+def test_pairs_are_no_positions_within_a_direction() -> None:
+    with pytest.raises(ax.Mismatch):
+        directions._placed(ax.regular(6), ax.length(6))

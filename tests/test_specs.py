@@ -304,6 +304,7 @@ def test_shapes_stand_for_the_arguments_of_a_call() -> None:
     [
         (lambda: Permutation([1, 2, 0]), "not an involution"),
         (lambda: Permutation([1, 0], [1, -1]), "the same sign"),
+        (lambda: Permutation([1, 0, 2], [1, -1, 1]), "the same sign"),
         (lambda: Permutation([0, 1], [1, 2]), "1 or -1"),
         (lambda: Permutation([]), "the place each channel comes from"),
         (lambda: Permutation([4, 5, 2, 3, 0, 1], [1, -1, 1, 1, 1, -1]), "interleaved"),

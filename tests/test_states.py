@@ -146,6 +146,19 @@ def test_own_statistics_are_exact_after_training(norm: type[nn.Module]) -> None:
     assert torch.equal(bake(model)(x), model(x))
 
 
+def test_statistics_in_a_precision_that_forward_names() -> None:
+    class InFloat(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.float())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = convert_model(Net(InFloat), EXAMPLE)
+    for seed in range(3):
+        model.train()(examples(EXAMPLE, seed=seed).float())
+    assert law_error(model.eval(), examples(EXAMPLE, seed=9).float()) < 1e-4
+
+
 @pytest.mark.parametrize("norm", [Own, Assigned, Functional])
 def test_what_is_kept_is_the_mean_of_what_both_strands_would_write(norm: type[nn.Module]) -> None:
     model, x = converted(norm), examples(EXAMPLE.double())

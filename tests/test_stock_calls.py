@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from typing import Any
 
 import pytest
 import torch
 from oracle import assert_law
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from rcps_convert import BreaksSymmetryError, ConversionError, apply_recipe, bake, convert_model, recipe
-from rcps_convert.geometry import frames
+from rcps_convert.geometry import CallAxes, frames
 
 X = torch.zeros(2, 4, 64)
 
@@ -92,6 +94,31 @@ def test_copies_and_pickles_find_out_anew(model: nn.Module, framed: list[str]) -
         caught(model, X, framed)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert caught(twin, X, framed) == ["", "pool"]
+
+
+def test_a_mode_around_the_model_sees_no_more_than_of_the_plain_forward() -> None:
+    class Seen(TorchFunctionMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.names: list[str] = []
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.names.append(getattr(func, "__name__", ""))
+            return func(*args, **(kwargs or {}))
+
+    class Pool(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.max_pool1d(x, 4)
+
+    plain, anchored = Pool().eval(), Pool().eval()
+    known = frames.Entry("max_pool1d", (None, 4, None), CallAxes((2,), (2,)))
+    frames.anchor(anchored, {"": frames.Table("", ((known,),))})
+    for _ in range(2):
+        modes = Seen(), Seen()
+        for pool, mode in zip((plain, anchored), modes, strict=True):
+            with mode:
+                pool(X)
+        assert {*modes[1].names} <= {*modes[0].names}
 
 
 def test_what_is_remembered_is_bounded(model: nn.Module) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
@@ -15,13 +18,16 @@ from rcps_convert.algebra.axis import Step
 from rcps_convert.errors import ConversionError
 from rcps_convert.geometry.replicas import follow_replicas, rebound, unfollow_replicas
 from rcps_convert.graph.closed_modules import Bundle
-from rcps_convert.tie.hooks import StrandHook, TensorHook, hook_of, install, uninstall
+from rcps_convert.tie.hooks import StrandHook, TensorHook, hook_of, install, install_inside, uninstall
 from rcps_convert.tie.length_guard import LengthGuard, LengthRule, unguard
 from rcps_convert.tie.norms import fold, needs_statistics, unfold
-from rcps_convert.tie.passage import Passage
+from rcps_convert.tie.parts import OtherPartError, watch
+from rcps_convert.tie.passage import Passage, read_passage
+from rcps_convert.tie.states import share_states
 from rcps_convert.tie.symmetriser import symmetrise, symmetrised, unsymmetrised
-from rcps_convert.tie.ties import MirrorTie, attach_mirror, mirrored
+from rcps_convert.tie.ties import HalfTie, MirrorTie, attach, attach_mirror, mirrored
 from rcps_convert.tie.untied import UntiedParameterError, leave_untied, refusal, refuse_calls, untied
+from rcps_convert.tie.writing import TiedWeight
 
 ACTION = Action((ax.regular(4), ax.length(3)))
 
@@ -47,6 +53,34 @@ def test_what_an_image_stores_is_empty_and_has_as_many_axes() -> None:
     attach_mirror(model, ["b.weight"], ACTION, "a.weight", "keep")
     (stored,) = model.b.parametrizations.weight.parameters()
     assert stored.shape == (0, 3)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_call_computes_with_plain_tensors(cached: bool) -> None:
+    class Reads(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.read = type(self.weight)
+            return super().forward(x)
+
+    model = Reads(4, 4)
+    attach(model, ["weight"], HalfTie(Action((ax.regular(4), ax.regular(4))), 0, 0), "keep")
+    with parametrize.cached() if cached else nullcontext():
+        assert type(model(torch.zeros(1, 4))) is torch.Tensor
+    assert model.read is torch.Tensor
+    assert type(model.weight) is TiedWeight
+
+
+def test_a_tensor_class_that_knows_few_operators_is_tied() -> None:
+    class Few(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if "take" in getattr(func, "__name__", ""):
+                raise NotImplementedError
+            return super().__torch_function__(func, types, args, kwargs)
+
+    tie, stored = HalfTie(Action((ax.regular(4), ax.length(3))), 0, 0), torch.randn(2, 3)
+    full = tie.expand(stored.as_subclass(Few)).as_subclass(torch.Tensor)
+    assert torch.equal(full, torch.cat([stored, stored.flip(1)]))
 
 
 # --- length guards ----------------------------------------------------------------------------------
@@ -113,6 +147,14 @@ def test_a_module_is_idle_where_no_trace_calls_it(called: set[str], idle: bool) 
     assert tie.idle is idle
 
 
+@pytest.mark.parametrize("called", [{"a"}, {"b"}])
+def test_a_module_that_is_called_is_not_idle_if_it_shares_its_parameter(called: set[str]) -> None:
+    model = pair()
+    model.b.weight = model.a.weight
+    leave_untied(model, ["a.weight", "b.weight"], called)
+    assert [tie.idle for tie in untied(model).values()] == [False, False]
+
+
 # --- replicas ---------------------------------------------------------------------------------------
 
 
@@ -140,6 +182,34 @@ def test_a_replica_is_made_once() -> None:
     twin = module._replicate_for_data_parallel()
     assert set(vars(module)) - set(vars(twin)) == {"_replicate_for_data_parallel"}
     assert twin.forward.__self__ is twin
+
+
+def test_a_replica_holds_replicas_of_the_parts() -> None:
+    model, x = nn.Sequential(nn.Linear(3, 4)), torch.zeros(2, 3)
+    watch(model)
+    twin = model._replicate_for_data_parallel()
+    twin._modules["0"] = nn.Linear(3, 4)
+    assert twin(x).shape == (2, 4)
+    model[0] = nn.ReLU()
+    with pytest.raises(OtherPartError, match="a ReLU, where a Linear was converted"):
+        model(x)
+    del model[0]
+    with pytest.raises(OtherPartError, match="nothing, where a Linear was converted"):
+        model(x)
+
+
+def test_what_was_added_is_named_by_its_own_place() -> None:
+    class Added(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    model = nn.Sequential(nn.Linear(3, 4))
+    watch(model)
+    model.append(nn.Sequential(Added()))
+    with pytest.raises(OtherPartError, match="a Sequential, where nothing was there") as refused:
+        model(torch.zeros(2, 3))
+    assert refused.value.where is not None
+    assert refused.value.where.path == "1"
 
 
 # --- hooks ------------------------------------------------------------------------------------------
@@ -184,6 +254,33 @@ def test_a_hook_sees_the_first_tensor() -> None:
     assert module(first, second).tolist() == [10.0]
 
 
+@pytest.mark.parametrize("outer_stays", [True, False])
+def test_of_two_hooks_on_a_forward_each_can_be_taken_off(outer_stays: bool) -> None:
+    class Adds(StrandHook):
+        def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            return (args[0] + 1,), kwargs
+
+        def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            return output
+
+    class Doubles(StrandHook):
+        def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            return (2 * args[0],), kwargs
+
+        def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            return output
+
+    module, x = nn.Identity(), torch.tensor([3.0])
+    install_inside(module, Adds())
+    install_inside(module, Doubles())
+    assert module(x) == 7
+    uninstall(module, Adds if outer_stays else Doubles)
+    assert module(x) == (6 if outer_stays else 4)
+    uninstall(module)
+    assert module(x) == 3
+    assert "forward" not in vars(module)
+
+
 def test_a_module_that_no_trace_calls_says_which_parameter_it_holds() -> None:
     model = pair()
     leave_untied(model, ["a.weight"], set())
@@ -223,12 +320,31 @@ def test_a_module_on_both_strands_is_symmetric_and_says_so_at_other_shapes(stack
     assert symmetrised(unsymmetrised(module)) == []
 
 
+def test_a_passage_is_kept_as_plain_values() -> None:
+    bases = Action((ax.batch(2), ax.permutation([3, 2, 1, 0]), ax.length(8)))
+    plain = json.loads(json.dumps(Passage((bases, None), (bases,), (0, None), (0,), stacks=True, calls=2).plain()))
+    again = read_passage(plain)
+    assert again.given[1] is None
+    assert again.given_batch == (0, None)
+    assert [str(a) for a in (again.given[0], *again.made)] == [str(bases)] * 2
+    assert again.plain() == plain
+
+
 def test_a_module_on_both_strands_refuses_channels_that_it_was_not_converted_for() -> None:
     swapped = Action((ax.batch(2), ax.product([ax.permutation([1, 0, 2]), ax.trivial(2)])))
     module = nn.Identity()
     symmetrise(module, Passage((swapped,), (swapped,), (0,), (0,), stacks=True))
     with pytest.raises(ConversionError, match="at other lengths than at conversion"):
         module(torch.zeros(2, 5))
+
+
+def test_a_buffer_that_gradients_flow_into_is_averaged_too() -> None:
+    module, values = nn.Module(), torch.randn(4, 3)
+    module.register_buffer("mean", values.clone().requires_grad_())
+    share_states(module, {"mean": ACTION})
+    assert torch.allclose(module.mean, (values + values.roll(2, 0).flip(1)) / 2)
+    assert module.mean.is_leaf
+    assert module.mean.requires_grad
 
 
 @pytest.mark.parametrize("by_sample", [True, False])

@@ -214,7 +214,7 @@ class Law:
 
     def _note_mirrored(self, index: int, y: Tensor, r: Tensor) -> None:
         """The mirror image is another sequence: an output that it clearly changes depends on the sequence."""
-        if self.variation.get(index, 0.0) <= VARIED and y.shape == r.shape:
+        if self.variation.get(index, 0.0) <= VARIED:
             change = relative_change(y, r)
             if change > CLEARLY:
                 self.variation[index] = change

@@ -63,20 +63,20 @@ class Verification:
         modes: the modes that were run, in words.
         cause: what the deviation is due to, where running the model tells: ``"noise"``, ``"state"``,
             ``"precision"``, ``"samples"``, ``"dtype"``, or the kinds of input it shows on; None if nothing tells.
-        own: the check in the model's own precision, in words.
         held: random numbers were held: the law holds in distribution.
         outputs: per output leaf the action it obeys, of those it may have; None for what holds no numbers.
+        own: the check in the model's own precision, in words.
     """
 
     error: float
     tolerance: float
     dtype: torch.dtype
     varied: bool
-    modes: str = "train and eval mode"
-    cause: str | None = None
-    own: str | None = None
-    held: bool = False
+    modes: str
+    cause: str | None
+    held: bool
     outputs: tuple[Action | None, ...] = ()
+    own: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -201,7 +201,7 @@ def verify(
         precise = draws > 1 if precise is None else precise
         if found.passed and precise and probe.own != probe.dtype:
             found = _in_own_dtype(found, probe.again(model, own=True), outputs)
-        return replace(found, held=probe.held)
+        return found
 
 
 def _verified(
@@ -241,8 +241,8 @@ class _Check:
         if error <= self.limit:
             doubtful = [e for e, sizes in self.aside if not self._were_zero(sizes)]
             error, cause = max([error, *doubtful]), "precision" if doubtful else cause
-        outputs = self.law.obeyed()
-        return Verification(error, self.limit, self.probe.dtype, self.law.depends(), self.modes, cause, outputs=outputs)
+        probe, depends, outputs = self.probe, self.law.depends(), self.law.obeyed()
+        return Verification(error, self.limit, probe.dtype, depends, self.modes, cause, probe.held, outputs)
 
     def run(self) -> None:
         """Measure until the law fails or the draws are used up; more are made while an output ignores the sequence."""

@@ -284,8 +284,7 @@ def _commuting(node: Any, term: Axis, table: Tensor) -> None:
     under actions that commute.
     """
     moved = ax.Var(term.size, unsigned=True)
-    unsigned = isinstance(term, ax.Var) and term.unsigned
-    ax.unify(term, moved if unsigned else ax.product([moved, ax.Var(1)]))
+    ax.unify(term, ax.product([moved, ax.Var(1)]))
     for axis in node.constant(Const(torch.eye(term.size)[table])).axes:
         ax.unify(axis, moved)
 
@@ -325,7 +324,7 @@ def roll(node: Any, x: Action, shifts: Any, dims: Any = ()) -> Action:
 def _conjugated(node: Any, term: Axis, table: Tensor) -> Axis:
     """The action on an axis whose entries were rearranged: entry j is the old entry table[j]."""
     if _is_open(term):
-        _commuting(node, ax.walk(term), table)
+        _commuting(node, term, table)
         return term
     if ax.free(term):
         ax.trivialise(term)

@@ -17,6 +17,7 @@ from .registry import RULES, Const, Facts, aten, facts_of, is_pointwise, require
 ODD = {
     "neg", "tanh", "sin", "asin", "sinh", "asinh", "atan", "atanh", "tan", "erf", "erfinv", "sign", "sgn",
     "hardtanh_symmetric", "softsign", "trunc", "fix", "reciprocal", "tanhshrink", "hardshrink", "softshrink",
+    "round",
 }  # fmt: skip
 """Functions with f(-x) = -f(x)."""
 

@@ -29,6 +29,7 @@ PARTS = {
     "algebra": (
         "test_terms_in_full.py", "test_axis.py", "test_action.py", "test_augment.py", "test_arguments.py",
         "test_specs.py", "test_special_tokens.py", "test_structured_outputs.py", "test_plan_text.py",
+        "test_devices.py",
     ),
     "geometry": ("test_edge_functions.py", "test_geometry.py", "test_transforms.py", "test_stock_calls.py"),
     "tie": (
