@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,28 +18,36 @@ from models.family import Family
 from oracle import Signs
 from torch import Tensor, nn
 
-from rcps_convert import ConversionError, OneHot, Tracks, convert_model, plan_conversion
+from rcps_convert import ConversionError, ConversionPlan, OneHot, Tracks, convert_model, plan_conversion
 from rcps_convert.measure.lengths import Variants, without_repeats
 
 X = torch.zeros(2, 4, 20)
 
 
+@functools.cache
+def plan_of(make: Callable[[], nn.Module]) -> ConversionPlan:
+    """The plan of a network in double precision, which several tests apply."""
+    torch.manual_seed(0)
+    plan = plan_conversion(make().double(), X.double(), **dict(directions.KINDS)[make])
+    assert not plan.problems, str(plan)
+    return plan
+
+
 @pytest.mark.parametrize("init", ["keep", "project"])
 @pytest.mark.parametrize("family", directions.ZOO, ids=[f.name for f in directions.ZOO])
 def test_readings_from_either_end_change_places(family: Family, init: str) -> None:
+    plan = replace(plan_of(family.make), init=init)
     torch.manual_seed(0)
     plain = family.make().double()
-    plan = plan_conversion(plain, family.example.double(), init=init, **family.how)
-    assert not plan.problems
     assert_exact(plan.apply(plain), family.example.double(), lengths=(7, 13, 20, 33), **family.how)
 
 
 @pytest.mark.parametrize("make", [directions.TwoLstms, directions.TwoScans])
 def test_the_second_reading_s_weights_are_the_first_s_mirrored(make: Callable[[], nn.Module]) -> None:
+    plan = plan_of(make)
     torch.manual_seed(0)
-    plain = make()
-    how = dict(directions.KINDS)[make]
-    converted = convert_model(plain, X, **how)
+    plain = make().double()
+    converted = plan.apply(plain)
     free = sum(p.numel() for p in converted.parameters())
     twice = sum(p.numel() for p in plain.left.parameters())
     assert free < sum(p.numel() for p in plain.parameters()) - twice + 1
@@ -56,9 +66,9 @@ def get(module: nn.Module, name: str) -> Tensor:
 
 @pytest.mark.parametrize("make", [directions.TwoLstms, directions.TwoScans])
 def test_training_saving_and_copying_keep_the_law(make: Callable[[], nn.Module], tmp_path: Any) -> None:
+    plan, how = plan_of(make), dict(directions.KINDS)[make]
     torch.manual_seed(0)
-    how = dict(directions.KINDS)[make]
-    model = convert_model(make(), X, **how).double()
+    model = plan.apply(make().double())
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.01)
     for seed in range(5):
         optimiser.zero_grad()
@@ -66,7 +76,7 @@ def test_training_saving_and_copying_keep_the_law(make: Callable[[], nn.Module],
         optimiser.step()
     torch.save(model, tmp_path / "model.pt")
     loaded = torch.load(tmp_path / "model.pt", weights_only=False)
-    again = convert_model(make().double(), X.double(), **how)
+    again = plan.apply(make().double())
     again.load_state_dict(model.state_dict())
     x = bases(3, seed=9)
     turned = (lambda y: y.flip(1, 2)) if how else (lambda y: y)

@@ -64,7 +64,7 @@ SAMPLES = [
 @pytest.mark.parametrize("case", SAMPLES, ids=test_rules.name_of)
 def test_law(case: Sample) -> None:
     test_rules.test_law(case)
-    test_rules.test_whatever_a_rule_accepts_is_true(case)
+    test_rules.test_whatever_a_rule_accepts_is_true(case, test_rules.MORE)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """The comparison of strategies in docs/benchmarks: its simulator, its scores, its costs, and a run at a tiny size."""
 
+import functools
 import importlib
 import json
 import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +35,17 @@ def scripts() -> Iterator[SimpleNamespace]:
     for name in names:
         sys.modules.pop(name, None)
     sys.modules.update(ours)
+
+
+@pytest.fixture(scope="module")
+def few(scripts: SimpleNamespace) -> Callable[[int], Any]:
+    """Few sequences of a length, from one drawing of them."""
+
+    @functools.cache
+    def task(length: int) -> Any:
+        return scripts.tasks.simulated("few", scripts.simulate.binding, length, "binary", True).limited(64)
+
+    return task
 
 
 # --- the simulator, by an oracle that reads strings ----------------------------------------------
@@ -159,8 +172,8 @@ def test_the_distance_of_two_answers_vanishes_where_they_agree(scripts: SimpleNa
     assert float(scripts.protocol.distance("binary", f, g)) == pytest.approx(float(sum(kl)))
 
 
-def test_the_costs_are_those_of_the_formula(scripts: SimpleNamespace) -> None:
-    task = scripts.tasks.simulated("few", scripts.simulate.binding, 101, "binary", True).limited(64)
+def test_the_costs_are_those_of_the_formula(scripts: SimpleNamespace, few: Callable[[int], Any]) -> None:
+    task = few(101)
     way, price = scripts.ways.WAYS, {}
     for name in ("plain", "tied", "tied, mean before head", "conjoined", "consistency", "mixed"):
         price[name] = scripts.ways.cost(way[name], way[name].make(task, 8)(0), task)
@@ -184,9 +197,11 @@ def test_the_costs_are_those_of_the_formula(scripts: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize("name", ["tied", "tied, mean before head", "conjoined", "mixed", "rcps-pytorch", "equirc"])
-def test_exact_strategies_do_not_depend_on_the_strand(scripts: SimpleNamespace, name: str) -> None:
+def test_exact_strategies_do_not_depend_on_the_strand(
+    scripts: SimpleNamespace, few: Callable[[int], Any], name: str
+) -> None:
     pytest.importorskip({"rcps-pytorch": "rcps"}.get(name, name if name == "equirc" else "torch"))
-    task = scripts.tasks.simulated("few", scripts.simulate.binding, 200, "binary", True).limited(64)
+    task = few(101)
     model = scripts.ways.WAYS[name].make(task, 8)(0)
     x = task.splits["train"][0].float()
     model.train()(x)  # running statistics
