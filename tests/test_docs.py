@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*(?P<language>\w*)")
 COMMENT = re.compile(r"^\s*<!--\s*(?:(?P<skip>not run)|raises:\s*(?P<raises>\w+))\s*-->\s*$")
 NEEDS = re.compile(r"^<!-- needs: (\w+) -->$", re.MULTILINE)
-LASTING = re.compile(r"^\s*@?(?:rule\(|torch\.library\.|torch\.set_)", re.MULTILINE)
+LASTING = re.compile(r"^\s*@?(?:rule\(|torch\.library\.|torch\.set_(?!default_dtype))", re.MULTILINE)
 """What a page does to the whole process."""
 
 SINGLE = r"\d(?:\.\d+)?e-(?:0[4-9]|[1-9]\d+) in float32"
@@ -206,7 +206,7 @@ def execute(page: Path, folder: Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder to run pages in; modules, warnings and random numbers are afterwards as they were."""
+    """An empty folder to run pages in; modules, warnings, random numbers and the dtype are afterwards as they were."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "example", types.ModuleType("example"))
     dtype = torch.get_default_dtype()
@@ -214,7 +214,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         torch.seed()
         warnings.resetwarnings()
         yield tmp_path
-    assert torch.get_default_dtype() == dtype, "a page that changes the process needs one of its own"
+    torch.set_default_dtype(dtype)
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
