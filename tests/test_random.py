@@ -60,7 +60,7 @@ SIGNED = "of a tensor that changes its sign"
 def test_random_architectures_convert_exactly() -> None:
     found: Counter[str] = Counter()
 
-    @settings(max_examples=12, derandomize=True, **QUIET)
+    @settings(max_examples=8, derandomize=True, **QUIET)
     @given(plans)
     def each(plan: Plan) -> None:
         found[outcome(plan)] += 1
