@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from rcps_convert import convert_model
 from rcps_convert.graph.copies import deep_copy
-from rcps_convert.graph.sandbox import fresh_copy
+from rcps_convert.graph.sandbox import fresh_copy, mode
 
 
 class Remembers(nn.Module):
@@ -132,3 +132,40 @@ def test_tensors_of_an_earlier_computation_are_copied_as_values() -> None:
     with pytest.raises(RuntimeError):
         copy.deepcopy(layer)
     assert torch.equal(deep_copy(layer).kept, layer.weight * 2)
+
+
+class Told(nn.Module):
+    """Does something of its own when its mode is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[bool] = []
+
+    def train(self, mode: bool = True) -> Told:
+        self.told.append(mode)
+        return super().train(mode)
+
+
+class Notices(nn.Module):
+    """Notices when its mode is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[bool] = []
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "training" and "told" in vars(self):
+            self.told.append(value)
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("inner", [Told, Notices])
+@pytest.mark.parametrize("training", [False, True])
+def test_modes_are_set_and_brought_back(inner: type[nn.Module], training: bool) -> None:
+    model: Any = nn.Sequential(nn.BatchNorm1d(4), inner().train(not training), torch.jit.script(nn.Dropout(0.5)))
+    model[1].told = []
+    before = [m.training for m in model.modules()]
+    with mode(model, training):
+        assert {m.training for m in model.modules()} == {training}
+        assert model[1].told == [training]
+    assert [m.training for m in model.modules()] == before

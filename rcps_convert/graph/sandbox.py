@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from typing import Any, ParamSpec, TypeVar
 
@@ -86,14 +86,23 @@ def positional_names(model: nn.Module) -> list[str]:
 def mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Put a model in train or eval mode, and every submodule back as it was afterwards."""
     before = [(m, m.training) for m in all_modules(model)]
-    if any(was is not training or _is_told(m) for m, was in before):
+    if any(_is_told(m) for m, _ in before):
         model.train(training)
+    else:
+        _set_modes((m, training) for m, was in before if was is not training)
     try:
         yield
     finally:
-        for module, was in before:
-            if module.training is not was:
-                module.training = was
+        _set_modes((m, was) for m, was in before if m.training is not was)
+
+
+def _set_modes(modes: Iterable[tuple[nn.Module, bool]]) -> None:
+    """Set the mode of modules; where nothing but the attribute is set, by the shorter way past `nn.Module`."""
+    for module, training in modes:
+        if type(module).__setattr__ is nn.Module.__setattr__ and "training" in vars(module):
+            vars(module)["training"] = training
+        else:
+            module.training = training
 
 
 def _is_told(module: nn.Module) -> bool:
