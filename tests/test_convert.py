@@ -30,7 +30,7 @@ from rcps_convert.graph.sandbox import call
 from rcps_convert.measure.probe import Probe
 from rcps_convert.measure.report import candidate_actions
 from rcps_convert.measure.verify import verify
-from rcps_convert.tie.ties import ties
+from rcps_convert.tie.attaching import ties
 
 TOLERANCE = 1e-10
 """Relative error in float64: the sums of a network this size round to about 1e-15."""

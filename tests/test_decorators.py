@@ -33,7 +33,7 @@ from rcps_convert import (
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
 from rcps_convert.rules.registry import RULES, refuse
-from rcps_convert.tie.ties import ties
+from rcps_convert.tie.attaching import ties
 
 TOLERANCE = 1e-10
 DNA = torch.zeros(2, 4, 30)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from rcps_convert import bake, convert_model, plan_conversion
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
+from rcps_convert.tie.attaching import attach
 from rcps_convert.tie.hooks import hook_of
 from rcps_convert.tie.norms import FoldedNorm, PooledNorm, fold, folds, pool, unfold
-from rcps_convert.tie.ties import attach, make_tie
+from rcps_convert.tie.ties import make_tie
 
 CHANNELS = {"halves": ax.regular(8), "odd": ax.regular(7), "two blocks": ax.total([ax.regular(4), ax.regular(2)])}
 LAYERS = {

@@ -27,7 +27,8 @@ from rcps_convert import (
     load_plain_state_dict,
     plan_conversion,
 )
-from rcps_convert.tie.ties import MirrorTie, mirrored, ties
+from rcps_convert.tie.attaching import mirrored, ties
+from rcps_convert.tie.ties import MirrorTie
 
 TOLERANCE = 1e-10
 """Relative error in float64."""

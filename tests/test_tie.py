@@ -16,7 +16,8 @@ from torch.nn.utils import parametrize
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action, act
 from rcps_convert.algebra.axis import Axis
-from rcps_convert.tie.ties import HalfTie, MirrorTie, OrbitTie, RCTie, attach, keep_full_weights, make_tie, remove, ties
+from rcps_convert.tie.attaching import attach, keep_full_weights, remove, ties
+from rcps_convert.tie.ties import HalfTie, MirrorTie, OrbitTie, RCTie, make_tie
 
 ACGT, ATCG, PLUS_MINUS = ax.permutation([3, 2, 1, 0]), ax.permutation([1, 0, 3, 2]), ax.permutation([1, 0])
 
@@ -272,7 +273,7 @@ def test_a_full_weight_with_gradients_is_not_kept() -> None:
 
 
 def test_large_weights_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rcps_convert.tie.ties.KEPT", 23)
+    monkeypatch.setattr("rcps_convert.tie.attaching.KEPT", 23)
     model = Kept(HalfTie)
     keep_full_weights(model)
     assert model.tie.known is None

@@ -18,6 +18,7 @@ from rcps_convert.algebra.axis import Step
 from rcps_convert.errors import ConversionError
 from rcps_convert.geometry.replicas import follow_replicas, rebound, unfollow_replicas
 from rcps_convert.graph.closed_modules import Bundle
+from rcps_convert.tie.attaching import attach, attach_mirror, mirrored
 from rcps_convert.tie.hooks import StrandHook, TensorHook, hook_of, install, install_inside, uninstall
 from rcps_convert.tie.length_guard import LengthGuard, LengthRule, unguard
 from rcps_convert.tie.norms import fold, needs_statistics, unfold
@@ -25,7 +26,7 @@ from rcps_convert.tie.parts import OtherPartError, watch
 from rcps_convert.tie.passage import Passage, read_passage
 from rcps_convert.tie.states import share_states
 from rcps_convert.tie.symmetriser import symmetrise, symmetrised, unsymmetrised
-from rcps_convert.tie.ties import HalfTie, MirrorTie, attach, attach_mirror, mirrored
+from rcps_convert.tie.ties import HalfTie, MirrorTie
 from rcps_convert.tie.untied import UntiedParameterError, leave_untied, refusal, refuse_calls, untied
 from rcps_convert.tie.writing import TiedWeight
 

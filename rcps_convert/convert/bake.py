@@ -23,13 +23,13 @@ from ..graph.transaction import all_or_nothing
 from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers
 from ..strands.unwrapped import bake_graph
+from ..tie.attaching import mirrored, remove, ties
 from ..tie.hooks import hook_of, uninstall
 from ..tie.length_guard import LengthGuard, LengthRule, guard, only_at, read_rule
 from ..tie.norms import FoldedNorm, PooledNorm, settle_statistics, unfold
 from ..tie.notes import KEPT, noted
 from ..tie.parts import unwatch
 from ..tie.states import SharedState
-from ..tie.ties import mirrored, remove, ties
 from ..tie.untied import refuse_calls, untied
 from ..tie.writing import TiedList
 from .convert import planned

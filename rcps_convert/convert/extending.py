@@ -17,12 +17,12 @@ from ..algebra.arguments import Example, check_model, check_switch
 from ..algebra.plain import read_setting
 from ..errors import ConversionError, Where, gather
 from ..graph.transaction import all_or_nothing
+from ..tie.attaching import ties
 from ..tie.hooks import hook_of
 from ..tie.norms import VECTORS, FoldedNorm, PooledNorm
 from ..tie.notes import noted
 from ..tie.states import SharedState
 from ..tie.symmetriser import BothStrands
-from ..tie.ties import ties
 from ..tie.untied import Untied
 from .bake import bake, untied_in_place
 from .convert import planned

@@ -25,6 +25,7 @@ from ..infer.anchors import AnchoredCall
 from ..infer.match.start import MatchedStart
 from ..infer.stretch import Tested
 from ..measure.verify import Verification
+from ..tie.attaching import attach, attach_mirror
 from ..tie.length_guard import LengthRule, guard, unguard
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool, unpool
 from ..tie.notes import KEPT, note
@@ -32,7 +33,7 @@ from ..tie.parts import watch
 from ..tie.passage import Passage
 from ..tie.states import SharedState, share_states
 from ..tie.symmetriser import symmetrise
-from ..tie.ties import MirrorTie, attach, attach_mirror, make_tie
+from ..tie.ties import MirrorTie, make_tie
 from ..tie.untied import Untied, allow_calls, is_idle, leave_untied
 from . import plan_text
 from .architecture import Architecture

@@ -20,6 +20,7 @@ from ..graph.parametrized import own_classes
 from ..graph.sandbox import owner
 from ..strands.conjoined import Conjoined, conjoin, conjoined, read_reading
 from ..strands.mixed import Cross, mix
+from ..tie.attaching import attach, attach_mirror, register
 from ..tie.hooks import hook_of
 from ..tie.length_guard import LengthGuard, guard, read_rule
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool
@@ -28,7 +29,7 @@ from ..tie.parts import watch
 from ..tie.passage import read_passage
 from ..tie.states import SharedState, read_buffers, share_states
 from ..tie.symmetriser import BothStrands, symmetrise
-from ..tie.ties import MirrorTie, RCTie, attach, attach_mirror, read_tie, register
+from ..tie.ties import MirrorTie, RCTie, read_tie
 from ..tie.untied import IdleModule, Untied, refuse_call
 from .outline import outline
 from .settings import Init, tie_init

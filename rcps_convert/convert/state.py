@@ -6,10 +6,10 @@ from torch import nn
 
 from ..strands.conjoined import Conjoined
 from ..strands.mixed import Cross
+from ..tie.attaching import ties
 from ..tie.hooks import hook_of
 from ..tie.norms import FoldedNorm, PooledNorm, keeps_statistics
 from ..tie.states import SharedState
-from ..tie.ties import ties
 
 
 def is_converted(model: nn.Module) -> bool:

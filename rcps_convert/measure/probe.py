@@ -22,10 +22,10 @@ from ..graph.assigned import held_buffers
 from ..graph.precision import in_double, widened
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
 from ..graph.users_state import cached_functions, caches_kept_clean
+from ..tie.attaching import keep_full_weights
 from ..tie.hooks import hook_of
 from ..tie.norms import PooledNorm
 from ..tie.states import SharedState
-from ..tie.ties import keep_full_weights
 from .held_noise import HeldNoise
 from .inputs import batch_dim, of_kinds, padded, random_like
 

@@ -17,9 +17,10 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..errors import BreaksSymmetryError, Where
 from ..graph.sandbox import fresh_copy, owner
+from .attaching import register, ties
 from .hooks import Numbered
 from .length_guard import LengthGuard, unguard
-from .ties import RCTie, register, ties
+from .ties import RCTie
 
 
 class UntiedParameterError(BreaksSymmetryError):
