@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from lawful import assert_exact
-from models import FAMILIES, ZOO, Family, asked
+from models import FAMILIES, ZOO, Family, asked, published
 from oracle import assert_law
 from reordering import assert_reordering_changes_nothing
 
@@ -21,7 +21,10 @@ LONGER = {f.name for f in asked.ZOO} - asked.ONE_LENGTH
 """Networks that are tried at other lengths too."""
 
 
-@pytest.mark.parametrize("family", ZOO, ids=[f.name for f in ZOO])
+MORE = [pytest.param(f, marks=pytest.mark.slow) for f in published.MORE]
+
+
+@pytest.mark.parametrize("family", [*ZOO, *MORE], ids=[f.name for f in [*ZOO, *published.MORE]])
 def test_converts_exactly(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = family.make()
@@ -53,7 +56,7 @@ def test_a_relative_shift_takes_odd_batches(batch: int) -> None:
 
 
 def test_names_are_distinct() -> None:
-    names = [f.name for f in [*FAMILIES, *ZOO]]
+    names = [f.name for f in [*FAMILIES, *ZOO, *published.MORE]]
     assert len(names) == len(set(names))
 
 
