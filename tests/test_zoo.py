@@ -20,6 +20,8 @@ TOLERANCE = 1e-10
 LONGER = {f.name for f in asked.ZOO} - asked.ONE_LENGTH
 """Networks that are tried at other lengths too."""
 
+ORDERED = {"AntiAliased", "KMaxPool", "WithLabels"}
+"""Networks whose channels keep their order: they meet buffers, a stretch that was tested, or are returned."""
 
 MORE = [pytest.param(f, marks=pytest.mark.slow) for f in published.MORE]
 
@@ -45,7 +47,10 @@ def test_converts_exactly(family: Family, monkeypatch: pytest.MonkeyPatch) -> No
     report = check_equivariance(converted, family.example, **how, tolerance=tolerance)
     assert report, str(report)
     assert [line.rpartition(", shape ")[2].partition("), ")[2] for line in plan.outputs] == list(report.actions)
-    assert_reordering_changes_nothing(model, plan, family)
+    if family.name in ORDERED:
+        assert not plan.start.found.moves.variables
+    else:
+        assert_reordering_changes_nothing(model, plan, family)
 
 
 @pytest.mark.parametrize("batch", [1, 5])
