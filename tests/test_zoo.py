@@ -21,7 +21,7 @@ LONGER = {f.name for f in asked.ZOO} - asked.ONE_LENGTH
 """Networks that are tried at other lengths too."""
 
 ORDERED = {"AntiAliased", "KMaxPool", "WithLabels"}
-"""Networks whose channels keep their order: they meet buffers, a stretch that was tested, or are returned."""
+"""Networks some of whose channels keep their order: a spectral norm, a tested stretch, hidden values returned."""
 
 MORE = [pytest.param(f, marks=pytest.mark.slow) for f in published.MORE]
 
@@ -48,7 +48,7 @@ def test_converts_exactly(family: Family, monkeypatch: pytest.MonkeyPatch) -> No
     assert report, str(report)
     assert [line.rpartition(", shape ")[2].partition("), ")[2] for line in plan.outputs] == list(report.actions)
     if family.name in ORDERED:
-        assert not plan.start.found.moves.variables
+        assert plan.start.found.kept or not plan.start.found.moves.variables
     else:
         assert_reordering_changes_nothing(model, plan, family)
 
