@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lawful import assert_exact
-from models import FAMILIES, ZOO, asked
+from models import FAMILIES, ZOO, asked, published
 from models.family import Family
 from torch import Tensor, nn
 
@@ -362,6 +362,34 @@ PUBLISHED = {
     "AttentiveChrome": "Marks",
     "two LSTMs, one for each direction": "TwoLstms",
     "Caduceus without shared weights: a scan of Mamba from either end": "TwoScans",
+    "Caduceus as a language model: its scans share their projections": "CaduceusLike",
+    "Borzoi": "BorzoiLike",
+    "SpliceTransformer": "SpliceTransformerLike",
+    "C.Origami": "COrigamiLike",
+    "the end of Akita, contacts above a diagonal": "UpperContacts",
+    "the first BPNet, transposed convolutions for each task": "TaskHeads",
+    "the winner of the DREAM challenge, six channels and bins": "DreamLike",
+    "ConvNeXt": "ConvNeXtLike",
+    "DenseNet, checkpointed": "DenseNetLike",
+    "strides behind a smoothing kernel, spectral and weight norm": "AntiAliased",
+    "a U-net of valid convolutions, its skips cropped": "CroppedSkips",
+    "a U-net that is interpolated and padded": "PaddedSkips",
+    "a first layer that reads both strands by hand (RC convolution)": "HandMadeFirstLayer",
+    "reference and alternative allele through one encoder": "TwoAlleles",
+    "regions of a gene under gated attention": "Regions",
+    "a variational autoencoder of sequences": "Autoencoder",
+    "Performer": "Performer",
+    "`nn.Transformer` with a query per cell type": "CellTypeQueries",
+    "MLP-Mixer": "MixerLike",
+    "a capsule network": "Capsules",
+    "additive attention over a GRU (Bahdanau)": "AdditiveAttention",
+    "kernels that a cell type makes": "MadeKernels",
+    "a loss inside of forward, as in Hugging Face's models": "WithLabels",
+    "axial attention on all pairs of bins": "AxialMap",
+    "long causal convolutions from either end, by Fourier transforms": "TwoLongConvolutions",
+    "a spatial transformer": "SpatialTransformer",
+    "distances to prototypes (ProtoPNet)": "Prototypes",
+    "k-max pooling that keeps the order": "KMaxPool",
 }
 """Published architectures, and the networks of the zoo that were written after them."""
 
@@ -380,7 +408,7 @@ def said(value: Any) -> str:
 def published_row(architecture: str) -> str:
     """The row of the page."""
     name = PUBLISHED[architecture]
-    family = next(f for f in [*FAMILIES, *ZOO] if f.name == name)
+    family = next(f for f in [*FAMILIES, *ZOO, *published.MORE] if f.name == name)
     how = ", ".join(f"`{k}={said(v)}`" for k, v in family.how.items())
     return f"| {architecture} | `{name}` | {how or 'nothing'} |"
 

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from lawful import assert_exact
-from models import FAMILIES, ZOO, Family, asked
+from models import FAMILIES, ZOO, Family, asked, published
 from oracle import assert_law
 from reordering import assert_reordering_changes_nothing
 
@@ -20,8 +20,13 @@ TOLERANCE = 1e-10
 LONGER = {f.name for f in asked.ZOO} - asked.ONE_LENGTH
 """Networks that are tried at other lengths too."""
 
+ORDERED = {"AntiAliased", "KMaxPool", "WithLabels"}
+"""Networks some of whose channels keep their order: a spectral norm, a tested stretch, hidden values returned."""
 
-@pytest.mark.parametrize("family", ZOO, ids=[f.name for f in ZOO])
+MORE = [pytest.param(f, marks=pytest.mark.slow) for f in published.MORE]
+
+
+@pytest.mark.parametrize("family", [*ZOO, *MORE], ids=[f.name for f in [*ZOO, *published.MORE]])
 def test_converts_exactly(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = family.make()
@@ -42,7 +47,10 @@ def test_converts_exactly(family: Family, monkeypatch: pytest.MonkeyPatch) -> No
     report = check_equivariance(converted, family.example, **how, tolerance=tolerance)
     assert report, str(report)
     assert [line.rpartition(", shape ")[2].partition("), ")[2] for line in plan.outputs] == list(report.actions)
-    assert_reordering_changes_nothing(model, plan, family)
+    if family.name in ORDERED:
+        assert plan.start.found.kept or not plan.start.found.moves.variables
+    else:
+        assert_reordering_changes_nothing(model, plan, family)
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -53,7 +61,7 @@ def test_a_relative_shift_takes_odd_batches(batch: int) -> None:
 
 
 def test_names_are_distinct() -> None:
-    names = [f.name for f in [*FAMILIES, *ZOO]]
+    names = [f.name for f in [*FAMILIES, *ZOO, *published.MORE]]
     assert len(names) == len(set(names))
 
 

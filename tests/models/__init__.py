@@ -4,7 +4,7 @@
 this folder holds the networks of one kind and lists them.
 """
 
-from . import asked, attention, basic, convolutional, directions, recurrent
+from . import asked, attention, basic, convolutional, directions, published, recurrent
 from .basic import (
     BassetLike as BassetLike,
 )
@@ -21,4 +21,6 @@ from .recurrent import DanQLike as DanQLike
 
 FAMILIES = [*basic.FAMILIES, *recurrent.FAMILIES]
 
-ZOO: list[Family] = [*asked.ZOO, *attention.ZOO, *convolutional.ZOO, *recurrent.ZOO, *directions.ZOO[::3]]
+ZOO: list[Family] = [
+    *asked.ZOO, *attention.ZOO, *convolutional.ZOO, *recurrent.ZOO, *directions.ZOO[::3], *published.ZOO
+]  # fmt: skip
