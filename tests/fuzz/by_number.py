@@ -47,7 +47,7 @@ def complex_numbers(s: Scene) -> str:
             f"torch.view_as_real({h}).sum(-1)",
             f"({h} * {h}.conj()).real",
             f"{h}.angle()",
-            f"torch.view_as_real({h}).flatten(1, 2).mT.unflatten(1, (2, -1)).mean(1).mT",
+            f"torch.view_as_real({h}).permute(0, 3, 1, 2).flatten(1, 2)",
         )
     )
 
