@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import rcps_convert
 from rcps_convert import ConversionError, bake, convert_model
 
-from . import positional, readouts, sources, steps  # noqa: F401 - they register kinds
+from . import by_number, positional, readouts, sources, steps  # noqa: F401 - they register kinds
 from .grammar import Case, Program, build, render
 from .oracle import DRAWS, MARGIN, Judge, Wrong, numbers, opened, zeros
 
