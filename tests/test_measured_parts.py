@@ -97,6 +97,12 @@ def test_outputs_without_a_spec_are_automatic() -> None:
     assert allowed_actions([], None, 0, (2, 3)) == allowed_actions(["auto"], None, 0, (2, 3))
 
 
+def test_special_tokens_of_an_automatic_output_stay_at_its_ends() -> None:
+    said = Action((ax.batch(3), ax.total([ax.trivial(1), ax.length(4), ax.trivial(1)])))
+    (found,) = allowed_actions(["auto"], [said], 0, (2, 9))
+    assert ax.indices(found.axes[1]).tolist() == [0, 7, 6, 5, 4, 3, 2, 1, 8]
+
+
 def test_the_batch_of_an_automatic_output_is_where_it_was_said_to_be() -> None:
     said = Action((ax.length(3), ax.batch(2)))
     (found,) = allowed_actions(["auto"], [said], 0, (3, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import test_rules
@@ -15,6 +16,7 @@ from rule_samples_recurrent import called, weights_of
 
 from rcps_convert import NoRuleError, convert_model
 from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
 from rcps_convert.infer.inference import Inference
 from rcps_convert.infer.walk import Walk
 from rcps_convert.rules import FAMILIES, directions
@@ -165,6 +167,19 @@ def test_positions_stay_where_they_are_within_a_direction() -> None:
         assert ax.is_trivial(ax.walk(term))
         assert ax.is_length(found)
         assert found.size == term.size
+
+
+@pytest.mark.parametrize(
+    ("op", "places"),
+    [(aten.cat.default, [[0, 1], [3, 4, 5, 0, 1, 2]]), (aten.stack.default, [[0, 1], [1, 0], [0, 1, 2]])],
+)
+@pytest.mark.parametrize("dim", [1, -2])
+def test_two_readings_change_places_where_they_are_joined(op: object, places: list[list[int]], dim: int) -> None:
+    readings = Action((ax.batch(2), ax.trivial(3), ax.Leaf(5, role=ax.STANDING)))
+    at = dim - 1 if op is aten.stack.default and dim < 0 else dim
+    node = SimpleNamespace(op=op, args=([], at), kwargs={})
+    found = directions.joined(node, readings, ax.length(5), len(readings.axes) - 1)
+    assert [ax.indices(t).tolist() for t in found.axes] == [*places, [4, 3, 2, 1, 0]]
 
 
 def test_pairs_are_no_positions_within_a_direction() -> None:
