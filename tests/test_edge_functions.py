@@ -247,6 +247,14 @@ def test_pieces_of_another_axis_a_whole_length_and_its_middle_are_not(
     assert edge.aligned(edge.bind((drawn(2, 6, 13), *args), {}), CallAxes((2,), (2,)))
 
 
+@pytest.mark.parametrize("new", [None, True])
+def test_a_new_axis_before_a_length_is_no_index_of_it(new: object) -> None:
+    edge, site = EDGE_FUNCTIONS[Tensor.__getitem__], CallAxes((2,), (3,))
+    whole = edge.bind((drawn(2, 6, 12), (..., new, slice(None))), {})
+    assert not edge.concerns(whole, site)
+    assert edge.aligned(edge.bind((drawn(2, 6, 12), (..., new, slice(1, -1))), {}), site)
+
+
 def test_a_pool_that_returns_indices_has_one_reading_only() -> None:
     pool = EDGE_FUNCTIONS[F.max_pool1d]
     with pytest.raises(BreaksSymmetryError, match="indices"):
@@ -396,6 +404,18 @@ def test_a_call_is_found_by_its_shape_then_by_its_place_and_else_the_mean_serves
     assert two.find([], "max_pool1d", shape) == (HALVES, True)
     assert two.find(["max_pool1d"], "max_pool1d", shape) == (MEAN, True)
     assert two.find(["other"], "max_pool1d", shape) == (MEAN, False)
+
+
+def test_calls_of_one_shape_are_told_apart_by_their_place_in_forward() -> None:
+    class Twice(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return F.max_pool1d(x, 3), F.max_pool1d(x, 3)
+
+    module, x, pool = Twice(), drawn(2, 6, 11), EDGE_FUNCTIONS[F.max_pool1d]
+    table = Table("", ((entry(HALVES), entry(MEAN)),))
+    both = Anchored(module, table)(x)
+    settings = pool.bind((x, 3), {})
+    assert all(close(y, pool.both(settings, site)) for y, site in zip(both, (HALVES, MEAN), strict=True))
 
 
 def test_a_module_is_let_go_other_ways_unless_there_is_no_solution_for_them() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -88,6 +91,15 @@ def test_rounding_is_all_there_is_only_of_outputs_that_are_all_zero(sizes: tuple
     law = Law(probe_of(nn.Conv1d(4, 3, 5)), [])
     law.usual = {0: 1.0, 1: 1.0}
     assert _Check(law, False, 2, 1e-9, True)._were_zero(dict(enumerate(sizes))) is zero
+
+
+@pytest.mark.parametrize("ask", [lambda c: c.moved(), lambda c: c.zero(), lambda c: c.lost([None])])
+def test_looking_at_what_changed_leaves_the_random_numbers_as_they_were(ask: Callable[[change.Change], Any]) -> None:
+    model = nn.Sequential(nn.Conv1d(4, 3, 5), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    specs, actions = input_actions(EXAMPLE, "ACGT", "auto")
+    before = torch.get_rng_state()
+    ask(change.Change(model, model, EXAMPLE, specs, actions))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 # --- what an output may be ---------------------------------------------------------------------------

@@ -158,6 +158,16 @@ def test_unequal_entries_of_the_blocks_are_no_padding() -> None:
         convert_model(Net(forward, c=conv(), d=torch.nn.Conv1d(8, 6, 3, stride=2)), X)
 
 
+@pytest.mark.parametrize("terms", [("nc,n->nc", "t2 v6", "n2"), ("n,nc->nc", "n2", "t2 v6")])
+def test_a_letter_of_einsum_is_what_any_of_its_axes_is(terms: tuple[str, str, str]) -> None:
+    formula, *operands = terms
+    case = Sample(OPS.einsum.default, lambda x, y: torch.einsum(formula, x, y), tuple(operands))
+    _, (found,) = test_rules.solve(case, test_rules.regular)
+    role = ax.role(found.axes[0])
+    assert role is not None
+    assert role.name == "batch"
+
+
 # --- a length that is read from either end ----------------------------------------------------------
 
 
