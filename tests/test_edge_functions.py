@@ -274,6 +274,23 @@ def test_readings_are_chosen_where_the_tensors_are() -> None:
     assert choose(left, right, site).device == left.device
 
 
+@pytest.mark.parametrize("name", ["convolution, wide stride", "convolution, wide stride, groups", "transposed"])
+def test_half_of_the_filters_read_each_edge_at_the_cost_of_one_pass(name: str) -> None:
+    case, x = CASES[name], CASES[name].input(13)
+    args, kwargs = case.arguments()
+    edge, made = copy.copy(EDGE_FUNCTIONS[case.function]), []
+
+    def counted(*given: Any) -> Tensor:
+        made.append(case.function(*given))
+        return made[-1]
+
+    edge.function = counted
+    both = edge.both(edge.bind((x, *args), kwargs), CallAxes(case.reads, case.makes, 1))
+    half = both.shape[1] // 2
+    assert [y.shape[1] for y in made] == [half, half]
+    assert close(both, torch.cat([case.left(x)[:, :half], case.right(x)[:, half:]], 1))
+
+
 def test_a_mean_of_ids_is_refused() -> None:
     crop = EDGE_FUNCTIONS[Tensor.__getitem__]
     settings = crop.bind((torch.arange(24).reshape(2, 12), (..., slice(1, None))), {})
