@@ -134,6 +134,7 @@ CASES: dict[str, Case] = {
     "slice, to a number": Case(Tensor.__getitem__, ((..., slice(None, 9)),)),
     "slice, new axis": Case(Tensor.__getitem__, ((None, ..., slice(3, None)),), makes=(3,), plain=True),
     "slice, all": Case(Tensor.__getitem__, ((..., slice(None)),)),
+    "slice, all and a new axis": Case(Tensor.__getitem__, ((None, ..., slice(None)),), makes=(3,), plain=True),
     "slice, another axis": Case(Tensor.__getitem__, ((..., slice(1, 4), slice(None)),), **PLANE),
     "interpolate, nearest": Case(F.interpolate, (), {"scale_factor": 2}),
     "interpolate, to a size": Case(F.interpolate, (24,)),
@@ -206,7 +207,14 @@ def test_calls_that_read_both_edges_alike_at_every_length_are_known(name: str) -
     args, kwargs = case.arguments()
     edge = EDGE_FUNCTIONS[case.function]
     steps = ("max pool, step 1", "convolution, step 1", "unfold, step 1")
-    whole = ("transposed, aligned", "pad, alike", "slice, all", "interpolate, aligned corners", "interpolate, area")
+    whole = (
+        "transposed, aligned",
+        "pad, alike",
+        "slice, all",
+        "slice, all and a new axis",
+        "interpolate, aligned corners",
+        "interpolate, area",
+    )
     expected = name in steps + whole
     assert edge.indifferent(edge.bind((case.input(12), *args), kwargs)) is expected
 
@@ -253,6 +261,13 @@ def test_a_new_axis_before_a_length_is_no_index_of_it(new: object) -> None:
     whole = edge.bind((drawn(2, 6, 12), (..., new, slice(None))), {})
     assert not edge.concerns(whole, site)
     assert edge.aligned(edge.bind((drawn(2, 6, 12), (..., new, slice(1, -1))), {}), site)
+
+
+def test_resampling_concerns_the_axes_it_resamples() -> None:
+    edge = EDGE_FUNCTIONS[F.interpolate]
+    settings = edge.bind((drawn(2, 6, 12),), {"size": 7})
+    assert edge.concerns(settings, CallAxes((2,), (2,)))
+    assert not edge.concerns(settings, CallAxes((1,), (1,)))
 
 
 def test_a_pool_that_returns_indices_has_one_reading_only() -> None:

@@ -22,7 +22,7 @@ from rcps_convert.measure import law as law_of_measure
 from rcps_convert.measure.deviation import compare
 from rcps_convert.measure.inputs import of_kinds
 from rcps_convert.measure.law import Law, relative_change
-from rcps_convert.measure.lengths import Run, Survey, Variant, changed_in_place
+from rcps_convert.measure.lengths import Run, Survey, Variant, changed_in_place, main_length
 from rcps_convert.measure.probe import Probe
 from rcps_convert.measure.report import EquivarianceReport, allowed_actions, check_equivariance
 from rcps_convert.measure.verify import _Check, verify
@@ -120,6 +120,12 @@ def test_the_batch_of_an_automatic_output_is_where_it_was_said_to_be() -> None:
     (found,) = allowed_actions(["auto"], [said], 0, (3, 2))
     assert ax.is_length(found.axes[0])
     assert ax.role(found.axes[1]) == ax.role(ax.batch(2))
+
+
+def test_the_longest_input_is_the_one_whose_length_is_varied() -> None:
+    specs = OneHot("ACGT").action((2, 4, 24)), Tracks("+-").action((2, 2, 12)), None
+    assert main_length(specs) == main_length(specs[::-1]) == 24
+    assert main_length([None, Action((ax.batch(2), ax.trivial(3)))]) is None
 
 
 # --- inputs -----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import copy
 import json
 from contextlib import nullcontext
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -155,6 +156,14 @@ def test_a_module_that_is_called_is_not_idle_if_it_shares_its_parameter(called: 
     assert [tie.idle for tie in untied(model).values()] == [False, False]
 
 
+def test_an_untied_parameter_is_not_read_where_a_compiler_hides_the_modules_that_run() -> None:
+    model = pair()
+    leave_untied(model, ["a.weight"], set())
+    assert model.a.weight.shape == (4, 3)
+    with mock.patch("rcps_convert.tie.untied.is_compiling", return_value=True), pytest.raises(UntiedParameterError):
+        model.a.weight  # noqa: B018
+
+
 # --- replicas ---------------------------------------------------------------------------------------
 
 
@@ -274,6 +283,9 @@ def test_of_two_hooks_on_a_forward_each_can_be_taken_off(outer_stays: bool) -> N
     install_inside(module, Adds())
     install_inside(module, Doubles())
     assert module(x) == 7
+    twin = module._replicate_for_data_parallel()
+    assert twin(x) == 7
+    assert twin.forward.module is twin
     uninstall(module, Adds if outer_stays else Doubles)
     assert module(x) == (6 if outer_stays else 4)
     uninstall(module)
