@@ -263,6 +263,12 @@ def test_a_new_axis_before_a_length_is_no_index_of_it(new: object) -> None:
     assert edge.aligned(edge.bind((drawn(2, 6, 12), (..., new, slice(1, -1))), {}), site)
 
 
+def test_readings_of_windows_lie_no_crop_apart() -> None:
+    pool, crop, site = EDGE_FUNCTIONS[F.max_pool1d], EDGE_FUNCTIONS[torch.narrow], CallAxes((2,), (2,))
+    assert pool.apart(pool.bind((drawn(2, 6, 11), 3), {}), site) == 0
+    assert crop.apart(crop.bind((drawn(2, 6, 12), 2, 1, 8), {}), site) == 2
+
+
 def test_resampling_concerns_the_axes_it_resamples() -> None:
     edge = EDGE_FUNCTIONS[F.interpolate]
     settings = edge.bind((drawn(2, 6, 12),), {"size": 7})
@@ -478,6 +484,15 @@ def test_a_copy_shows_the_compiler_what_the_original_did(monkeypatch: pytest.Mon
     monkeypatch.setattr(frames, "_show_pads_to_compiler", lambda: shown.append(True))
     copy.copy(Anchored(nn.Linear(3, 4), Table("")))
     assert shown == [True, True]
+
+
+def test_a_module_is_as_it_was_when_its_calls_are_no_longer_re_anchored() -> None:
+    pool = nn.MaxPool1d(3)
+    before = dict(vars(pool))
+    frames.anchor(pool, {"": Table("", ((entry(HALVES),),))})
+    assert vars(pool) != before
+    frames.unanchor(pool)
+    assert vars(pool) == before
 
 
 def test_a_forward_is_bound_to_a_replica_with_what_it_replaced() -> None:
