@@ -27,7 +27,7 @@ from rcps_convert.tie.passage import Passage, read_passage
 from rcps_convert.tie.states import share_states
 from rcps_convert.tie.symmetriser import symmetrise, symmetrised, unsymmetrised
 from rcps_convert.tie.ties import HalfTie, MirrorTie, attach, attach_mirror, mirrored
-from rcps_convert.tie.untied import UntiedParameterError, leave_untied, refusal, refuse_calls, untied
+from rcps_convert.tie.untied import Untied, UntiedParameterError, leave_untied, refusal, refuse_calls, untied
 from rcps_convert.tie.writing import TiedWeight
 
 ACTION = Action((ax.regular(4), ax.length(3)))
@@ -154,6 +154,16 @@ def test_a_module_that_is_called_is_not_idle_if_it_shares_its_parameter(called: 
     model.b.weight = model.a.weight
     leave_untied(model, ["a.weight", "b.weight"], called)
     assert [tie.idle for tie in untied(model).values()] == [False, False]
+
+
+@pytest.mark.parametrize("called", [set(), {"a"}])
+def test_an_untied_parameter_is_kept_as_plain_values(called: set[str]) -> None:
+    model = pair()
+    leave_untied(model, ["a.weight"], called)
+    (tie,) = untied(model).values()
+    plain = json.loads(json.dumps(tie.plain()))
+    again = Untied(plain["name"], (4, 3), plain["idle"])
+    assert (again.kind, again.name, again.idle) == (plain["kind"], "a.weight", not called)
 
 
 def test_an_untied_parameter_is_not_read_where_a_compiler_hides_the_modules_that_run() -> None:
