@@ -462,6 +462,11 @@ def test_a_module_is_let_go_other_ways_unless_there_is_no_solution_for_them() ->
     assert not Table("tower", ((entry(MEAN),),)).complete([])
 
 
+def test_tables_of_the_same_calls_are_one() -> None:
+    tables = {Table("tower", ((entry(site),),)) for site in (HALVES, MEAN, HALVES)}
+    assert len(tables) == 2
+
+
 def test_a_mean_of_ids_stays_one_of_ids() -> None:
     ids = CallAxes((2,), (2,), ids=True)
     table = Table("tower", ((entry(HALVES), entry(ids)),))
