@@ -16,10 +16,10 @@ from rule_samples_recurrent import called, weights_of
 
 from rcps_convert import NoRuleError, convert_model
 from rcps_convert.algebra import axis as ax
-from rcps_convert.algebra.action import Action
+from rcps_convert.algebra.action import Action, act
 from rcps_convert.infer.inference import Inference
 from rcps_convert.infer.walk import Walk
-from rcps_convert.rules import FAMILIES, directions
+from rcps_convert.rules import FAMILIES, common, directions
 from rcps_convert.rules.pins import open_action
 from rcps_convert.rules.pointwise import is_nonlinear
 from rcps_convert.rules.registry import MISSING, RULES, Missing, aten, facts_of, rule
@@ -166,6 +166,12 @@ def test_a_letter_of_einsum_is_what_any_of_its_axes_is(terms: tuple[str, str, st
     role = ax.role(found.axes[0])
     assert role is not None
     assert role.name == "batch"
+
+
+def test_numbers_made_of_ids_that_change_their_sign() -> None:
+    ids = Action((ax.batch(2), ax.length(6)), ax.permutation([3, 2, 1, 0]))
+    made, x = common.renamed(SimpleNamespace(), ids, torch.tensor([-3.0, -1.0, 1.0, 3.0])), torch.randn(2, 6)
+    assert torch.equal(act(made, x), -x.flip(1))
 
 
 # --- a length that is read from either end ----------------------------------------------------------
