@@ -174,6 +174,16 @@ def test_numbers_made_of_ids_that_change_their_sign() -> None:
     assert torch.equal(act(made, x), -x.flip(1))
 
 
+@pytest.mark.parametrize("assumed", [False, True])
+def test_an_open_axis_is_taken_for_positions_only_where_that_is_assumed(assumed: bool) -> None:
+    open_axis, known = ax.Var(6), ax.trivial(6)
+    for term in (open_axis, known):
+        common.read_as_positions(SimpleNamespace(assumes=lambda what: assumed), term)
+    assert bool(ax.free(open_axis)) is not assumed
+    assert ax.is_length(open_axis) is assumed
+    assert ax.is_trivial(known)
+
+
 # --- a length that is read from either end ----------------------------------------------------------
 
 
