@@ -244,6 +244,7 @@ MAY_REFUSE_SIGNS = {
     "sum", "mean", "nansum", "nanmean", "linalg_vector_norm",  # over all axes: none is left that could be signed
     "kl_div", "cross_entropy_loss", "nll_loss", "nll_loss2d", "nll_loss_nd",  # of scores, of which some are chosen
     "__and__", "__or__", "__xor__", "bitwise_not", "isnan", "gt",  # truth values
+    "gather", "scatter", "scatter_add",  # the axes of the places have no sign
     "nan_to_num", "addcmul", "atan2", "fill", "adaptive_max_pool1d",  # odd in this call only, or hardly used
 }  # fmt: skip
 """Operators of whose samples some are odd, and whose rules take no signs."""
