@@ -279,6 +279,12 @@ never(
     *("n2 b4 l6", "v2 n2 v5", *GRU, *GRU),
     say="runs over an axis that is no length | 2 pairs | permute its input",
 )
+never(
+    "recurrence over channels beside positions",
+    _gru(True, True),
+    *("n2 v6 l7", "v2 n2 v5", *("v15 v7", "v15 v5") * 2),
+    say="runs over an axis that is no length | axis 1 | permute its input",
+)
 
 # --- weights that are computed ----------------------------------------------------------------
 

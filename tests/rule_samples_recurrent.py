@@ -61,6 +61,7 @@ for name in GATES:
 sample(aten.lstm.input, called("lstm", 0, batch_first=False), "l7 n2 r6", *weights_of("lstm", 6))
 sample(aten.lstm.input, called("lstm", 0), "n2 l7 r4*s1", *weights_of("lstm", 4))
 sample(aten.gru.input, called("gru", 0), "n2 l7 v4+v2", *weights_of("gru", 6))
+sample(aten.gru.input, called("gru", 0), "n2 l7 s6", *weights_of("gru", 6))
 sample(aten.gru.input, called("gru", 1, layers=2), X, "v4 n2 v5", *weights_of("gru", 6, layers=2))
 sample(
     aten.lstm.input,

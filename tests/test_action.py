@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action, act
+from rcps_convert.algebra.nesting import input_actions
 from rcps_convert.algebra.specs import (
     COMPLEMENT,
     Antisymmetric,
@@ -389,3 +390,10 @@ def test_random_inputs_are_of_the_kind_the_spec_describes():
 
 def test_complement_is_an_involution_but_for_u():
     assert all(COMPLEMENT[COMPLEMENT[c]] == c for c in COMPLEMENT if c != "U")
+
+
+def test_a_nesting_that_does_not_match_is_shown_beside_the_sizes_of_the_tensors() -> None:
+    example = {"a": torch.zeros(2, 4, 9), "b": [torch.zeros(2, 3), None]}
+    with pytest.raises(NeedsChoiceError, match="does not match the tensors it describes") as refused:
+        input_actions(example, ("ACGT", "invariant"), "auto")
+    assert refused.value.got == "{'a': (2, 4, 9), 'b': ((2, 3), None)}"

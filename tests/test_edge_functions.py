@@ -134,6 +134,7 @@ CASES: dict[str, Case] = {
     "slice, to a number": Case(Tensor.__getitem__, ((..., slice(None, 9)),)),
     "slice, new axis": Case(Tensor.__getitem__, ((None, ..., slice(3, None)),), makes=(3,), plain=True),
     "slice, all": Case(Tensor.__getitem__, ((..., slice(None)),)),
+    "slice, all and a new axis": Case(Tensor.__getitem__, ((None, ..., slice(None)),), makes=(3,), plain=True),
     "slice, another axis": Case(Tensor.__getitem__, ((..., slice(1, 4), slice(None)),), **PLANE),
     "interpolate, nearest": Case(F.interpolate, (), {"scale_factor": 2}),
     "interpolate, to a size": Case(F.interpolate, (24,)),
@@ -206,7 +207,14 @@ def test_calls_that_read_both_edges_alike_at_every_length_are_known(name: str) -
     args, kwargs = case.arguments()
     edge = EDGE_FUNCTIONS[case.function]
     steps = ("max pool, step 1", "convolution, step 1", "unfold, step 1")
-    whole = ("transposed, aligned", "pad, alike", "slice, all", "interpolate, aligned corners", "interpolate, area")
+    whole = (
+        "transposed, aligned",
+        "pad, alike",
+        "slice, all",
+        "slice, all and a new axis",
+        "interpolate, aligned corners",
+        "interpolate, area",
+    )
     expected = name in steps + whole
     assert edge.indifferent(edge.bind((case.input(12), *args), kwargs)) is expected
 
@@ -247,6 +255,27 @@ def test_pieces_of_another_axis_a_whole_length_and_its_middle_are_not(
     assert edge.aligned(edge.bind((drawn(2, 6, 13), *args), {}), CallAxes((2,), (2,)))
 
 
+@pytest.mark.parametrize("new", [None, True])
+def test_a_new_axis_before_a_length_is_no_index_of_it(new: object) -> None:
+    edge, site = EDGE_FUNCTIONS[Tensor.__getitem__], CallAxes((2,), (3,))
+    whole = edge.bind((drawn(2, 6, 12), (..., new, slice(None))), {})
+    assert not edge.concerns(whole, site)
+    assert edge.aligned(edge.bind((drawn(2, 6, 12), (..., new, slice(1, -1))), {}), site)
+
+
+def test_readings_of_windows_lie_no_crop_apart() -> None:
+    pool, crop, site = EDGE_FUNCTIONS[F.max_pool1d], EDGE_FUNCTIONS[torch.narrow], CallAxes((2,), (2,))
+    assert pool.apart(pool.bind((drawn(2, 6, 11), 3), {}), site) == 0
+    assert crop.apart(crop.bind((drawn(2, 6, 12), 2, 1, 8), {}), site) == 2
+
+
+def test_resampling_concerns_the_axes_it_resamples() -> None:
+    edge = EDGE_FUNCTIONS[F.interpolate]
+    settings = edge.bind((drawn(2, 6, 12),), {"size": 7})
+    assert edge.concerns(settings, CallAxes((2,), (2,)))
+    assert not edge.concerns(settings, CallAxes((1,), (1,)))
+
+
 def test_a_pool_that_returns_indices_has_one_reading_only() -> None:
     pool = EDGE_FUNCTIONS[F.max_pool1d]
     with pytest.raises(BreaksSymmetryError, match="indices"):
@@ -264,6 +293,23 @@ def test_readings_are_chosen_where_the_tensors_are() -> None:
     site = CallAxes((2,), (2,), 1, PAIRS[6])
     left, right = torch.empty(2, 6, 9, device="meta"), torch.empty(2, 6, 9, device="meta")
     assert choose(left, right, site).device == left.device
+
+
+@pytest.mark.parametrize("name", ["convolution, wide stride", "convolution, wide stride, groups", "transposed"])
+def test_half_of_the_filters_read_each_edge_at_the_cost_of_one_pass(name: str) -> None:
+    case, x = CASES[name], CASES[name].input(13)
+    args, kwargs = case.arguments()
+    edge, made = copy.copy(EDGE_FUNCTIONS[case.function]), []
+
+    def counted(*given: Any) -> Tensor:
+        made.append(case.function(*given))
+        return made[-1]
+
+    edge.function = counted
+    both = edge.both(edge.bind((x, *args), kwargs), CallAxes(case.reads, case.makes, 1))
+    half = both.shape[1] // 2
+    assert [y.shape[1] for y in made] == [half, half]
+    assert close(both, torch.cat([case.left(x)[:, :half], case.right(x)[:, half:]], 1))
 
 
 def test_a_mean_of_ids_is_refused() -> None:
@@ -398,10 +444,27 @@ def test_a_call_is_found_by_its_shape_then_by_its_place_and_else_the_mean_serves
     assert two.find(["other"], "max_pool1d", shape) == (MEAN, False)
 
 
+def test_calls_of_one_shape_are_told_apart_by_their_place_in_forward() -> None:
+    class Twice(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return F.max_pool1d(x, 3), F.max_pool1d(x, 3)
+
+    module, x, pool = Twice(), drawn(2, 6, 11), EDGE_FUNCTIONS[F.max_pool1d]
+    table = Table("", ((entry(HALVES), entry(MEAN)),))
+    both = Anchored(module, table)(x)
+    settings = pool.bind((x, 3), {})
+    assert all(close(y, pool.both(settings, site)) for y, site in zip(both, (HALVES, MEAN), strict=True))
+
+
 def test_a_module_is_let_go_other_ways_unless_there_is_no_solution_for_them() -> None:
     assert (Table("tower").strict, Table("tower").free) == (False, False)
     assert Table("tower").complete([])
     assert not Table("tower", ((entry(MEAN),),)).complete([])
+
+
+def test_tables_of_the_same_calls_are_one() -> None:
+    tables = {Table("tower", ((entry(site),),)) for site in (HALVES, MEAN, HALVES)}
+    assert len(tables) == 2
 
 
 def test_a_mean_of_ids_stays_one_of_ids() -> None:
@@ -426,6 +489,15 @@ def test_a_copy_shows_the_compiler_what_the_original_did(monkeypatch: pytest.Mon
     monkeypatch.setattr(frames, "_show_pads_to_compiler", lambda: shown.append(True))
     copy.copy(Anchored(nn.Linear(3, 4), Table("")))
     assert shown == [True, True]
+
+
+def test_a_module_is_as_it_was_when_its_calls_are_no_longer_re_anchored() -> None:
+    pool = nn.MaxPool1d(3)
+    before = dict(vars(pool))
+    frames.anchor(pool, {"": Table("", ((entry(HALVES),),))})
+    assert vars(pool) != before
+    frames.unanchor(pool)
+    assert vars(pool) == before
 
 
 def test_a_forward_is_bound_to_a_replica_with_what_it_replaced() -> None:

@@ -127,6 +127,19 @@ def test_a_model_that_takes_one_hot_bases_only_is_measured_on_these() -> None:
     assert not check_equivariance(Strict([1.0, 2.0, 3.0, 4.0]), X)
 
 
+@pytest.mark.parametrize(("alone", "cause"), [(True, None), (False, "samples")])
+def test_samples_of_an_example_of_one_are_told_apart_where_an_axis_holds_more(alone: bool, cause: str | None) -> None:
+    class Twice(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            p = x[:, 0] + x[:, 3]
+            y = (p * (p if alone else p.mean(0, keepdim=True))).sum(-1)
+            return torch.cat([y, y])
+
+    spec, example = OneHot("ACGT"), torch.zeros(1, 4, 24)
+    found = verify(Twice(), example, [spec], [spec.action(example.shape)], [Action((ax.batch(2),))])
+    assert found.cause == cause
+
+
 def test_no_other_kind_of_input_is_named() -> None:
     """One base at a position, or none, makes the product zero: only probabilities of bases show it."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +22,7 @@ from rcps_convert.measure import law as law_of_measure
 from rcps_convert.measure.deviation import compare
 from rcps_convert.measure.inputs import of_kinds
 from rcps_convert.measure.law import Law, relative_change
-from rcps_convert.measure.lengths import Run, Survey, Variant, changed_in_place
+from rcps_convert.measure.lengths import Run, Survey, Variant, changed_in_place, main_length
 from rcps_convert.measure.probe import Probe
 from rcps_convert.measure.report import EquivarianceReport, allowed_actions, check_equivariance
 from rcps_convert.measure.verify import _Check, verify
@@ -90,6 +93,15 @@ def test_rounding_is_all_there_is_only_of_outputs_that_are_all_zero(sizes: tuple
     assert _Check(law, False, 2, 1e-9, True)._were_zero(dict(enumerate(sizes))) is zero
 
 
+@pytest.mark.parametrize("ask", [lambda c: c.moved(), lambda c: c.zero(), lambda c: c.lost([None])])
+def test_looking_at_what_changed_leaves_the_random_numbers_as_they_were(ask: Callable[[change.Change], Any]) -> None:
+    model = nn.Sequential(nn.Conv1d(4, 3, 5), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    specs, actions = input_actions(EXAMPLE, "ACGT", "auto")
+    before = torch.get_rng_state()
+    ask(change.Change(model, model, EXAMPLE, specs, actions))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 # --- what an output may be ---------------------------------------------------------------------------
 
 
@@ -97,11 +109,23 @@ def test_outputs_without_a_spec_are_automatic() -> None:
     assert allowed_actions([], None, 0, (2, 3)) == allowed_actions(["auto"], None, 0, (2, 3))
 
 
+def test_special_tokens_of_an_automatic_output_stay_at_its_ends() -> None:
+    said = Action((ax.batch(3), ax.total([ax.trivial(1), ax.length(4), ax.trivial(1)])))
+    (found,) = allowed_actions(["auto"], [said], 0, (2, 9))
+    assert ax.indices(found.axes[1]).tolist() == [0, 7, 6, 5, 4, 3, 2, 1, 8]
+
+
 def test_the_batch_of_an_automatic_output_is_where_it_was_said_to_be() -> None:
     said = Action((ax.length(3), ax.batch(2)))
     (found,) = allowed_actions(["auto"], [said], 0, (3, 2))
     assert ax.is_length(found.axes[0])
     assert ax.role(found.axes[1]) == ax.role(ax.batch(2))
+
+
+def test_the_longest_input_is_the_one_whose_length_is_varied() -> None:
+    specs = OneHot("ACGT").action((2, 4, 24)), Tracks("+-").action((2, 2, 12)), None
+    assert main_length(specs) == main_length(specs[::-1]) == 24
+    assert main_length([None, Action((ax.batch(2), ax.trivial(3)))]) is None
 
 
 # --- inputs -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import test_rules
@@ -15,9 +16,10 @@ from rule_samples_recurrent import called, weights_of
 
 from rcps_convert import NoRuleError, convert_model
 from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action, act
 from rcps_convert.infer.inference import Inference
 from rcps_convert.infer.walk import Walk
-from rcps_convert.rules import FAMILIES, directions
+from rcps_convert.rules import FAMILIES, common, directions
 from rcps_convert.rules.pins import open_action
 from rcps_convert.rules.pointwise import is_nonlinear
 from rcps_convert.rules.registry import MISSING, RULES, Missing, aten, facts_of, rule
@@ -156,6 +158,32 @@ def test_unequal_entries_of_the_blocks_are_no_padding() -> None:
         convert_model(Net(forward, c=conv(), d=torch.nn.Conv1d(8, 6, 3, stride=2)), X)
 
 
+@pytest.mark.parametrize("terms", [("nc,n->nc", "t2 v6", "n2"), ("n,nc->nc", "n2", "t2 v6")])
+def test_a_letter_of_einsum_is_what_any_of_its_axes_is(terms: tuple[str, str, str]) -> None:
+    formula, *operands = terms
+    case = Sample(OPS.einsum.default, lambda x, y: torch.einsum(formula, x, y), tuple(operands))
+    _, (found,) = test_rules.solve(case, test_rules.regular)
+    role = ax.role(found.axes[0])
+    assert role is not None
+    assert role.name == "batch"
+
+
+def test_numbers_made_of_ids_that_change_their_sign() -> None:
+    ids = Action((ax.batch(2), ax.length(6)), ax.permutation([3, 2, 1, 0]))
+    made, x = common.renamed(SimpleNamespace(), ids, torch.tensor([-3.0, -1.0, 1.0, 3.0])), torch.randn(2, 6)
+    assert torch.equal(act(made, x), -x.flip(1))
+
+
+@pytest.mark.parametrize("assumed", [False, True])
+def test_an_open_axis_is_taken_for_positions_only_where_that_is_assumed(assumed: bool) -> None:
+    open_axis, known = ax.Var(6), ax.trivial(6)
+    for term in (open_axis, known):
+        common.read_as_positions(SimpleNamespace(assumes=lambda what: assumed), term)
+    assert bool(ax.free(open_axis)) is not assumed
+    assert ax.is_length(open_axis) is assumed
+    assert ax.is_trivial(known)
+
+
 # --- a length that is read from either end ----------------------------------------------------------
 
 
@@ -165,6 +193,19 @@ def test_positions_stay_where_they_are_within_a_direction() -> None:
         assert ax.is_trivial(ax.walk(term))
         assert ax.is_length(found)
         assert found.size == term.size
+
+
+@pytest.mark.parametrize(
+    ("op", "places"),
+    [(aten.cat.default, [[0, 1], [3, 4, 5, 0, 1, 2]]), (aten.stack.default, [[0, 1], [1, 0], [0, 1, 2]])],
+)
+@pytest.mark.parametrize("dim", [1, -2])
+def test_two_readings_change_places_where_they_are_joined(op: object, places: list[list[int]], dim: int) -> None:
+    readings = Action((ax.batch(2), ax.trivial(3), ax.Leaf(5, role=ax.STANDING)))
+    at = dim - 1 if op is aten.stack.default and dim < 0 else dim
+    node = SimpleNamespace(op=op, args=([], at), kwargs={})
+    found = directions.joined(node, readings, ax.length(5), len(readings.axes) - 1)
+    assert [ax.indices(t).tolist() for t in found.axes] == [*places, [4, 3, 2, 1, 0]]
 
 
 def test_pairs_are_no_positions_within_a_direction() -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 from contextlib import nullcontext
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ from rcps_convert.tie.passage import Passage, read_passage
 from rcps_convert.tie.states import share_states
 from rcps_convert.tie.symmetriser import symmetrise, symmetrised, unsymmetrised
 from rcps_convert.tie.ties import HalfTie, MirrorTie
-from rcps_convert.tie.untied import UntiedParameterError, leave_untied, refusal, refuse_calls, untied
+from rcps_convert.tie.untied import Untied, UntiedParameterError, leave_untied, refusal, refuse_calls, untied
 from rcps_convert.tie.writing import TiedWeight
 
 ACTION = Action((ax.regular(4), ax.length(3)))
@@ -156,6 +157,24 @@ def test_a_module_that_is_called_is_not_idle_if_it_shares_its_parameter(called: 
     assert [tie.idle for tie in untied(model).values()] == [False, False]
 
 
+@pytest.mark.parametrize("called", [set(), {"a"}])
+def test_an_untied_parameter_is_kept_as_plain_values(called: set[str]) -> None:
+    model = pair()
+    leave_untied(model, ["a.weight"], called)
+    (tie,) = untied(model).values()
+    plain = json.loads(json.dumps(tie.plain()))
+    again = Untied(plain["name"], (4, 3), plain["idle"])
+    assert (again.kind, again.name, again.idle) == (plain["kind"], "a.weight", not called)
+
+
+def test_an_untied_parameter_is_not_read_where_a_compiler_hides_the_modules_that_run() -> None:
+    model = pair()
+    leave_untied(model, ["a.weight"], set())
+    assert model.a.weight.shape == (4, 3)
+    with mock.patch("rcps_convert.tie.untied.is_compiling", return_value=True), pytest.raises(UntiedParameterError):
+        model.a.weight  # noqa: B018
+
+
 # --- replicas ---------------------------------------------------------------------------------------
 
 
@@ -275,6 +294,9 @@ def test_of_two_hooks_on_a_forward_each_can_be_taken_off(outer_stays: bool) -> N
     install_inside(module, Adds())
     install_inside(module, Doubles())
     assert module(x) == 7
+    twin = module._replicate_for_data_parallel()
+    assert twin(x) == 7
+    assert twin.forward.module is twin
     uninstall(module, Adds if outer_stays else Doubles)
     assert module(x) == (6 if outer_stays else 4)
     uninstall(module)

@@ -52,11 +52,11 @@ def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec
     specs = _with_ends(specs)
     layouts = ["auto"] * len(values) if is_auto(layout) else _per_leaf(layout, example, "layout")
     for how in layouts:
-        check_layout("auto" if how is None else how)
+        check_layout(how)
     actions: list[Action | None] = []
     for value, spec, how, name in zip(values, specs, layouts, names, strict=True):
         try:
-            actions.append(None if spec is None else spec.action(value.shape, "auto" if how is None else how))
+            actions.append(None if spec is None else spec.action(value.shape, how))
         except NeedsChoiceError as error:
             error.where = Where(f"input {name}")
             raise

@@ -408,7 +408,7 @@ def changed_in_place(model: nn.Module, example: Example) -> list[str]:
         before = {name: p.detach().clone() for name, p in twin.named_parameters()}
         for training in (True, False):
             run_quietly(twin, example, training)
-        return [n for n, p in twin.named_parameters() if n in before and not _same(p, before[n])]
+        return [n for n, p in twin.named_parameters() if n in before and not torch.equal(p, before[n])]
 
 
 def made_in_forward(model: nn.Module, example: Example) -> list[str]:
@@ -432,7 +432,3 @@ def run_quietly(model: nn.Module, example: Example, training: bool) -> None:
             call(model, example)
     except Exception:  # such as a batch norm of a single value
         return
-
-
-def _same(a: Any, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a, b)

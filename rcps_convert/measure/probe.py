@@ -394,13 +394,12 @@ def _without_dropout(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 @contextmanager
 def _statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Every pass sees the same buffers: a train-mode forward may change them."""
+    """Every pass sees the same buffers: a train-mode forward may change them. No gradients are recorded."""
     before = [(*place, place[2].detach().clone()) for place in held_buffers(model)]
     try:
         yield
     finally:
-        with torch.no_grad():
-            for module, name, buffer, value in before:
-                buffer.copy_(value)
-                if getattr(module, name) is not buffer:
-                    setattr(module, name, buffer)
+        for module, name, buffer, value in before:
+            buffer.copy_(value)
+            if getattr(module, name) is not buffer:
+                setattr(module, name, buffer)

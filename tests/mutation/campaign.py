@@ -54,7 +54,7 @@ class Coverage:
         return self.by_line.get((mutant.file, mutant.line), nothing) | self.by_line.get((mutant.file, None), nothing)
 
     def tests(self, mutant: Mutant, budget: float) -> list[str]:
-        """The tests that may notice a mutant: those that run its line; for one at import all of its folder.
+        """The tests that may notice a mutant: those that run its line or what it decorates, else all of its folder.
 
         The quickest first, as they look at the least, for half of the time; then one of each test function in turn.
 
@@ -62,9 +62,8 @@ class Coverage:
             mutant: a mutant.
             budget: seconds that they may take when nothing is wrong.
         """
-        if self.runs(mutant):
-            found = self._running(mutant)
-        else:
+        found = self._running(mutant)
+        if not found:
             own = {str(Path(p).relative_to(judge.TESTS.parent)) for p in judge.files([mutant.file.split("/")[0]])}
             found = {t for t in self.seconds if t.partition("::")[0] in own}
         quick = self._within(sorted(found, key=lambda t: (self.seconds[t], t)), budget / 2)
