@@ -384,6 +384,7 @@ sample(
 EDGES = torch.tensor([-0.5, 0.1, 0.7]).double()
 sample(aten.bucketize.Tensor, lambda x: torch.bucketize(x, EDGES), "n2 v6 l12")
 sample(aten.bucketize.Tensor, lambda x, w: torch.bucketize(x, w.sort()[0]), "n2 v6 l12", "v4")
+sample(aten.bucketize.Tensor, lambda x, w: torch.bucketize(x, w), "n2 v6 l12", "v4")  # any edges, in their order
 sample(aten.searchsorted.Tensor, lambda x: torch.searchsorted(EDGES, x, right=True), "n2 v6 l12")
 
 # --- complex numbers --------------------------------------------------------------------------
@@ -391,6 +392,7 @@ sample(aten.searchsorted.Tensor, lambda x: torch.searchsorted(EDGES, x, right=Tr
 for op, call in [
     (aten.view_as_complex.default, lambda x: torch.view_as_complex(torch.stack([x, x.exp()], -1)).abs()),
     (aten.view_as_real.default, lambda x: torch.view_as_real(torch.complex(x, x.exp())).sum(-1)),
+    (aten.view_as_real.default, lambda x: torch.view_as_real(torch.complex(x, x.exp()))),
     (aten.complex.default, lambda x: torch.complex(x, x.exp()).abs()),
     (aten.real.default, lambda x: torch.real(torch.complex(x, x.exp()) ** 2)),
     (aten.imag.default, lambda x: torch.imag(torch.complex(x, x.exp()) ** 2)),
@@ -414,6 +416,7 @@ for align in (False, True):
         "n2 v3 l6", "n2 l5 s1+t1",
     )  # fmt: skip
 sample(aten.grid_sampler.default, lambda x, g: F.grid_sample(x, g, align_corners=False), "n2 v3 l6 l6", "n2 t4 t3 s2")
+sample(aten.grid_sampler.default, lambda x, g: F.grid_sample(x, g, align_corners=False), "n2 v3 t6 t6", "n2 t4 t3 v2")
 sample(
     aten.affine_grid_generator.default,
     lambda x, t: _sampled(x, F.affine_grid(t, [2, 3, 1, 5], align_corners=False).squeeze(1), align_corners=False),
