@@ -136,6 +136,44 @@ def test_valid_lengths_are_lengths_at_which_the_law_holds(name: str) -> None:
     assert not plan.checked or all(found[n] == "exact" for n in plan.checked if n in found)
 
 
+def fractions(h: Tensor) -> Tensor:
+    """Positions from 0 to 1 in float32, which rounds most of them."""
+    return torch.arange(h.shape[-1]).float() / (h.shape[-1] - 1)
+
+
+ROUNDED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "floor of a distance": lambda m, h: h * ((fractions(h) - 0.5).abs() * 10).floor(),
+    "bins of a distance": lambda m, h: h * ((2 * fractions(h) - 1).abs() * 5).long(),
+    "a comparison": lambda m, h: h * ((torch.linspace(0, 1, h.shape[-1]) - 0.5).abs() * 10 >= 3),
+}
+"""Steps on distances that are halves at few positions, and elsewhere fractions, of which two mirrored ones differ."""
+
+
+@pytest.mark.parametrize("length", [9, 5], ids=["three positions", "two positions"])
+@pytest.mark.parametrize("name", ROUNDED)
+def test_fractions_that_are_exact_at_the_example_only_are_refused_elsewhere(name: str, length: int) -> None:
+    def step(model: nn.Module, h: Tensor) -> Tensor:
+        return ROUNDED[name](model, h[..., ::4])
+
+    tied = converted(Host(step), torch.zeros(2, 4, length).double())
+    found = outcomes(tied, Host(step), tuple(range(length, 300, 4)))
+    assert found.pop(length) == "exact"
+    assert set(found.values()) == {"refused"}
+
+
+@pytest.mark.parametrize("length", [9, 5])
+def test_whole_distances_are_exact_at_every_length(length: int) -> None:
+    def step(model: nn.Module, h: Tensor) -> Tensor:
+        h = h[..., ::4]
+        near = torch.minimum(torch.arange(h.shape[-1]), torch.arange(h.shape[-1]).flip(0))
+        return h * (near >= 2) + h * ((torch.arange(h.shape[-1]) - (h.shape[-1] - 1) / 2).abs() < 3)
+
+    found = outcomes(
+        converted(Host(step), torch.zeros(2, 4, length).double()), Host(step), tuple(range(length, 300, 4))
+    )
+    assert set(found.values()) == {"exact"}
+
+
 def test_most_lengths_of_a_plain_model_stay_open() -> None:
     tied = converted(Host(lambda m, h: F.max_pool1d(h, 3)))
     assert set(outcomes(tied, Host(lambda m, h: F.max_pool1d(h, 3))).values()) == {"exact"}

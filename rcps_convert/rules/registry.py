@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn, TypeVar
@@ -98,6 +99,7 @@ class Facts:
         shape_only: it reads the shape and the dtype of its operand, and no values.
         blank: its result has no values yet.
         unruled: why it has no rule, in words, for the report.
+        fractions: its result holds fractions at most sizes of its operands, which arithmetic rounds.
     """
 
     constants: bool = False
@@ -112,6 +114,7 @@ class Facts:
     shape_only: bool = False
     blank: bool = False
     unruled: str = ""
+    fractions: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -132,13 +135,13 @@ def facts_of(op: Any) -> Facts:
 
 
 def declare(*ops: Any, **facts: Any) -> None:
-    """State facts about operators that need no rule.
+    """State facts about operators, beside those that their rules state; they need none.
 
     Args:
         ops: operator overloads, or packets, which stand for all their overloads.
         facts: attributes of `Facts`.
     """
-    FACTS.update(dict.fromkeys(_overloads(ops), Facts(**facts)))
+    FACTS.update({op: dataclasses.replace(FACTS.get(op, Facts()), **facts) for op in _overloads(ops)})
 
 
 def rule(*ops: Any, replace: bool = False, **facts: Any) -> Callable[[F], F]:
