@@ -249,6 +249,11 @@ class Judge:
             return worst
         return numbers(self.mirrored([slot], [worst], mask)[0]) if not base.is_complex() else worst
 
+    def last_places(self) -> float:
+        """Rounding of numbers as large as parameters: what equal ones, computed in two ways, may differ by."""
+        largest = max((float(p.detach().abs().max()) for p in self.model.parameters() if p.numel()), default=1.0)
+        return 8 * torch.finfo(self.dtype).eps * largest
+
     def same(self, check: str, x: Sequence[Tensor], other: Callable[..., Any]) -> None:
         """Another callable computes the same outputs.
 
@@ -259,7 +264,7 @@ class Judge:
         for i, (slot, a, b) in enumerate(zip(self.case.outputs, ours, theirs, strict=True)):
             if (
                 excess(b, a, 0.0, self.dtype) > 1
-                and excess(b, a, MARGIN * self.same_way(x, True, None, i), self.dtype) > 1
+                and excess(b, a, self.last_places() + MARGIN * self.same_way(x, True, None, i), self.dtype) > 1
             ):
                 gap = (numbers(a) - numbers(b)).abs().nan_to_num().max()
                 raise Wrong(check, f"output {slot.name} differs by {gap:.2g} of {numbers(a).abs().max():.2g}")
