@@ -16,6 +16,7 @@ from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from rcps_convert import _torch
 from rcps_convert._torch import pytree
@@ -573,7 +574,7 @@ def test_what_watches_a_call_is_seen() -> None:
     module(x)
     with Seen():
         module(x)
-    with torch.utils.flop_counter.FlopCounterMode(display=False):
+    with FlopCounterMode(display=False):
         module(x)
     with torch.nn.utils.parametrize.cached():
         module(x)
