@@ -238,7 +238,7 @@ not_yet(
     "n2 v4 l6",
     say="scatter_add",
 )
-not_yet(
+never(
     "nearest position of a grid",
     lambda x, g: F.grid_sample(x.unsqueeze(2), g.unsqueeze(1), mode="nearest", align_corners=False),
     "n2 v3 l6", "n2 l5 s1+t1",

@@ -12,7 +12,7 @@ from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
 from .common import advance, per_axis, slide
-from .registry import aten, refuse, refuse_later, rule
+from .registry import aten, refuse_later, rule
 
 
 @rule(
@@ -202,11 +202,11 @@ def _resampled(node: Any, term: Axis, out: int, scale: float | None, uneven: Ref
 def grid_sample(node: Any, x: Action, grid: Action, mode: int, padding: int, align_corners: bool) -> Action:
     """Coordinates along a length change their sign, as 0 is its middle; the places that are read pass through."""
     if mode == NEAREST:
-        refuse(
+        refuse_later(
+            node,
             "grid_sample takes the nearest position",
             why="of two that are equally near it takes the even one, which is not mirrored",
             do='interpolate: mode="bilinear"',
-            never=False,
         )
     for term in (*x.axes[2:], *grid.axes[1:-1]):
         ax.forbid_sign(term)
