@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from oracle import assert_law, randomised
 from planned import remembered
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, accelerate, apply_recipe, bake, convert_model, load, recipe, save, unwrap
@@ -99,7 +100,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any]
     "mixed, flattened": (Joined, (2, 4, 30), {"strategy": "mixed", "outputs": ("+-", "invariant")}),
 }
 
-EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
+EVERY_MODEL = pytest.mark.parametrize("name", some(MODELS, 6))
 EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS)
 
 
@@ -213,7 +214,7 @@ def stack(dilation: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize(("shape", "dilation"), [((2, 4, 301), 1), ((70, 4, 26), 1), ((1, 4, 1000), 64)])
+@pytest.mark.parametrize(("shape", "dilation"), some([((2, 4, 301), 1), ((70, 4, 26), 1), ((1, 4, 1000), 64)], 2))
 @pytest.mark.parametrize("backend", ["cpp"])
 def test_a_stack_of_convolutions_is_bitwise_equivariant(
     backend: str, shape: tuple[int, ...], dilation: int, dtype: torch.dtype
@@ -617,7 +618,7 @@ def test_functional_calls_use_the_given_weights(backend: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["tower", "pooled", "mixed"])
+@pytest.mark.parametrize("name", some(["tower", "pooled", "mixed"], 1))
 def test_compilers_see_the_stock_operators(name: str) -> None:
     model, x, _ = converted(name)
     fast = fast_in(model, x, "torch").eval()

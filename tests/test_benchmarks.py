@@ -48,6 +48,7 @@ def test_the_converted_network_learns_both_strands_alike(tmp_path: Path) -> None
     assert f"{converted['auroc_x']:.6f}" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CTCF.is_file(), reason="the CTCF peaks are not beside the checkout")
 def test_a_trained_network_keeps_its_readings_at_conversion(tmp_path: Path) -> None:
     settings = ("--epochs", 1, "--tune", 1, "--repeats", 1, "--width", 8, "--limit", 1000)
@@ -117,12 +118,14 @@ def test_a_missing_data_file_is_named(script: str, tmp_path: Path) -> None:
     assert "none.tsv.gz" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_script_says_what_it_takes_in_an_interpreter_of_its_own() -> None:
     done = run_apart("train_ctcf.py", "--help")
     assert done.returncode == 0, done.stderr
     assert "--epochs" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_conversion_is_measured(tmp_path: Path) -> None:
     found, printed = figures("speed.py", tmp_path, "--quick")
     assert list(found) == ["Basset-like", "BPNet-like"]

@@ -12,6 +12,7 @@ from lawful import assert_exact
 from models import FAMILIES, BassetLike, ConvThenPool, Family, Siamese, SpliceAILike, StrandBias, Twice
 from oracle import assert_law
 from planned import converted_of, made, plan_of
+from tiers import some
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -35,7 +36,7 @@ from rcps_convert.tie.attaching import ties
 TOLERANCE = 1e-10
 """Relative error in float64: the sums of a network this size round to about 1e-15."""
 
-each_family = pytest.mark.parametrize("family", FAMILIES, ids=[f.name for f in FAMILIES])
+each_family = pytest.mark.parametrize("family", some(FAMILIES, 5), ids=[f.name for f in FAMILIES])
 
 
 def checked(model: nn.Module, family: Family) -> None:
@@ -109,7 +110,7 @@ def test_classes_keys_and_original_stay(family: Family) -> None:
     classes = [type(m) for m in model.modules()]
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
     modes = [m.training for m in model.modules()]
-    converted = convert_model(model, family.example, **family.how)
+    converted = convert_model(model, family.example, **family.how, verify=False)
     assert isinstance(converted, type(model))
     assert [type(m) for m in bake(converted).modules()] == classes
     assert [type(m) for m in model.modules()] == classes

@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 import torch
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, check_equivariance, convert_model, plan_conversion
@@ -85,7 +86,7 @@ STATES: dict[str, Callable[[], None]] = {
 }
 
 
-@pytest.mark.parametrize("tf32", [True, False])
+@pytest.mark.parametrize("tf32", some([True, False], 1))
 @pytest.mark.parametrize("name", STATES)
 def test_models_are_checked_in_full_float32_and_settings_stay(name: str, tf32: bool) -> None:
     BACKENDS.cudnn.allow_tf32 = tf32

@@ -16,6 +16,7 @@ from lawful import assert_exact
 from models import directions
 from models.family import Family
 from oracle import Signs
+from tiers import but, some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, ConversionPlan, OneHot, Tracks, convert_model, plan_conversion
@@ -33,8 +34,10 @@ def plan_of(make: Callable[[], nn.Module]) -> ConversionPlan:
     return plan
 
 
-@pytest.mark.parametrize("init", ["keep", "project"])
-@pytest.mark.parametrize("family", directions.ZOO, ids=[f.name for f in directions.ZOO])
+@pytest.mark.parametrize("init", some(["project", "keep"], 1))
+@pytest.mark.parametrize(
+    "family", but(directions.ZOO, lambda f: f.name == "TwoScans"), ids=[f.name for f in directions.ZOO]
+)
 def test_readings_from_either_end_change_places(family: Family, init: str) -> None:
     plan = replace(plan_of(family.make), init=init)
     torch.manual_seed(0)
@@ -271,7 +274,7 @@ def shared(make: Callable[[], nn.Module]) -> Callable[[], tuple[nn.Module, nn.Mo
     return lambda: (norm, norm)
 
 
-@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("last", some([False, True], 1))
 @pytest.mark.parametrize("norms", [two(lambda: nn.GroupNorm(2, 6)), shared(lambda: nn.BatchNorm1d(6))])
 def test_norms_of_each_sample_and_shared_ones_may_stand_inside_a_reading(norms: Any, last: bool) -> None:
     torch.manual_seed(0)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from by_hand import bases, mirror, worst
 from oracle import assert_law
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, Tokens, bake, convert_model, plan_conversion
@@ -387,7 +388,7 @@ class Share(nn.Module):
         return self.o(torch.where(h.abs() < 0.5, taken, 0.0).amax(-1)) + self.o(h.amax(-1))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", some(range(6), 2))
 @pytest.mark.parametrize("norm", [False, True])
 def test_ties_that_some_weights_show_are_found(norm: bool, seed: int) -> None:
     with pytest.raises(ConversionError, match="on some input"):
@@ -541,7 +542,7 @@ def test_samples_that_influence_each_other_behind_a_sign_are_found(mixed: str, h
         converted(Hidden(mixed, HIDING[hide]), 12)
 
 
-@pytest.mark.parametrize("hide", HIDING)
+@pytest.mark.parametrize("hide", some(HIDING, 2))
 def test_a_sign_of_each_sample_is_exact(hide: str) -> None:
     found = error(converted(Hidden("attention over positions", HIDING[hide]), 12), 12, lambda y: y)
     assert found is not None
@@ -679,7 +680,7 @@ def beside_a_parameter(m: Any, x: Tensor) -> Tensor:
     return m.o((((h + 1j * h.tanh()) ** 2).real + ((m.start + 1j * m.start.tanh()) ** 2).real).amax(-1))
 
 
-@pytest.mark.parametrize("outputs", ["auto", "invariant"])
+@pytest.mark.parametrize("outputs", some(["auto", "invariant"], 1))
 @pytest.mark.parametrize("forward", [squares, twice, beside_a_parameter])
 def test_laws_that_are_met_again_are_no_obstacle(forward: Forward, outputs: str) -> None:
     model = Net(forward)

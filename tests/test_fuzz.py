@@ -13,7 +13,7 @@ from fuzz.minimise import minimise, snippet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SHORT, LONG = 10, 400
+SHORT, LONG = 6, 400
 
 
 def case(outputs: str = "t") -> grammar.Case:

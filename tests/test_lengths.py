@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import bake, convert_model, plan_conversion
@@ -123,7 +124,7 @@ def test_a_step_is_exact_or_refused_at_every_length(name: str) -> None:
     assert outcomes(bake(tied), model) == found
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", some(STEPS, 8))
 def test_valid_lengths_are_lengths_at_which_the_law_holds(name: str) -> None:
     plan = plan_conversion(Host(STEPS[name]).double(), EXAMPLE)
     if plan.problems:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from oracle import assert_law, some_error
 from planned import remembered
+from tiers import some
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -125,7 +126,7 @@ INITIALISERS: list[Callable[[Tensor], Any]] = [
 
 
 @pytest.mark.parametrize("initialise", INITIALISERS)
-@pytest.mark.parametrize("leaf", ["features.0", "features.4", "head.0"])
+@pytest.mark.parametrize("leaf", some(["features.0", "features.4", "head.0"], 2))
 def test_what_is_written_into_a_tied_weight_is_stored(initialise: Callable[[Tensor], Any], leaf: str) -> None:
     model = converted()
     layer: Any = model.get_submodule(leaf)
@@ -505,7 +506,7 @@ def test_models_that_read_both_strands_take_any_new_part(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("change", [c for c in CHANGES if c not in (synchronised, fewer)])
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("in_place", some([False, True], 1))
 def test_what_was_added_is_tied(change: Callable[[Any], None], in_place: bool) -> None:
     model: Any = converted()
     train(model)

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import Net, X, bases, conv, mirror, worst
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, VerificationError, check_equivariance, convert_model, plan_conversion
@@ -33,6 +34,7 @@ def verified(model: nn.Module) -> Any:
 # --- rounding ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "seed"), [(30, 0), *(pytest.param(100, seed, marks=pytest.mark.slow) for seed in range(3))]
 )
@@ -63,7 +65,7 @@ def exact_body(layers: int) -> nn.Module:
     return body
 
 
-@pytest.mark.parametrize("layers", [1, 5, 10])
+@pytest.mark.parametrize("layers", some([1, 5, 10], 2))
 @pytest.mark.parametrize("size", [1e-6, 1e-7, 1e-8])
 def test_faults_of_shallow_models_are_no_rounding(layers: int, size: float) -> None:
     body = exact_body(layers)
@@ -121,7 +123,7 @@ def distribution(model: nn.Module, x: Tensor, draws: int = 400) -> tuple[Tensor,
     return found.mean(0), found.std(0) / draws**0.5
 
 
-@pytest.mark.parametrize("name", [*NOISY, "gumbel"])
+@pytest.mark.parametrize("name", some([*NOISY, "gumbel"], 2))
 @pytest.mark.parametrize("strategy", ["tied", "conjoined"])
 def test_noise_leaves_the_law_in_distribution(name: str, strategy: str) -> None:
     torch.manual_seed(0)
@@ -268,7 +270,7 @@ def test_constants_count_as_float32_computes_them(forward: Any) -> None:
         convert_model(model, torch.zeros(2, 4, 16))
 
 
-@pytest.mark.parametrize("n", range(8, 28))
+@pytest.mark.parametrize("n", some(range(8, 28), 8))
 def test_models_that_bin_distances_are_exact_in_float32_or_refused(n: int) -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         return m.o((m.c(x) * distance_bins(x.shape[-1])).mean(-1))

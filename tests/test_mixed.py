@@ -16,6 +16,7 @@ from models.basic import FAMILIES
 from oracle import assert_law
 from planned import converted_of, made, plan_of
 from processes import run_in_two
+from tiers import some
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils import _pytree as pytree
@@ -41,7 +42,7 @@ TOLERANCE = 1e-10
 BASSET = torch.zeros(2, 4, 144)
 DNA = torch.zeros(2, 4, 30)
 
-each_family = pytest.mark.parametrize("family", FAMILIES, ids=[f.name for f in FAMILIES])
+each_family = pytest.mark.parametrize("family", some(FAMILIES, 4), ids=[f.name for f in FAMILIES])
 
 
 def random_call(family: Family, dtype: torch.dtype = torch.float64) -> Any:
@@ -325,6 +326,7 @@ def test_copies_optimisers_graphs_and_compiled_models() -> None:
     assert torch.equal(called, expected)
 
 
+@pytest.mark.slow
 def test_code_compiled_for_one_model_is_not_taken_for_another() -> None:
     """Models of one class that differ in nothing but their hooks."""
     model, x = BassetLike().eval(), sequence(3, 144).float()

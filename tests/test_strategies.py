@@ -276,6 +276,7 @@ def quick(tmp_path: Path, data: Path, *arguments: str) -> tuple[list[dict], str]
 EXACT = {"tied", "tied, mean before head", "conjoined", "mixed", "matched", "distilled", "rcps-pytorch", "equirc"}
 
 
+@pytest.mark.slow
 def test_every_strategy_runs_and_missing_files_are_named(tmp_path: Path) -> None:
     rows, told = quick(tmp_path, tmp_path, "--tasks", "simulated-200", "starr")
     assert "starr_249bp.tsv.gz" in told

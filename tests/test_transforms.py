@@ -215,6 +215,7 @@ def test_a_replica_of_two_directions_is_refused_by_name() -> None:
 # --- compilers -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compile_and_export_keep_both_readings() -> None:
     model = made()
     for length in (63, 64):

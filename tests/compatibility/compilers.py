@@ -38,7 +38,7 @@ def agrees(found: Any, model: nn.Module, tolerance: float = 1e-5) -> None:
     even(found, x, 1e-4)
 
 
-@row(COMPILERS, "`torch.compile(fullgraph=True)`, traced and run in eager mode")
+@row(COMPILERS, "`torch.compile(fullgraph=True)`, traced and run in eager mode", slow=True)
 def compiled(strategy: str) -> None:
     model = made(strategy).eval()
     torch.compiler.reset()
