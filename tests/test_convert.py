@@ -158,6 +158,7 @@ def test_plain_checkpoint_loads_into_a_converted_model(tmp_path: Any) -> None:
     torch.testing.assert_close(converted.eval()(x), projected.eval()(x), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_loading_a_baked_checkpoint_changes_nothing() -> None:
     for family in FAMILIES:
         converted = convert_model(made(family), family.example, verify=False, **family.how)

@@ -202,7 +202,7 @@ class Looped(nn.Module):
         return self.out(y.movedim((self.turned, self.joined), (1, 2)))
 
 
-@pytest.mark.parametrize(("turned", "joined"), [(2, 1), (0, 2)])
+@pytest.mark.parametrize(("turned", "joined"), some([(2, 1), (0, 2)], 1))
 def test_a_loop_over_positions_from_either_end_is_exact_at_every_length(turned: int, joined: int) -> None:
     torch.manual_seed(0)
     x = torch.zeros(2, 4, 6)
@@ -282,7 +282,7 @@ def test_norms_of_each_sample_and_shared_ones_may_stand_inside_a_reading(norms: 
     assert_exact(model, X.double(), lengths=(9, 20))
 
 
-@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("last", some([False, True], 1))
 @pytest.mark.parametrize(
     ("norms", "says"),
     [

@@ -111,6 +111,7 @@ def trained(model: nn.Module) -> list[float]:
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "settings"),
     [

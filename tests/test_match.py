@@ -146,6 +146,7 @@ def norm_vectors(norm: Any) -> tuple[Tensor, ...]:
     return norm.weight, norm.bias, norm.running_mean, norm.running_var
 
 
+@pytest.mark.slow
 def test_the_units_of_the_two_directions_are_shuffled_apart() -> None:
     """Each direction of a recurrence has an order of its own: gates, hidden units and what reads them."""
     family = named("DanQLike")
@@ -389,6 +390,7 @@ def test_a_trained_model_is_told_of_the_route(trained: nn.Module) -> None:
     assert "recalibrate" not in str(told[0].message)
 
 
+@pytest.mark.slow
 def test_the_same_pairs_are_found_each_time(trained: nn.Module) -> None:
     one, two = (matched(trained, EXAMPLE)[1].state_dict() for _ in range(2))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
@@ -518,6 +520,7 @@ def test_a_decorated_class_matches_its_new_instances() -> None:
     assert all(torch.equal(value, expected.state_dict()[name]) for name, value in made.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_basset_without_scipy_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rcps_convert.infer.match.pairing.solver", lambda: None)
     torch.manual_seed(12)
@@ -531,6 +534,7 @@ def test_a_basset_without_scipy_is_found_too(monkeypatch: pytest.MonkeyPatch) ->
 # --- least squares ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_layers_are_refitted_and_the_plan_says_so(trained: nn.Module) -> None:
     """Towards the mean of both readings, on sequences that were not looked at."""
     x = planted(2000, 4)[0]

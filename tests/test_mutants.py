@@ -119,6 +119,7 @@ def test_every_mutant_has_a_name_of_its_own_and_keeps_the_lines(folder: str) -> 
 # --- the draw ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_draw_is_balanced_and_has_many_functions_and_kinds() -> None:
     found = draw(0, 300)
     assert set(Counter(m.file.split("/")[0] for m in found).values()) == {60}

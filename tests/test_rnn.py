@@ -73,6 +73,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, shape: tuple[int, .
 # --- every kind of layer ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(st.data())
 def test_any_bidirectional_layer(data: st.DataObject) -> None:

@@ -142,6 +142,7 @@ def _answer(model: nn.Module, example: Any, answers: Any) -> None:
     answers.put([y.detach().numpy() for y in outputs(model.eval(), example)])
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_is_given_a_model() -> None:
     model = converted("TwoWays")
     example = BY_NAME["TwoWays"].example

@@ -223,6 +223,7 @@ def test_conjoined_and_mixed_encoders_agree_on_200_strings(strategy: str, pool: 
     assert float((alone - together).abs().max()) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_scores_per_position_follow_the_tokens_of_each_row() -> None:
     for strategy in ("conjoined", "mixed"):
         plan = plan_conversion(Encoder("none", positions=True), EXAMPLE, **HOW, strategy=strategy)

@@ -172,6 +172,7 @@ def test_the_distance_of_two_answers_vanishes_where_they_agree(scripts: SimpleNa
     assert float(scripts.protocol.distance("binary", f, g)) == pytest.approx(float(sum(kl)))
 
 
+@pytest.mark.slow
 def test_the_costs_are_those_of_the_formula(scripts: SimpleNamespace, few: Callable[[int], Any]) -> None:
     task = few(101)
     way, price = scripts.ways.WAYS, {}

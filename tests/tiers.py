@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-slow = pytest.mark.slow
+slow, variation = pytest.mark.slow, pytest.mark.variation
 
 
 def some(cases: Iterable[Any], count: int) -> list[Any]:
     """The cases of a law that holds for each alike: `count` of them, spread evenly, run each time, the others slowly.
 
-    For variations only. Where each case stands for a mechanism of its own, all of them belong into each run.
+    For variations only. Where each case stands for a mechanism of its own, all of them belong into each run. Those left
+    to the slow run are marked ``variation`` too: they are quick one by one, and mutation testing runs them.
 
     Args:
         cases: values or `pytest.param`s of one argument; one that is a tuple stands for several arguments.
@@ -21,15 +22,15 @@ def some(cases: Iterable[Any], count: int) -> list[Any]:
     """
     every = list(cases)
     kept = {round(i * (len(every) - 1) / max(count - 1, 1)) for i in range(count)} if count < len(every) else None
-    return [case if kept is None or i in kept else _slow(case) for i, case in enumerate(every)]
+    return [case if kept is None or i in kept else _marked(case, slow, variation) for i, case in enumerate(every)]
 
 
 def but(cases: Iterable[Any], long: Callable[[Any], bool]) -> list[Any]:
     """All cases, of which those that take long run slowly."""
-    return [_slow(case) if long(case) else case for case in cases]
+    return [_marked(case, slow) if long(case) else case for case in cases]
 
 
-def _slow(case: Any) -> Any:
+def _marked(case: Any, *marks: pytest.MarkDecorator) -> Any:
     if isinstance(case, type(pytest.param())):
-        return pytest.param(*case.values, id=case.id, marks=[*case.marks, slow])
-    return pytest.param(*case, marks=slow) if type(case) is tuple else pytest.param(case, marks=slow)
+        return pytest.param(*case.values, id=case.id, marks=[*case.marks, *marks])
+    return pytest.param(*(case if type(case) is tuple else (case,)), marks=marks)

@@ -47,7 +47,7 @@ PARTS = {
 LEFT_OUT = "not wrong_action and not every_operator and not hundred_layers"
 """Tests of tests, which judge nothing that the laws do not, and what takes a minute."""
 
-OPTIONS = ("-m", "not slow", "-k", LEFT_OUT, "-o", "addopts=", "-s")
+OPTIONS = ("-m", "variation or not slow", "-k", LEFT_OUT, "-o", "addopts=", "-s")
 PLUGINS_LEFT_OUT = ("terminal", "cacheprovider", "xdist", "timeout", "faulthandler")
 
 SLOWER = 4
