@@ -18,7 +18,7 @@ from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch
 from ..algebra.specs import Spec
 from ..errors import Where
-from ..graph.trace import Ref, Trace
+from ..graph.trace import Node, Ref, Trace
 from ..rules.pointwise import range_of, rule_of
 from ..rules.registry import Const, facts_of
 from . import constants
@@ -68,7 +68,6 @@ def infer(
     search = partial(_searched, partial(_with_hints, solve, traces), unread, memory, known, restarts)
 
     def solved(assumed: frozenset[str]) -> Inference:
-        memory.guesses = 0
         found = search({"assumed": assumed})
         opened = found.uneven_buffers() if symmetrise_buffers and found.problems else frozenset()
         return _better(search({"assumed": assumed, "opened": opened}), found) if opened else found
@@ -124,6 +123,7 @@ def _searched(
         restarts: maximum number of earlier start points.
         assumed: what is assumed, by attribute of `Inference`.
     """
+    memory.guesses = 0
     plain = search(known, 0, assumed)
     if not plain.problems:
         return plain
@@ -230,16 +230,26 @@ def _hints(traces: list[Trace], result: Inference) -> Iterator[Hint]:
             return
     for trace, env, _ in walks:
         nodes = [n for n in trace.nodes if n.name in places]
-        for group in [nodes, *([n] for n in nodes)][: 1 if len(nodes) == 1 else None]:
+        for group in _groups(nodes):
             yield from earlier(trace, env, group)
         if nodes:
             return
 
 
+def _groups(nodes: list[Node]) -> list[list[Node]]:
+    """Nodes that one stretch may hold, the likeliest first: those of one call of one module, all, each alone."""
+    calls = {n.scope: [m for m in nodes if m.scope == n.scope] for n in nodes}
+    found = [*calls.values(), nodes, *([n] for n in nodes)]
+    return [group for i, group in enumerate(found) if group and group not in found[:i]]
+
+
 def _helps(new: Inference, old: Inference) -> bool:
-    """Whether a solution with another hint is nearer to one without problems."""
-    first = old.problems[0]
-    return not new.lost and (first.what, first.where) not in {(p.what, p.where) for p in new.problems}
+    """Whether a solution with another hint is nearer to one without problems.
+
+    It has lost the first problem, or it has lost another one and met none that is new.
+    """
+    before, after = ([(p.what, p.where) for p in found.problems] for found in (old, new))
+    return not new.lost and (before[0] not in after or set(after) < set(before))
 
 
 def _longer(trace: Trace, name: str, dim: int, known: Action | None) -> Action:
