@@ -17,7 +17,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch
 from ..algebra.specs import Spec
-from ..errors import Where
+from ..errors import NoRuleError, Where
 from ..graph.trace import Node, Ref, Trace
 from ..rules.pointwise import range_of, rule_of
 from ..rules.registry import Const, facts_of
@@ -65,12 +65,12 @@ def infer(
     memory = Memory() if memory is None else memory
     directions, unread = list(map(Directions, traces)), list(map(Unread, traces))
     solve = partial(_solve, traces, directions, unread, inputs, outputs, cuts or {}, tuple(lengths), memory)
-    search = partial(_searched, partial(_with_hints, solve, traces), unread, memory, known, restarts)
+    search = partial(_searched, partial(_with_hints, solve, traces), unread, memory, restarts)
 
     def solved(assumed: frozenset[str]) -> Inference:
-        found = search({"assumed": assumed})
+        found = search(known, {"assumed": assumed})
         opened = found.uneven_buffers() if symmetrise_buffers and found.problems else frozenset()
-        return _better(search({"assumed": assumed, "opened": opened}), found) if opened else found
+        return _better(found, search(found.hints, {"assumed": assumed, "opened": opened})) if opened else found
 
     def settled(assumed: frozenset[str]) -> Inference:
         found = solved(assumed)
@@ -92,8 +92,9 @@ def infer(
 
 
 def _better(new: Inference, old: Inference) -> Inference:
-    """A solution with another assumption, if it has fewer problems."""
-    return new if len(new.problems) < len(old.problems) else old
+    """A solution with another assumption, if it has fewer problems, or as many of which fewer are for want of a rule."""
+    few, many = ((len(r.problems), sum(isinstance(p, NoRuleError) for p in r.problems)) for r in (new, old))
+    return new if few < many else old
 
 
 def _either(plain: Inference, assumed: Inference) -> Inference:
@@ -109,8 +110,8 @@ def _searched(
     search: Callable[..., Inference],
     unread: list[Unread],
     memory: Memory,
-    known: tuple[Hint, ...],
     restarts: int,
+    known: tuple[Hint, ...],
     assumed: Mapping[str, Any],
 ) -> Inference:
     """A solution; as soon as there are problems, with zeros where no output depends on a constant.
@@ -119,8 +120,8 @@ def _searched(
         search: `_with_hints`, given what solves and the traces.
         unread: per trace, the entries of constants that nothing reads.
         memory: of stretches; each search has a budget of its own.
-        known: where stretches begin in another solution; tried first.
         restarts: maximum number of earlier start points.
+        known: where stretches begin in another solution; tried first.
         assumed: what is assumed, by attribute of `Inference`.
     """
     memory.guesses = 0
