@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -299,54 +299,6 @@ class Waves(Block):
 
 
 KINDS: dict[str, type[Block]] = {k.__name__.lower(): k for k in Block.__subclasses__()}
-
-MIXES = {"conv", "gate", "grouped", "up", "raw", "recur", "ends", "flip"}
-"""Blocks whose every channel is read by weights: what they make of a coordinate changes its sign no more."""
-
-VARIES = {"attend", "rotate", "stock"}
-"""Blocks that add to a coordinate what depends on the sequence; its sign stays."""
-
-NOT_ODD = {
-    "residual": "h + relu(y): where h changes its sign relu(y) would have to, so it would be zero",
-    "pieces": "h + silu(y): where h changes its sign silu(y) would have to, and silu(-y) is no multiple of silu(y)",
-    "split": "relu(h) and sigmoid(h) become relu(-h) and sigmoid(-h), which are no multiples of them",
-    "norm": "gelu(-h) is no multiple of gelu(h), and a mean over channels loses its meaning if one changes its sign",
-    "stock": "a mean over channels, which a layer norm takes, loses its meaning if one changes its sign",
-    "pool": "the largest of a window becomes minus the smallest",
-    "max": "the largest of all becomes minus the smallest",
-    "ends": "the larger of two becomes minus the smaller",
-}
-"""Blocks and heads for which no tied weights exist where a channel changes its sign, and why.
-
-A coordinate from -1 to 1 changes its sign when the sequence is reversed, whatever the weights. These blocks apply to
-it, with no weight before, a function that is not odd. A law of the result would be an equation between functions that
-are linearly independent, so what is added to the coordinate, or reads it, would have to be zero.
-"""
-
-
-def blocked(plan: Plan) -> tuple[int, str] | None:
-    """The first block, or the head, which makes tied weights impossible, and why; None if there is none."""
-    signed, varies, length = False, False, plan.length
-    for i, (kind, _, extra) in enumerate(plan.blocks):
-        if signed and kind in NOT_ODD and _is_not_odd(kind, extra, length):
-            return i, NOT_ODD[kind]
-        signed = (signed and kind not in MIXES) or (kind == "place" and extra % 2 == 0)
-        varies = signed and (varies or kind in VARIES)
-        length = {"up": 2 * length, "pool": length // window(length)}.get(kind, length)
-    return (len(plan.blocks), NOT_ODD[plan.head]) if varies and plan.head in ("max", "ends") else None
-
-
-def _is_not_odd(kind: str, extra: int, length: int) -> bool:
-    """Whether a block applies a function that is not odd: a pool of maxima does, and a layer with a norm."""
-    return {"stock": extra % 2 == 1, "pool": extra % 2 == 1 and window(length) > 1}.get(kind, kind != "ends")
-
-
-def mixed(plan: Plan) -> Plan:
-    """The plan with a convolution, which mixes the channels, before each block that makes tied weights impossible."""
-    while (found := blocked(plan)) is not None:
-        at = found[0]
-        plan = replace(plan, blocks=(*plan.blocks[:at], ("conv", 6, 2), *plan.blocks[at:]))
-    return plan
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def infer(
 
 
 def _better(new: Inference, old: Inference) -> Inference:
-    """A solution with another assumption, if it has fewer problems, or as many of which fewer are for want of a rule."""
+    """A solution with another assumption if it has fewer problems, or as many but fewer for want of a rule."""
     few, many = ((len(r.problems), sum(isinstance(p, NoRuleError) for p in r.problems)) for r in (new, old))
     return new if few < many else old
 

@@ -39,7 +39,7 @@ def conv(
     """x.C = groups x w.in; y.C = b = groups x filters = w.out but for signs; w.K and y.L reversed as x.L is."""
     spatial = len(w.axes) - 2
     channel = len(x.axes) - spatial - 1
-    group, into = ax.factor(x.axes[channel], groups, w.axes[1].size)
+    group, into = _groups(x.axes[channel], groups)
     ax.unify(into, w.axes[1])
     filters = _filters(group, w.axes[0], one_tap=all(t.size == 1 for t in w.axes[2:])) if groups > 1 else w.axes[0]
     if b is not None:
@@ -61,6 +61,11 @@ def conv(
     if b is not None:
         forbid_signs([*x.axes[:channel], *positions])
     return Action((*x.axes[:channel], filters, *positions))
+
+
+def _groups(channels: Axis, groups: int) -> tuple[Axis, Axis]:
+    """Channels as groups x channels of each; the sign of a lone channel belongs to the channel."""
+    return ax.factor(channels, groups, channels.size // groups) if groups > 1 else (ax.trivial(1), channels)
 
 
 def _filters(group: Axis, w: Axis, *, one_tap: bool) -> Axis:
@@ -133,7 +138,7 @@ def conv_transpose(
     spatial = len(w.axes) - 2
     channel = len(x.axes) - spatial - 1
     ax.unify(x.axes[channel], w.axes[0])
-    group, _ = ax.factor(x.axes[channel], groups, x.axes[channel].size // groups)
+    group, _ = _groups(x.axes[channel], groups)
     if groups > 1:
         ax.forbid_sign(group)
     channels = ax.product([group, w.axes[1]])
