@@ -100,15 +100,20 @@ class Squeeze(Block):
         return h * self.layer(h.mean(-1)).unsqueeze(-1)
 
 
+def window(length: int) -> int:
+    """A divisor of a length; 1 if there is no small one."""
+    return next(k for k in (2, 3, 1) if length % k == 0)
+
+
 class Pool(Block):
     """By a divisor of the length; every position is its own window if there is none."""
 
     def forward(self, h: Tensor) -> Tensor:
-        k = next(k for k in (2, 3, 1) if h.shape[-1] % k == 0)
+        k = window(h.shape[-1])
         return F.max_pool1d(h, k) if self.extra % 2 else F.avg_pool1d(h, k)
 
     def grow(self, length: int) -> int:
-        return length // next(k for k in (2, 3, 1) if length % k == 0)
+        return length // window(length)
 
 
 class Up(Block):

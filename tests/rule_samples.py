@@ -125,6 +125,12 @@ sample(aten.conv1d.default, lambda x, w, b: F.conv1d(x, w, b, groups=3), X, "v9 
 sample(aten.conv1d.default, lambda x, w, b: F.conv1d(x, w, b, groups=6), X, "v6 v1 v3", "v6")
 sample(aten.conv1d.default, lambda x, w, b: F.conv1d(x, w, b, groups=6), X, "v12 v1 v3", "v12")
 sample(aten.conv1d.default, lambda x, w, b: F.conv1d(x, w, b, groups=2), "n2 v4+v2 l12", "v6 v3 v3", "v6")
+for groups in ("n2 v4+s1+v1 l12", "n2 s2*v3 l12", "n2 s2+v2+s2 l12"):
+    sample(aten.conv1d.default, lambda x, w, b: F.conv1d(x, w, b, groups=6), groups, "v12 v1 v3", "v12")
+    sample(aten.conv1d.default, lambda x, w, b: F.conv1d(x, w, b, groups=6), groups, "v6 v1 v1", "v6")
+sample(aten.conv1d.default, lambda x, w: F.conv1d(x, w), "n2 s1 l12", "v6 v1 v3")
+sample(aten.conv_transpose1d.default, lambda x, w: F.conv_transpose1d(x, w), "n2 s1 l12", "v1 v6 v3")
+sample(aten.conv1d.default, lambda x, w: F.conv1d(x, w, groups=6).relu(), "n2 v4+s1+v1 l12", "v6 v1 v3")
 sample(aten.conv1d.default, lambda x, w: F.conv1d(F.pad(x, (2, 2), mode="circular"), w), X, W)
 sample(aten.conv1d.default, lambda x, w: F.conv1d(F.pad(x, (2, 2), mode="reflect"), w), X, W)
 sample(aten.conv1d.padding, lambda x, w, b: F.conv1d(x, w, b, padding="same"), X, W, B)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .terms import SIGN, Axis, permutation, product, total
+from .terms import SIGN, Axis, Prod, Sum, permutation, product, total, trivial, walk
 
 
 def signed_permutation(table: Sequence[int], signs: Sequence[int]) -> Axis:
@@ -42,3 +42,13 @@ def _signed(table: tuple[int, ...], signs: tuple[int, ...]) -> Axis | None:
             found = [_signed(*outer), _signed(*within)]
             return product(f for f in found if f is not None) if None not in found else None
     return None
+
+
+def without_signs(term: Axis) -> Axis:
+    """The permutation of a term alone, without the signs that are known."""
+    term = walk(term)
+    if isinstance(term, Sum):
+        return total(map(without_signs, term.parts))
+    if isinstance(term, Prod):
+        return product(map(without_signs, term.factors))
+    return trivial(1) if term == SIGN else term

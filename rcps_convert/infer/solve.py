@@ -17,8 +17,8 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Mismatch
 from ..algebra.specs import Spec
-from ..errors import Where
-from ..graph.trace import Ref, Trace
+from ..errors import NoRuleError, Where
+from ..graph.trace import Node, Ref, Trace
 from ..rules.pointwise import range_of, rule_of
 from ..rules.registry import Const, facts_of
 from . import constants
@@ -65,13 +65,12 @@ def infer(
     memory = Memory() if memory is None else memory
     directions, unread = list(map(Directions, traces)), list(map(Unread, traces))
     solve = partial(_solve, traces, directions, unread, inputs, outputs, cuts or {}, tuple(lengths), memory)
-    search = partial(_searched, partial(_with_hints, solve, traces), unread, memory, known, restarts)
+    search = partial(_searched, partial(_with_hints, solve, traces), unread, memory, restarts)
 
     def solved(assumed: frozenset[str]) -> Inference:
-        memory.guesses = 0
-        found = search({"assumed": assumed})
+        found = search(known, {"assumed": assumed})
         opened = found.uneven_buffers() if symmetrise_buffers and found.problems else frozenset()
-        return _better(search({"assumed": assumed, "opened": opened}), found) if opened else found
+        return _better(found, search(found.hints, {"assumed": assumed, "opened": opened})) if opened else found
 
     def settled(assumed: frozenset[str]) -> Inference:
         found = solved(assumed)
@@ -93,8 +92,9 @@ def infer(
 
 
 def _better(new: Inference, old: Inference) -> Inference:
-    """A solution with another assumption, if it has fewer problems."""
-    return new if len(new.problems) < len(old.problems) else old
+    """A solution with another assumption if it has fewer problems, or as many but fewer for want of a rule."""
+    few, many = ((len(r.problems), sum(isinstance(p, NoRuleError) for p in r.problems)) for r in (new, old))
+    return new if few < many else old
 
 
 def _either(plain: Inference, assumed: Inference) -> Inference:
@@ -110,8 +110,8 @@ def _searched(
     search: Callable[..., Inference],
     unread: list[Unread],
     memory: Memory,
-    known: tuple[Hint, ...],
     restarts: int,
+    known: tuple[Hint, ...],
     assumed: Mapping[str, Any],
 ) -> Inference:
     """A solution; as soon as there are problems, with zeros where no output depends on a constant.
@@ -120,10 +120,11 @@ def _searched(
         search: `_with_hints`, given what solves and the traces.
         unread: per trace, the entries of constants that nothing reads.
         memory: of stretches; each search has a budget of its own.
-        known: where stretches begin in another solution; tried first.
         restarts: maximum number of earlier start points.
+        known: where stretches begin in another solution; tried first.
         assumed: what is assumed, by attribute of `Inference`.
     """
+    memory.guesses = 0
     plain = search(known, 0, assumed)
     if not plain.problems:
         return plain
@@ -230,16 +231,26 @@ def _hints(traces: list[Trace], result: Inference) -> Iterator[Hint]:
             return
     for trace, env, _ in walks:
         nodes = [n for n in trace.nodes if n.name in places]
-        for group in [nodes, *([n] for n in nodes)][: 1 if len(nodes) == 1 else None]:
+        for group in _groups(nodes):
             yield from earlier(trace, env, group)
         if nodes:
             return
 
 
+def _groups(nodes: list[Node]) -> list[list[Node]]:
+    """Nodes that one stretch may hold, the likeliest first: those of one call of one module, all, each alone."""
+    calls = {n.scope: [m for m in nodes if m.scope == n.scope] for n in nodes}
+    found = [*calls.values(), nodes, *([n] for n in nodes)]
+    return [group for i, group in enumerate(found) if group and group not in found[:i]]
+
+
 def _helps(new: Inference, old: Inference) -> bool:
-    """Whether a solution with another hint is nearer to one without problems."""
-    first = old.problems[0]
-    return not new.lost and (first.what, first.where) not in {(p.what, p.where) for p in new.problems}
+    """Whether a solution with another hint is nearer to one without problems.
+
+    It has lost the first problem, or it has lost another one and met none that is new.
+    """
+    before, after = ([(p.what, p.where) for p in found.problems] for found in (old, new))
+    return not new.lost and (before[0] not in after or set(after) < set(before))
 
 
 def _longer(trace: Trace, name: str, dim: int, known: Action | None) -> Action:

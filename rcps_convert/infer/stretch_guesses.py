@@ -8,6 +8,7 @@ from typing import Any
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
+from ..algebra.signed import without_signs
 
 GUESSES = 200
 """Combinations of actions tried for axes that are still open."""
@@ -25,9 +26,10 @@ def guesses(given: list[Action]) -> Iterator[list[tuple[ax.Var, ax.Axis]]]:
     alike = [_classes(first, lambda v: (v.size, first[v])), _classes(first, lambda v: (v.size, 0))]
     seen: set[Any] = set()
     facing = _facing(given)
+    bare = [(v, without_signs(t)) for v, t in facing]
     rest = [[v] for v in first if v not in {v for v, _ in facing}]
     ahead = (_bindings(rest, long, known=known) for known in ([False, True] if facing else []))
-    faced = ([*facing, *guess] for guess in itertools.chain.from_iterable(ahead))
+    faced = ([*terms, *guess] for guess in itertools.chain.from_iterable(ahead) for terms in (facing, bare))
     open_ones = (_bindings(classes, long, known=False) for classes in [alone, *alike])
     known_ones = (_bindings(classes, long, known=True) for classes in [*alike, alone])
     for guesses_ in (itertools.chain.from_iterable(open_ones), faced, itertools.chain.from_iterable(known_ones)):

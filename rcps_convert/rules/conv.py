@@ -36,17 +36,14 @@ def conv(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Action:
-    """x.C = groups x w.in; w.out = groups x filters = b = y.C; w.K and y.L reversed as x.L is."""
+    """x.C = groups x w.in; y.C = b = groups x filters = w.out but for signs; w.K and y.L reversed as x.L is."""
     spatial = len(w.axes) - 2
     channel = len(x.axes) - spatial - 1
-    group, into = ax.factor(x.axes[channel], groups, w.axes[1].size)
+    group, into = _groups(x.axes[channel], groups)
     ax.unify(into, w.axes[1])
-    same_group, _ = ax.factor(w.axes[0], groups, w.axes[0].size // groups)
-    ax.unify(group, same_group)
-    if groups > 1:
-        ax.forbid_sign(group)  # it meets itself in the product of x and w
+    filters = _filters(group, w.axes[0], one_tap=all(t.size == 1 for t in w.axes[2:])) if groups > 1 else w.axes[0]
     if b is not None:
-        ax.unify(b.axes[0], w.axes[0])
+        ax.unify(b.axes[0], filters)
     positions: list[Axis] = []
     settings = zip(
         x.axes[channel + 1 :],
@@ -63,7 +60,57 @@ def conv(
         positions.append(y)
     if b is not None:
         forbid_signs([*x.axes[:channel], *positions])
-    return Action((*x.axes[:channel], w.axes[0], *positions))
+    return Action((*x.axes[:channel], filters, *positions))
+
+
+def _groups(channels: Axis, groups: int) -> tuple[Axis, Axis]:
+    """Channels as groups x channels of each; the sign of a lone channel belongs to the channel."""
+    return ax.factor(channels, groups, channels.size // groups) if groups > 1 else (ax.trivial(1), channels)
+
+
+def _filters(group: Axis, w: Axis, *, one_tap: bool) -> Axis:
+    """The channels that groups of filters make: groups x filters, as in the weight.
+
+    Args:
+        group: the axis of groups of the operand.
+        w: the filters of the weight.
+        one_tap: the filters have one tap.
+    """
+    group = ax.walk(group)
+    parts = [ax.walk(p) for p in (group.parts if isinstance(group, ax.Sum) else (group,))]
+    each = w.size // group.size
+    if any(map(_is_negative, parts)):
+        return _signed_filters(parts, w, each, odd=each > 1 or not one_tap)
+    same_group, _ = ax.factor(w, group.size, each)
+    ax.unify(group, same_group)
+    ax.forbid_sign(group)  # it meets itself in the product of x and w
+    return w
+
+
+def _signed_filters(parts: list[Axis], w: Axis, each: int, *, odd: bool) -> Axis:
+    """The same where groups change their sign: what reads such a group does too, or its filters are odd.
+
+    Args:
+        parts: the axis of groups in blocks, each of one sign.
+        w: the filters of the weight.
+        each: number of filters per group.
+        odd: filters can be odd without being zero.
+    """
+    read, made = [], []
+    for part in parts:
+        sign = [ax.SIGN] if _is_negative(part) else []
+        group = ax.product([part, *sign])
+        ax.forbid_sign(group)
+        filters = [group, *([ax.Var(each)] if each > 1 else []), *([ax.Var(1)] if sign and odd else [])]
+        read.append(ax.product(filters))
+        made.append(ax.product([*filters, *sign]))
+    ax.unify(w, ax.total(read))
+    return ax.total(made)
+
+
+def _is_negative(part: Axis) -> bool:
+    """Whether all entries of a block are known to change their sign."""
+    return ax.SIGN in (part.factors if isinstance(part, ax.Prod) else (part,))
 
 
 def _pads(padding: Any, w: Action, dilation: list[int], spatial: int) -> list[tuple[int, int]]:
@@ -91,7 +138,7 @@ def conv_transpose(
     spatial = len(w.axes) - 2
     channel = len(x.axes) - spatial - 1
     ax.unify(x.axes[channel], w.axes[0])
-    group, _ = ax.factor(x.axes[channel], groups, x.axes[channel].size // groups)
+    group, _ = _groups(x.axes[channel], groups)
     if groups > 1:
         ax.forbid_sign(group)
     channels = ax.product([group, w.axes[1]])

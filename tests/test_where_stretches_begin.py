@@ -1,0 +1,106 @@
+"""Where stretches begin: beside a constant that is averaged, and inside of the call around which they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from lawful import assert_exact
+from torch import Tensor, nn
+
+from rcps_convert import convert_model
+
+EXAMPLE = torch.zeros(2, 4, 22)
+
+
+class Turned(nn.Module):
+    """Attention whose queries and keys are turned by their positions. (N, C, L) -> (N, C, L)."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.project, self.back = nn.Linear(c, 12), nn.Linear(4, c)
+
+    def turn(self, x: Tensor) -> Tensor:
+        angle = torch.arange(x.shape[1])[:, None] / torch.tensor([3.0, 11.0, 3.0, 11.0])
+        a, b = x.chunk(2, -1)
+        return x * angle.cos() + torch.cat([-b, a], -1) * angle.sin()
+
+    def forward(self, h: Tensor) -> Tensor:
+        query, key, value = self.project(h.mT).chunk(3, -1)
+        scores = self.turn(query) @ self.turn(key).mT
+        return h + self.back(scores.softmax(-1) @ value).mT
+
+
+class Averaged(nn.Module):
+    """A table of positions that is to be averaged, between two other steps."""
+
+    def __init__(self, before: nn.Module, behind: nn.Module) -> None:
+        super().__init__()
+        self.before, self.behind = before, behind
+        self.stem, self.out = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6, 2)
+        self.register_buffer("table", torch.sin(torch.arange(60)[:, None] / 9 ** (torch.arange(6) / 6)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.before(torch.tanh(self.stem(x)))
+        return self.out(self.behind(h + self.table[: h.shape[-1]].T).mean(-1))
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_table_is_averaged_beside_a_rotation(*, behind: bool) -> None:
+    steps = (nn.Tanh(), Turned(6)) if behind else (Turned(6), nn.Tanh())
+    model = Averaged(*steps).double()
+    converted = convert_model(model, EXAMPLE.double(), symmetrise_buffers=True, outputs="invariant")
+    assert_exact(converted, EXAMPLE.double(), outputs="invariant")
+
+
+class Marked(nn.Module):
+    """Appends where each position lies, from -1 to 1. (N, C, L) -> (N, C + 1, L)."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.cat([h, torch.linspace(-1, 1, h.shape[-1]).to(h).expand(len(h), 1, -1)], 1)
+
+
+def largest(h: Tensor) -> Tensor:
+    """The larger ones of the two halves' largest. (N, C, L) -> (N, C)."""
+    left, right = h.chunk(2, -1)
+    return torch.maximum(left.amax(-1), right.amax(-1))
+
+
+class Compared(nn.Module):
+    """Halves are compared around a module that made the positions, in the model or in a part of it."""
+
+    def __init__(self, *marks: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.marks = nn.Sequential(nn.Conv1d(4, 6, 3, padding=1), nn.Tanh()), nn.Sequential(*marks)
+        with torch.no_grad():
+            self.out = nn.LazyLinear(2)
+            self(torch.zeros(2, 4, 22))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(largest(self.marks(self.stem(x))))
+
+
+class Added(nn.Module):
+    """Positions marked in a call of its own, their halves compared, and added to every position."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.mark, self.mix = Marked(), nn.Linear(c + 1, c)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.mix(largest(self.mark(h))).unsqueeze(-1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Compared(Marked()),
+        lambda: Compared(Marked(), nn.Conv1d(7, 5, 3, padding=1), Marked()),
+        lambda: Compared(Added(6), nn.Tanh(), Added(6)),
+    ],
+    ids=["around one", "the nearer one", "in two parts"],
+)
+def test_what_a_module_made_is_compared_around_it(make: Callable[[], nn.Module]) -> None:
+    model = make().double()
+    assert_exact(convert_model(model, EXAMPLE.double(), outputs="invariant"), EXAMPLE.double(), outputs="invariant")
