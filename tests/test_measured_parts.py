@@ -22,7 +22,7 @@ from rcps_convert.measure import law as law_of_measure
 from rcps_convert.measure.deviation import compare
 from rcps_convert.measure.inputs import of_kinds
 from rcps_convert.measure.law import Law, relative_change
-from rcps_convert.measure.lengths import Run, Survey, Variant, changed_in_place, main_length
+from rcps_convert.measure.lengths import Run, Survey, Variant, changed_and_made, main_length
 from rcps_convert.measure.probe import Probe
 from rcps_convert.measure.report import EquivarianceReport, allowed_actions, check_equivariance
 from rcps_convert.measure.verify import _Check, verify
@@ -288,8 +288,8 @@ class Renormed(nn.Module):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("mode", [True, False])
 def test_parameters_that_forward_changes_are_found_in_both_modes(training: bool, mode: bool) -> None:
-    assert changed_in_place(Renormed(training).train(mode), EXAMPLE) == ["w"]
-    assert changed_in_place(Renormed(training, 3).train(mode), EXAMPLE) == ["w"]
+    assert changed_and_made(Renormed(training).train(mode), EXAMPLE) == (["w"], [])
+    assert changed_and_made(Renormed(training, 3).train(mode), EXAMPLE) == (["w"], [])
 
 
 # --- lengths and roles ------------------------------------------------------------------------------

@@ -61,6 +61,11 @@ def own_tensors(module: nn.Module) -> list[Tensor]:
     return [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
 
 
+def own_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The names and buffers that a module holds itself."""
+    return [(name, b) for name, b in module._buffers.items() if b is not None]
+
+
 def member_tables(module: nn.Module) -> list[dict[str, Any]]:
     """What a module holds: its attributes, parameters, buffers and submodules."""
     return [vars(module), module._parameters, module._buffers, module._modules]

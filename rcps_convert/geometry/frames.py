@@ -97,6 +97,10 @@ class Table:
             found.setdefault(entry.function, []).append(entry)
         object.__setattr__(self, "by_function", found)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Table:
+        """The same: nothing about it changes."""
+        return self
+
     def plain(self) -> dict[str, Any]:
         """The table as plain values, for `read_table`."""
         runs = [[_plain_entry(entry) for entry in run] for run in self.runs]

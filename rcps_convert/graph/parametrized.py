@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copyreg
 import types
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -34,16 +33,11 @@ from .._torch import (
     runs,
     stock_code,
 )
+from .values import leaves_of
 
 SHARED = (types.ModuleType, *OPERATORS, CustomOpDef)
 """What has no state that a copy could have of its own, and cannot be copied."""
 
-
-PLAIN = frozenset((int, float, bool, str, type(None), Parameter))
-"""Types of what is no value of an earlier computation."""
-
-TABLES = frozenset((dict, OrderedDict))
-"""Types of which a module holds many that are empty."""
 
 WHOLE = object()
 """Its id is a key of the memo of a whole model: no module in it needs a look of its own."""
@@ -55,8 +49,7 @@ def computed(modules: Iterable[nn.Module]) -> dict[int, Any]:
     Old-style weight norm keeps such a tensor, ``weight``; ``deepcopy`` refuses them. Operators and Python modules
     are the same for the copy.
     """
-    values = (v for m in modules for v in vars(m).values() if type(v) not in PLAIN)
-    held = pytree.tree_leaves([v for v in values if type(v) not in TABLES or v])
+    held = [*leaves_of(v for m in modules for v in vars(m).values())]
     found = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
     return {**found, **{id(v): v for v in held if isinstance(v, SHARED)}}
 
