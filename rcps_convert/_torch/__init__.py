@@ -21,6 +21,7 @@ from .calls import (
     stock_code,
     version,
 )
+from .memory import same_numbers
 from .modes import (
     ENTER,
     LEAVE,
@@ -45,10 +46,10 @@ from .modes import (
 )
 from .modules import (
     REPLICATE,
-    all_hold,
     all_modules,
     convolve,
     drop_hooks,
+    held_by,
     hide_buffers,
     holds,
     hook_tables,
@@ -62,6 +63,7 @@ from .modules import (
     pre_hooks,
     refresh_recurrent,
     replica,
+    tables_of,
 )
 from .operators import OPERATORS, arguments, is_operator, op_name, overloads, plain_twin, writes
 from .parametrizations import Tabled, WeightNormKeys, chains, make_hooks_picklable, own_copying, stored_name
@@ -97,7 +99,6 @@ __all__ = [
     "NormBase",
     "Tabled",
     "WeightNormKeys",
-    "all_hold",
     "all_modules",
     "arguments",
     "caches_weights",
@@ -112,6 +113,7 @@ __all__ = [
     "function_modes",
     "function_name",
     "has_modes",
+    "held_by",
     "hide_buffers",
     "holds",
     "hook_tables",
@@ -135,8 +137,8 @@ __all__ = [
     "out_spec",
     "output_padding",
     "overloads",
-    "own_copying",
     "own_buffers",
+    "own_copying",
     "own_tensors",
     "parameter_order",
     "picklable",
@@ -151,9 +153,11 @@ __all__ = [
     "replica",
     "returned",
     "runs",
+    "same_numbers",
     "scope",
     "stock_code",
     "stored_name",
+    "tables_of",
     "transform_level",
     "uncompiled",
     "unguarded",

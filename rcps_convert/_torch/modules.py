@@ -36,9 +36,14 @@ def holds(module: nn.Module) -> tuple[nn.Module | None, ...]:
     return tuple(module._modules.values())
 
 
-def all_hold(modules: Sequence[nn.Module]) -> list[tuple[nn.Module | None, ...]]:
-    """What is in the places for submodules of each module: quick, as it is asked at each call of a model."""
-    return [tuple(places.values()) for places in map(_MODULES, modules)]
+def tables_of(model: nn.Module, parts: Sequence[nn.Module]) -> list[dict[str, nn.Module | None]]:
+    """The tables of submodules of a model and its parts: quick, as they are asked for at each call of a model."""
+    return [_MODULES(model), *map(_MODULES, parts)]
+
+
+def held_by(model: nn.Module, parts: Sequence[nn.Module]) -> list[dict[str, nn.Module | None]]:
+    """What is in these tables now."""
+    return [table.copy() for table in tables_of(model, parts)]
 
 
 _MODULES = attrgetter("_modules")

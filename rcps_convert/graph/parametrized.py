@@ -126,9 +126,9 @@ def add_property(module: nn.Module, name: str) -> None:
 
     def read(self: nn.Module) -> Tensor:
         if is_unwatched() and runs(code):
-            full = _to_compute_with(self, name)
-            if full is not None:
-                return full
+            stored, step = only_step(self, name)
+            if type(stored) is Parameter and getattr(step, "direct", False):
+                return step.in_stock_call(stored)
         elif not is_recorded() and not caches_weights():
             stored, step = only_step(self, name)
             if stored is not None and getattr(step, "direct", False) and next(calling_modules(), None) is not None:
@@ -140,14 +140,11 @@ def add_property(module: nn.Module, name: str) -> None:
 
 def to_compute_with(module: nn.Module, name: str) -> Any:
     """An attribute of a module, for code that writes into no weight: a parametrized one by the shortest way."""
-    full = _to_compute_with(module, name) if parametrize.is_parametrized(module, name) and is_unwatched() else None
-    return getattr(module, name) if full is None else full
-
-
-def _to_compute_with(module: nn.Module, name: str) -> Tensor | None:
-    stored, step = only_step(module, name)
-    direct = type(stored) is Parameter and getattr(step, "direct", False)
-    return step.in_stock_call(stored) if direct else None
+    if parametrize.is_parametrized(module, name) and is_unwatched():
+        stored, step = only_step(module, name)
+        if type(stored) is Parameter and getattr(step, "direct", False):
+            return step.in_stock_call(stored)
+    return getattr(module, name)
 
 
 # --- copies -------------------------------------------------------------------------------------
