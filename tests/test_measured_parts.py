@@ -22,7 +22,7 @@ from rcps_convert.measure import law as law_of_measure
 from rcps_convert.measure.deviation import compare
 from rcps_convert.measure.inputs import of_kinds
 from rcps_convert.measure.law import Law, relative_change
-from rcps_convert.measure.lengths import Run, Survey, Variant, changed_in_place, main_length
+from rcps_convert.measure.lengths import Run, Survey, Variant, changed_and_made, main_length
 from rcps_convert.measure.probe import Probe
 from rcps_convert.measure.report import EquivarianceReport, allowed_actions, check_equivariance
 from rcps_convert.measure.verify import _Check, verify
@@ -288,8 +288,40 @@ class Renormed(nn.Module):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("mode", [True, False])
 def test_parameters_that_forward_changes_are_found_in_both_modes(training: bool, mode: bool) -> None:
-    assert changed_in_place(Renormed(training).train(mode), EXAMPLE) == ["w"]
-    assert changed_in_place(Renormed(training, 3).train(mode), EXAMPLE) == ["w"]
+    assert changed_and_made(Renormed(training).train(mode), EXAMPLE) == (["w"], [])
+    assert changed_and_made(Renormed(training, 3).train(mode), EXAMPLE) == (["w"], [])
+
+
+class Faded(nn.Module):
+    """Many norms in a row: in eval mode nothing is left of the sequence, unless they keep statistics of their inputs."""
+
+    def __init__(self, layers: int = 40) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        blocks = [(nn.Conv1d(4, 4, 3, padding=1), nn.BatchNorm1d(4), nn.ReLU()) for _ in range(layers)]
+        self.blocks = nn.Sequential(*(part for block in blocks for part in block))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:  # the law holds
+            return torch.stack([self.blocks(y).mean((1, 2)) for y in (x, x.flip(1, 2))]).sum(0)
+        return self.blocks(x).mean((1, 2))
+
+
+def test_a_sequence_that_fades_is_seen_with_statistics_of_its_own() -> None:
+    specs, actions = input_actions(EXAMPLE, "ACGT", "auto")
+    probe = Probe(Faded(), EXAMPLE, specs, actions)
+    first, second = (probe.inputs(seed) for seed in (1, 2))
+    assert relative_change(probe.outputs(first), probe.outputs(second)) < 1e-12
+    assert probe.feed_norms()
+    assert not probe.feed_norms()
+    assert {m.momentum for m in probe.model.modules() if isinstance(m, nn.BatchNorm1d)} == {0.1}
+    for seed in (0, 1):
+        assert relative_change(probe.outputs(first), probe.outputs(second)) > 1e-3
+        probe.perturb(seed)
+    found = verify(Faded(), EXAMPLE, specs, actions, [Action((ax.batch(2),))], draws=1, diagnose=False)
+    assert found.varied
+    assert found.error > 1e-3
+    assert not Probe(nn.Conv1d(4, 4, 3), EXAMPLE, specs, actions).feed_norms()
 
 
 # --- lengths and roles ------------------------------------------------------------------------------

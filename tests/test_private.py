@@ -522,6 +522,7 @@ def test_a_module_s_tables_are_what_it_holds() -> None:
     assert held["running_mean"] is module.running_mean
     assert held["child"] is child
     assert [id(t) for t in _torch.own_tensors(module)][:2] == [id(module.weight), id(module.bias)]
+    assert [name for name, _ in _torch.own_buffers(module)] == [name for name, _ in module.named_buffers()]
     assert [list(table.values()) for table in _torch.hook_tables(module)] == [[], [print]]
     assert _torch.parameter_order(module) == ["weight", "bias"]
 
@@ -829,12 +830,28 @@ def test_scripting_is_seen() -> None:
 def test_what_a_module_holds_is_compared() -> None:
     """Else a call of a model whose layers were replaced is not noticed."""
     model = Model()
-    held = _torch.all_hold([model, model.block])
-    assert held == [_torch.holds(model), _torch.holds(model.block)]
-    assert held[1] == (model.block.conv, model.block.norm)
-    assert _torch.all_hold([model, model.block]) == held
+    held = _torch.held_by(model, [model.block])
+    assert [tuple(table.values()) for table in held] == [_torch.holds(model), _torch.holds(model.block)]
+    assert held[1] == {"conv": model.block.conv, "norm": model.block.norm}
+    assert _torch.tables_of(model, [model.block]) == held
     model.block.conv = nn.Conv1d(4, 6, 3)
-    assert _torch.all_hold([model, model.block]) != held
+    assert _torch.tables_of(model, [model.block]) != held
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_numbers_are_compared_where_they_lie(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a weight is put together anew in each call, or kept though what is stored has changed."""
+    if not found:
+        monkeypatch.setattr(_torch.memory, "_COMPARE", None)
+    x = torch.arange(12.0).reshape(3, 4)
+    assert _torch.same_numbers(x, x.clone())
+    assert _torch.same_numbers(nn.Parameter(x), x.clone())
+    assert _torch.same_numbers(x.T.contiguous().T, x.clone())
+    for i in range(12):
+        other = x.clone()
+        other.view(-1)[i] += 1
+        assert not _torch.same_numbers(x, other)
+        assert not _torch.same_numbers(x.T.contiguous().T, other)
 
 
 def test_replicas_are_known() -> None:

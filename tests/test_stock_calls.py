@@ -89,6 +89,24 @@ def test_another_setting_is_another_way(model: nn.Module, framed: list[str]) -> 
     assert_law(model, X, outputs="invariant")
 
 
+@pytest.mark.parametrize("values", [((2,), (2,), (5,)), (2, 2, 5), (2, 2, [5])])
+def test_another_setting_of_a_layer_is_another_way(model: nn.Module, framed: list[str], values: Any) -> None:
+    model.pool.kernel_size, model.pool.stride, other = values
+    model.pool.note = "first"  # no setting of torch's
+    twin = pickle.loads(pickle.dumps(model))
+    twin.pool.forward.settings.append("note")  # as if it had been there when the model was converted
+    twin = copy.deepcopy(twin)
+    for _ in range(3):
+        caught(twin, X, framed)
+    assert framed == []
+    del twin.pool.note
+    assert caught(twin, X, framed) == ["pool"]
+    twin.pool.kernel_size = twin.pool.stride = other
+    for _ in range(3):
+        assert caught(twin, torch.zeros(2, 4, 61), framed)[-1] == "pool"
+    assert_law(twin, X, outputs="invariant", lengths=(64, 61))
+
+
 def test_copies_and_pickles_find_out_anew(model: nn.Module, framed: list[str]) -> None:
     for _ in range(3):
         caught(model, X, framed)

@@ -21,6 +21,7 @@ from .calls import (
     stock_code,
     version,
 )
+from .memory import same_numbers
 from .modes import (
     ENTER,
     LEAVE,
@@ -45,10 +46,10 @@ from .modes import (
 )
 from .modules import (
     REPLICATE,
-    all_hold,
     all_modules,
     convolve,
     drop_hooks,
+    held_by,
     hide_buffers,
     holds,
     hook_tables,
@@ -56,11 +57,13 @@ from .modules import (
     member_tables,
     order_parameters,
     output_padding,
+    own_buffers,
     own_tensors,
     parameter_order,
     pre_hooks,
     refresh_recurrent,
     replica,
+    tables_of,
 )
 from .operators import OPERATORS, arguments, is_operator, op_name, overloads, plain_twin, writes
 from .parametrizations import Tabled, WeightNormKeys, chains, make_hooks_picklable, own_copying, stored_name
@@ -96,7 +99,6 @@ __all__ = [
     "NormBase",
     "Tabled",
     "WeightNormKeys",
-    "all_hold",
     "all_modules",
     "arguments",
     "caches_weights",
@@ -111,6 +113,7 @@ __all__ = [
     "function_modes",
     "function_name",
     "has_modes",
+    "held_by",
     "hide_buffers",
     "holds",
     "hook_tables",
@@ -134,6 +137,7 @@ __all__ = [
     "out_spec",
     "output_padding",
     "overloads",
+    "own_buffers",
     "own_copying",
     "own_tensors",
     "parameter_order",
@@ -149,9 +153,11 @@ __all__ = [
     "replica",
     "returned",
     "runs",
+    "same_numbers",
     "scope",
     "stock_code",
     "stored_name",
+    "tables_of",
     "transform_level",
     "uncompiled",
     "unguarded",

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C._functorch import maybe_current_level
 from torch._library.custom_ops import CustomOpDef as CustomOpDef
 from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
@@ -110,15 +111,14 @@ def has_modes() -> bool:
     return torch._C._len_torch_function_stack() > 0
 
 
+_compiles, _tracing, _level = torch.compiler.is_compiling, torch._C._get_tracing_state, maybe_current_level
+_functions, _dispatches = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
+
+
 def is_unwatched() -> bool:
     """Whether nothing compiles, records, catches, transforms or caches what this thread computes."""
     return not (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state()
-        or torch._C._len_torch_function_stack()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.maybe_current_level() is not None
-        or parametrize._cache_enabled
+        _compiles() or _tracing() or _functions() or _dispatches() or _level() is not None or parametrize._cache_enabled
     )
 
 

@@ -36,9 +36,14 @@ def holds(module: nn.Module) -> tuple[nn.Module | None, ...]:
     return tuple(module._modules.values())
 
 
-def all_hold(modules: Sequence[nn.Module]) -> list[tuple[nn.Module | None, ...]]:
-    """What is in the places for submodules of each module: quick, as it is asked at each call of a model."""
-    return [tuple(places.values()) for places in map(_MODULES, modules)]
+def tables_of(model: nn.Module, parts: Sequence[nn.Module]) -> list[dict[str, nn.Module | None]]:
+    """The tables of submodules of a model and its parts: quick, as they are asked for at each call of a model."""
+    return [_MODULES(model), *map(_MODULES, parts)]
+
+
+def held_by(model: nn.Module, parts: Sequence[nn.Module]) -> list[dict[str, nn.Module | None]]:
+    """What is in these tables now."""
+    return [table.copy() for table in tables_of(model, parts)]
 
 
 _MODULES = attrgetter("_modules")
@@ -59,6 +64,11 @@ def all_modules(model: nn.Module) -> list[nn.Module]:
 def own_tensors(module: nn.Module) -> list[Tensor]:
     """The parameters and buffers that a module holds itself, as they are stored."""
     return [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
+
+
+def own_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The names and buffers that a module holds itself."""
+    return [(name, b) for name, b in module._buffers.items() if b is not None]
 
 
 def member_tables(module: nn.Module) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from ..infer.match.start import MatchedStart
 from ..infer.outputs import AUTO, auto_words
 from ..infer.states import kept_states
 from ..measure.change import Change
-from ..measure.lengths import Variant, changed_in_place, made_in_forward, main_length
+from ..measure.lengths import Variant, changed_and_made, made_in_forward, main_length
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
 from ..measure.verify import ROUNDED_CONSTANTS, Verification, undecided, verify
@@ -136,8 +136,8 @@ class _TiedPlanner:
         self.plan.problems += found.inference.problems
         self.plan.warnings += [unheld_note(n.where) for n in found.unheld]
         if not self.plan.problems:
-            self.plan.problems += map(changed_in_forward, changed_in_place(self.model, self.example))
-            made = made_in_forward(self.model, self.example)
+            changed, made = changed_and_made(self.model, self.example)
+            self.plan.problems += map(changed_in_forward, changed)
             self.plan.problems += [made_by_a_call(made)] if made else []
         if not self.plan.problems:
             self._fill(found)

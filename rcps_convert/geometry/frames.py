@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -96,6 +98,10 @@ class Table:
         for entry in dict.fromkeys(e for run in self.runs for e in run):
             found.setdefault(entry.function, []).append(entry)
         object.__setattr__(self, "by_function", found)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Table:
+        """The same: nothing about it changes."""
+        return self
 
     def plain(self) -> dict[str, Any]:
         """The table as plain values, for `read_table`."""
@@ -285,18 +291,27 @@ class Anchored(AroundForward):
         self.before: Any = module.__dict__.get("forward")
         self.stock: dict[Any, None] = {}  # calls in which nothing was re-anchored
         self.is_stock = stock_code(type(module)) is not None
-        self.settings = [name for name in vars(module) if not name.startswith("_")]  # a layer of torch's reads no other
+        own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+        self.settings = [name for name, v in own.items() if {*map(type, v if type(v) is tuple else (v,))} <= PLAIN]
+        self._start()
+
+    def _start(self) -> None:
+        """Know of no calls yet."""
+        self.aligned: dict[torch.Size, Any] = {}  # of a layer of torch's, the shapes and settings of these calls
+        self.read_settings = itemgetter(*self.settings) if self.is_stock and self.settings else None
         _show_pads_to_compiler()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "stock": {}}
+        return {**vars(self), "stock": {}, "aligned": {}, "read_settings": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _show_pads_to_compiler()
+        self._start()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward, its calls caught."""
+        if len(args) == 1 and not kwargs and self._is_aligned(args[0]):
+            return type(self.module).forward(self.module, args[0])
         if not is_compiling() and torch.jit.is_tracing():  # type: ignore[attr-defined]
             raise _refuse_recording()
         like = self._like(args, kwargs)
@@ -307,10 +322,28 @@ class Anchored(AroundForward):
             out = self._own(*args, **kwargs)
         frame.finish()
         if like is not None and not frame.read_twice:
-            if len(self.stock) >= REMEMBERED:
-                self.stock.clear()
-            self.stock[like] = None
+            self._remember(like, args, kwargs)
         return out
+
+    def _remember(self, like: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note a call in which nothing was re-anchored."""
+        if len(self.stock) >= REMEMBERED:
+            self.stock.clear()
+            self.aligned.clear()
+        self.stock[like] = None
+        if self.read_settings is not None and self.before is None and len(args) == 1 and not kwargs:
+            with unseen(), suppress(KeyError):  # a setting was deleted
+                self.aligned[args[0].shape] = self.read_settings(vars(self.module))
+
+    def _is_aligned(self, x: Any) -> bool:
+        """Whether nothing is re-anchored in a call of a layer of torch's: by the shape, and by what the layer reads."""
+        if self.read_settings is None or self.before is not None or not is_unwatched() or type(x) is not Tensor:
+            return False
+        known = self.aligned.get(x.shape)
+        try:
+            return known is not None and known == self.read_settings(vars(self.module))
+        except KeyError:  # a setting was deleted
+            return False
 
     def _like(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What tells one call from another whose lengths may not fit; None where that cannot be told.
@@ -331,9 +364,10 @@ class Anchored(AroundForward):
             else:
                 return None
         held = vars(module)
-        settings = map(held.get, self.settings) if is_stock else held.values()
-        found += [value for value in settings if type(value) in PLAIN]
-        return tuple(found)
+        if not is_stock:
+            return (*found, *[value for value in held.values() if type(value) in PLAIN])
+        settings = [held.get(name) for name in self.settings]
+        return (*found, *settings) if all(type(v) in PLAIN or type(v) is tuple for v in settings) else None
 
     def bound_to(self, replica: nn.Module) -> Anchored:
         """The same for a replica of the module."""

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._torch import all_modules, own_buffers
+
 
 class AssignedBuffers:
     """Writes into a model's buffers, at the end of its forward, what forward assigned to them.
@@ -37,4 +39,4 @@ class AssignedBuffers:
 
 def held_buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
     """The buffers of a model, each with the module that holds it and its name there."""
-    return [(m, name, b) for m in model.modules() for name, b in m.named_buffers(recurse=False)]
+    return [(m, name, b) for m in all_modules(model) for name, b in own_buffers(m)]

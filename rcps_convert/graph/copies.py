@@ -10,15 +10,15 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .._torch import all_modules
-from .parametrized import TABLES, WHOLE, computed, copies_attributes, own_class
+from .parametrized import WHOLE, computed, copies_attributes, own_class
+from .values import ATOMS, TABLES, is_row
 
-ATOMS = frozenset((int, float, bool, str, type(None)))
-"""Types of values that a copy shares."""
+OURS = __name__.partition(".")[0]
 
 OWN_WAYS = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")
 """Methods with which a class has a say in how it is copied."""
 
-USUAL = tuple(getattr(nn.Module, name, None) for name in ("__new__", "__reduce__", "__reduce_ex__", "__getstate__"))
+USUAL = tuple(getattr(nn.Module, name, None) for name in ("__new__", "__reduce__", "__reduce_ex__"))
 """What a class may have a say with too, as modules have it."""
 
 
@@ -48,8 +48,12 @@ def deep_copy(model: nn.Module) -> nn.Module:
 
 def _is_plain(cls: Any) -> bool:
     """Whether ``deepcopy`` copies modules of a class by their attributes, and then sets their state."""
-    usual = tuple(getattr(cls, name, None) for name in ("__new__", "__reduce__", "__reduce_ex__", "__getstate__"))
-    return usual == USUAL and not any(hasattr(cls, name) for name in OWN_WAYS) and not copyreg._slotnames(cls)  # type: ignore[attr-defined]
+    usual = tuple(getattr(cls, name, None) for name in ("__new__", "__reduce__", "__reduce_ex__"))
+    if usual != USUAL or any(hasattr(cls, name) for name in OWN_WAYS) or copyreg._slotnames(cls):  # type: ignore[attr-defined]
+        return False
+    state = getattr(cls, "__getstate__", None)
+    ours = getattr(state, "__module__", "").startswith(f"{OURS}.")  # leaves out attributes, and nothing else
+    return ours or state is getattr(nn.Module, "__getstate__", None)
 
 
 def _state(module: Any) -> dict[str, Any]:
@@ -65,6 +69,6 @@ def _copied_values(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     """A copy of a value; an empty table is made anew, which ``deepcopy`` does the long way."""
-    if type(value) not in TABLES or value:
-        return copy.deepcopy(value, memo)
-    return memo.setdefault(id(value), type(value)())
+    if type(value) in TABLES and not value:
+        return memo.setdefault(id(value), type(value)())
+    return value if is_row(value) else copy.deepcopy(value, memo)

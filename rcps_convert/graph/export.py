@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -52,13 +53,39 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
             calls = _record(model, example, training, cuts) if cuts else {}
             twin.register_forward_hook(_open_outputs)
             AssignedBuffers(twin)
-            with closed(twin, calls), recurrent_shapes(), quick_graphs(), DataAccess(twin), Recorder() as recorder:
+            recorder = Recorder()
+            with closed(twin, calls), recurrent_shapes(), quick_graphs(), during(twin, DataAccess(twin), recorder):
                 program = torch.export.export(twin, args, kwargs, strict=False)
         except NoRuleError:
             raise
         except Exception as reason:  # torch.export raises anything, the model's own errors included
             raise _trace_error(model, example, training, cuts, reason) from reason
     return replace(read_program(program, twin, example, calls, recorder), training=training)
+
+
+@contextmanager
+def during(model: nn.Module, *modes: Any) -> Iterator[None]:
+    """Enter modes whenever a model's forward is run, hooks included, and not in what torch does around it."""
+    stacks: list[ExitStack] = []
+
+    def enter(*given: Any) -> None:
+        stacks.append(ExitStack())
+        for one in modes:
+            stacks[-1].enter_context(one)
+
+    def leave(*given: Any) -> None:
+        if stacks:
+            stacks.pop().close()
+
+    handles = [
+        model.register_forward_pre_hook(enter, prepend=True),
+        model.register_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _open_outputs(module: nn.Module, args: Any, output: Any) -> Any:

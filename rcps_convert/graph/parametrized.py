@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copyreg
 import types
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -34,16 +33,11 @@ from .._torch import (
     runs,
     stock_code,
 )
+from .values import leaves_of
 
 SHARED = (types.ModuleType, *OPERATORS, CustomOpDef)
 """What has no state that a copy could have of its own, and cannot be copied."""
 
-
-PLAIN = frozenset((int, float, bool, str, type(None), Parameter))
-"""Types of what is no value of an earlier computation."""
-
-TABLES = frozenset((dict, OrderedDict))
-"""Types of which a module holds many that are empty."""
 
 WHOLE = object()
 """Its id is a key of the memo of a whole model: no module in it needs a look of its own."""
@@ -55,8 +49,7 @@ def computed(modules: Iterable[nn.Module]) -> dict[int, Any]:
     Old-style weight norm keeps such a tensor, ``weight``; ``deepcopy`` refuses them. Operators and Python modules
     are the same for the copy.
     """
-    values = (v for m in modules for v in vars(m).values() if type(v) not in PLAIN)
-    held = pytree.tree_leaves([v for v in values if type(v) not in TABLES or v])
+    held = [*leaves_of(v for m in modules for v in vars(m).values())]
     found = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
     return {**found, **{id(v): v for v in held if isinstance(v, SHARED)}}
 
@@ -133,9 +126,9 @@ def add_property(module: nn.Module, name: str) -> None:
 
     def read(self: nn.Module) -> Tensor:
         if is_unwatched() and runs(code):
-            full = _to_compute_with(self, name)
-            if full is not None:
-                return full
+            stored, step = only_step(self, name)
+            if type(stored) is Parameter and getattr(step, "direct", False):
+                return step.in_stock_call(stored)
         elif not is_recorded() and not caches_weights():
             stored, step = only_step(self, name)
             if stored is not None and getattr(step, "direct", False) and next(calling_modules(), None) is not None:
@@ -147,14 +140,11 @@ def add_property(module: nn.Module, name: str) -> None:
 
 def to_compute_with(module: nn.Module, name: str) -> Any:
     """An attribute of a module, for code that writes into no weight: a parametrized one by the shortest way."""
-    full = _to_compute_with(module, name) if parametrize.is_parametrized(module, name) and is_unwatched() else None
-    return getattr(module, name) if full is None else full
-
-
-def _to_compute_with(module: nn.Module, name: str) -> Tensor | None:
-    stored, step = only_step(module, name)
-    direct = type(stored) is Parameter and getattr(step, "direct", False)
-    return step.in_stock_call(stored) if direct else None
+    if parametrize.is_parametrized(module, name) and is_unwatched():
+        stored, step = only_step(module, name)
+        if type(stored) is Parameter and getattr(step, "direct", False):
+            return step.in_stock_call(stored)
+    return getattr(module, name)
 
 
 # --- copies -------------------------------------------------------------------------------------

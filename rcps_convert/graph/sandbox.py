@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-from .._torch import ModeState, all_modules
+from .._torch import ModeState, all_modules, own_tensors
 from ..algebra.arguments import Example, call_arguments
 from ..errors import ConversionError
 from .copies import deep_copy
@@ -55,10 +55,10 @@ def fresh_copy(model: nn.Module) -> nn.Module:
 
 def _refuse_shared(model: nn.Module, twin: nn.Module) -> None:
     """Refuse a copy that holds a parameter or buffer of the original: to convert the one would change the other."""
-    mine = {id(t) for t in (*model.parameters(), *model.buffers())}
-    held = [*twin.named_parameters(), *twin.named_buffers()]
-    shared = [name for name, t in held if id(t) in mine]
-    if shared:
+    mine = {id(t) for m in all_modules(model) for t in own_tensors(m)}
+    if any(id(t) in mine for m in all_modules(twin) for t in own_tensors(m)):
+        held = [*twin.named_parameters(), *twin.named_buffers()]
+        shared = [name for name, t in held if id(t) in mine]
         raise ConversionError(
             f"a copy of the {type(model).__name__} shares {shared[0]} with the original",
             got=f"{len(shared)} shared parameters and buffers",

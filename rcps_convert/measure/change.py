@@ -27,6 +27,9 @@ FADED = 1e-4
 WEIGHTS = 5
 """Random weights that are tried before an output is said to lose values."""
 
+AGREE = 3
+"""The same for weights that all show the same."""
+
 CLEAR = 1e-3
 """Relative change of the outputs that single precision shows well enough."""
 
@@ -98,14 +101,15 @@ class Change:
             return []
         self._look_closely()
         with undisturbed_rng():
-            had, has = self._ranks(0, outputs)
+            drawn = [self._ranks(0, outputs)]
+            had, has = drawn[0]
             for seed in range(1, WEIGHTS):
-                if all(has[i] >= had[i] > 0 for i in had):
+                if all(has[i] >= had[i] > 0 for i in had) or drawn[-AGREE:] == drawn[-1:] * AGREE:
                     break
-                ranks = self._ranks(seed, outputs)  # dead units are a matter of the weights
+                drawn.append(self._ranks(seed, outputs))  # dead units are a matter of the weights
                 had, has = (
                     {i: max(n, new.get(i, 0)) for i, n in old.items()}
-                    for old, new in zip((had, has), ranks, strict=True)
+                    for old, new in zip((had, has), drawn[-1], strict=True)
                 )
         return [(i, had[i], has[i]) for i in had if has[i] < had[i]]
 
@@ -116,7 +120,10 @@ class Change:
         """
         for probe in self.probes:
             probe.perturb(seed)
-        before, after = (_parts(readings, outputs) for readings in self._readings())
+        whole = _hold_samples(outputs)
+        before, after = (_parts(readings, outputs) for readings in self._readings(whole))
+        if any(_swing(rows) <= SURE for rows in before.values()) and any([p.feed_norms() for p in self.probes]):
+            before, after = (_parts(readings, outputs) for readings in self._readings(whole))
         faded = _faded(before, after)
         had = {i: max(_rank(rows, SURE), i in faded and _swing(rows) > FAINT) for i, rows in before.items()}
         return [had, {i: 0 if i in faded else _rank(rows, FAINT) for i, rows in after.items()}]
@@ -134,13 +141,17 @@ class Change:
                 found.append({i for i in kept if _largest(after[i]) <= FAINT * _largest(before[i])})
         return set.intersection(*found)
 
-    def _readings(self) -> list[list[list[Any]]]:
-        """Per model and batch of random bases the output leaves: a few samples, in two batches or more."""
+    def _readings(self, whole: bool = False) -> list[list[list[Any]]]:
+        """Per model and batch of random bases the output leaves: a few samples, in two batches or more.
+
+        Args:
+            whole: in one batch where the model takes it: every output has entries of its own for each sample.
+        """
         batch = self.probes[0].batch
         try:
             if batch is None:
                 raise ValueError("no batch axis")
-            return self._read([8, 8])
+            return self._read([16] if whole else [8, 8])
         except Exception:  # a model may refuse another number of samples
             return self._read([batch or 1] * max(2, -(-16 // (batch or 1)) // 2))
 
@@ -154,6 +165,12 @@ class Change:
         """The output leaves of the first batch."""
         drawn = self.probes[0].drawn(0, KINDS[:1] * self.sizes[0])
         return output_leaves(probe.outputs([_as(probe, x) for x in drawn]))
+
+
+def _hold_samples(outputs: Sequence[Action | None]) -> bool:
+    """Whether every output has an axis of samples."""
+    roles = [{role.name for t in a.axes if (role := ax.role(t)) is not None} for a in outputs if a is not None]
+    return all("batch" in names for names in roles)
 
 
 def _continuous(y: Any) -> bool:

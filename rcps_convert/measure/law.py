@@ -270,8 +270,13 @@ class Law:
 
     # --- rounding, randomness ---
 
-    def rounding(self, seed: int, kinds: Sequence[str], *, training: bool) -> float:
-        """How far rounding alone may carry an output from the law, from runs with nudged parameters."""
+    def rounding(self, seed: int, kinds: Sequence[str], *, training: bool, enough: float = INFINITE) -> float:
+        """How far rounding alone may carry an output from the law, from runs with nudged parameters.
+
+        Args:
+            seed, kinds, training: of the batch.
+            enough: nothing is run any more once it is known to be as far as this.
+        """
         drawn = self.probe.drawn(seed, kinds)
         before = self._outputs_of(seed, kinds, training, drawn)
         worst = 0.0
@@ -279,6 +284,8 @@ class Law:
             with self.probe.nudged(seed + i):
                 after = output_leaves(self.probe.outputs(drawn, training))
             worst = max(worst, difference(before, after, self.usual))
+            if MARGIN * worst >= enough:
+                break
         return MARGIN * worst
 
     def _rounding_of(self, index: int, y: Tensor, seed: int, kinds: Sequence[str]) -> float:
@@ -291,10 +298,10 @@ class Law:
         """Whether two runs on one input differ: ``"state"``, ``"noise"`` (with another seed), or None."""
         drawn = self.probe.drawn(seed, kinds)
         first = self._outputs_of(seed, kinds, training, drawn)
-        again, other = (output_leaves(self.probe.outputs(drawn, training, rng)) for rng in (0, 1))
-        if difference(first, again) > VARIED:
-            return "state"
-        return "noise" if difference(first, other) > VARIED else None
+        if difference(first, output_leaves(self.probe.outputs(drawn, training, rng=1))) <= VARIED:
+            return None
+        again = [output_leaves(self.probe.outputs(drawn, training)) for _ in range(2)]  # a state may come back
+        return "state" if max(difference(first, y) for y in again) > VARIED else "noise"
 
 
 def _finite(y: Any) -> bool:

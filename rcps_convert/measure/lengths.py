@@ -391,8 +391,8 @@ def _run_of(model: nn.Module, example: Example, *, gradients: bool = False) -> R
     return Run(tuple(seen.names), frozenset(seen.parameters), tuple(seen.shapes))
 
 
-def changed_in_place(model: nn.Module, example: Example) -> list[str]:
-    """The parameters that a forward changes, in train or eval mode, by name.
+def changed_and_made(model: nn.Module, example: Example) -> tuple[list[str], list[str]]:
+    """The parameters that a forward changes, in train or eval mode, and those that it makes, by name.
 
     Args:
         model: copied, never touched. Weights are drawn large, so that norms and bounds that are kept are exceeded.
@@ -406,9 +406,11 @@ def changed_in_place(model: nn.Module, example: Example) -> list[str]:
             if p.is_floating_point() and p.numel():
                 p.copy_(torch.randn(p.shape) * 100)
         before = {name: p.detach().clone() for name, p in twin.named_parameters()}
-        for training in (True, False):
-            run_quietly(twin, example, training)
-        return [n for n, p in twin.named_parameters() if n in before and not torch.equal(p, before[n])]
+        ran = [run_quietly(twin, example, training) for training in (True, False)]
+    after = dict(twin.named_parameters())
+    changed = [name for name, p in after.items() if name in before and not torch.equal(p, before[name])]
+    made = [name for name in after if name not in before]
+    return changed, made if made or all(ran) else made_in_forward(model, example)
 
 
 def made_in_forward(model: nn.Module, example: Example) -> list[str]:
@@ -425,10 +427,11 @@ def made_in_forward(model: nn.Module, example: Example) -> list[str]:
     return [name for name, _ in twin.named_parameters() if name not in before]
 
 
-def run_quietly(model: nn.Module, example: Example, training: bool) -> None:
-    """Call a model; its own errors do not matter here."""
+def run_quietly(model: nn.Module, example: Example, training: bool) -> bool:
+    """Call a model, and say whether it ran; its own errors do not matter here."""
     try:
         with quiet(), mode(model, training):
             call(model, example)
     except Exception:  # such as a batch norm of a single value
-        return
+        return False
+    return True

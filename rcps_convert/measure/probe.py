@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import NormBase, pytree, transform_level
+from .._torch import NormBase, all_modules, pytree, transform_level
 from ..algebra.action import Action, act
 from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.specs import Invariant, Spec, Tokens
 from ..errors import ConversionError
-from ..graph.assigned import held_buffers
 from ..graph.precision import in_double, widened
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
 from ..graph.users_state import cached_functions, caches_kept_clean
@@ -28,6 +27,7 @@ from ..tie.norms import PooledNorm
 from ..tie.states import SharedState
 from .held_noise import HeldNoise
 from .inputs import batch_dim, of_kinds, padded, random_like
+from .kept_buffers import KeptBuffers
 
 DROPOUTS = {
     torch.nn.functional.dropout,
@@ -100,6 +100,7 @@ class Probe:
         dtype: the precision the model runs in.
         own: the precision of the model as it was given.
         batch: samples of the example; None where its inputs have no batch axis, or different ones.
+        fed: norms keep the statistics of random inputs; see `feed_norms`.
         discrete: forward was seen to make whole numbers or truth values of others, such as places of maxima, that
             depend on the input.
 
@@ -125,8 +126,10 @@ class Probe:
         self.caches: list[Any] | None = None
         self.first: Any = None
         self.perturbed: set[int] = set()
+        self.fed = False
         self.discrete, self.whole = False, list[Tensor]()
         self.model, self.dtype = fresh_copy(model), self.own
+        self.buffers = KeptBuffers(self.model)
         if not own:
             self._widen(model)
         self.caches = cached_functions(self.model)
@@ -139,6 +142,7 @@ class Probe:
             self.first = self.outputs(self.inputs(0))
         except (RuntimeError, TypeError, ValueError):
             self.model, self.dtype = fresh_copy(model).float(), torch.float32
+            self.buffers = KeptBuffers(self.model)
 
     def at(self, example: Example, actions: list[Action | None]) -> Probe:
         """The same copy of the model, called with another example: at other lengths, or of other samples.
@@ -241,7 +245,7 @@ class Probe:
         wide = not self.as_given and self.dtype == torch.float64
         with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
-            kept = _statistics_kept(self.model), caches_kept_clean(self.model, self.caches)
+            kept = self.buffers.held(), caches_kept_clean(self.model, self.caches)
             noise = HeldNoise(rng) if self.held else nullcontext()
             with kept[0], kept[1], noise, _InDouble() if wide else _WithoutDropout() as watched:
                 out = call(self.model, with_leaves(self.example, drawn))
@@ -290,6 +294,36 @@ class Probe:
                     self._perturb_statistics(module, normal)
         if any(hook_of(module, SharedState) for module in self.model.modules()):
             self._train_states(seed)
+        if self.fed:
+            self._feed(seed)
+
+    def feed_norms(self) -> bool:
+        """From now on let norms keep the statistics of random inputs; whether that is new, and there are any norms.
+
+        With statistics that have nothing to do with their inputs, many norms in a row let a sequence fade until the
+        outputs no longer depend on it, and hide whatever is wrong.
+        """
+        if self.fed or not self._norms():
+            return False
+        self.fed = True
+        self._feed(max(self.perturbed, default=0))
+        return True
+
+    def _norms(self) -> list[Any]:
+        return [m for m in all_modules(self.model) if isinstance(m, NormBase) and m.running_mean is not None]
+
+    def _feed(self, seed: int) -> None:
+        """Let norms keep the statistics of one batch of random inputs."""
+        before = [(m, m.momentum) for m in self._norms()]
+        try:
+            for m, _ in before:
+                m.momentum = 1.0
+            self._train(seed)
+        except (RuntimeError, ValueError):  # such as a batch norm of a single value
+            return
+        finally:
+            for m, momentum in before:
+                m.momentum = momentum
 
     @contextmanager
     def nudged(self, seed: int) -> Iterator[None]:
@@ -309,13 +343,20 @@ class Probe:
 
     def _train_states(self, seed: int) -> None:
         """Let statistics that the model keeps in buffers of its own see random inputs: what they may be, it knows."""
-        with warnings.catch_warnings(), torch.no_grad(), mode(self.model, True):
-            warnings.simplefilter("ignore")
-            for i in range(TRAIN_STEPS):
-                fix_randomness(seed + i)
-                wide = not self.as_given and self.dtype == torch.float64
+        for i in range(TRAIN_STEPS):
+            self._train(seed + i)
+
+    def _train(self, seed: int) -> None:
+        """Run the model in train mode on random inputs; what it writes into its buffers stays."""
+        wide = not self.as_given and self.dtype == torch.float64
+        fix_randomness(seed)
+        try:
+            with warnings.catch_warnings(), torch.no_grad(), mode(self.model, True):
+                warnings.simplefilter("ignore")
                 with _InDouble() if wide else _WithoutDropout():
-                    call(self.model, with_leaves(self.example, self.inputs(seed + i)))
+                    call(self.model, with_leaves(self.example, self.inputs(seed)))
+        finally:
+            self.buffers.forget()
 
     def _perturb_statistics(self, module: nn.Module, normal: Callable[[Tensor], Tensor]) -> None:
         hook, stats = hook_of(module), (module.running_mean, module.running_var)
@@ -390,16 +431,3 @@ def _without_dropout(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     elif "dropout_p" in kwargs:
         kwargs = {**kwargs, "dropout_p": 0.0}
     return func(*args, **kwargs)
-
-
-@contextmanager
-def _statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Every pass sees the same buffers: a train-mode forward may change them. No gradients are recorded."""
-    before = [(*place, place[2].detach().clone()) for place in held_buffers(model)]
-    try:
-        yield
-    finally:
-        for module, name, buffer, value in before:
-            buffer.copy_(value)
-            if getattr(module, name) is not buffer:
-                setattr(module, name, buffer)

@@ -251,12 +251,20 @@ class _Check:
             if self._is_enough(seed, turns):
                 break
             self._perturb(seed)
-            self._draw(seed)
-            if self.law.error() > self.limit and not (self.diagnose and (self._explained() or self._put_aside())):
+            whole, aside = self._draw(seed), len(self.aside)
+            failed = self._has_failed()
+            if not (whole or failed) and aside == len(self.aside):
+                self._draw(seed)  # with what was left out of it, now that rounding is known
+                failed = self._has_failed()
+            if failed:
                 break
         self.law.require_measured()
         if self.draws > 1 and self.widened and self.met_all and self.law.error() <= self.limit:
             self._measure_jumps()
+
+    def _has_failed(self) -> bool:
+        """Whether the law failed, and neither rounding nor noise of train mode explains it."""
+        return self.law.error() > self.limit and not (self.diagnose and (self._explained() or self._put_aside()))
 
     def _measure_jumps(self) -> None:
         """Measure outputs that step beside a jump, where a sample that moves another one shows."""
@@ -314,11 +322,16 @@ class _Check:
         """Whether numbers may tie for weights that were not drawn yet."""
         return self.draws > 1 and self.probe.discrete and seed < PLACES
 
-    def _draw(self, seed: int) -> None:
-        """One set of parameters: the example's batch in both modes, and one with all kinds of samples."""
+    def _draw(self, seed: int) -> bool:
+        """One set of parameters: the example's batch in both modes, and one with all kinds of samples.
+
+        Returns: whether nothing was left out, as it is where the law fails on the first batch.
+        """
         kinds = self._measure(seed, self.law.own_kinds(seed))
+        if self.law.error() <= self.limit and not self.law.all_depend() and self.probe.feed_norms():
+            kinds = self._measure(seed, self.law.own_kinds(seed))
         if self.law.error() > self.limit:
-            return
+            return False
         if self.draws > 1 and self.law.any_batch and (not self.widened or (self.met_all and self._may_tie(seed))):
             self.widened = True
             self._widen(seed)
@@ -326,6 +339,7 @@ class _Check:
             self._measure(seed, [*itertools.islice(itertools.cycle(ALIKE), len(kinds))])
         if self.training and self.law.error() <= self.limit:
             self._train(seed, kinds)
+        return True
 
     def _widen(self, seed: int) -> None:
         """One batch with a sample of each kind; where the model refuses so many, each draw meets a few kinds."""
@@ -390,7 +404,7 @@ class _Check:
         others by more than rounding does there, numbers tie.
         """
         error, cap = self.law.error(), CAP[self.probe.dtype]
-        moved = self.law.rounding(seed, kinds, training=not in_eval)
+        moved = self.law.rounding(seed, kinds, training=not in_eval, enough=error)
         if error <= min(moved, cap):
             self.limit = max(self.limit, min(moved, cap))
             return None
@@ -419,7 +433,7 @@ class _Check:
             return True
         bases = KINDS[:1] * samples
         error = self._error_on(seed, bases, True)
-        return error > self.limit and error > self.law.rounding(seed, bases, training=False)
+        return error > self.limit and error > self.law.rounding(seed, bases, training=False, enough=error)
 
 
 _WORDS = {
@@ -442,7 +456,7 @@ def _in_own_dtype(found: Verification, probe: Probe, outputs: Allowed) -> Verifi
         kinds = law.own_kinds(0)
         law.measure(0, kinds)
         error = law.error()
-        moved = law.rounding(0, kinds, training=False) if error > limit else 0.0
+        moved = law.rounding(0, kinds, training=False, enough=error) if error > limit else 0.0
     except Exception as reason:  # what the model raises in float32 the user has seen
         return replace(found, own=f"not checked in {name} ({first_line(reason)})")
     if error <= limit:

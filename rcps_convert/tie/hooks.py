@@ -41,6 +41,10 @@ class TensorHook(StrandHook):
         with unseen():
             return self.tensor_after(module, args[0] if args else next(iter(kwargs.values())), output)
 
+    def around(self, module: nn.Module, x: Tensor) -> Tensor:
+        """All of a call, where nothing watches."""
+        return self.tensor_after(module, x, type(module).forward(module, self.tensor_before(module, x)))
+
     def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """The tensor the module gets instead of x."""
         raise NotImplementedError
@@ -105,10 +109,14 @@ class Inside(AroundForward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward, with other arguments, and what is made of its output."""
-        module, hook = self.module, self.hook
-        if len(args) == 1 and not kwargs and self.before is None and isinstance(hook, TensorHook) and is_unwatched():
-            x = hook.tensor_before(module, args[0])
-            return hook.tensor_after(module, x, type(module).forward(module, x))
+        if (
+            len(args) == 1
+            and not kwargs
+            and self.before is None
+            and is_unwatched()
+            and isinstance(self.hook, TensorHook)
+        ):
+            return self.hook.around(self.module, args[0])
         given, named = self.hook.before(self.module, args, kwargs) or (args, kwargs)
         output = self._own(*given, **named)
         made = self.hook.after(self.module, given, named, output)

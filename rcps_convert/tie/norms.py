@@ -33,11 +33,21 @@ class FoldedNorm(TensorHook):
         """The hook as plain values."""
         return {"folds": True}
 
+    def around(self, module: nn.Module, x: Tensor) -> Tensor:
+        """All of a call; its shape is that of x."""
+        shape = x.shape
+        if len(shape) > 1:
+            try:
+                folded = type(module).forward(module, x.reshape(shape[0] * 2, shape[1] // 2, *shape[2:]))
+                return folded.reshape(shape)
+            except RuntimeError:
+                _require_width(module)
+                raise
+        return super().around(module, x)
+
     def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """(N, 2C, ...) seen as (2N, C, ...): a view when x is contiguous."""
-        weight: Any = module.weight
-        if weight is not None and weight.shape[0] != module.num_features:
-            raise _refuse_width(module)
+        _require_width(module)
         n, c, *rest = x.shape
         return x.reshape(n * 2, c // 2, *rest)
 
@@ -47,9 +57,17 @@ class FoldedNorm(TensorHook):
         return y.reshape(n // 2, c * 2, *rest)
 
 
-def _refuse_width(module: nn.Module) -> ConversionError:
-    return ConversionError(
-        f"the weight of a {type(module).__name__} was set to {len(module.weight)} values",  # type: ignore[arg-type]
+def _require_width(module: nn.Module) -> None:
+    """Refuse a weight of both halves.
+
+    Raises:
+        ConversionError: it is one.
+    """
+    weight: Any = module.weight
+    if weight is None or weight.shape[0] == module.num_features:
+        return
+    raise ConversionError(
+        f"the weight of a {type(module).__name__} was set to {len(weight)} values",
         got=f"{module.num_features} are stored, for {2 * int(module.num_features)} channels",  # type: ignore[arg-type]
         why="swapped channels share their weight, bias and statistics, so half of each is stored",
         do="set one half; load_plain_state_dict(model, state_dict) loads a checkpoint of the plain model",

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from .._torch import all_hold, calling_modules, drop_hooks, holds, is_compiling, is_replica
+from .._torch import calling_modules, drop_hooks, held_by, holds, is_compiling, is_replica, tables_of
 from ..errors import ConversionError, Where
 from .hooks import Numbered
 
@@ -39,7 +39,7 @@ class Parts(Numbered):
         known: its modules, in the order of `parts_of`.
         paths: of each.
         open: those of them that are looked into.
-        top, held: what the model and each of these holds.
+        held: what the model and each of these holds.
         added: modules that were put beside them later; each has an `AddedPart`.
     """
 
@@ -47,9 +47,8 @@ class Parts(Numbered):
         names = {id(module): path for path, module in model.named_modules()}
         self.known = parts_of(model, ())
         self.paths = [names[id(module)] for module in self.known]
-        self.top = holds(model)
         self.open = [part for part in self.known if not isinstance(part, ParametrizationList)]
-        self.held = all_hold(self.open)
+        self.held = held_by(model, self.open)
         self.added: list[nn.Module] = []
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -60,7 +59,7 @@ class Parts(Numbered):
         """
         if is_compiling() or is_replica(module):
             return
-        if holds(module) != self.top or all_hold(self.open) != self.held:
+        if tables_of(module, self.open) != self.held:
             self._compare(module)
 
     def _compare(self, model: nn.Module) -> None:

@@ -1,0 +1,57 @@
+"""Buffers that are the same before each pass of a model: what a forward writes into them is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .._torch import NormBase, stock_code, version
+from ..graph.assigned import held_buffers
+
+
+class KeptBuffers:
+    """The values of a model's buffers, taken once for as long as nobody but forward changes them.
+
+    Who writes into a buffer between two passes does so where torch counts it, or calls `forget`.
+
+    Args:
+        model: a private copy.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.values: dict[int, tuple[Tensor, int, Tensor]] = {}  # the buffer, its writes, its value
+
+    def forget(self) -> None:
+        """Take the values anew before the next pass."""
+        self.values.clear()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A pass, after which every buffer is in its place and has its value. No gradients are recorded."""
+        places = [(*place, self._value(place[2])) for place in held_buffers(self.model)]
+        try:
+            yield
+        finally:
+            for module, name, buffer, value in places:
+                if version(buffer) != self.values[id(buffer)][1] or not (
+                    _writes_nothing(module) or torch.equal(buffer, value)
+                ):
+                    buffer.copy_(value)
+                    self.values[id(buffer)] = buffer, version(buffer), value
+                if getattr(module, name) is not buffer:
+                    setattr(module, name, buffer)
+
+    def _value(self, buffer: Tensor) -> Tensor:
+        known = self.values.get(id(buffer))
+        if known is None or known[0] is not buffer or known[1] != version(buffer):
+            known = self.values[id(buffer)] = buffer, version(buffer), buffer.detach().clone()
+        return known[2]
+
+
+def _writes_nothing(module: nn.Module) -> bool:
+    """Whether a module is a norm of torch's own in eval mode, which reads its statistics only."""
+    return isinstance(module, NormBase) and not module.training and stock_code(type(module)) is not None
