@@ -237,7 +237,8 @@ class Walk:
             with double_precision():
                 found = node.op(*args, **kwargs)
             found = found if shape_only else self.own.settle(node, self.env, found)
-            self.result.steps |= frozenset(self.own.steps)
+            self.result.steps |= frozenset(self.own.steps.sizes)
+            self.result.steps_by_numbers |= frozenset(self.own.by_numbers.sizes)
             value = pytree.tree_map(lambda v: _constant(v, blank) if isinstance(v, Tensor) else v, found)
         except Exception as fact:
             self.result.report(self._uncovered(node, f"evaluating it failed: {fact}"))
