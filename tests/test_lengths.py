@@ -218,6 +218,34 @@ def test_numbers_that_are_whole_at_the_example_by_chance_are_refused_elsewhere()
     assert set(found.values()) == {"refused"}
 
 
+def sides(h: Tensor, at: Tensor) -> Tensor:
+    """The larger of what lies before the middle and of what lies behind it."""
+    return torch.maximum((h * (at < 0.5)).mean(-1, keepdim=True), (h * (at > 0.5)).mean(-1, keepdim=True))
+
+
+def moment(h: Tensor, at: Tensor) -> Tensor:
+    return (h * (at - 0.5).sign()).sum(-1, keepdim=True).square()
+
+
+@pytest.mark.parametrize(("split", "example"), [(sides, 64), pytest.param(moment, 43, marks=pytest.mark.slow)])
+def test_the_middle_is_on_neither_side_or_other_lengths_are_refused(
+    split: Callable[[Tensor, Tensor], Tensor], example: int
+) -> None:
+    """Half of 1 is 0.49999997 for 41 times 1 / 82, and the middle then lies on one side."""
+
+    def by_fractions(model: nn.Module, h: Tensor) -> Tensor:
+        return split(h, torch.arange(h.shape[-1]) * (1 / (h.shape[-1] - 1)))
+
+    def by_whole_numbers(model: nn.Module, h: Tensor) -> Tensor:
+        return split(h, torch.arange(h.shape[-1]) - (h.shape[-1] - 2) / 2)
+
+    tried = tuple(range(79, 99))
+    found = outcomes(converted(Host(by_fractions), torch.zeros(2, 4, example).double()), Host(by_fractions), tried)
+    assert set(found.values()) == {"refused"}
+    found = outcomes(converted(Host(by_whole_numbers)), Host(by_whole_numbers), tried)
+    assert set(found.values()) == {"exact"}
+
+
 def test_constants_that_forward_holds_are_in_its_own_precision_too() -> None:
     """In float64 the distances are whole, and mirrored; in float32 one is 0.9999999 and its mirror image 1.0000002."""
 

@@ -28,7 +28,7 @@ PARTS = 1024
 
 
 class Steps:
-    """Where forward rounds fractions that it made their own mirror image: two mirrored ones may differ by rounding.
+    """Where forward rounds fractions of positions: two mirrored ones may differ by rounding.
 
     Args:
         values: of every node so far, by name; filled as it goes.
@@ -36,8 +36,9 @@ class Steps:
         numbers: whether fractional numbers of Python are looked at, which forward may compute from the length.
 
     Attributes:
-        sizes: of axes along which a node takes whole numbers, or truth values, from numbers that arithmetic with
-            fractions made their own mirror image: at some sizes two mirrored ones end up on different sides of a step.
+        sizes: of axes along which a node takes whole numbers, or truth values, from fractions that run evenly from one
+            end to the other, or that arithmetic with such made their own mirror image, or its negative: at some sizes
+            two mirrored ones end up on different sides of a step, or the middle one beside its own.
     """
 
     def __init__(self, values: dict[str, Any], held: Iterable[str], numbers: bool) -> None:
@@ -57,7 +58,8 @@ class Steps:
             turned = [_varies(own)] if made else [_varies(x) - _mirrored(x) for x in fractions]
             self.centred |= _mirrored(own) & set[int]().union(*turned)
         elif isinstance(own, Tensor):
-            self.sizes |= set[int]().union(*map(_mirrored, fractions)) & self.centred & {*own.shape}
+            stepped = (_mirrored(x) & self.centred | _mirrored(x, about_zero=False) for x in fractions)
+            self.sizes |= set[int]().union(*stepped) & {*own.shape}
 
     def _makes_fractions(self, node: Node, operands: Sequence[tuple[Any, Any]], given: Sequence[bool]) -> bool:
         if not facts_of(node.op).whole or (self.numbers and any(type(leaf) is float for leaf, _ in operands)):
@@ -139,10 +141,21 @@ def _is_whole(x: Any) -> bool:
     return isinstance(x, Tensor) and bool((x == x.round()).all())
 
 
-def _mirrored(x: Tensor) -> set[int]:
-    """The sizes of axes along which a tensor is its own mirror image, give or take rounding."""
+def _mirrored(x: Tensor, *, about_zero: bool = True) -> set[int]:
+    """The sizes of axes along which a tensor is its own mirror image or its negative, give or take rounding.
+
+    Args:
+        x: a constant.
+        about_zero: if not, those along which it is the negative of its mirror image but for a number: positions.
+    """
     limit = NEARLY * float(x.abs().max())
-    return {x.shape[d] for d in range(x.dim()) if x.shape[d] > 1 and float((x - x.flip(d)).abs().max()) <= limit}
+    found = set()
+    for d in (d for d in range(x.dim()) if x.shape[d] > 1):
+        same, sums = (x - x.flip(d)).abs().amax(), x + x.flip(d)
+        kept = float(torch.minimum(same, sums.abs().amax())) <= limit
+        shifted = float((sums - sums.narrow(d, 0, 1)).abs().amax()) <= limit
+        found |= {x.shape[d]} if kept == about_zero and (kept or shifted) else set()
+    return found
 
 
 def _varies(x: Tensor) -> set[int]:

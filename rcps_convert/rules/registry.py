@@ -99,6 +99,7 @@ class Facts:
         shape_only: it reads the shape and the dtype of its operand, and no values.
         blank: its result has no values yet.
         unruled: why it has no rule, in words, for the report.
+        blind: of which nodes random numbers do not show that the law fails; no test on numbers stands in for the rule.
         whole: of whole numbers it makes whole ones, whatever the size of its operands.
     """
 
@@ -114,6 +115,7 @@ class Facts:
     shape_only: bool = False
     blank: bool = False
     unruled: str = ""
+    blind: Callable[[Any], bool] | None = None
     whole: bool = False
 
     def __post_init__(self) -> None:
