@@ -242,7 +242,8 @@ OVER_ALL = (OPS.var.default, OPS.std.default)
 """Operators over all axes, whose rule reads their argument as another overload's axes."""
 
 
-@pytest.mark.parametrize("op", [op for op in RULES if op.namespace == "aten" and op not in OVER_ALL], ids=str)
-def test_what_a_graph_leaves_out_is_for_the_rule_what_it_is_for_the_operator(op: Any) -> None:
-    for name, ours, theirs in left_out(op):
-        assert plainly(ours) == plainly(theirs), name
+def test_what_a_graph_leaves_out_is_for_a_rule_what_it_is_for_the_operator() -> None:
+    ops = [op for op in RULES if op.namespace == "aten" and op not in OVER_ALL]
+    known = {(str(op), name): (plainly(ours), plainly(theirs)) for op in ops for name, ours, theirs in left_out(op)}
+    assert len(known) > 100
+    assert {argument: pair for argument, pair in known.items() if pair[0] != pair[1]} == {}
