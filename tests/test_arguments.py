@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from faults import picture
 from torch import Tensor, nn
 
+import rcps_convert
 from rcps_convert import (
     Antisymmetric,
     ConversionError,
@@ -430,3 +432,53 @@ def test_forwards_that_view_their_input(cls: type[nn.Module], shape: Any, layout
     x = sequence()
     y, z = (model(t.reshape(3, *shape[1:]).contiguous()) for t in (x, x.flip(1, 2)))
     torch.testing.assert_close(y, z, rtol=0, atol=1e-12)
+
+
+# --- what is left out ---
+
+SPECS = {"layout": "auto"}
+AS_ASKED = {"inputs": "ACGT", "outputs": "auto", **SPECS}
+CONVERTED = {
+    **AS_ASKED, "strategy": "tied", "merge": "mean", "post_hoc": False, "mix": None, "init": "keep", "sequences": None,
+    "on_unsupported": "error", "symmetrise_buffers": False, "verify": True, "progress": None,
+}  # fmt: skip
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "Channels": SPECS,
+    "Mask": {"prefix": None, "suffix": None, **SPECS},
+    "OneHot": SPECS,
+    "Permutation": {"signs": None, **SPECS, "offset": 0},
+    "ReverseComplementAugment": {"inputs": "ACGT", "targets": "invariant", **SPECS, "p": 0.5, "seed": 0},
+    "Tokens": {**SPECS, "prefix": None, "suffix": None},
+    "Tracks": {**SPECS, "offset": 0},
+    "UpperTriangle": {"diagonal": 2, "tracks": ".", **SPECS},
+    "accelerate": {"backend": "auto", "in_place": False, "verbose": True},
+    "bake": {"length": None, "in_place": False},
+    "check_equivariance": {**AS_ASKED, "tolerance": None},
+    "conjoined_strings": {"merge": "mean"},
+    "convert_model": {**CONVERTED, "in_place": False},
+    "extend": {
+        "inputs": None, "outputs": None, "layout": None, "init": "keep", "verify": True, "in_place": False,
+    },
+    "load_plain_state_dict": {"init": "project", "sequences": None},
+    "plan_conversion": CONVERTED,
+    "recalibrate": {"progress": None},
+    "reverse_complement": {"alphabet": "ACGT", **SPECS},
+    "rule": {"replace": False},
+    "unwrap": {"in_place": False},
+}  # fmt: skip
+"""What the documentation says of arguments that are left out."""
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_what_is_left_out_is_what_the_documentation_says(name: str) -> None:
+    parameters = inspect.signature(getattr(rcps_convert, name)).parameters.values()
+    assert {p.name: p.default for p in parameters if p.default is not p.empty} == DEFAULTS[name]
+
+
+def test_no_public_function_has_defaults_that_are_not_looked_at() -> None:
+    """Results, which are made by the package, have others."""
+    functions = [(n, getattr(rcps_convert, n)) for n in rcps_convert.__all__]
+    functions = [(n, f) for n, f in functions if callable(f) and not (isinstance(f, type) and issubclass(f, Exception))]
+    defaults = {n for n, f in functions for p in inspect.signature(f).parameters.values() if p.default is not p.empty}
+    assert defaults - {"ConversionPlan", "EquivarianceReport"} == DEFAULTS.keys()

@@ -16,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rcps_convert.convert.fast import channels
 from rcps_convert.errors import BreaksSymmetryError
-from rcps_convert.geometry import UnplannedCallError, frames
+from rcps_convert.geometry import UnplannedCallError, frames, readings
 from rcps_convert.geometry.frames import Anchored, Entry, Table
 from rcps_convert.geometry.readings import CallAxes, choose, setting_per_axis
 from rcps_convert.geometry.table import EDGE_FUNCTIONS
+from rcps_convert.tie.ties import Seen
 
 LENGTHS = range(11, 19)
 
@@ -507,3 +509,28 @@ def test_a_forward_is_bound_to_a_replica_with_what_it_replaced() -> None:
     module.forward = module.forward  # type: ignore[method-assign]
     bound = Anchored(module, Table("")).bound_to(replica)
     assert bound.before.__self__ is replica
+
+
+CPU = torch.device("cpu")
+
+KEPT: dict[str, Callable[[], tuple[Tensor, ...]]] = {
+    "sides of pairs": lambda: readings._kept_sides((1, 0, 2, 4, 3), CPU),
+    "places of entries": lambda: (channels._index((3, 1, 4), CPU),),
+    "weights put together": lambda: (lambda seen: (seen.values, seen.full))(Seen(torch.ones(3), torch.tensor([0, 2]))),
+}
+"""What is made in one call and kept for the next."""
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_one_call_keeps_serves_calls_that_record_gradients(name: str) -> None:
+    readings._kept_sides.cache_clear()
+    channels._index.cache_clear()
+    with torch.inference_mode():
+        kept = KEPT[name]()
+    assert not any(t.is_inference() for t in kept)
+
+
+@pytest.mark.parametrize(("table", "first", "swapped"), [((1, 0, 2), "100", "110"), ((0, 2, 1), "010", "011")])
+def test_which_channels_are_the_first_of_a_pair(table: tuple[int, ...], first: str, swapped: str) -> None:
+    for sides in (readings._sides, readings._kept_sides):
+        assert ["".join(str(int(v)) for v in found) for found in sides(table, CPU)] == [first, swapped]

@@ -162,12 +162,110 @@ def test_fractions_that_are_exact_at_the_example_only_are_refused_elsewhere(name
     assert set(found.values()) == {"refused"}
 
 
+def interpolated(n: int) -> Tensor:
+    return F.interpolate(torch.tensor([[[0.0, 1.0]]]), size=n, align_corners=True, mode="linear")[0, 0]
+
+
+def of_a_grid(n: int) -> Tensor:
+    theta = torch.tensor([[[1.0, 0, 0], [0, 1, 0]]])
+    return (F.affine_grid(theta, [1, 1, 1, n], align_corners=True)[0, 0, :, 0] + 1) / 2
+
+
+PLACES: dict[str, Callable[[int], Tensor]] = {
+    "times a number of Python": lambda n: torch.arange(n) * (1 / (n - 1)),
+    "in steps of a number": lambda n: torch.arange(0, 1 + 0.5 / (n - 1), 1 / (n - 1))[:n],
+    "from a list of Python": lambda n: torch.tensor([i / (n - 1) for i in range(n)]),
+    "to a negative power": lambda n: torch.arange(n) * torch.tensor(n - 1.0) ** -1,
+    "interpolated": interpolated,
+    "normalised": lambda n: F.normalize(torch.arange(n).float(), p=float("inf"), dim=0),
+    "a share of a cosine": lambda n: (torch.cos(torch.arange(n) * (torch.pi / (n - 1))) + 1) / 2,
+    "sums of shares": lambda n: torch.full((n,), 1 / (n - 1)).cumsum(0) - 1 / (n - 1),
+    "divided in a function": lambda n: torch.addcdiv(
+        torch.zeros(n), torch.arange(n).float(), torch.full((n,), n - 1.0)
+    ),
+    "sums of equal weights": lambda n: torch.zeros(n).softmax(0).cumsum(0) - 1 / n / 2,
+}
+"""Positions from 0 to 1: three are exact, of more most are not."""
+
+SOME = ("times a number of Python", "to a negative power", "interpolated")
+
+
+@pytest.mark.parametrize(
+    ("name", "length"),
+    [
+        pytest.param(name, length, marks=[] if name in SOME and length == 9 else [pytest.mark.slow])
+        for name in PLACES
+        for length in (9, 5)
+    ],
+)
+def test_however_fractions_are_computed_what_rounds_them_is_refused_elsewhere(name: str, length: int) -> None:
+    def step(model: nn.Module, h: Tensor) -> Tensor:
+        h = h[..., ::4]
+        return h * ((PLACES[name](h.shape[-1]) - 0.5).abs() * 10).floor().to(h.dtype)
+
+    tied = converted(Host(step), torch.zeros(2, 4, length).double())
+    found = outcomes(tied, Host(step), tuple(range(length, 300, 4)))
+    assert found.pop(length) == "exact"
+    assert set(found.values()) == {"refused"}
+
+
+def test_numbers_that_are_whole_at_the_example_by_chance_are_refused_elsewhere() -> None:
+    def step(model: nn.Module, h: Tensor) -> Tensor:
+        h = h[..., ::4]
+        return h * (torch.arange(h.shape[-1]) * (10 / (h.shape[-1] - 1)) - 5).abs().floor()
+
+    found = outcomes(converted(Host(step), torch.zeros(2, 4, 41).double()), Host(step), tuple(range(41, 120, 4)))
+    assert found.pop(41) == "exact"
+    assert set(found.values()) == {"refused"}
+
+
+def sides(h: Tensor, at: Tensor) -> Tensor:
+    """The larger of what lies before the middle and of what lies behind it."""
+    return torch.maximum((h * (at < 0.5)).mean(-1, keepdim=True), (h * (at > 0.5)).mean(-1, keepdim=True))
+
+
+def moment(h: Tensor, at: Tensor) -> Tensor:
+    return (h * (at - 0.5).sign()).sum(-1, keepdim=True).square()
+
+
+@pytest.mark.parametrize(("split", "example"), [(sides, 64), pytest.param(moment, 43, marks=pytest.mark.slow)])
+def test_the_middle_is_on_neither_side_or_other_lengths_are_refused(
+    split: Callable[[Tensor, Tensor], Tensor], example: int
+) -> None:
+    """Half of 1 is 0.49999997 for 41 times 1 / 82, and the middle then lies on one side."""
+
+    def by_fractions(model: nn.Module, h: Tensor) -> Tensor:
+        return split(h, torch.arange(h.shape[-1]) * (1 / (h.shape[-1] - 1)))
+
+    def by_whole_numbers(model: nn.Module, h: Tensor) -> Tensor:
+        return split(h, torch.arange(h.shape[-1]) - (h.shape[-1] - 2) / 2)
+
+    tried = tuple(range(79, 99))
+    found = outcomes(converted(Host(by_fractions), torch.zeros(2, 4, example).double()), Host(by_fractions), tried)
+    assert set(found.values()) == {"refused"}
+    found = outcomes(converted(Host(by_whole_numbers)), Host(by_whole_numbers), tried)
+    assert set(found.values()) == {"exact"}
+
+
+def test_constants_that_forward_holds_are_in_its_own_precision_too() -> None:
+    """In float64 the distances are whole, and mirrored; in float32 one is 0.9999999 and its mirror image 1.0000002."""
+
+    def step(model: nn.Module, h: Tensor) -> Tensor:
+        h = h[..., ::4]
+        return h * ((of_a_grid(h.shape[-1]) - 0.5).abs() * 10).floor().to(h.dtype)
+
+    with pytest.raises(ConversionError, match="constant made in forward is not invariant"):
+        converted(Host(step), torch.zeros(2, 4, 41).double())
+
+
 @pytest.mark.parametrize("length", [9, 5])
 def test_whole_distances_are_exact_at_every_length(length: int) -> None:
     def step(model: nn.Module, h: Tensor) -> Tensor:
         h = h[..., ::4]
         near = torch.minimum(torch.arange(h.shape[-1]), torch.arange(h.shape[-1]).flip(0))
-        return h * (near >= 2) + h * ((torch.arange(h.shape[-1]) - (h.shape[-1] - 1) / 2).abs() < 3)
+        middle = (h.shape[-1] - 1) / 2
+        far = (torch.arange(h.shape[-1]) * 0.5 - middle / 2).abs().floor()
+        return h * (near >= 2) + h * ((torch.arange(h.shape[-1]) - middle).abs() < 3) + h * far
 
     found = outcomes(
         converted(Host(step), torch.zeros(2, 4, length).double()), Host(step), tuple(range(length, 300, 4))

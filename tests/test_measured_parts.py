@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rcps_convert import convert_model
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
 from rcps_convert.algebra.nesting import input_actions
@@ -25,7 +26,7 @@ from rcps_convert.measure.law import Law, relative_change
 from rcps_convert.measure.lengths import Run, Survey, Variant, changed_and_made, main_length
 from rcps_convert.measure.probe import Probe
 from rcps_convert.measure.report import EquivarianceReport, allowed_actions, check_equivariance
-from rcps_convert.measure.verify import _Check, verify
+from rcps_convert.measure.verify import Verification, _Check, verify
 
 EXAMPLE = torch.zeros(2, 4, 24)
 
@@ -399,3 +400,84 @@ def test_a_module_that_asks_for_values_may_branch() -> None:
 
     assert not roles.branches(Scaled("single"), call_of(Scaled("single"), 0))
     assert roles.branches(Asks(), call_of(Asks(), 0))
+
+
+# --- what a verification looks at -------------------------------------------------------------------
+
+
+class Plain(nn.Module):
+    """(N, 4, L) to (N, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.c, self.o = nn.Conv1d(4, 4, 3, padding=1), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.o(self.c(x).relu().mean(-1))
+
+
+def kind_of(sample: Tensor) -> str:
+    """What a sample looks like, (4, L)."""
+    if not sample.any():
+        return "blank"
+    if ((sample != 0) & (sample != 1)).any():
+        return "no bases"
+    if not sample.sum(0).all():
+        return "gaps"
+    return "run" if bool((sample == sample[:, :1]).all()) else "bases"
+
+
+def looked_at(samples: int, draws: int) -> list[tuple[int, bool, torch.dtype, float, tuple[str, ...]]]:
+    """Each call of a verification: samples, train mode, precision, a mark of the weights, the kinds of its samples."""
+    example, seen = torch.zeros(samples, 4, 12), list[Any]()
+
+    def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        (x,), weight = args, module.get_submodule("o").weight
+        mark = float(weight.detach().abs().sum())
+        seen.append((len(x), module.training, x.dtype, mark, tuple(map(kind_of, x))))
+
+    model = convert_model(Plain(), example, verify=False)
+    model.register_forward_pre_hook(note)
+    specs, actions = input_actions(example, "ACGT", "auto")
+    found = verify(model, example, specs, actions, lambda i, s: allowed_actions(["invariant"], None, i, s), draws=draws)
+    assert found.passed
+    return seen
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_verification_looks_at_all_that_may_hide_something(samples: int) -> None:
+    seen = looked_at(samples, draws=2)
+    wide = [s for s in seen if s[2] == torch.float64]
+    assert {s[0] for s in wide if not s[1]} >= {samples, samples + 1, 7, 2}
+    assert {s[0] for s in wide if s[1]} == {samples}
+    assert {kind for s in wide if s[0] == 7 for kind in s[4]} == {"blank", "no bases", "gaps", "run", "bases"}
+    assert ("run", "run") in [s[4] for s in wide if s[0] == 2]
+    for training in (False, True):
+        assert len({s[3] for s in wide if s[1] == training}) >= 2
+    narrow = [s for s in seen if s[2] == torch.float32]
+    assert {(s[0], s[1]) for s in narrow} == {(samples, False)}
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_one_draw_looks_at_the_example_alone(samples: int) -> None:
+    seen = looked_at(samples, draws=1)
+    assert {(s[0], s[2]) for s in seen} == {(samples, torch.float64)}
+    assert {s[1] for s in seen} == {False, True}
+
+
+@pytest.mark.parametrize("diagnose", [False, True])
+@pytest.mark.parametrize("lawful", [False, True])
+def test_what_fails_for_the_weights_of_the_model_has_failed(lawful: bool, diagnose: bool) -> None:
+    """Other weights, which were looked at before, may hide it."""
+    model = convert_model(Plain(), EXAMPLE, verify=False) if lawful else Plain()
+    law = Law(probe_of(model), lambda i, s: allowed_actions(["invariant"], None, i, s))
+    check, before = _Check(law, True, 2, 0.0, diagnose), Verification(0.0, 1e-9, torch.float64, True, "", None, False)
+    assert before.passed
+    assert check.with_given_weights(before).passed == lawful
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_verification_says_which_modes_it_looked_at(training: bool) -> None:
+    law = Law(probe_of(Plain()), lambda i, s: allowed_actions(["invariant"], None, i, s))
+    assert _Check(law, training, 2, 0.0, True).found().modes == ("train and eval mode" if training else "eval mode")

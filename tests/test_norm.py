@@ -14,7 +14,7 @@ from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
 from rcps_convert.tie.attaching import attach
 from rcps_convert.tie.hooks import hook_of
-from rcps_convert.tie.norms import FoldedNorm, PooledNorm, fold, folds, pool, unfold
+from rcps_convert.tie.norms import FoldedNorm, PooledNorm, fold, folds, pool, unfold, unpool
 from rcps_convert.tie.ties import make_tie
 
 CHANNELS = {"halves": ax.regular(8), "odd": ax.regular(7), "two blocks": ax.total([ax.regular(4), ax.regular(2)])}
@@ -155,3 +155,28 @@ def test_sync_batch_norm_runs_the_same_way() -> None:
     converted = convert_model(synced, torch.zeros(3, 4, 20), verify=False)
     assert isinstance(hook_of(converted[1]), FoldedNorm)
     assert_law(converted, torch.zeros(3, 4, 20), outputs="invariant", tolerance=1e-10, modes=("eval",))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(
+    ("attached", "undone"),
+    [
+        (lambda norm: fold(norm, "keep"), unfold),
+        (lambda norm: pool(norm, ax.regular(8)), unpool),
+        (lambda norm: pool(norm, ax.total([ax.regular(4), ax.trivial(4)])), unpool),
+    ],
+)
+def test_what_is_taken_off_again_leaves_a_stock_layer(
+    attached: Callable[[nn.Module], None], undone: Callable[[nn.Module], None], inside: bool
+) -> None:
+    norm, stock = nn.BatchNorm1d(8), nn.BatchNorm1d(8)
+    before = {**vars(norm)}
+    attached(norm)
+    assert hook_of(norm) is not None
+    undone(nn.Sequential(norm) if inside and undone is unpool else norm)
+    assert hook_of(norm) is None
+    assert vars(norm).keys() == before.keys()
+    assert type(norm) is nn.BatchNorm1d
+    x = torch.randn(5, 8, 9, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(norm(x), stock(x))
+    torch.testing.assert_close(norm.running_mean, stock.running_mean)

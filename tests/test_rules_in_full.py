@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import test_rules
@@ -211,3 +213,37 @@ def test_two_readings_change_places_where_they_are_joined(op: object, places: li
 def test_pairs_are_no_positions_within_a_direction() -> None:
     with pytest.raises(ax.Mismatch):
         directions._placed(ax.regular(6), ax.length(6))
+
+
+# --- arguments that a graph leaves out ---
+
+
+def left_out(op: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Arguments of an operator that its rule has a default for: name, default of the rule, default of the operator."""
+    named = {a.name: a for a in op._schema.arguments if a.kwarg_only}
+    placed = [a for a in op._schema.arguments if not a.kwarg_only]
+    for number, p in enumerate([*inspect.signature(RULES[op]).parameters.values()][1:]):
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            return
+        by_place = placed[number] if p.kind is not p.KEYWORD_ONLY and number < len(placed) else None
+        argument = by_place or named.get(p.name) or next((a for a in placed if a.name == p.name), None)
+        if p.default is not p.empty and argument is not None and argument.has_default_value():
+            yield argument.name, p.default, argument.default_value
+
+
+def plainly(value: Any) -> Any:
+    """One number for all axes; no list for an empty one; padding of nothing by its other name."""
+    if isinstance(value, (list, tuple)):
+        return next(iter({*value})) if len({*value}) == 1 else tuple(value)
+    return 0 if value == "valid" else value
+
+
+OVER_ALL = (OPS.var.default, OPS.std.default)
+"""Operators over all axes, whose rule reads their argument as another overload's axes."""
+
+
+def test_what_a_graph_leaves_out_is_for_a_rule_what_it_is_for_the_operator() -> None:
+    ops = [op for op in RULES if op.namespace == "aten" and op not in OVER_ALL]
+    known = {(str(op), name): (plainly(ours), plainly(theirs)) for op in ops for name, ours, theirs in left_out(op)}
+    assert len(known) > 100
+    assert {argument: pair for argument, pair in known.items() if pair[0] != pair[1]} == {}

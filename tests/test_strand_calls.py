@@ -15,6 +15,7 @@ from oracle import assert_law
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, bake, check_equivariance, convert_model, plan_conversion, unwrap
+from rcps_convert.graph.held_forward import held_forward
 from rcps_convert.strands.mixed import mixed_layers
 
 DNA = torch.zeros(2, 4, 30)
@@ -266,6 +267,39 @@ def test_in_place_it_reads_both_strands_with_its_own_weights(make: Callable[[], 
     other = plain.eval()(rc(x))
     expected = (plain(x) + (other.flip(2) if other.dim() == 3 else other)) / 2
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+
+
+def without_python(graph: nn.Module, inputs: object) -> Callable[..., Any]:
+    """A backend whose code is like machine code: no function mode sees what it computes with."""
+
+    def run(*operands: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            return graph(*operands)
+
+    return run
+
+
+def compiled_before(**options: Any) -> nn.Module:
+    """Frozen, so that no gradient shows whose weights it computes with, and compiled for its example."""
+    torch._dynamo.reset()
+    model = Net().requires_grad_(False).eval()
+    model.forward = torch.compile(model.forward, backend=without_python, options=options)  # type: ignore[method-assign]
+    model(DNA)
+    return model
+
+
+def test_code_that_is_never_compiled_again_does_not_hide_whose_weights_it_computes_with() -> None:
+    model = compiled_before(guard_filter_fn=lambda guards: [False] * len(guards))
+    assert "a copy of the model computes with the original's" in str(held_forward(model, DNA))
+
+
+def test_nor_does_code_that_may_not_be_compiled_again() -> None:
+    """An error while the model is looked at would tell nothing; what the user chose is chosen again afterwards."""
+    model = compiled_before()
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert "a copy of the model computes with the original's" in str(held_forward(model, DNA))
+        with pytest.raises(RuntimeError, match="fail_on_recompile"):
+            model(DNA.double())
 
 
 class CompiledWhole(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from oracle import assert_law
 from torch import Tensor, nn
 
@@ -133,6 +134,51 @@ def test_not_found(middle: Callable[[Tensor], Tensor], error: type[ConversionErr
     place = problem.where
     assert place is not None
     assert "test_stretch.py" in str(place)
+
+
+def nearest_along(h: Tensor) -> Tensor:
+    """Six places of a length; none lies between two positions of 24, or of 12."""
+    at = torch.linspace(-0.9, 0.9, 6, dtype=h.dtype)
+    grid = torch.stack([at, torch.zeros_like(at)], -1).expand(len(h), 1, -1, -1)
+    return F.grid_sample(h.unsqueeze(2), grid, mode="nearest", align_corners=False).squeeze(2)
+
+
+def nearest_contacts(h: Tensor, mode: str = "nearest") -> Tensor:
+    """Half as many places of each axis of a contact map, of which none lies between two positions of 24 either."""
+    pairs, half = h.unsqueeze(-1) + h.unsqueeze(-2), h.shape[-1] // 2
+    theta = torch.eye(2, 3, dtype=h.dtype).expand(len(h), -1, -1)
+    grid = F.affine_grid(theta, [len(h), 1, half, half], align_corners=True)
+    return F.grid_sample(pairs, grid, mode=mode, align_corners=True).mean(-1)
+
+
+def nearest_of_halves(h: Tensor) -> Tensor:
+    """Between a cut and what makes up for it, which only a test of all of it would pass."""
+    left, right = h.chunk(2, -1)
+    return torch.maximum(nearest_along(left), nearest_along(right).flip(-1))
+
+
+@pytest.mark.parametrize(
+    ("middle", "what"),
+    [
+        (nearest_along, "grid_sample takes the nearest position"),
+        (nearest_contacts, "grid_sample takes the nearest position"),
+        (nearest_of_halves, "chunk cuts a length of 24 into pieces of 12, 12"),
+    ],
+    ids=lambda f: getattr(f, "__name__", ""),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_no_numbers_stand_in_for_the_rule_of_an_operator_that_they_tell_nothing_of(
+    middle: Callable[[Tensor], Tensor], what: str
+) -> None:
+    """At other lengths two positions are equally near, and the even one of them is taken."""
+    assert what in [p.what for p in plan_conversion(Middle(middle), EXAMPLE).problems]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_where_positions_are_interpolated_numbers_stand_in() -> None:
+    plan = plan_conversion(Middle(lambda h: nearest_contacts(h, "bilinear")), EXAMPLE)
+    assert not plan.problems
+    assert plan.tested
 
 
 def test_the_first_problem_is_reported() -> None:

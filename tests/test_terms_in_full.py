@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 import torch
 
 from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
 from rcps_convert.algebra.arguments import check_model, check_switch, checked_example
 from rcps_convert.algebra.axis import SIGN, Leaf, Mismatch, Prod, Role, Var
 from rcps_convert.algebra.nesting import input_actions
+from rcps_convert.algebra.plain import plain_structure, read_structure
 from rcps_convert.algebra.specs import Tracks
+from rcps_convert.rules import pieces
 
 
 def test_what_is_changed_twice_is_undone_to_what_it_was_first() -> None:
@@ -131,3 +135,109 @@ def test_sums_with_open_parts_are_described_part_by_part() -> None:
 @pytest.mark.parametrize(("far", "found"), [(4095, [10000 - 4095, 10000 + 4095]), (4096, [])])
 def test_nearest_lengths_are_looked_for_up_to_a_distance(far: int, found: list[int]) -> None:
     assert ax.nearest(10000, lambda n: abs(n - 10000) == far) == found
+
+
+# --- what is asked of an action, it answers for its ids too ---
+
+IDS = ax.permutation([1, 0, 2])
+
+
+def bound(term: ax.Axis) -> Var:
+    variable = Var(term.size)
+    ax.unify(variable, term)
+    return variable
+
+
+@pytest.mark.parametrize("ids", [None, IDS])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda a: a.walk(),
+        lambda a: a.with_axis(0, ax.length(6)),
+        lambda a: a.replaced(lambda v: v),
+        lambda a: a.resized((6,)),
+        lambda a: a.resized((9,)),
+    ],
+    ids=["walk", "with_axis", "replaced", "resized to the same", "resized"],
+)
+def test_an_action_keeps_what_its_ids_are(asked: Any, ids: ax.Axis | None) -> None:
+    made = asked(Action((ax.length(6),), ids and bound(ids)))
+    assert (made.value is None) == (ids is None)
+    assert ids is None or ax.same(made.value, ids)
+
+
+def test_a_walked_action_holds_no_variable_that_is_bound() -> None:
+    walked = Action((bound(ax.length(6)), Var(2)), bound(IDS)).walk()
+    assert walked.value == IDS
+    assert not isinstance(walked.axes[0], Var)
+    assert isinstance(walked.axes[1], Var)
+
+
+def types(value: Any) -> Any:
+    """The nesting of a value, by type."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return type(value), [types(v) for v in inside]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, True, 3, 0.5, "x", [], (), {}, [1, "x"], (1, "x"), [(1,), [2]], ([1], (2,)), {"a": [1, (2,)]},
+        {1: ({"b": []},), "c": None}, {(1, "x"): 2},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_arguments_come_back_from_a_recipe_in_the_same_nesting(value: Any) -> None:
+    found = read_structure(plain_structure(value))
+    assert found == value
+    assert types(found) == types(value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64, torch.bool])
+@pytest.mark.parametrize("shape", [(), (0, 4), (2, 4, 6)])
+def test_tensors_come_back_from_a_recipe_as_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    (found,) = read_structure(plain_structure((torch.ones(shape, dtype=dtype),)))
+    assert torch.equal(found, torch.zeros(shape, dtype=dtype))
+    assert found.dtype == dtype
+
+
+# --- a variable that is bound is what it is bound to ---
+
+OPEN = Var(4)
+
+TERMS = {
+    "fixed": ax.trivial(4),
+    "a length": ax.length(6),
+    "samples": ax.batch(3),
+    "pairs": ax.regular(4),
+    "a table": ax.permutation([2, 1, 0]),
+    "a sign": SIGN,
+    "an open axis": OPEN,
+    "signed pairs": ax.product([ax.regular(4), SIGN]),
+    "an open factor": ax.product([OPEN, ax.trivial(3)]),
+    "parts": ax.total([ax.trivial(2), ax.length(4)]),
+    "an open part": ax.total([OPEN, ax.trivial(1)]),
+}
+
+QUESTIONS: dict[str, Any] = {
+    "is_length": ax.is_length, "is_trivial": ax.is_trivial, "has_sign": ax.has_sign, "has_edge": ax.has_edge,
+    "role": ax.role, "ends": ax.ends, "free": ax.free, "units": ax.units, "describe": ax.describe,
+    "indices": lambda t: ax.indices(t).tolist() if not ax.free(t) else None,
+    "signs": lambda t: None if ax.free(t) or ax.signs(t) is None else ax.signs(t).tolist(),
+    "resized": lambda t: ax.resized(t, t.size), "replaced": lambda t: ax.replaced(t, lambda v: v),
+    "is_open": pieces._is_open, "walk": ax.walk, "same": lambda t: ax.same(t, t),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("term", TERMS)
+def test_what_is_asked_of_a_bound_variable_is_answered_by_what_it_is_bound_to(term: str, question: str) -> None:
+    asked, plain = QUESTIONS[question], TERMS[term]
+    once, twice = Var(plain.size), Var(plain.size)
+    ax.unify(once, plain)
+    ax.unify(twice, once)
+    expected = asked(plain)
+    for variable in (once, twice):
+        found = asked(variable)
+        same = isinstance(found, (Leaf, Prod, ax.Sum, Var)) and ax.same(found, expected)
+        assert same or str(found) == str(expected)

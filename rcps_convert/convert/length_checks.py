@@ -189,7 +189,8 @@ class LengthChecks:
     def fix_steps(self, inference: Inference) -> None:
         """Refuse other lengths where forward rounds what it computes from the length, right or wrong by chance."""
         longest = main_length(self.actions)
-        if self.fixed is None and longest is not None and inference.steps & hidden_lengths(inference):
+        steps = inference.steps | (inference.steps_by_numbers if self.survey.other_fractions else frozenset())
+        if self.fixed is None and longest is not None and steps & hidden_lengths(inference):
             self.checked, self.fixed = [], STEPS
             self.warnings.append(f"exact at length {longest} only: {STEPS}; calls at other lengths are refused")
 

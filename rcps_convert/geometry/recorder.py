@@ -52,6 +52,7 @@ class CallNames(TorchFunctionMode):
         names: of the functions, in order.
         parameters: ids of the parameters.
         shapes: of the tensors that any function returned, in order.
+        fractions: numbers of Python that any function is given and that float32 rounds, or nearly all do.
     """
 
     def __init__(self) -> None:
@@ -59,11 +60,13 @@ class CallNames(TorchFunctionMode):
         self.names: list[str] = []
         self.parameters: set[int] = set()
         self.shapes: list[tuple[int, ...]] = []
+        self.fractions: set[float] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run a call and note its name and parameters."""
+        """Run a call and note its name, its parameters and its numbers."""
         for given in (*args, *(kwargs or {}).values()):
             self.parameters.update(id(p) for p in _listed(given) if isinstance(p, nn.Parameter))
+            self.fractions.update(v for v in _listed(given) if type(v) is float and not (1024 * v).is_integer())
         edge_function = EDGE_FUNCTIONS.get(func)
         if edge_function is not None and not edge_function.indifferent(edge_function.bind(args, kwargs or {})):
             self.names.append(edge_function.name)

@@ -72,7 +72,8 @@ class Inference:
         as_they_are: nodes that may read one edge only, and need no second reading.
         assumed: what rules may assume that nothing shows.
         doubts: what they would have assumed.
-        steps: sizes of axes along which forward rounds fractions that it mirrors by arithmetic; see `OwnPrecision`.
+        steps: sizes of axes along which forward rounds fractions that it mirrors by arithmetic; see `Steps`.
+        steps_by_numbers: the same, if fractional numbers that forward is given are computed from the length.
         rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
         open_terms: the actions before what was open got its default.
     """
@@ -97,6 +98,7 @@ class Inference:
     lost: bool = False
     hints: tuple[Hint, ...] = ()
     steps: frozenset[int] = frozenset()
+    steps_by_numbers: frozenset[int] = frozenset()
     rounded: bool = False
     opened: frozenset[str] = frozenset()
     assumed: frozenset[str] = frozenset()

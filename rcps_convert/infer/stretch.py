@@ -32,7 +32,7 @@ from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import is_inplace, storage_roots
 from ..rules.pins import Pin
 from ..rules.pointwise import rule_of
-from ..rules.registry import Const, is_silent
+from ..rules.registry import Const, facts_of, is_silent
 from . import constants
 from .stretch_guesses import GUESSES, guesses
 from .stretch_law import StretchLaw, can_be_still
@@ -273,7 +273,8 @@ class Stretches:
 
     def _fits(self, stretch: _Open, node: Node) -> bool:
         names, refs = stretch.names, node.refs()
-        if node.op is CLOSED:  # what it computes depends on its parameters
+        blind = facts_of(node.op).blind
+        if node.op is CLOSED or (blind is not None and blind(node)):  # the first depends on its parameters
             return False
         state = {r for r in refs if r in self.state and not isinstance(self.env.get(r), Const)}
         if len(names) > LIMIT or not (state <= self.weights):

@@ -237,7 +237,8 @@ class Walk:
             with double_precision():
                 found = node.op(*args, **kwargs)
             found = found if shape_only else self.own.settle(node, self.env, found)
-            self.result.steps |= frozenset(self.own.steps)
+            self.result.steps |= frozenset(self.own.steps.sizes)
+            self.result.steps_by_numbers |= frozenset(self.own.by_numbers.sizes)
             value = pytree.tree_map(lambda v: _constant(v, blank) if isinstance(v, Tensor) else v, found)
         except Exception as fact:
             self.result.report(self._uncovered(node, f"evaluating it failed: {fact}"))
@@ -298,7 +299,8 @@ class Walk:
         if problem is not None:
             self.result.clashed |= {p.const.entries_of for p in self.result.pins[known:] if p.const.entries_of}
             del self.result.pins[known:]
-            return self._refused(node, problem)
+            told = site.deferred[0].at(node.where, _got(args, kwargs)) if site.deferred else problem
+            return self._refused(node, told)
         for refusal in [*site.deferred, *self._unanchored(site, args)]:
             self.result.report(refusal.at(node.where, _got(args, kwargs)))
         self.swaps += site.swaps

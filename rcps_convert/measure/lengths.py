@@ -58,11 +58,13 @@ class Run:
         names: of the edge functions it called, in order.
         parameters: ids of the parameters it read.
         shapes: of the tensors it made, in order.
+        fractions: the numbers of Python it gave to functions that are no halves of whole ones.
     """
 
     names: tuple[str, ...]
     parameters: frozenset[int]
     shapes: tuple[tuple[int, ...], ...]
+    fractions: frozenset[float] = frozenset()
 
     @property
     def way(self) -> tuple[tuple[Any, ...], frozenset[int]]:
@@ -128,6 +130,12 @@ class Survey:
     def at(self, length: int) -> list[Variant]:
         """The accepted variants of a length."""
         return [v for v in self.accepted if v.length == length]
+
+    @property
+    def other_fractions(self) -> bool:
+        """Whether forward computes with fractional numbers at other lengths that it does not have on the example."""
+        usual = self.start.fractions if self.start is not None else frozenset()
+        return any(v.run is not None and not v.run.fractions <= usual for v in self.accepted)
 
     def narrowest(self, run: Run | None = None) -> int:
         """The smallest size that an axis has which changes with the length, on a variant or on the example."""
@@ -388,7 +396,7 @@ def _run_of(model: nn.Module, example: Example, *, gradients: bool = False) -> R
             call(model, example)
     except Exception:  # the model's own errors: this length is none of its own
         return None
-    return Run(tuple(seen.names), frozenset(seen.parameters), tuple(seen.shapes))
+    return Run(tuple(seen.names), frozenset(seen.parameters), tuple(seen.shapes), frozenset(seen.fractions))
 
 
 def changed_and_made(model: nn.Module, example: Example) -> tuple[list[str], list[str]]:

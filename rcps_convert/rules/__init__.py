@@ -22,6 +22,7 @@ from . import (
     reduce,
     shape,
 )
+from . import whole as whole
 from .common import advance, broadcast, padded, same_ids, slide, sum_of
 from .node import RuleNode
 from .registry import Const, Facts, declare, refuse, refuse_later, require_unsigned, rule

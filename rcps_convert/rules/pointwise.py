@@ -12,7 +12,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
 from .common import broadcast, function_of_ids, permuted_ids, same_ids, sum_of
-from .registry import RULES, Const, Facts, aten, declare, facts_of, is_pointwise, require_unsigned, rule
+from .registry import RULES, Const, Facts, aten, facts_of, is_pointwise, require_unsigned, rule
 
 ODD = {
     "neg", "tanh", "sin", "asin", "sinh", "asinh", "atan", "atanh", "tan", "erf", "erfinv", "sign", "sgn",
@@ -151,10 +151,6 @@ def multiply(node: Any, a: Any, b: Any, **kwargs: Any) -> Action:
     if sum(negative) % 2 == 0:
         return out
     return out.with_axis(-1, ax.product([out.axes[-1], ax.SIGN]))
-
-
-declare(aten.div.Tensor, aten.div.Scalar, aten.div_.Tensor, aten.div_.Scalar, aten.true_divide, fractions=True)
-declare(aten.reciprocal, aten.linspace, fractions=True)
 
 
 def _numel(x: Action) -> int:

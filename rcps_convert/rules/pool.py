@@ -198,7 +198,16 @@ def _resampled(node: Any, term: Axis, out: int, scale: float | None, uneven: Ref
     return advance(node, term, replace(step, lopsided=uneven is not None), out, uneven)
 
 
-@rule(aten.grid_sampler.default, signs=True)
+NEAREST = 1
+"""The number of the mode of `grid_sample` that does not interpolate."""
+
+
+def _takes_nearest(node: Any) -> bool:
+    """Whether a node takes the nearest position: at few lengths two are equally near."""
+    return bool(node.args[2] == NEAREST)
+
+
+@rule(aten.grid_sampler.default, signs=True, blind=_takes_nearest)
 def grid_sample(node: Any, x: Action, grid: Action, mode: int, padding: int, align_corners: bool) -> Action:
     """Coordinates along a length change their sign, as 0 is its middle; the places that are read pass through."""
     if mode == NEAREST:
@@ -213,10 +222,6 @@ def grid_sample(node: Any, x: Action, grid: Action, mode: int, padding: int, ali
     ax.unify(x.axes[0], grid.axes[0])
     ax.unify(grid.axes[-1], ax.total([_coordinate(term) for term in reversed(x.axes[2:])]))
     return Action((*x.axes[:2], *grid.axes[1:-1]))
-
-
-NEAREST = 1
-"""The number of the mode of `grid_sample` that does not interpolate."""
 
 
 def _coordinate(term: Axis) -> Axis:

@@ -99,7 +99,8 @@ class Facts:
         shape_only: it reads the shape and the dtype of its operand, and no values.
         blank: its result has no values yet.
         unruled: why it has no rule, in words, for the report.
-        fractions: its result holds fractions at most sizes of its operands, which arithmetic rounds.
+        blind: of which nodes random numbers do not show that the law fails; no test on numbers stands in for the rule.
+        whole: of whole numbers it makes whole ones, whatever the size of its operands.
     """
 
     constants: bool = False
@@ -114,7 +115,8 @@ class Facts:
     shape_only: bool = False
     blank: bool = False
     unruled: str = ""
-    fractions: bool = False
+    blind: Callable[[Any], bool] | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
