@@ -46,7 +46,7 @@ class Averaged(nn.Module):
         return self.out(self.behind(h + self.table[: h.shape[-1]].T).mean(-1))
 
 
-@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("behind", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_table_is_averaged_beside_a_rotation(*, behind: bool) -> None:
     steps = (nn.Tanh(), Turned(6)) if behind else (Turned(6), nn.Tanh())
     model = Averaged(*steps).double()
