@@ -261,6 +261,9 @@ FOLDED = {
     "each sample's scores together": lambda y: y.reshape(-1),
     "each score's samples together": lambda y: y.T.reshape(-1),
     "beside an output of samples": lambda y: (y, y.reshape(-1)),
+    "one number for the batch": lambda y: y.square().mean(),
+    "each score's median over the batch": lambda y: y.quantile(0.5, dim=0),
+    "a loss beside what it is of": lambda y: {"loss": y.square().mean(), "table": y.new_ones(3)},
     "beside an output with a row more": lambda y: (y, torch.cat([y, y.detach()[:1]])),
 }
 

@@ -62,6 +62,7 @@ class Law:
         variation: per output leaf, its largest relative change between two sequences.
         blended: per output leaf, how far mirroring a sample moved the results of others.
         batches: per output leaf with samples the axis that holds them; None until they are found.
+        summed: output leaves that have one shape whatever the number of samples, such as a loss.
         any_batch: the outputs' actions hold for batches of other sizes too: no axis holds samples and more.
         usual: per output leaf, the largest middle size of its entries that was met.
         stepped: per output leaf with samples, whether it takes a few values only over those of a batch.
@@ -73,6 +74,7 @@ class Law:
         self.variation: dict[int, float] = {}
         self.blended: dict[int, float] = {}
         self.batches: dict[int, int] | None = None
+        self.summed: list[int] = []
         self.any_batch = False
         self.actions: dict[int, list[Action | None]] = {}
         self.errors: dict[tuple[int, int, bool], float] = {}
@@ -159,6 +161,7 @@ class Law:
         grown = [_grown(a, b, own) for a, b in zip(forward, large, strict=False)]
         if len(forward) == len(large):
             self.batches = {i: d for i, d in enumerate(grown) if d is not None and d >= 0}
+            self.summed = [i for i, y in enumerate(forward) if grown[i] is None and isinstance(y, Tensor)]
             self.any_batch = -1 not in grown and all(forward[i].shape[d] == own for i, d in self.batches.items())
             for i, d in self.batches.items():
                 part = large[i].narrow(d, 0, forward[i].shape[d])
@@ -248,11 +251,22 @@ class Law:
         return allowed if len(allowed) == len(known) else known
 
     def _mirror_some(self, drawn: Any, samples: int, forward: list[Any], reverse: list[Any]) -> None:
-        """Every other sample of a batch mirrored alone; needs no actions of the outputs, only where samples are."""
-        if self.batches:
+        """Every other sample of a batch mirrored alone; needs no actions of the outputs, only where samples are.
+
+        Where an output has no samples, and does not change when all are mirrored, it does not when some are.
+        """
+        summed = [i for i in self.summed if self._is_invariant(i)]
+        if self.batches or summed:
             mixed = output_leaves(self.probe.outputs(self.probe.some_mirrored(drawn)))
-            for i, dim in self.batches.items():
+            for i, dim in (self.batches or {}).items():
                 self._blend(i, dim, samples, forward[i], reverse[i], mixed[i])
+            for i in summed:
+                error = compare(mixed[i], forward[i], self.usual.get(i, 0.0)).error
+                self.blended[i] = max(self.blended.get(i, 0.0), error)
+
+    def _is_invariant(self, index: int) -> bool:
+        """Whether an output may only be one that reverse complement leaves as it is."""
+        return all(action is not None and action.is_trivial() for action in self.actions.get(index, [None]))
 
     def _blend(self, index: int, dim: int, samples: int, y: Tensor, r: Tensor, mixed: Tensor) -> None:
         """Compare with mirroring each sample for itself: odd samples as in `r`, even ones as in `y`.
