@@ -294,7 +294,7 @@ def test_parameters_that_forward_changes_are_found_in_both_modes(training: bool,
 
 
 class Faded(nn.Module):
-    """Many norms in a row: in eval mode nothing is left of the sequence, unless they keep statistics of their inputs."""
+    """Many norms in a row: in eval mode a sequence is seen only where they keep statistics of their inputs."""
 
     def __init__(self, layers: int = 40) -> None:
         super().__init__()
