@@ -30,6 +30,7 @@ class Injector:
         count: the line events so far.
         raised: how many exceptions were raised.
         ended: what was run came to its end; for whoever runs it to set.
+        dropped: torch dropped what was raised: what was run ended, or failed with another error; likewise.
         where: the line of the last exception.
     """
 
@@ -38,6 +39,7 @@ class Injector:
     ) -> None:
         self.only = only
         self.at, self.exception, self.count, self.raised, self.ended = at, exception, 0, 0, False
+        self.dropped = False
         self.where = ""
 
     def __enter__(self) -> Injector:
@@ -102,7 +104,7 @@ def process() -> Any:
     numbers = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
     modes = torch.is_grad_enabled(), torch._C._len_torch_function_stack(), torch._C._is_torch_function_enabled()
     recorded = torch._C._len_torch_dispatch_stack(), torch._ops._len_torch_dispatch_stack_pre_dispatch()
-    keys = torch._C.DispatchKey.PythonDispatcher, torch._C.DispatchKey.PreDispatch
+    keys = [getattr(torch._C.DispatchKey, name) for name in ("Python", "PythonDispatcher", "PreDispatch")]
     return (
         modes,
         recorded,

@@ -210,6 +210,22 @@ def test_two_readings_change_places_where_they_are_joined(op: object, places: li
     assert [ax.indices(t).tolist() for t in found.axes] == [*places, [4, 3, 2, 1, 0]]
 
 
+@pytest.mark.parametrize("op", [aten.cat.default, aten.stack.default])
+@pytest.mark.parametrize("named", [False, True])
+def test_axes_of_readings_are_counted_from_either_end(op: object, named: bool) -> None:
+    readings = Action((ax.batch(2), ax.trivial(3), ax.trivial(4), ax.Leaf(5, role=ax.STANDING)))
+    count = len(readings.axes) + (op is aten.stack.default)
+
+    def found(at: int) -> list[list[int]]:
+        node = SimpleNamespace(op=op, args=([],) if named else ([], at), kwargs={"dim": at} if named else {})
+        return [ax.indices(t).tolist() for t in directions.joined(node, readings, ax.length(5), None).axes]
+
+    made = [found(at) for at in range(count)]
+    assert made == [found(at - count) for at in range(count)]
+    assert all(len(axes) == count for axes in made)
+    assert len({str(axes) for axes in made}) == count
+
+
 def test_pairs_are_no_positions_within_a_direction() -> None:
     with pytest.raises(ax.Mismatch):
         directions._placed(ax.regular(6), ax.length(6))

@@ -64,6 +64,22 @@ def test_full_weight_is_its_own_mirror_image(case: str) -> None:
 
 
 @each_case
+@pytest.mark.parametrize("learns", [False, True])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_layer_of_torch_gets_the_full_weight_however_often_it_asks(case: str, learns: bool, recorded: bool) -> None:
+    tie = tie_of(case)
+    stored = torch.randn(tie.stored_shape, dtype=torch.float64).requires_grad_(learns)
+    with torch.set_grad_enabled(recorded):
+        for _ in range(2):
+            found = tie.in_stock_call(stored)
+            assert torch.equal(found, tie(stored))
+            assert found.requires_grad == (learns and recorded)
+        with torch.no_grad():
+            stored.mul_(2)
+        assert torch.equal(tie.in_stock_call(stored), tie(stored))
+
+
+@each_case
 def test_stores_one_entry_per_orbit(case: str) -> None:
     """The rank of the expansion is the trace formula's count of invariants, (n + trace rho) / 2."""
     tie = tie_of(case)

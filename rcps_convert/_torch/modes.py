@@ -45,6 +45,11 @@ class ModeState:
         self.caught = torch._C._is_torch_function_enabled()
         self.decomposed = _is_included(_KEYS.PythonDispatcher)
         self.recorded, self.recording = _is_included(_KEYS.PreDispatch), _recording()
+        self.dispatched, self.all = _is_included(_KEYS.Python), _entered()
+
+    def differ(self) -> bool:
+        """Whether others are entered now."""
+        return _entered() != self.all
 
     def restore(self) -> None:
         """Leave what was entered since."""
@@ -59,8 +64,17 @@ class ModeState:
         if _is_included(_KEYS.PythonDispatcher) and not self.decomposed:
             _HELD.append(torch._C._DisablePythonDispatcher())
             _HELD[-1].__enter__()
+        if _is_included(_KEYS.Python) and not (self.dispatched or torch._C._len_torch_dispatch_stack()):
+            torch._C._dispatch_tls_set_dispatch_key_included(_KEYS.Python, False)
         if self.caught and not torch._C._is_torch_function_enabled():
             _HELD.append(torch._C._EnableTorchFunction())
+
+
+def _entered() -> tuple[Any, ...]:
+    """What tells which modes are entered on this thread."""
+    lengths = torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()
+    keys = (_KEYS.Python, _KEYS.PythonDispatcher, _KEYS.PreDispatch)
+    return lengths, torch._C._is_torch_function_enabled(), [*map(_is_included, keys)], _recording()
 
 
 def _is_included(key: Any) -> bool:

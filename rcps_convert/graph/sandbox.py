@@ -14,7 +14,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -209,14 +209,17 @@ INTERRUPTIONS = (KeyboardInterrupt, SystemExit, MemoryError)
 """What may be raised at any line, so that a ``with`` block is not left as it should be."""
 
 
-def _let_go(error: BaseException | None, outside: BaseException | None) -> None:
-    """Empty the frames that an interruption came through: a guard of torch's that is left in one acts when it is freed.
+def _let_go(error: BaseException | None, outside: BaseException | None, *, left: bool) -> None:
+    """Empty the frames that an error came through: a guard of torch's that is left in one acts when it is freed.
 
-    Later it would switch on again what was on when it was made, such as the decompositions of an export.
+    Later it would switch on again what was on when it was made, such as the decompositions of an export. Some of what
+    interrupts is dropped by torch, and told as another error: of any, torch's frames and those of the package are
+    emptied; the user's are for a debugger to look at.
 
     Args:
         error: the exception on its way, if there is one.
         outside: what the caller was handling before.
+        left: a mode of torch's is on that was not.
     """
     chain: list[BaseException] = []
     errors = [error]
@@ -225,10 +228,17 @@ def _let_go(error: BaseException | None, outside: BaseException | None) -> None:
         if one is not None and one is not outside and all(one is not e for e in chain):
             chain.append(one)
             errors += [one.__cause__, one.__context__]
-    if any(isinstance(one, INTERRUPTIONS) for one in chain):
-        for one in chain:
-            traceback.clear_frames(one.__traceback__)
+    interrupted = any(isinstance(one, INTERRUPTIONS) for one in chain)
+    for frame in (frame for one in chain for frame, _ in traceback.walk_tb(one.__traceback__)):
+        if interrupted or frame.f_code.co_filename.startswith(_INTERNAL):
+            with suppress(RuntimeError):  # it still runs
+                frame.clear()
+    if interrupted or left:
         gc.collect()  # a guard may lie in a cycle
+
+
+_INTERNAL = tuple(os.path.dirname(path) + os.sep for path in (torch.__file__, os.path.dirname(__file__)))
+"""Where the code of torch and of the package is."""
 
 
 class _Turn:
@@ -247,7 +257,7 @@ class _Turn:
     def end(self) -> None:
         """Bring the state back and give up the lock; doing so twice does no harm."""
         if self.before is not None:
-            _let_go(sys.exc_info()[1], self.outside)
+            _let_go(sys.exc_info()[1], self.outside, left=self.before.modes.differ())
             self.before.restore()
             self.before = None
         if self.held:
