@@ -74,12 +74,13 @@ def infer(
 
     def settled(assumed: frozenset[str]) -> Inference:
         found = solved(assumed)
-        doubts = set(found.doubts)
+        doubts, tried = set(found.doubts), {assumed}
         for doubt in sorted(doubts) if found.problems else ():
+            tried.add(found.assumed | {doubt})
             new = solved(found.assumed | {doubt})
             found, doubts = _better(new, found), doubts | new.doubts
-        untold = doubts - found.assumed
-        return _better(solved(found.assumed | untold), found) if found.problems and len(untold) > 1 else found
+        every = found.assumed | doubts
+        return _better(solved(every), found) if found.problems and every not in tried else found
 
     read_twice = any(found.by_node for found in directions) and solve(known, {}).problems
     result = settled(frozenset({ASSUMED})) if read_twice else settled(frozenset())

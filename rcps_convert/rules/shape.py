@@ -75,13 +75,14 @@ def view(node: Any, x: Action, *args: Any) -> Action:
 
 @rule(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, ids=True, signs=True)
 def squeeze(node: Any, x: Action, dims: Any = None) -> Action:
-    """Axes of size 1 disappear; an open sign moves to a neighbour."""
+    """Axes of size 1 disappear; an open sign moves to a neighbour, but to no length of one position."""
     gone = [d for d in dims_of(dims, len(x.axes)) if x.axes[d].size == 1]
     kept = [t for i, t in enumerate(x.axes) if i not in gone]
     signs = [x.axes[d] for d in gone if not ax.is_trivial(x.axes[d])]
-    if signs and kept:
-        kept[-1] = ax.product([kept[-1], *signs])
-    for sign in signs if not kept else []:
+    near = [i for i, t in enumerate(kept) if t.size > 1 or ax.role(t) is None]
+    if signs and near:
+        kept[near[-1]] = ax.product([kept[near[-1]], *signs])
+    for sign in signs if not near else []:
         ax.unify(sign, ax.trivial(1))
     return Action(tuple(kept), x.value)
 
