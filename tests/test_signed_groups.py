@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from lawful import assert_exact
 from torch import Tensor, nn
 
-from rcps_convert import convert_model, plan_conversion
+from rcps_convert import Tracks, convert_model, plan_conversion
 
 EXAMPLE = torch.zeros(2, 4, 21, dtype=torch.float64)
 
@@ -38,3 +40,33 @@ def test_filters_of_a_coordinate_are_odd_or_pairs_or_keep_its_sign(kernel: int, 
 def test_one_number_cannot_make_a_coordinate_lose_its_sign() -> None:
     plan = plan_conversion(Separable(1, 1, nn.ReLU()).double(), EXAMPLE, outputs="invariant")
     assert [p.what for p in plan.problems] == ["relu of a tensor that changes its sign"]
+
+
+class OneFilter(nn.Module):
+    """A head of one filter, whose positions are averaged, or whose axis of one channel is taken away."""
+
+    def __init__(self, read: str) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv1d(4, 6, 3, padding=1), nn.Conv1d(6, 1, 3, padding=1)
+        self.read = read
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.head(torch.relu(self.stem(x))))
+        return h.mean(-1) if self.read == "score" else h.squeeze(1)
+
+
+@pytest.mark.parametrize(("read", "outputs"), [("score", "antisymmetric"), ("positions", Tracks(".", layout="n l"))])
+@pytest.mark.parametrize("length", [1, 21])
+def test_one_filter_may_be_odd_and_a_length_of_one_position_stays_a_length(
+    read: str, outputs: Any, length: int
+) -> None:
+    example = torch.zeros(2, 4, length, dtype=torch.float64)
+    model = convert_model(OneFilter(read).double(), example, outputs=outputs)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p))
+        for n in (length, 33):
+            x = torch.randn(3, 4, n, dtype=torch.float64)
+            y, r = model(x), model(x.flip(1, 2))
+            assert float((r - (y.flip(-1) if read == "positions" else -y)).abs().max()) < 1e-12
+            assert float(y.abs().max()) > 1e-6
