@@ -57,9 +57,7 @@ class OneFilter(nn.Module):
 
 @pytest.mark.parametrize(("read", "outputs"), [("score", "antisymmetric"), ("positions", Tracks(".", layout="n l"))])
 @pytest.mark.parametrize("length", [1, 21])
-def test_one_filter_may_be_odd_and_a_length_of_one_position_stays_a_length(
-    read: str, outputs: Any, length: int
-) -> None:
+def test_one_filter_may_be_odd_and_one_position_stays_a_length(read: str, outputs: Any, length: int) -> None:
     example = torch.zeros(2, 4, length, dtype=torch.float64)
     model = convert_model(OneFilter(read).double(), example, outputs=outputs)
     with torch.no_grad():
