@@ -306,3 +306,11 @@ def test_an_output_that_hardly_depends_on_the_sequence_is_named(norm: nn.Module,
     named = [w for w in plan.warnings if "output 1 no longer depends" in w]
     assert len(named) == (not eps_only)  # the plain model's squares are constant too
     assert not any("output 0" in w for w in plan.warnings)
+
+
+@pytest.mark.parametrize("count", [lambda h: h.cumsum(0), lambda h: h + torch.arange(len(h)).view(-1, 1, 1)])
+def test_the_place_of_a_sample_in_the_batch_is_no_sequence(count: Any) -> None:
+    """Probabilities sum to one: what differs between the samples is how many stand before them."""
+    net = Net(lambda m, x: m.a(count(m.c(x).softmax(-1)).sum(-1)), c=conv(), a=nn.Linear(8, 2))
+    (problem,) = plan_conversion(net, X[:2]).problems
+    assert "do not depend on the sequence" in str(problem)

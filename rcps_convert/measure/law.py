@@ -162,7 +162,6 @@ class Law:
         if len(forward) == len(large):
             self.batches = {i: d for i, d in enumerate(grown) if d is not None and d >= 0}
             self.summed = [i for i, y in enumerate(forward) if grown[i] is None and isinstance(y, Tensor)]
-            self.probe.batches = self.batches
             self.any_batch = -1 not in grown and all(forward[i].shape[d] == own for i, d in self.batches.items())
             for i, d in self.batches.items():
                 part = large[i].narrow(d, 0, forward[i].shape[d])
@@ -203,7 +202,6 @@ class Law:
                     self._note_mirrored(i, y, r)
         if len(kinds) > 1 and not training:
             self._mirror_some(drawn, len(kinds), forward, reverse)
-            self._note_samples(len(kinds), forward)
         return forward
 
     def vary(self, forward: list[Any], seed: int, kinds: Sequence[str]) -> None:
@@ -223,15 +221,6 @@ class Law:
             change = relative_change(y, r)
             if change > CLEARLY:
                 self.variation[index] = change
-
-    def _note_samples(self, samples: int, forward: list[Any]) -> None:
-        """Samples are other sequences too: an output that clearly differs between two of them depends on them."""
-        for i, dim in (self.probe.batches or {}).items():
-            y = forward[i] if i < len(forward) and self.variation.get(i, 0.0) <= VARIED else None
-            if isinstance(y, Tensor) and y.dim() > dim and y.shape[dim] == samples:
-                change = relative_change(y.select(dim, 0), y.select(dim, 1))
-                if change > CLEARLY:
-                    self.variation[i] = change
 
     def _run(self, seed: int, kinds: Sequence[str], training: bool) -> Any:
         """What tells one run from another: weights that were written to since are others."""

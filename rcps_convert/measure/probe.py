@@ -100,7 +100,6 @@ class Probe:
         dtype: the precision the model runs in.
         own: the precision of the model as it was given.
         batch: samples of the example; None where its inputs have no batch axis, or different ones.
-        batches: per output leaf with samples the axis that holds them, once that was found.
         fed: norms keep the statistics of random inputs; see `feed_norms`.
         discrete: forward was seen to make whole numbers or truth values of others, such as places of maxima, that
             depend on the input.
@@ -128,7 +127,6 @@ class Probe:
         self.first: Any = None
         self.perturbed: set[int] = set()
         self.fed = False
-        self.batches: dict[int, int] | None = None
         self.discrete, self.whole = False, list[Tensor]()
         self.model, self.dtype = fresh_copy(model), self.own
         self.buffers = KeptBuffers(self.model)
