@@ -269,3 +269,29 @@ def test_batch_norm_in_train_mode_may_mix_samples() -> None:
     assert not plan.problems
     assert plan.verification is not None
     assert plan.verification.modes == "train and eval mode"
+
+
+def largest_channel(h: Tensor) -> Tensor:
+    return torch.zeros_like(h).scatter(1, h.argmax(1, keepdim=True), 1.0)
+
+
+def first_of_largest(h: Tensor) -> Tensor:
+    return (h.argmax(1, keepdim=True) == torch.arange(h.shape[1]).view(-1, 1)).to(h)
+
+
+def sorted_places(h: Tensor) -> Tensor:
+    return (h.argsort(1, stable=True) == 0).to(h)
+
+
+@pytest.mark.parametrize("mark", [largest_channel, first_of_largest, sorted_places])
+def test_bases_are_blank_beside_tracks_that_are_not(mark: Any) -> None:
+    """Without bases all channels tie; the mask tells the positions apart, so that the outcome is no constant."""
+    torch.manual_seed(0)
+
+    def forward(m: Any, x: Tensor, mask: Tensor) -> Tensor:
+        return m.o(mark(m.c(x)) * mask[:, None]).mT
+
+    model = Net(forward, c=nn.Conv1d(4, 3, 1, bias=False), o=nn.Conv1d(3, 3, 4))
+    how: dict[str, Any] = {"inputs": ("ACGT", Tracks(".", layout="n l")), "outputs": Tracks("...", layout="n l c")}
+    plan = plan_conversion(model, (torch.zeros(2, 4, 24), torch.zeros(2, 24)), **how)
+    assert plan.problems

@@ -149,6 +149,12 @@ def of_kinds(
     return x
 
 
+def turned(kinds: Sequence[str], seed: int) -> Sequence[str]:
+    """The kinds of the samples, each moved on by as many samples as the seed says; a sample that comes again stays."""
+    by = seed % len(kinds) if AGAIN not in kinds else 0
+    return [*kinds[by:], *kinds[:by]]
+
+
 def _repeated(x: Tensor, period: int) -> None:
     """Make the last axis repeat its first entries."""
     x.copy_(x[..., torch.arange(x.shape[-1], device=x.device) % period].clone())

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from .._torch import NormBase, all_modules, pytree, transform_level
 from ..algebra.action import Action, act
 from ..algebra.arguments import Example, leaves, with_leaves
-from ..algebra.specs import Invariant, Spec, Tokens
+from ..algebra.specs import Invariant, OneHot, Spec, Tokens
 from ..errors import ConversionError
 from ..graph.precision import in_double, widened
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
@@ -26,7 +26,7 @@ from ..tie.hooks import hook_of
 from ..tie.norms import PooledNorm
 from ..tie.states import SharedState
 from .held_noise import HeldNoise
-from .inputs import batch_dim, of_kinds, padded, random_like
+from .inputs import batch_dim, of_kinds, padded, random_like, turned
 from .kept_buffers import KeptBuffers
 
 DROPOUTS = {
@@ -121,6 +121,7 @@ class Probe:
     ) -> None:
         self.padded, self.held = padded, held
         self.example, self.specs, self.actions = example, specs, actions
+        self.reads = any(isinstance(spec, (OneHot, Tokens)) for spec in specs)  # a sequence
         self.batch = self._batch()
         self.own, self.as_given = own_dtype(model), own
         self.caches: list[Any] | None = None
@@ -198,7 +199,7 @@ class Probe:
 
         Args:
             seed: of the random numbers.
-            kinds: of the samples; see `inputs.KINDS`.
+            kinds: of the samples; see `inputs.KINDS`. Tracks beside a sequence are of other kinds but for seed 0.
         """
         generator = torch.Generator().manual_seed(seed)
         found = []
@@ -208,7 +209,8 @@ class Probe:
                 continue
             example = self._resized(leaf, spec, action, len(kinds))
             dtype = leaf.dtype if self.as_given else self.dtype
-            found.append(of_kinds(spec, action, example, generator, kinds, dtype))
+            own = kinds if isinstance(spec, (OneHot, Tokens)) or not self.reads else turned(kinds, seed)
+            found.append(of_kinds(spec, action, example, generator, own, dtype))
         return padded(self.specs, found, seed) if self.padded else found
 
     def _resized(self, leaf: Tensor, spec: Spec, action: Action, samples: int) -> Tensor:
