@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torch._library.custom_ops import CustomOpDef as CustomOpDef
 
 
 def _memcmp() -> Callable[..., int] | None:
