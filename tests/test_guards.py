@@ -78,6 +78,30 @@ def test_bake_keeps_the_guard() -> None:
     assert plain(bases(60)).shape == (2, 1)
 
 
+def test_the_length_that_the_caller_gives_counts() -> None:
+    def without_ends(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        return (args[0][..., 4:-4],)
+
+    model = Table(64)
+    model.register_forward_pre_hook(without_ends)
+    tied = converted(model, bases(72))
+    for one in (tied, bake(tied)):
+        assert error(one, bases(72)) < 1e-10
+        with pytest.raises(BreaksSymmetryError, match="an input of 68 positions, in a model converted at 72"):
+            one(bases(68))
+
+
+def test_forward_itself_is_guarded_and_no_hook_stays() -> None:
+    tied = converted(Table(), bases(64))
+    for model in (tied, bake(tied), copy.deepcopy(tied)):
+        assert torch.equal(model.forward(bases(64)), model(bases(64)))
+        assert not model._forward_pre_hooks
+        with pytest.raises(BreaksSymmetryError, match="an input of 60 positions"):
+            model.forward(bases(60))
+    free = bake(converted(nn.Sequential(nn.Conv1d(4, 6, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten()), bases(20)))
+    assert not any({"forward", "_replicate_for_data_parallel"} & vars(m).keys() for m in free.modules())
+
+
 def test_a_baked_model_is_converted_again_for_another_length() -> None:
     baked = bake(converted(Table(), bases(64)))
     again = converted(baked, bases(60))

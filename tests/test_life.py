@@ -32,6 +32,7 @@ from rcps_convert import (
 )
 from rcps_convert.convert.state import is_converted
 from rcps_convert.testing import assert_equivariant
+from rcps_convert.tie.checks import checks_of
 from rcps_convert.tie.parts import OtherPartError, Parts
 from rcps_convert.tie.writing import TiedWeight
 
@@ -487,7 +488,7 @@ def test_baking_and_copies_keep_no_watch_on_another_model() -> None:
     twin = copy.deepcopy(model)
     same_head(twin)
     exact(model)
-    assert not any(isinstance(h, Parts) for h in bake(model)._forward_pre_hooks.values())
+    assert not any(isinstance(check, Parts) for check in checks_of(bake(model)))
     parts = bake(twin, in_place=True)
     parts(torch.randn(2, 4, 40))
 

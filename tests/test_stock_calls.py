@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from rcps_convert import BreaksSymmetryError, ConversionError, apply_recipe, bake, convert_model, recipe
-from rcps_convert.geometry import CallAxes, frames
+from rcps_convert.geometry import CallAxes, forwards_of, frames
 
 X = torch.zeros(2, 4, 64)
 
@@ -142,7 +142,8 @@ def test_a_mode_around_the_model_sees_no_more_than_of_the_plain_forward() -> Non
 def test_what_is_remembered_is_bounded(model: nn.Module) -> None:
     for samples in range(1, frames.REMEMBERED + 20):
         model(torch.zeros(samples, 4, 8))
-    assert 0 < len(model.forward.stock) <= frames.REMEMBERED
+    (around,) = (forward for forward in forwards_of(model) if isinstance(forward, frames.Anchored))
+    assert 0 < len(around.stock) <= frames.REMEMBERED
 
 
 def test_a_transform_around_the_model_is_looked_at(model: nn.Module) -> None:

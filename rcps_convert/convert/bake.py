@@ -10,7 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from .._torch import chains, pre_hooks
+from .._torch import chains
 from ..algebra.arguments import check_choice, check_count, check_model, check_switch
 from ..algebra.axis import nearest
 from ..algebra.plain import read_structure
@@ -24,6 +24,7 @@ from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers
 from ..strands.unwrapped import bake_graph
 from ..tie.attaching import mirrored, remove, ties
+from ..tie.checks import checks_of
 from ..tie.hooks import hook_of, uninstall
 from ..tie.length_guard import LengthGuard, LengthRule, guard, only_at, read_rule
 from ..tie.norms import FoldedNorm, PooledNorm, settle_statistics, unfold
@@ -89,7 +90,7 @@ def _rules_at(model: nn.Module, length: int) -> Sequence[LengthRule]:
         if own < 1 or not rule.holds(own):
             near = [n - rule.start + longest for n in nearest(max(own, 1), rule.holds)]
             raise _needs_both_edges(length, near)
-    for guard_ in (h for h in pre_hooks(model) if isinstance(h, LengthGuard)):
+    for guard_ in (h for h in checks_of(model) if isinstance(h, LengthGuard)):
         for rule in guard_.rules:
             guard_.require(rule, rule.start + length - longest if longest else length)
     return [only_at(rule, rule.start + length - longest) for rule in rules]
@@ -114,7 +115,7 @@ def untied_in_place(target: nn.Module, rules: Sequence[LengthRule] = ()) -> nn.M
     if rules and not any(table.strict for table in anchored(target).values()):
         unanchor(target)
     if rules:
-        before = (rule for h in pre_hooks(target) if isinstance(h, LengthGuard) for rule in h.rules)
+        before = (rule for h in checks_of(target) if isinstance(h, LengthGuard) for rule in h.rules)
         guard(target, [*before, *rules])
     with torch.no_grad():
         idle = untied(target)

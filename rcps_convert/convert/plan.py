@@ -316,9 +316,9 @@ class ConversionPlan:
             leave_untied(target, names[name], self.called)
         for s in self.symmetrisers:
             symmetrise(target.get_submodule(s.path), s.passage)
+        anchor(target, self.tables)
         if self.guards:
             guard(target, self.guards)
-        anchor(target, self.tables)
         if self.start is not None:
             self.start.recalibrate(target)
         watch(target)

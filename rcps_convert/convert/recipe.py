@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from .._torch import chains, pre_hooks
+from .._torch import chains
 from ..algebra.action import Action, act
 from ..algebra.arguments import check_choice
 from ..algebra.texts import read_action, read_axis, write_action
@@ -21,6 +21,7 @@ from ..graph.sandbox import owner
 from ..strands.conjoined import Conjoined, conjoin, conjoined, read_reading
 from ..strands.mixed import Cross, mix
 from ..tie.attaching import attach, attach_mirror, register
+from ..tie.checks import checks_of
 from ..tie.hooks import hook_of
 from ..tie.length_guard import LengthGuard, guard, read_rule
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool
@@ -92,8 +93,8 @@ def read_off(model: nn.Module) -> Recipe:
         norms=[{"path": p, **h.plain()} for kind in (FoldedNorm, PooledNorm) for p, h in _hooks(modules, kind)],
         states=[{"path": p, **h.plain()} for p, h in _hooks(modules, SharedState)],
         symmetrisers=[{"path": p, **h.passage.plain()} for p, h in _hooks(modules, BothStrands)],
-        guards=[{"path": p, "rules": [r.plain() for r in h.rules]} for p, h in _before(modules, LengthGuard)],
-        idle=[{"path": p, "name": h.name} for p, h in _before(modules, IdleModule)],
+        guards=[{"path": p, "rules": [r.plain() for r in h.rules]} for p, h in _checks(modules, LengthGuard)],
+        idle=[{"path": p, "name": h.name} for p, h in _checks(modules, IdleModule)],
         anchors=[{"at": path, **table.plain()} for path, table in anchored(model).items()],
         readings=[{"path": p, **h.plain()} for p, h in _hooks(modules, Conjoined)],
         mixed=[
@@ -108,9 +109,9 @@ def _hooks(modules: Modules, kind: type) -> Iterator[tuple[str, Any]]:
     return ((path, hook) for path, module in modules if (hook := hook_of(module, kind)) is not None)
 
 
-def _before(modules: Modules, kind: type) -> Iterator[tuple[str, Any]]:
+def _checks(modules: Modules, kind: type) -> Iterator[tuple[str, Any]]:
     """The hooks of a kind that run before modules only, by path."""
-    return ((path, hook) for path, module in modules for hook in pre_hooks(module) if isinstance(hook, kind))
+    return ((path, check) for path, module in modules for check in checks_of(module) if isinstance(check, kind))
 
 
 def _place(readings: Mapping[str, nn.Module], reading: Conjoined) -> str:
@@ -201,10 +202,10 @@ def _steps(recipe: Mapping[str, Any]) -> Iterator[Step]:
         yield _on(_known(row["path"], paths), partial(refuse_call, name=row["name"]))
     for row in recipe["symmetrisers"]:
         yield _on(_known(row["path"], paths), partial(symmetrise, passage=read_passage(row)))
-    for row in recipe["guards"]:
-        yield _on(_known(row["path"], paths), partial(guard, rules=[read_rule(rule) for rule in row["rules"]]))
     tables = {_known(row["at"], paths): read_table(row) for row in recipe["anchors"]}
     yield lambda model: anchor(model, tables)
+    for row in recipe["guards"]:
+        yield _on(_known(row["path"], paths), partial(guard, rules=[read_rule(rule) for rule in row["rules"]]))
     readings = {_known(row["path"], paths): read_reading(row) for row in recipe["readings"]}
     for path, reading in readings.items():
         yield _on(path, partial(conjoin, reading=reading))

@@ -1,7 +1,10 @@
 """Re-anchoring: functions that read one edge of a length only, made equivariant at every length."""
 
+from .around import AroundForward as AroundForward
+from .around import drop_around as drop_around
+from .around import forwards_of as forwards_of
+from .around import place_around as place_around
 from .frames import Anchored as Anchored
-from .frames import AroundForward as AroundForward
 from .frames import Entry as Entry
 from .frames import Table as Table
 from .frames import UnplannedCallError as UnplannedCallError

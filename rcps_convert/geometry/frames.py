@@ -7,7 +7,6 @@ which compares each call with those seen when the model was traced.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,6 @@ from .._torch import (
     function_modes,
     has_modes,
     is_compiling,
-    is_scripting,
     is_unwatched,
     keep_whole,
     stock_code,
@@ -31,9 +29,10 @@ from .._torch import (
     unseen,
 )
 from ..algebra.plain import listed, tupled
-from ..errors import BreaksSymmetryError, ConversionError, Where, refuse_scripting
+from ..errors import BreaksSymmetryError, ConversionError, Where
+from .around import AroundForward, drop_around, forwards_of, place_around
 from .readings import CallAxes
-from .replicas import follow_replicas, rebound, unfollow_replicas
+from .replicas import rebound
 from .table import EDGE_FUNCTIONS
 
 PLAIN = {bool, int, float, str, type(None)}
@@ -242,42 +241,6 @@ class Frame(TorchFunctionMode):
             raise self.table.other_calls(self.seen)
 
 
-class AroundForward:
-    """A callable in the place of a module's forward that looks like the forward inside it: torch.export reads that.
-
-    Attributes:
-        module: the module.
-        before: the forward that was set on the module itself; None where its class's is meant.
-    """
-
-    module: nn.Module
-    before: Any
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.before or type(self.module).forward.__get__(self.module))
-
-    @property
-    def __code__(self) -> Any:
-        return (self.before or type(self.module).forward).__code__
-
-    @property
-    def __name__(self) -> str:
-        return "forward"
-
-    @property
-    def __globals__(self) -> Any:
-        if is_scripting():
-            raise refuse_scripting("calls that read both edges of a length, or both strands")
-        raise AttributeError("__globals__")
-
-    def _own(self, *args: Any, **kwargs: Any) -> Any:
-        """The forward inside."""
-        if self.before is not None:
-            return self.before(*args, **kwargs)
-        return type(self.module).forward(self.module, *args, **kwargs)
-
-
 class Anchored(AroundForward):
     """The forward of a module some of whose calls are re-anchored.
 
@@ -310,7 +273,7 @@ class Anchored(AroundForward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward, its calls caught."""
-        if len(args) == 1 and not kwargs and self._is_aligned(args[0]):
+        if len(args) == 1 and not kwargs and self.before is None and self._is_known(args[0]):
             return type(self.module).forward(self.module, args[0])
         if not is_compiling() and torch.jit.is_tracing():  # type: ignore[attr-defined]
             raise _refuse_recording()
@@ -335,15 +298,20 @@ class Anchored(AroundForward):
             with unseen(), suppress(KeyError):  # a setting was deleted
                 self.aligned[args[0].shape] = self.read_settings(vars(self.module))
 
-    def _is_aligned(self, x: Any) -> bool:
-        """Whether nothing is re-anchored in a call of a layer of torch's: by the shape, and by what the layer reads."""
-        if self.read_settings is None or self.before is not None or not is_unwatched() or type(x) is not Tensor:
+    def _is_known(self, x: Any) -> bool:
+        """Whether a call with one tensor is one in which nothing is re-anchored: the quick way to `_like`."""
+        if type(x) is not Tensor or not is_unwatched():
             return False
-        known = self.aligned.get(x.shape)
-        try:
-            return known is not None and known == self.read_settings(vars(self.module))
-        except KeyError:  # a setting was deleted
+        if self.read_settings is not None:  # a layer of torch's, told by the shape and by what the layer reads
+            known = self.aligned.get(x.shape)
+            try:
+                return known is not None and known == self.read_settings(vars(self.module))
+            except KeyError:  # a setting was deleted
+                return False
+        module = self.module
+        if self.is_stock or self.table.strict or module.training or not self.stock:
             return False
+        return (torch.is_grad_enabled(), x.shape, x.dtype, *_plain_values(module)) in self.stock
 
     def _like(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What tells one call from another whose lengths may not fit; None where that cannot be told.
@@ -365,7 +333,7 @@ class Anchored(AroundForward):
                 return None
         held = vars(module)
         if not is_stock:
-            return (*found, *[value for value in held.values() if type(value) in PLAIN])
+            return (*found, *_plain_values(module))
         settings = [held.get(name) for name in self.settings]
         return (*found, *settings) if all(type(v) in PLAIN or type(v) is tuple for v in settings) else None
 
@@ -374,6 +342,11 @@ class Anchored(AroundForward):
         twin = Anchored(replica, self.table)
         twin.before = None if self.before is None else rebound(self.before, self.module, replica)
         return twin
+
+
+def _plain_values(module: nn.Module) -> list[Any]:
+    """The numbers and names among the attributes of a module, by which a forward may take another way."""
+    return [value for value in vars(module).values() if type(value) in PLAIN]
 
 
 def _look(x: Tensor) -> tuple[Any, ...]:
@@ -406,8 +379,7 @@ def anchor(model: nn.Module, tables: Mapping[str, Table]) -> None:
         known = found.get(module)  # a module of several names
         found[module] = table if known is None else _both(known, table)
     for module, table in found.items():
-        module.forward = Anchored(module, table)  # type: ignore[method-assign]
-        follow_replicas(module)
+        place_around(module, Anchored(module, table))
 
 
 def _both(a: Table, b: Table) -> Table:
@@ -417,19 +389,14 @@ def _both(a: Table, b: Table) -> Table:
 
 def anchored(model: nn.Module) -> dict[str, Table]:
     """The table of each module whose calls are re-anchored, by path."""
-    own = {path: module.__dict__.get("forward") for path, module in model.named_modules()}
-    return {path: forward.table for path, forward in own.items() if isinstance(forward, Anchored)}
+    found = {path: forwards_of(module) for path, module in model.named_modules()}
+    return {path: f.table for path, forwards in found.items() for f in forwards if isinstance(f, Anchored)}
 
 
 def unanchor(model: nn.Module) -> None:
     """Give every module its own forward back, in place."""
     for module in model.modules():
-        own = module.__dict__.get("forward")
-        if isinstance(own, Anchored):
-            del module.__dict__["forward"]
-            unfollow_replicas(module)
-            if own.before is not None:
-                module.forward = own.before
+        drop_around(module, lambda forward: isinstance(forward, Anchored))
 
 
 def is_in_transform(outside: int | None = None) -> bool:

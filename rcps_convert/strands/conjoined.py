@@ -26,7 +26,7 @@ from ..algebra.runs import Runs, read_runs
 from ..algebra.specs import Spec, Tokens
 from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
-from ..geometry.frames import AroundForward
+from ..geometry import AroundForward, drop_around
 from ..graph.sandbox import positional_names
 from ..tie.hooks import StrandHook, hook_of, install, uninstall
 
@@ -404,11 +404,7 @@ def conjoined(model: nn.Module) -> Conjoined | None:
 
 def part(model: nn.Module) -> None:
     """Make a conjoined model read one strand again, in place."""
-    own = model.__dict__.get("forward")
-    if isinstance(own, StackedForward):
-        del model.__dict__["forward"]
-        if own.before is not None:
-            model.forward = own.before
+    drop_around(model, lambda forward: isinstance(forward, StackedForward))
     uninstall(model, Conjoined)
 
 

@@ -10,7 +10,15 @@ from torch.utils.hooks import RemovableHandle
 
 from .._torch import drop_hooks, is_scripting, is_unwatched, pre_hooks, unseen
 from ..errors import refuse_scripting
-from ..geometry import AroundForward, follow_replicas, rebound, unfollow_replicas
+from ..geometry import (
+    AroundForward,
+    drop_around,
+    follow_replicas,
+    forwards_of,
+    place_around,
+    rebound,
+    unfollow_replicas,
+)
 
 
 class StrandHook:
@@ -131,13 +139,7 @@ class Inside(AroundForward):
 
 def install_inside(module: nn.Module, hook: StrandHook) -> None:
     """Attach a hook to a module's forward itself: what hooks of the user's see stays what it was."""
-    place_inside(module, Inside(module, hook))
-
-
-def place_inside(module: nn.Module, forward: Inside) -> None:
-    """Attach a forward with a hook to its module."""
-    module.forward = forward  # type: ignore[method-assign]
-    follow_replicas(module)
+    place_around(module, Inside(module, hook))
 
 
 def install(module: nn.Module, hook: StrandHook, *, outside: bool = False, always: bool = False) -> None:
@@ -176,10 +178,7 @@ def hide_from_compiler(module: nn.Module) -> None:
 
 def hooks_of(module: nn.Module) -> list[StrandHook]:
     """The hooks attached to a module, in the order they see its arguments."""
-    inside, forward = [], module.__dict__.get("forward")
-    while isinstance(forward, AroundForward):
-        inside += [forward.hook] if isinstance(forward, Inside) else []
-        forward = forward.before
+    inside = [forward.hook for forward in forwards_of(module) if isinstance(forward, Inside)]
     return [h.hook for h in pre_hooks(module) if isinstance(h, Before)] + inside
 
 
@@ -190,29 +189,7 @@ def hook_of(module: nn.Module, kind: type = StrandHook) -> Any:
 
 def uninstall(module: nn.Module, kind: type = StrandHook) -> None:
     """Detach our hooks of a kind from a module; the user's own stay."""
-    _drop_inside(module, kind)
+    drop_around(module, lambda forward: isinstance(forward, Inside) and isinstance(forward.hook, kind))
     drop_hooks(module, lambda h: isinstance(h, (Before, After)) and isinstance(h.hook, kind))
     if not hooks_of(module):
         hide_from_compiler(module)
-
-
-def _drop_inside(module: nn.Module, kind: type) -> None:
-    """Take the forwards with hooks of a kind out of those that are set on a module."""
-    outer, forward = None, module.__dict__.get("forward")
-    while isinstance(forward, AroundForward):
-        if not (isinstance(forward, Inside) and isinstance(forward.hook, kind)):
-            outer = forward
-        elif outer is None:
-            _set_forward(module, forward.before)
-        else:
-            outer.before = forward.before
-        forward = forward.before
-
-
-def _set_forward(module: nn.Module, forward: Any) -> None:
-    """Set the forward of a module on it; None for its class's own."""
-    del module.__dict__["forward"]
-    if forward is None:
-        unfollow_replicas(module)
-    else:
-        module.forward = forward  # type: ignore[method-assign]

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._torch import drop_hooks, is_compiling, pytree
+from .._torch import is_compiling, pytree
 from ..algebra.axis import Step, follows, nearest
 from ..algebra.texts import read_step, write_step
 from ..errors import BreaksSymmetryError
 from ..graph.sandbox import positional_names
-from .hooks import Numbered
+from .checks import Check, attach_check, drop_checks
 
 REMAINDER = "at this length an operator that cannot be re-anchored leaves a remainder at the right edge"
 """Why a length is refused at which a window does not reach both edges alike."""
@@ -106,8 +106,8 @@ def through(steps: Sequence[Step], length: int) -> int:
     return length
 
 
-class LengthGuard(Numbered):
-    """The forward pre-hook of a converted model that is exact at some lengths only.
+class LengthGuard(Check):
+    """The check of a converted model that is exact at some lengths only.
 
     Args:
         rules: for each input with such a length.
@@ -161,11 +161,9 @@ def _refused(rule: LengthRule, length: int) -> BreaksSymmetryError:
 def guard(model: nn.Module, rules: Sequence[LengthRule]) -> None:
     """Attach a `LengthGuard` to a model, in place of one it may have."""
     unguard(model)
-    hook = LengthGuard(rules, positional_names(model))
-    hook.handle = model.register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
+    attach_check(model, LengthGuard(rules, positional_names(model)))
 
 
 def unguard(model: nn.Module) -> None:
     """Detach every `LengthGuard` of a model."""
-    for module in model.modules():
-        drop_hooks(module, lambda hook: isinstance(hook, LengthGuard))
+    drop_checks(model, lambda check: isinstance(check, LengthGuard))

@@ -12,9 +12,9 @@ from typing import Any
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from .._torch import calling_modules, drop_hooks, held_by, holds, is_compiling, is_replica, tables_of
+from .._torch import calling_modules, held_by, holds, is_compiling, is_replica, tables_of
 from ..errors import ConversionError, Where
-from .hooks import Numbered
+from .checks import Check, attach_check, drop_checks
 
 DO = (
     "call extend(model, example), which ties what was added; or bake(model) for a plain model, change that one, and "
@@ -26,8 +26,8 @@ class OtherPartError(ConversionError):
     """A call of a model that has other parts than when it was converted."""
 
 
-class Parts(Numbered):
-    """The forward pre-hook of a converted model that compares its modules with those that were converted.
+class Parts(Check):
+    """The check of a converted model that compares its modules with those that were converted.
 
     Modules are compared, one by one; a wrapper of torch's own around one of them counts as that one. A module that was
     added may stay, unless a call of the model reaches it.
@@ -51,7 +51,7 @@ class Parts(Numbered):
         self.held = held_by(model, self.open)
         self.added: list[nn.Module] = []
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse a call if a module is missing, or has been replaced.
 
         Raises:
@@ -73,8 +73,7 @@ class Parts(Numbered):
         for part in now:
             if id(part) not in known and not any(part is other for other in self.added):
                 path = next(path for path, module in model.named_modules() if module is part)
-                hook = AddedPart(model, path)
-                hook.handle = part.register_forward_pre_hook(hook)
+                attach_check(part, AddedPart(model, path))
                 self.added.append(part)
 
     def _words(self, model: nn.Module, path: str) -> tuple[str, str]:
@@ -84,8 +83,8 @@ class Parts(Numbered):
         return f"a {type(there).__name__}" if there is not None else "nothing", f"a {_name(known)} was converted"
 
 
-class AddedPart(Numbered):
-    """The forward pre-hook of a module that was added to a converted model.
+class AddedPart(Check):
+    """The check of a module that was added to a converted model.
 
     Args:
         model: the converted model.
@@ -95,7 +94,7 @@ class AddedPart(Numbered):
     def __init__(self, model: nn.Module, path: str) -> None:
         self.model, self.path = (model,), path  # in a tuple, as it is no part of the module
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse a call by the converted model.
 
         Raises:
@@ -153,11 +152,9 @@ def _unwrapped(module: nn.Module, known: Iterable[int]) -> nn.Module:
 def watch(model: nn.Module) -> None:
     """Attach `Parts` to a model as it is now, in place of those it has."""
     unwatch(model)
-    hook = Parts(model)
-    hook.handle = model.register_forward_pre_hook(hook, prepend=True)
+    attach_check(model, Parts(model))
 
 
 def unwatch(model: nn.Module) -> None:
     """Detach every `Parts` and `AddedPart` of a model."""
-    for module in model.modules():
-        drop_hooks(module, lambda hook: isinstance(hook, (Parts, AddedPart)))
+    drop_checks(model, lambda check: isinstance(check, (Parts, AddedPart)))

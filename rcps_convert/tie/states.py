@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ..algebra.action import Action, ActionMap
 from ..algebra.texts import read_action, write_action
+from ..geometry import place_around
 from ..graph.sandbox import owner
-from .hooks import Inside, StrandHook, place_inside
+from .hooks import Inside, StrandHook
 
 
 class SharedState(StrandHook):
@@ -84,7 +85,7 @@ def share_states(module: nn.Module, buffers: Mapping[str, Action]) -> None:
     """
     hook = SharedState(buffers)
     hook.share(module)
-    place_inside(module, AroundState(module, hook))
+    place_around(module, AroundState(module, hook))
 
 
 def read_buffers(row: Mapping[str, Any]) -> dict[str, Action]:

@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._torch import calling_modules, drop_hooks, is_compiling, pre_hooks
+from .._torch import calling_modules, is_compiling
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..errors import BreaksSymmetryError, Where
 from ..graph.sandbox import fresh_copy, owner
 from .attaching import register, ties
-from .hooks import Numbered
+from .checks import Check, attach_check, checks_of, drop_checks
 from .length_guard import LengthGuard, unguard
 from .ties import RCTie
 
@@ -65,8 +65,8 @@ class Untied(RCTie):
         return full
 
 
-class IdleModule(Numbered):
-    """The forward pre-hook of a module of a baked model that no trace calls, as its parameters were not tied.
+class IdleModule(Check):
+    """The check of a module of a baked model that no trace calls, as its parameters were not tied.
 
     Args:
         name: of one of its parameters.
@@ -75,7 +75,7 @@ class IdleModule(Numbered):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse the call.
 
         Raises:
@@ -144,14 +144,13 @@ def refuse_call(module: nn.Module, name: str) -> None:
         module: changed in place.
         name: of one of its parameters.
     """
-    hook = IdleModule(name)
-    hook.handle = module.register_forward_pre_hook(hook)
+    attach_check(module, IdleModule(name))
 
 
 def unguarded(model: nn.Module) -> nn.Module:
     """A model that refuses no length and no call: a copy of a baked one that does, else the model itself."""
     refusing = (LengthGuard, IdleModule)
-    if not any(isinstance(h, refusing) for m in model.modules() for h in pre_hooks(m)):
+    if not any(isinstance(h, refusing) for m in model.modules() for h in checks_of(m)):
         return model
     twin = fresh_copy(model)
     unguard(twin)
@@ -161,5 +160,4 @@ def unguarded(model: nn.Module) -> nn.Module:
 
 def allow_calls(model: nn.Module) -> None:
     """Undo `refuse_calls`, in place."""
-    for module in model.modules():
-        drop_hooks(module, lambda hook: isinstance(hook, IdleModule))
+    drop_checks(model, lambda check: isinstance(check, IdleModule))

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._torch import forward_gradients, hook_tables, is_recorded, transform_level
-from ...geometry import follow_replicas, unfollow_replicas
-from ...geometry.frames import AroundForward
+from ...geometry import AroundForward, drop_around, place_around
 from ...geometry.replicas import rebound
 from ...strands.conjoined import this_thread
 from ...strands.mixed import Cross
@@ -189,21 +188,13 @@ def accelerate_layer(candidate: Candidate, choice: Choice) -> None:
     cross = hook_of(module, Cross)
     if cross is not None:
         _exchange(module, cross, FasterCross(cross))
-    module.forward = Accelerated(module, choice)
-    follow_replicas(module)
+    place_around(module, Accelerated(module, choice))
 
 
 def decelerate(model: nn.Module) -> None:
     """Give every layer of a model its own forward back, in place."""
     for module in model.modules():
-        own = module.__dict__.get("forward")
-        if not isinstance(own, Accelerated):
-            continue
-        del module.__dict__["forward"]
-        unfollow_replicas(module)
-        if own.before is not None:
-            module.forward = own.before
-            follow_replicas(module)
+        drop_around(module, lambda forward: isinstance(forward, Accelerated))
         cross = hook_of(module, FasterCross)
         if cross is not None:
             _exchange(module, cross, cross.own)

@@ -1,0 +1,88 @@
+"""Forwards that are set on a module around the one it had, one around the other."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from .._torch import is_scripting
+from ..errors import refuse_scripting
+from .replicas import follow_replicas, unfollow_replicas
+
+
+class AroundForward:
+    """A callable in the place of a module's forward that looks like the forward inside it: torch.export reads that.
+
+    Attributes:
+        module: the module.
+        before: the forward that was set on the module itself; None where its class's is meant.
+        adds: what it adds, in words.
+    """
+
+    module: nn.Module
+    before: Any
+    adds = "calls that read both edges of a length, or both strands"
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.before or type(self.module).forward.__get__(self.module))
+
+    @property
+    def __code__(self) -> Any:
+        return (self.before or type(self.module).forward).__code__
+
+    @property
+    def __name__(self) -> str:
+        return "forward"
+
+    @property
+    def __globals__(self) -> Any:
+        if is_scripting():
+            raise refuse_scripting(self.adds)
+        raise AttributeError("__globals__")
+
+    def _own(self, *args: Any, **kwargs: Any) -> Any:
+        """The forward inside."""
+        if self.before is not None:
+            return self.before(*args, **kwargs)
+        return type(self.module).forward(self.module, *args, **kwargs)
+
+
+def forwards_of(module: nn.Module) -> list[Any]:
+    """The `AroundForward`s that are set on a module, the outermost first."""
+    found: list[Any] = []
+    forward = module.__dict__.get("forward")
+    while isinstance(forward, AroundForward):
+        found.append(forward)
+        forward = forward.before
+    return found
+
+
+def place_around(module: nn.Module, forward: AroundForward) -> None:
+    """Set a forward around the one that a module has, in place."""
+    module.forward = forward  # type: ignore[assignment,method-assign]
+    follow_replicas(module)
+
+
+def drop_around(module: nn.Module, matches: Callable[[Any], bool]) -> None:
+    """Take the `AroundForward`s that match off a module, in place; those around and inside of them stay."""
+    outer: Any = None
+    for forward in forwards_of(module):
+        if not matches(forward):
+            outer = forward
+        elif outer is None:
+            _set_forward(module, forward.before)
+        else:
+            outer.before = forward.before
+
+
+def _set_forward(module: nn.Module, forward: Any) -> None:
+    """Set the forward of a module on it; None for its class's own."""
+    del module.__dict__["forward"]
+    if forward is not None:
+        module.forward = forward  # type: ignore[assignment,method-assign]
+    if not (isinstance(forward, AroundForward) or (inspect.ismethod(forward) and forward.__self__ is module)):
+        unfollow_replicas(module)
