@@ -40,18 +40,19 @@ def converted_of(family: Family, strategy: str = "tied") -> nn.Module:
         return plan_of(family, strategy).apply(made(family))
 
 
-def remembered(make: Callable[[], nn.Module], example: Tensor, seed: int = 0, **how: Any) -> nn.Module:
+def remembered(make: Callable[[], nn.Module], example: Any, seed: int = 0, **how: Any) -> nn.Module:
     """What ``convert_model(make(), example, **how)`` returns, by a plan that calls with the same arguments share.
 
     Args:
         make: makes a plain model; the plan is kept by it.
-        example: its shape and precision decide.
+        example: its shape and precision decide; with several tensors no plan is kept.
         seed: of the model's weights.
         how: keywords of `convert_model`; with others than texts, tuples of them and truth values no plan is kept.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if not all(isinstance(text, (str, bool)) for v in how.values() for text in (v if type(v) is tuple else (v,))):
+        texts = [text for v in how.values() for text in (v if type(v) is tuple else (v,))]
+        if not (isinstance(example, Tensor) and all(isinstance(text, (str, bool)) for text in texts)):
             torch.manual_seed(seed)
             return convert_model(make(), example, **how)
         plan = _remembered(make, tuple(example.shape), example.dtype, tuple(sorted(how.items())))
