@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiers import some
 import torch
 import torch.nn.functional as F
 from lawful import assert_exact
@@ -38,7 +39,7 @@ def refused(model: nn.Module, example: Any, **how: Any) -> str:
 # --- positions ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [asked.SinusoidsCut, asked.SinusoidsFirst])
+@pytest.mark.parametrize("make", some([asked.SinusoidsCut, asked.SinusoidsFirst], 1))
 def test_a_cut_table_of_positions_names_its_buffer(make: Any) -> None:
     words = refused(make(), (2, 4, 24))
     assert "what forward reads of the buffer pe is not invariant" in words
@@ -55,6 +56,7 @@ def test_an_averaged_table_still_tells_positions_apart() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_rotary_tables_of_a_float32_buffer_are_exact() -> None:
     plan = plan_conversion(asked.EsmLike(), asked.ZOO[0].example, inputs=asked.IDS)
     assert not plan.problems
@@ -205,14 +207,17 @@ class Pieces(asked.InPieces):
 
 @pytest.mark.parametrize(
     "how",
-    [
-        lambda m, a, b: torch.cat([m.f(a), m.g(b)], 1),
-        lambda m, a, b: torch.cat([m.f(a), m.f(a)], 1),
-        lambda m, a, b: torch.cat([m.f(a) * 2, m.f(b) * 3], 1),
-        lambda m, a, b: torch.cat([m.f(a), m.f(b) + m.g(a)], 1),
-        lambda m, a, b: m.f(a),
-        lambda m, a, b: m.f(a) + 2 * m.f(b),
-    ],
+    some(
+        [
+            lambda m, a, b: torch.cat([m.f(a), m.g(b)], 1),
+            lambda m, a, b: torch.cat([m.f(a), m.f(a)], 1),
+            lambda m, a, b: torch.cat([m.f(a) * 2, m.f(b) * 3], 1),
+            lambda m, a, b: torch.cat([m.f(a), m.f(b) + m.g(a)], 1),
+            lambda m, a, b: m.f(a),
+            lambda m, a, b: m.f(a) + 2 * m.f(b),
+        ],
+        3,
+    ),
     ids=[
         "two layers",
         "one twice",
@@ -446,7 +451,7 @@ class MadeLater(Small):
         return h @ self.w
 
 
-@pytest.mark.parametrize(("make", "name"), [(BuiltLater, "deep.weight"), (MadeLater, "w")])
+@pytest.mark.parametrize(("make", "name"), some([(BuiltLater, "deep.weight"), (MadeLater, "w")], 1))
 def test_parameters_that_the_first_call_makes_are_named(make: Any, name: str) -> None:
     words = refused(make(), (2, 4, 24))
     assert f"forward makes parameters when it is called first: {name}" in words

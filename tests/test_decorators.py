@@ -442,7 +442,7 @@ LEAVES = [
 ]
 
 
-@pytest.mark.parametrize(("make", "tied", "words"), LEAVES, ids=[str(i) for i in range(len(LEAVES))])
+@pytest.mark.parametrize(("make", "tied", "words"), some(LEAVES, 3), ids=[str(i) for i in range(len(LEAVES))])
 def test_a_declared_module_is_not_looked_into(make: Any, tied: list[str], words: str) -> None:
     model = make()
     plan = plan_conversion(model, DNA)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from oracle import assert_law, some_error
 from planned import remembered
-from tiers import some
+from tiers import chosen, some
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -505,7 +505,10 @@ def test_models_that_read_both_strands_take_any_new_part(strategy: str) -> None:
 # --- extending ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", [c for c in CHANGES if c not in (synchronised, fewer)])
+@pytest.mark.parametrize(
+    "change",
+    chosen([c for c in CHANGES if c not in (synchronised, fewer)], lambda change: change in (new_head, adapted)),
+)
 @pytest.mark.parametrize("in_place", some([False, True], 1))
 def test_what_was_added_is_tied(change: Callable[[Any], None], in_place: bool) -> None:
     model: Any = converted()
@@ -549,6 +552,8 @@ def test_an_optimiser_goes_on_with_what_was_tied_before() -> None:
     assert float(model.head[0].up.weight.abs().max()) > 0
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_a_deeper_tower_is_tied() -> None:
     model: Any = converted(Profiles)
     model.tower.append(nn.Conv1d(8, 8, 3, padding=16, dilation=16))
@@ -642,7 +647,7 @@ def test_specs_are_remembered_also_in_a_file() -> None:
     assert recipe(extended)["settings"] == recipe(model)["settings"]
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("in_place", some([False, True], 1))
 def test_warnings_point_at_the_line_that_extends(in_place: bool) -> None:
     model: Any = converted()
     model.head = nn.Linear(7, 6)

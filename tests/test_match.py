@@ -13,7 +13,7 @@ import torch
 from models import FAMILIES, ZOO, BassetLike, Family
 from oracle import examples
 from reordering import assert_reordering_changes_nothing, distance, inputs_for, moved, reordered, shuffle
-from tiers import some
+from tiers import chosen, some
 from torch import Tensor, nn
 
 from rcps_convert import (
@@ -75,7 +75,9 @@ def first_match(name: str) -> tuple[nn.Module, Any, nn.Module]:
         return model, *matched(model, family.example, **family.how)
 
 
-@pytest.mark.parametrize("family", some(FAMILIES, 4), ids=[f.name for f in FAMILIES])
+@pytest.mark.parametrize(
+    "family", chosen(FAMILIES, lambda f: f.name in ("BassetLike", "DanQLike")), ids=[f.name for f in FAMILIES]
+)
 def test_reordering_changes_nothing(family: Family) -> None:
     """That of the zoo is judged where its networks are converted, in `test_zoo`."""
     model, plan, _ = first_match(family.name)
@@ -168,6 +170,7 @@ def test_the_units_of_the_two_directions_are_shuffled_apart() -> None:
     assert distance(equivariant, bake(again), x) < 1e-6
 
 
+@pytest.mark.slow
 def test_heads_and_the_channels_in_them_are_shuffled() -> None:
     family = named("Encoder")
     torch.manual_seed(3)
@@ -550,7 +553,11 @@ def test_layers_are_refitted_and_the_plan_says_so(trained: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", some(["DeepSEALike", "BPNetLike", "UNetLike", "DanQLike", "SideInputs", "MultiQuery"], 3)
+    "name",
+    chosen(
+        ["DeepSEALike", "BPNetLike", "UNetLike", "DanQLike", "SideInputs", "MultiQuery"],
+        lambda name: name == "MultiQuery",
+    ),
 )
 def test_what_fits_already_stays(name: str) -> None:
     """With sequences too, shuffled pairs are found again: no layer of an equivariant model can be fitted better."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from tiers import some
 import torch
 from by_hand import Net, X, bases, conv, mirror, worst
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ def broken(model: Any, x: Tensor) -> Tensor:
 # --- scale ---
 
 
-@pytest.mark.parametrize("large", [1e9, 1e12, -INF])
+@pytest.mark.parametrize("large", some([1e9, 1e12, -INF], 2))
 def test_a_large_entry_hides_no_other(large: float) -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         y = broken(m, x)

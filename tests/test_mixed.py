@@ -167,7 +167,7 @@ def test_flattened_lengths_are_turned_round_inside() -> None:
     assert ax.indices(turned).tolist() == [0, 4, 3, 2, 1, 5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("layer", [nn.ConvTranspose1d(6, 4, 4, stride=2), nn.Conv1d(6, 4, 4, padding="same")])
+@pytest.mark.parametrize("layer", some([nn.ConvTranspose1d(6, 4, 4, stride=2), nn.Conv1d(6, 4, 4, padding="same")], 1))
 def test_geometry_that_tied_weights_cannot_take_is_exact(layer: nn.Module) -> None:
     model = nn.Sequential(nn.Conv1d(4, 6, 5), nn.ReLU(), layer, nn.ReLU(), nn.MaxPool1d(3))
     for length in (30, 31):
@@ -195,13 +195,16 @@ def test_transposed_convolution_called_with_a_size() -> None:
 
 @pytest.mark.parametrize(
     ("chosen", "found"),
-    [
-        ("conv2", ["conv2"]),
-        (["conv*"], ["conv2", "conv3"]),
-        (("fc?", "conv3"), ["conv3", "fc1"]),
-        (lambda path, module: isinstance(module, nn.Linear), ["fc1"]),
-        (None, ["conv2", "conv3", "fc1"]),
-    ],
+    some(
+        [
+            ("conv2", ["conv2"]),
+            (["conv*"], ["conv2", "conv3"]),
+            (("fc?", "conv3"), ["conv3", "fc1"]),
+            (lambda path, module: isinstance(module, nn.Linear), ["fc1"]),
+            (None, ["conv2", "conv3", "fc1"]),
+        ],
+        3,
+    ),
 )
 def test_chosen_layers_mix(chosen: Any, found: list[str]) -> None:
     plan = plan_conversion(BassetLike(), BASSET, strategy="mixed", mix=chosen, verify=False)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tiers import some
 import torch
 from by_hand import Net, bases, mirror, worst
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def place_in_a_pool(m: Any, h: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("places", [place_of_the_largest, places_of_two, place_in_a_pool])
-@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("read", some([False, True], 1))
 def test_numbers_of_positions_at_other_lengths_are_mirrored_or_refused_by_name(
     places: Callable[[Any, Tensor], Tensor], read: bool
 ) -> None:

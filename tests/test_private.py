@@ -293,6 +293,7 @@ def test_recurrent_layers_have_the_shapes_of_their_results_from_one_step(layer: 
     assert len(steps) <= 2 * layer.num_layers
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_recurrence_that_are_recorded_are_all_recorded() -> None:
     """Else a graph that is written out in steps would hold one of them."""
     model, x = AfterALayer(nn.GRU(2, 3)), torch.randn(4, 5, 2)

@@ -102,7 +102,7 @@ TOGETHER = {
 }
 
 
-@pytest.mark.parametrize("plan", some(TOGETHER.values(), 4), ids=TOGETHER)
+@pytest.mark.parametrize("plan", some(TOGETHER.values(), 2), ids=TOGETHER)
 def test_blocks_that_convert_alone_convert_together(plan: Plan) -> None:
     assert outcome(plan) == "converted"
 

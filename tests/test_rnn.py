@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiers import some
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -310,7 +311,7 @@ def test_the_gradient_is_that_of_both_directions() -> None:
     torch.testing.assert_close(converted.rnn.weight_hh_l0.grad, both, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("init", ["keep", "project"])
+@pytest.mark.parametrize("init", some(["keep", "project"], 1))
 def test_plain_checkpoint(init: str) -> None:
     plain = recurrent(seed=1)
     converted = convert_model(recurrent(seed=2), EXAMPLE, verify=False)
@@ -334,6 +335,7 @@ def test_functional_call_sees_the_given_weights() -> None:
     torch.testing.assert_close(called, other(x), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_compiles_and_exports() -> None:
     converted = convert_model(recurrent(), EXAMPLE, verify=False).eval()
     x = torch.randn(2, 4, 24)
@@ -385,7 +387,7 @@ def test_both_directions_may_share_their_weights() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
+@pytest.mark.parametrize("name", some(["weight_ih_l0", "weight_hh_l0"], 1))
 def test_weights_computed_alike_in_both_directions(name: str) -> None:
     model = recurrent()
     for suffix in ("", "_reverse"):

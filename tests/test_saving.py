@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiers import chosen
 import torch
 from hypothesis import given, settings
 from models import FAMILIES, ZOO
@@ -123,6 +124,7 @@ def in_another_process(cases: list[tuple[str, str]], folder: Path, whole: dict[s
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_a_model_loaded_in_another_process_equals_the_saved_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,7 +351,10 @@ def test_old_optimisers_go_on() -> None:
 LAW = ["BassetLike", "DeepSEALike", "Twice", "DanQLike", "MultiQuery", "BasenjiLike", *(f.name for f in VARIANTS)]
 
 
-@pytest.mark.parametrize("name", LAW)
+@pytest.mark.parametrize(
+    "name",
+    chosen(LAW, lambda name: name not in ("BasenjiLike", "BassetLike", "DeepSEALike", "MultiQuery", "OneWay", "Twice")),
+)
 def test_plan_recipe_and_model_say_the_same(name: str) -> None:
     family = BY_NAME[name]
     plain = family.make()

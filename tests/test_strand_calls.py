@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tiers import chosen, some
 import torch
 import torch.nn.functional as F
 from faults import picture
@@ -125,7 +126,7 @@ def test_unwrapped_in_place_has_its_own_forward_back() -> None:
 # --- after an exception -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("exception", [KeyboardInterrupt, ValueError, MemoryError])
+@pytest.mark.parametrize("exception", some([KeyboardInterrupt, ValueError, MemoryError], 1))
 @pytest.mark.parametrize("direct", [False, True])
 def test_after_an_exception_a_mixed_layer_does_not_run_alone(exception: type[BaseException], direct: bool) -> None:
     model, x = converted("mixed"), sequence()
@@ -239,7 +240,7 @@ HELD = [RunsAFunction, wrapped_forward, wrapped_part, Compiled, held_by_a_buffer
 
 
 @pytest.mark.parametrize("strategy", ["tied", "conjoined", "mixed"])
-@pytest.mark.parametrize("make", HELD)
+@pytest.mark.parametrize("make", chosen(HELD, lambda make: make is not Compiled))
 def test_a_copy_that_would_compute_with_the_original_s_weights_is_refused(
     make: Callable[[], nn.Module], strategy: str
 ) -> None:
@@ -251,7 +252,7 @@ def test_a_copy_that_would_compute_with_the_original_s_weights_is_refused(
     assert picture(model) == before
 
 
-@pytest.mark.parametrize("make", HELD)
+@pytest.mark.parametrize("make", chosen(HELD, lambda make: make is not Compiled))
 def test_in_place_it_reads_both_strands_with_its_own_weights(make: Callable[[], nn.Module]) -> None:
     model, x = make().train(), sequence().float()
     state = {k: v.clone() for k, v in model.state_dict().items()}
@@ -313,7 +314,7 @@ class CompiledWhole(nn.Module):
         return self.net(x)
 
 
-@pytest.mark.parametrize("make", [CompiledWhole, KeepsAMethod])
+@pytest.mark.parametrize("make", chosen([CompiledWhole, KeepsAMethod], lambda make: make is not CompiledWhole))
 def test_what_is_copied_with_the_model_has_its_own_weights(make: Callable[[], nn.Module]) -> None:
     model, x = make().eval(), sequence().float()
     before = model(x)
@@ -381,12 +382,15 @@ class Attention(nn.Module):
 @pytest.mark.parametrize("strategy", ["conjoined", "mixed"])
 @pytest.mark.parametrize(
     ("make", "word"),
-    [
-        (Causal, "later"),
-        (lambda: Causal(-1), "earlier"),
-        (Recurrent, "later"),
-        (Attention, "later"),
-    ],
+    some(
+        [
+            (Causal, "later"),
+            (lambda: Causal(-1), "earlier"),
+            (Recurrent, "later"),
+            (Attention, "later"),
+        ],
+        2,
+    ),
 )
 def test_outputs_that_look_to_one_side_are_named(make: Callable[[], nn.Module], word: str, strategy: str) -> None:
     how: dict[str, Any] = {"outputs": "ACGT", "strategy": strategy, "merge": "max" if strategy == "mixed" else "mean"}
@@ -402,12 +406,15 @@ def test_outputs_that_look_to_one_side_are_named(make: Callable[[], nn.Module], 
 
 @pytest.mark.parametrize(
     "model",
-    [
-        nn.Conv1d(4, 4, 3, padding=1),
-        nn.Conv1d(4, 4, 1),
-        nn.Conv1d(4, 4, 9, padding=4),
-        nn.Sequential(nn.Conv1d(4, 4, 5), nn.AdaptiveAvgPool1d(1)),
-    ],
+    some(
+        [
+            nn.Conv1d(4, 4, 3, padding=1),
+            nn.Conv1d(4, 4, 1),
+            nn.Conv1d(4, 4, 9, padding=4),
+            nn.Sequential(nn.Conv1d(4, 4, 5), nn.AdaptiveAvgPool1d(1)),
+        ],
+        2,
+    ),
 )
 def test_other_outputs_are_not(model: nn.Module, recwarn: Any) -> None:
     how = {} if isinstance(model, nn.Sequential) else {"outputs": "ACGT"}
@@ -453,6 +460,8 @@ def pairs(text: str) -> list[tuple[str, str]]:
     return [(text[i : i + 2], text[i + 2]) for i in range(len(text) - 2)]
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_a_converted_model_is_baked_and_compiled_as_before() -> None:
     model, x = converted("conjoined"), sequence()
     expected = model(x)

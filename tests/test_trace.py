@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tiers import some
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
@@ -107,7 +108,7 @@ class Grouped(Base):
         return self.out(self.body(h).amax(-1))
 
 
-@pytest.mark.parametrize("model", [Nested, Written, Padded, Masked, Binned, Grouped])
+@pytest.mark.parametrize("model", some([Nested, Written, Padded, Masked, Binned, Grouped], 3))
 def test_converts_exactly(model: type[Base]) -> None:
     plan = plan_conversion(model(), DNA)
     assert not plan.problems, str(plan)
@@ -184,7 +185,7 @@ VOCABULARIES = {"letters": "ACGTN", "special": ["[PAD]", "A", "C", "G", "T"], "t
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES.values(), ids=list(VOCABULARIES))
-@pytest.mark.parametrize("hot", [False, True])
+@pytest.mark.parametrize("hot", some([False, True], 1))
 def test_token_models_convert(vocabulary: object, hot: bool) -> None:
     tokens = Tokens(vocabulary)  # type: ignore[arg-type]
     model = convert_model(Embedded(hot, len(tokens.vocab)), IDS, inputs=tokens)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 
 import pytest
+from tiers import chosen
 import torch
 import torch.nn.functional as F
 from planned import remembered
@@ -69,7 +70,7 @@ TRANSFORMS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("kind", ["converted", "baked"])
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("name", chosen(TRANSFORMS, lambda name: name != "jacfwd"))
 def test_gradients_are_those_of_eager_mode(name: str, kind: str) -> None:
     model, x = made(kind), bases(3)
     found = TRANSFORMS[name](model, x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from tiers import some
 import torch
 from lawful import assert_exact
 from torch import Tensor, nn
@@ -94,11 +95,14 @@ class Added(nn.Module):
 
 @pytest.mark.parametrize(
     "make",
-    [
-        lambda: Compared(Marked()),
-        lambda: Compared(Marked(), nn.Conv1d(7, 5, 3, padding=1), Marked()),
-        lambda: Compared(Added(6), nn.Tanh(), Added(6)),
-    ],
+    some(
+        [
+            lambda: Compared(Marked()),
+            lambda: Compared(Marked(), nn.Conv1d(7, 5, 3, padding=1), Marked()),
+            lambda: Compared(Added(6), nn.Tanh(), Added(6)),
+        ],
+        1,
+    ),
     ids=["around one", "the nearer one", "in two parts"],
 )
 def test_what_a_module_made_is_compared_around_it(make: Callable[[], nn.Module]) -> None:

@@ -54,6 +54,7 @@ def test_converts_exactly(family: Family, monkeypatch: pytest.MonkeyPatch) -> No
         assert_reordering_changes_nothing(model, plan, family)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", some([1, 5], 1))
 def test_a_relative_shift_takes_odd_batches(batch: int) -> None:
     family = next(f for f in ZOO if f.name == "EnformerLike")
