@@ -6,7 +6,7 @@ import pytest
 import torch
 from models import Family
 from models.basic import FAMILIES
-from tiers import chosen, some
+from tiers import chosen
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 

@@ -1,6 +1,7 @@
 """What holds for the project as a whole: import direction, sizes, versions, the top level, the README."""
 
 import ast
+import functools
 import graphlib
 import importlib.metadata
 import importlib.util
@@ -108,10 +109,14 @@ def direction_fault(module: str, imported: str) -> str | None:
     return None
 
 
+MODULES = {module_name(p) for p in FILES} - {""}
+
+
+@functools.cache
 def imports_of(path: Path) -> list[str]:
     """Modules of the package that a file imports, as dotted names inside it."""
     package = tuple(path.relative_to(PACKAGE).parent.parts)
-    return list(own_imports(ast.parse(path.read_text()), package, {module_name(p) for p in FILES} - {""}))
+    return list(own_imports(ast.parse(path.read_text()), package, MODULES))
 
 
 @EVERY_FILE

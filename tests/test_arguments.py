@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tiers import some
 import torch
 import torch.nn.functional as F
 from faults import picture
+from tiers import some
 from torch import Tensor, nn
 
 import rcps_convert

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiers import some
 import torch
 import torch.nn.functional as F
 from lawful import assert_exact
 from models import FAMILIES, ZOO, asked, published
 from models.family import Family
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, convert_model, plan_conversion

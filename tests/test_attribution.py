@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tiers import some
 import torch
 import torch.nn.functional as F
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, convert_model, deep_lift_rule, filter_pairs

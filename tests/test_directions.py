@@ -16,7 +16,7 @@ from lawful import assert_exact
 from models import directions
 from models.family import Family
 from oracle import Signs
-from tiers import but, chosen, some
+from tiers import chosen, some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, ConversionPlan, OneHot, Tracks, convert_model, plan_conversion

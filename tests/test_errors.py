@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tiers import some
 import torch
 import torch.nn.functional as F
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import (

@@ -7,12 +7,12 @@ import pickle
 from typing import Any
 
 import pytest
-from tiers import chosen
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import assert_law
+from tiers import chosen
 from torch import Tensor, nn
 
 from rcps_convert import check_equivariance, convert_model, layers, plan_conversion, reverse_complement

@@ -13,7 +13,7 @@ import torch
 from models import FAMILIES, ZOO, BassetLike, Family
 from oracle import examples
 from reordering import assert_reordering_changes_nothing, distance, inputs_for, moved, reordered, shuffle
-from tiers import chosen, some
+from tiers import chosen
 from torch import Tensor, nn
 
 from rcps_convert import (

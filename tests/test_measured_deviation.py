@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tiers import some
 import torch
 from by_hand import Net, X, bases, conv, mirror, worst
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, check_equivariance, convert_model, plan_conversion

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tiers import some
 import torch
 import torch.nn.functional as F
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import convert_model

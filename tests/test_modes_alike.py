@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tiers import some
 import torch
 import torch.nn.functional as F
 from oracle import assert_law
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import plan_conversion

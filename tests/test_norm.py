@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tiers import some
 import torch
 from oracle import assert_law
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import bake, convert_model, plan_conversion

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tiers import some
 import torch
 from by_hand import Net, bases, mirror, worst
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, plan_conversion

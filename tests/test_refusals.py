@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tiers import chosen, some
 import torch
 import torch.nn.functional as F
 from lawful import assert_exact
 from oracle import Signs, assert_law
+from tiers import chosen, some
 from torch import Tensor, nn
 from torch.export import register_dataclass
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiers import some
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import assert_law
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import (

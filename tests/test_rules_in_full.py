@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import test_rules
-from tiers import chosen, some
 import torch
 import torch.nn.functional as F
 from by_hand import Net, X, conv
 from oracle import assert_law
 from rule_samples import Sample, action_of
 from rule_samples_recurrent import called, weights_of
+from tiers import chosen, some
 
 from rcps_convert import NoRuleError, convert_model
 from rcps_convert.algebra import axis as ax

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiers import chosen
 import torch
 from hypothesis import given, settings
 from models import FAMILIES, ZOO
 from planned import remembered
 from saved import BY_NAME, DNA, VARIANTS, Buffers, InMain, OneWay, Pooled, Shared, Symmetric, measured, outputs
 from test_axis import terms
+from tiers import chosen
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiers import some
 import torch
 from lawful import assert_exact
 from oracle import read_spec as read_by_hand
+from tiers import some
 from torch import Tensor, nn
 
 import rcps_convert

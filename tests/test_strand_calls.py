@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tiers import chosen, some
 import torch
 import torch.nn.functional as F
 from faults import picture
 from oracle import assert_law
+from tiers import chosen, some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, bake, check_equivariance, convert_model, plan_conversion, unwrap

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiers import some
 import torch
 from inprocess import run_script
+from tiers import some
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "docs" / "benchmarks"

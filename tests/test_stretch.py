@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tiers import chosen, some
 import torch
 import torch.nn.functional as F
 from oracle import assert_law
+from tiers import chosen, some
 from torch import Tensor, nn
 
 from rcps_convert import BreaksSymmetryError, ConversionError, NoRuleError, plan_conversion

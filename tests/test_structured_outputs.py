@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from tiers import some
 import torch
 from lawful import assert_exact
+from tiers import some
 from torch import Tensor, nn
 from torch.utils._pytree import register_pytree_node
 

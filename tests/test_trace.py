@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tiers import some
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from oracle import Ids, assert_law
+from tiers import some
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Callable
 
 import pytest
-from tiers import chosen
 import torch
 import torch.nn.functional as F
 from planned import remembered
+from tiers import chosen
 from torch import Tensor, nn
 
 from rcps_convert import bake, convert_model

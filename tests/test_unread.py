@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tiers import chosen
 import torch
 from lawful import assert_exact
 from models.attention import Attend
+from tiers import chosen
 from torch import Tensor, nn
 
 from rcps_convert import BreaksSymmetryError, ConversionError, convert_model, plan_conversion
