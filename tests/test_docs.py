@@ -410,6 +410,7 @@ def test_a_page_is_run(apart: Path, capsys: pytest.CaptureFixture[str], old: str
     assert (fault or "") in printed
 
 
+@pytest.mark.slow
 def test_a_page_is_run_in_an_interpreter_of_its_own(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE.replace("<!-- not run -->", ""))

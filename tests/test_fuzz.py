@@ -10,6 +10,7 @@ import torch
 from fuzz import grammar, oracle, trial
 from fuzz.campaign import finished, one, run, table
 from fuzz.minimise import minimise, snippet
+from tiers import some
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -167,8 +168,9 @@ def faults(first: int, count: int) -> list[str]:
     return [f"{line['seed']}: {line['reason']}" for line in lines if line["outcome"] in ("wrong", "foreign", "fuzzer")]
 
 
-def test_random_programs_are_right_or_refused() -> None:
-    assert faults(0, SHORT) == []
+@pytest.mark.parametrize("count", some([2, SHORT], 1))
+def test_random_programs_are_right_or_refused(count: int) -> None:
+    assert faults(0, count) == []
 
 
 @pytest.mark.slow

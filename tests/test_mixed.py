@@ -16,7 +16,7 @@ from models.basic import FAMILIES
 from oracle import assert_law
 from planned import converted_of, made, plan_of
 from processes import run_in_two
-from tiers import some
+from tiers import chosen, some
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils import _pytree as pytree
@@ -42,7 +42,10 @@ TOLERANCE = 1e-10
 BASSET = torch.zeros(2, 4, 144)
 DNA = torch.zeros(2, 4, 30)
 
-each_family = pytest.mark.parametrize("family", some(FAMILIES, 4), ids=[f.name for f in FAMILIES])
+SMALL = ("ConvThenPool", "StrandBias")
+each_family = pytest.mark.parametrize(
+    "family", chosen(FAMILIES, lambda f: f.name in SMALL), ids=[f.name for f in FAMILIES]
+)
 
 
 def random_call(family: Family, dtype: torch.dtype = torch.float64) -> Any:
@@ -130,7 +133,8 @@ def test_baked_is_a_plain_graph_of_the_same_function(family: Family) -> None:
 
 
 def test_baked_graph_takes_other_batch_sizes_and_lengths_and_survives_saving(tmp_path: Path) -> None:
-    mixed = stirred(convert_model(SpliceAILike(), torch.zeros(1, 4, 180), strategy="mixed", verify=False)).eval()
+    model = nn.Sequential(nn.Conv1d(4, 8, 5), nn.BatchNorm1d(8), nn.Tanh(), nn.Conv1d(8, 3, 11, dilation=2))
+    mixed = stirred(convert_model(model, torch.zeros(1, 4, 180), strategy="mixed", verify=False)).eval()
     baked = bake(mixed)
     for n, length in ((1, 180), (5, 97), (2, 300)):
         x = sequence(n, length).float()
@@ -171,7 +175,7 @@ def test_flattened_lengths_are_turned_round_inside() -> None:
 def test_geometry_that_tied_weights_cannot_take_is_exact(layer: nn.Module) -> None:
     model = nn.Sequential(nn.Conv1d(4, 6, 5), nn.ReLU(), layer, nn.ReLU(), nn.MaxPool1d(3))
     for length in (30, 31):
-        mixed = stirred(convert_model(model, torch.zeros(2, 4, length), strategy="mixed"))
+        mixed = stirred(convert_model(model, torch.zeros(2, 4, length), strategy="mixed", verify=False))
         assert_law(mixed, torch.zeros(2, 4, length), tolerance=TOLERANCE)
 
 
@@ -219,9 +223,9 @@ def test_chosen_layers_mix(chosen: Any, found: list[str]) -> None:
 def test_a_pattern_without_a_layer_and_nothing_to_mix_need_a_choice() -> None:
     with pytest.raises(NeedsChoiceError, match=r"mix='conv9' names no"):
         convert_model(BassetLike(), BASSET, strategy="mixed", mix=["conv2", "conv9"])
-    for chosen in ("conv1", lambda path, module: False):
+    for mix in ("conv1", lambda path, module: False):
         with pytest.raises(NeedsChoiceError, match="no layer is left to mix"):
-            convert_model(BassetLike(), BASSET, strategy="mixed", mix=chosen)
+            convert_model(BassetLike(), BASSET, strategy="mixed", mix=mix)
 
 
 class Odd(nn.Module):
@@ -283,7 +287,7 @@ def test_untraceable_models_mix_where_the_length_can_be_measured() -> None:
     model = Branching()
     with pytest.raises(TraceError, match=r"torch\.export cannot trace the model"):
         convert_model(model, DNA)
-    plan = plan_conversion(model, DNA, strategy="mixed", outputs="invariant")
+    plan = plan_conversion(model, DNA, strategy="mixed", outputs="invariant", verify=False)
     assert not plan.problems
     flips = {p: [d for d, t in enumerate(a.axes) if ax.is_length(t)] for p, a in plan.mixed.items()}  # type: ignore[attr-defined]
     assert flips["body"] == [2]
@@ -312,7 +316,7 @@ def test_layers_called_in_places_laid_out_alike_mix_others_do_not() -> None:
 # --- the life of a mixed model ------------------------------------------------------------------
 
 
-def test_copies_optimisers_graphs_and_compiled_models() -> None:
+def test_copies_optimisers_and_functional_calls() -> None:
     mixed = stirred(convert_model(made(FAMILIES[0]), BASSET, strategy="mixed", verify=False)).eval()
     x = sequence(3, 144).float()
     expected = mixed(x)
@@ -320,13 +324,19 @@ def test_copies_optimisers_graphs_and_compiled_models() -> None:
     nn.init.zeros_(twin.conv2.cross_weight)
     assert torch.equal(mixed(x), expected)
     assert not torch.equal(twin(x), expected)
-    compiled = torch.compile(mixed, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x), expected, rtol=0, atol=1e-6)
     average = torch.optim.swa_utils.AveragedModel(mixed, use_buffers=True)
     average.update_parameters(mixed)
     torch.testing.assert_close(average(x), expected, rtol=0, atol=1e-6)
     called = torch.func.functional_call(mixed, dict(mixed.named_parameters()), (x,))
     assert torch.equal(called, expected)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_computes_the_same() -> None:
+    mixed = stirred(convert_model(made(FAMILIES[0]), BASSET, strategy="mixed", verify=False)).eval()
+    x = sequence(3, 144).float()
+    compiled = torch.compile(mixed, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), mixed(x), rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -162,7 +162,7 @@ KNOWN: list[tuple[str, Callable[[], None]]] = [
         "algebra/terms.py:length OPD role or Role('length', start=size) -> role",
         test_axis.test_roles_survive_products_and_binding,
     ),
-    ("algebra/solve.py:unify COD not same(a, b) -> same(a, b)", test_axis.test_unify_again_still_works),
+    ("algebra/solve.py:unify COD not same(a, b) -> same(a, b)", lambda: test_axis.test_unify_again_still_works(100)),
     ("geometry/functions.py:Narrow.right CRP", lambda: readings("narrow")),
     (
         "geometry/functions.py:Padding.right CRP",

@@ -15,12 +15,11 @@ import pytest
 import rule_samples_recurrent  # noqa: F401 - registers more samples
 import rule_samples_values  # noqa: F401 - registers more samples
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from rule_edges import EDGES
 from rule_refusals import REFUSALS, Refused
 from rule_samples import SAMPLES, Sample, action_of, tensor_of
-from tiers import some
+from tiers import drawn, some
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from traced_together import Call, traces
@@ -375,8 +374,7 @@ def compositions(draw, total: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.data())
+@drawn(st.data(), few=60, many=200)
 def test_a_view_moves_the_action_with_the_entries(data):
     """rho y.view(shape) = (rho x).view(shape), for whatever reshape is accepted."""
     entries = data.draw(st.sampled_from([1, 4, 6, 12, 24, 48]))
@@ -394,8 +392,7 @@ def test_a_view_moves_the_action_with_the_entries(data):
     assert torch.equal(act(x, values).reshape(after), act(y, values.reshape(after)))
 
 
-@settings(deadline=None)
-@given(st.data())
+@drawn(st.data())
 def test_a_view_without_fixed_actions_is_accepted_and_undone(data):
     entries = data.draw(st.sampled_from([4, 6, 12, 48]))
     before, after = compositions(data.draw, entries), compositions(data.draw, entries)

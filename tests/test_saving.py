@@ -17,12 +17,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
 from models import FAMILIES, ZOO
 from planned import remembered
 from saved import BY_NAME, DNA, VARIANTS, Buffers, InMain, OneWay, Pooled, Shared, Symmetric, measured, outputs
 from test_axis import terms
-from tiers import chosen
+from tiers import chosen, drawn
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
@@ -687,11 +686,8 @@ def test_a_file_is_read_without_running_code(tmp_path: Path) -> None:
 
 # --- actions as texts ---------------------------------------------------------------------------
 
-many = settings(max_examples=150, deadline=None)
 
-
-@many
-@given(terms(12, variables=False))
+@drawn(terms(12, variables=False), few=50, many=150)
 def test_a_term_is_read_as_it_was_written(term: ax.Axis) -> None:
     term = ax.walk(term)
     again = read_axis(write_axis(term))
@@ -699,8 +695,7 @@ def test_a_term_is_read_as_it_was_written(term: ax.Axis) -> None:
     assert torch.equal(ax.indices(again), ax.indices(term))
 
 
-@many
-@given(terms(6, variables=False), terms(4, variables=False), terms(5, variables=False))
+@drawn(terms(6, variables=False), terms(4, variables=False), terms(5, variables=False), few=50, many=150)
 def test_an_action_is_read_as_it_was_written(a: ax.Axis, b: ax.Axis, value: ax.Axis) -> None:
     for action in (Action((a, b)).walk(), Action((a,), value).walk(), Action(())):
         assert repr(read_action(write_action(action))) == repr(action)

@@ -42,9 +42,12 @@ def scripts() -> Iterator[SimpleNamespace]:
 def few(scripts: SimpleNamespace) -> Callable[[int], Any]:
     """Few sequences of a length, from one drawing of them."""
 
+    def tenth(n: int, *how: Any) -> Any:
+        return scripts.simulate.binding(n // 10, *how)
+
     @functools.cache
     def task(length: int) -> Any:
-        return scripts.tasks.simulated("few", scripts.simulate.binding, length, "binary", True).limited(64)
+        return scripts.tasks.simulated("few", tenth, length, "binary", True).limited(64)
 
     return task
 

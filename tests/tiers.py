@@ -36,6 +36,21 @@ def but(cases: Iterable[Any], long: Callable[[Any], bool]) -> list[Any]:
     return [_marked(case, slow) if long(case) else case for case in cases]
 
 
+def drawn(*strategies: Any, few: int = 40, many: int = 100) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """`hypothesis.given` with few examples each time, and with many in the slow run."""
+    from hypothesis import given, settings
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        @pytest.mark.parametrize("examples", some([few, many], 1))
+        def run(examples: int) -> None:
+            settings(max_examples=examples, deadline=None)(given(*strategies)(test))()
+
+        run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
+        return run
+
+    return decorate
+
+
 def _marked(case: Any, *marks: pytest.MarkDecorator) -> Any:
     if isinstance(case, type(pytest.param())):
         return pytest.param(*case.values, id=case.id, marks=[*case.marks, *marks])
