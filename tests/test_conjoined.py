@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from models import BassetLike, Family, Siamese, SpliceAILike, StrandBias
+from models import BassetLike, Family, Siamese, StrandBias
 from models.basic import FAMILIES
 from oracle import assert_law
 from planned import made, plan_of
@@ -76,9 +76,10 @@ def test_every_family_converts_and_keeps_class_and_keys(family: Family) -> None:
 @pytest.mark.parametrize("training", some([False, True], 1))
 @pytest.mark.parametrize("merge", ["mean", "sum", "max", lambda a, b: torch.logaddexp(a, b)])
 def test_the_result_is_the_merge_of_two_readings(merge: Any, training: bool) -> None:
-    model = SpliceAILike().double().train(training)
-    converted = convert_model(model, torch.zeros(2, 4, 180), strategy="conjoined", merge=merge, verify=merge == "max")
-    x = sequence(3, 180)
+    model = nn.Sequential(nn.Conv1d(4, 8, 5), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 3, 11), nn.Softmax(1))
+    model = model.double().train(training)
+    converted = convert_model(model, torch.zeros(2, 4, 40), strategy="conjoined", merge=merge, verify=merge == "max")
+    x = sequence(3, 40)
     both = copy.deepcopy(model)(torch.cat([x, x.flip(1, 2)]))
     ours, theirs = both[:3], both[3:].flip(2)
     by_hand = {"mean": (ours + theirs) / 2, "sum": ours + theirs, "max": torch.maximum(ours, theirs)}
@@ -112,7 +113,7 @@ def test_post_hoc_reads_one_strand_in_train_mode() -> None:
 
 
 def test_stays_equivariant_while_training() -> None:
-    converted = convert_model(made(FAMILIES[0]), FAMILIES[0].example, strategy="conjoined", verify=False)
+    converted = converted_of(FAMILIES[0], "conjoined")
     optimizer = torch.optim.AdamW(converted.parameters(), lr=1e-2)
     for _ in range(3):
         converted(sequence(4, 144).float()).square().mean().backward()
@@ -394,7 +395,7 @@ def test_converted_twice_is_refused_and_bake_keeps_both_strands() -> None:
 
 
 def test_copies_pickles_graphs_and_compiled_models_agree() -> None:
-    converted = convert_model(made(FAMILIES[0]), FAMILIES[0].example, strategy="conjoined", verify=False).eval()
+    converted = converted_of(FAMILIES[0], "conjoined").eval()
     x = sequence(3, 144).float()
     expected = converted(x)
     assert torch.equal(copy.deepcopy(converted)(x), expected)

@@ -133,7 +133,9 @@ def test_baked_is_a_plain_graph_of_the_same_function(family: Family) -> None:
 
 
 def test_baked_graph_takes_other_batch_sizes_and_lengths_and_survives_saving(tmp_path: Path) -> None:
-    model = nn.Sequential(nn.Conv1d(4, 8, 5), nn.BatchNorm1d(8), nn.Tanh(), nn.Conv1d(8, 3, 11, dilation=2))
+    model = nn.Sequential(
+        nn.Conv1d(4, 8, 5), nn.BatchNorm1d(8), nn.Tanh(), nn.Conv1d(8, 8, 11, dilation=2), nn.Conv1d(8, 3, 1)
+    )
     mixed = stirred(convert_model(model, torch.zeros(1, 4, 180), strategy="mixed", verify=False)).eval()
     baked = bake(mixed)
     for n, length in ((1, 180), (5, 97), (2, 300)):
@@ -317,7 +319,7 @@ def test_layers_called_in_places_laid_out_alike_mix_others_do_not() -> None:
 
 
 def test_copies_optimisers_and_functional_calls() -> None:
-    mixed = stirred(convert_model(made(FAMILIES[0]), BASSET, strategy="mixed", verify=False)).eval()
+    mixed = stirred(converted_of(FAMILIES[0], "mixed")).eval()
     x = sequence(3, 144).float()
     expected = mixed(x)
     twin = copy.deepcopy(mixed)
@@ -333,7 +335,7 @@ def test_copies_optimisers_and_functional_calls() -> None:
 
 @pytest.mark.slow
 def test_a_compiled_model_computes_the_same() -> None:
-    mixed = stirred(convert_model(made(FAMILIES[0]), BASSET, strategy="mixed", verify=False)).eval()
+    mixed = stirred(converted_of(FAMILIES[0], "mixed")).eval()
     x = sequence(3, 144).float()
     compiled = torch.compile(mixed, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), mixed(x), rtol=0, atol=1e-6)
@@ -437,7 +439,7 @@ print("equivariant on rank", rank)
 def test_data_parallel_training_in_one_process(tmp_path: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
-        mixed = convert_model(made(FAMILIES[0]), BASSET, strategy="mixed", verify=False)
+        mixed = converted_of(FAMILIES[0], "mixed")
         parallel = nn.parallel.DistributedDataParallel(mixed)
         optimizer = torch.optim.SGD(parallel.parameters(), lr=0.05)
         for _ in range(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from rcps_convert import (
     BreaksSymmetryError,
     ConversionError,
+    ConversionPlan,
     NoRuleError,
     TraceError,
     Tracks,
@@ -58,6 +60,18 @@ def recurrent(layer: nn.Module | None = None, read: Callable[..., Tensor] | None
             module.reset_parameters()
     model(EXAMPLE)
     return model
+
+
+@functools.cache
+def plan_of() -> ConversionPlan:
+    """Of the model that most tests begin with."""
+    plan = plan_conversion(recurrent(), EXAMPLE)
+    assert not plan.problems, str(plan)
+    return plan
+
+
+def tied(seed: int = 0) -> Any:
+    return plan_of().apply(recurrent(seed=seed))
 
 
 def exact(model: nn.Module, example: Tensor = EXAMPLE, **how: Any) -> None:
@@ -153,7 +167,7 @@ def test_read_outs() -> None:
     torch.manual_seed(0)
     model = ReadOuts()
     model(EXAMPLE)
-    converted = convert_model(model, EXAMPLE)
+    converted = convert_model(model, EXAMPLE, verify=False)
     assert_law(converted, EXAMPLE, outputs=dict.fromkeys(READS, "invariant"), tolerance=TOLERANCE)
 
 
@@ -199,7 +213,7 @@ def test_batch_norm_of_the_directions_is_a_view() -> None:
 
 
 def test_the_plan_says_what_is_computed_from_what() -> None:
-    plan = plan_conversion(recurrent(), EXAMPLE)
+    plan = plan_of()
     words = {r.names[0]: r.words()[2:] for r in plan.parameters}
     assert words["rnn.weight_ih_l0_reverse"] == ("mirror image of rnn.weight_ih_l0: 20 fixed, 3 pairs", "0")
     assert words["rnn.weight_ih_l0"] == ("swaps with rnn.weight_ih_l0_reverse: 20 fixed, 3 pairs", "free")
@@ -209,7 +223,7 @@ def test_the_plan_says_what_is_computed_from_what() -> None:
 
 def test_reverse_weights_are_the_forward_ones_with_permuted_columns() -> None:
     model = recurrent()
-    converted = convert_model(model, EXAMPLE)
+    converted = plan_of().apply(model)
     forward, reverse = converted.rnn.weight_ih_l0, converted.rnn.weight_ih_l0_reverse
     assert torch.equal(forward, model.rnn.weight_ih_l0)
     assert torch.equal(reverse, forward[:, [3, 4, 5, 0, 1, 2]])
@@ -236,8 +250,7 @@ def test_projection_averages_the_directions() -> None:
 
 
 def test_train_copy_save_and_bake(tmp_path: Path) -> None:
-    model = recurrent()
-    converted = convert_model(model, EXAMPLE, verify=False)
+    converted = tied()
     optimizer = torch.optim.AdamW(converted.parameters(), lr=0.05)
     for _ in range(3):
         step(converted, optimizer)
@@ -254,7 +267,7 @@ def test_train_copy_save_and_bake(tmp_path: Path) -> None:
     exact(copy.deepcopy(converted.double()).float())
     converted.float()
     torch.save(converted.state_dict(), tmp_path / "tied.pt")
-    other = convert_model(recurrent(seed=7), EXAMPLE, verify=False).eval()
+    other = tied(7).eval()
     other.load_state_dict(torch.load(tmp_path / "tied.pt"))
     torch.testing.assert_close(other(x), expected, rtol=0, atol=1e-6)
     baked = bake(converted)
@@ -284,7 +297,7 @@ def test_optimizer_built_before_conversion() -> None:
 
 def test_empty_parameters_among_the_others() -> None:
     """Initialisers, averages, groups by dimension and clipping take the parameter of a weight that is computed."""
-    converted = convert_model(recurrent(), EXAMPLE, verify=False)
+    converted = tied()
     for name, p in converted.rnn.named_parameters():
         assert p.dim() == (1 if "bias" in name else 2)
         if p.numel():
@@ -302,7 +315,7 @@ def test_empty_parameters_among_the_others() -> None:
 
 
 def test_the_gradient_is_that_of_both_directions() -> None:
-    converted = convert_model(recurrent(), EXAMPLE, verify=False).double()
+    converted = tied().double()
     plain = bake(converted)
     x = torch.randn(3, 4, 24, dtype=torch.float64)
     converted(x).sum().backward()
@@ -314,7 +327,7 @@ def test_the_gradient_is_that_of_both_directions() -> None:
 @pytest.mark.parametrize("init", some(["keep", "project"], 1))
 def test_plain_checkpoint(init: str) -> None:
     plain = recurrent(seed=1)
-    converted = convert_model(recurrent(seed=2), EXAMPLE, verify=False)
+    converted = tied(2)
     load_plain_state_dict(converted, plain.state_dict(), init=init)
     expected = convert_model(plain, EXAMPLE, init=init, verify=False)
     x = torch.randn(2, 4, 24)
@@ -326,7 +339,7 @@ def test_plain_checkpoint(init: str) -> None:
 
 
 def test_functional_call_sees_the_given_weights() -> None:
-    converted = convert_model(recurrent(), EXAMPLE, verify=False).eval()
+    converted = tied().eval()
     x = torch.randn(2, 4, 24)
     halved = {n: p.detach() / 2 for n, p in converted.named_parameters()}
     called = torch.func.functional_call(converted, halved, (x,))
@@ -337,7 +350,7 @@ def test_functional_call_sees_the_given_weights() -> None:
 
 @pytest.mark.slow
 def test_compiles_and_exports() -> None:
-    converted = convert_model(recurrent(), EXAMPLE, verify=False).eval()
+    converted = tied().eval()
     x = torch.randn(2, 4, 24)
     program = torch.export.export(converted, (x,), strict=False)
     torch.testing.assert_close(program.module()(x), converted(x), rtol=0, atol=1e-6)
