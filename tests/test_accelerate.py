@@ -100,7 +100,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any]
     "mixed, flattened": (Joined, (2, 4, 30), {"strategy": "mixed", "outputs": ("+-", "invariant")}),
 }
 
-EVERY_MODEL = pytest.mark.parametrize("name", some(MODELS, 6))
+EVERY_MODEL = pytest.mark.parametrize("name", some(MODELS, 4))
 EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS)
 
 
@@ -178,7 +178,7 @@ def test_results_and_gradients_are_the_stock_ones(name: str, backend: str) -> No
 
 
 @EVERY_BACKEND
-@pytest.mark.parametrize("name", ["tower", "joined", "channels last"])
+@pytest.mark.parametrize("name", some(["tower", "joined", "channels last"], 1))
 def test_results_and_gradients_in_single_precision(name: str, backend: str) -> None:
     model, x, _ = converted(name, torch.float32)
     fast = fast_in(model, x, backend)
@@ -618,6 +618,8 @@ def test_functional_calls_use_the_given_weights(backend: str) -> None:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 @pytest.mark.parametrize("name", some(["tower", "pooled", "mixed"], 1))
 def test_compilers_see_the_stock_operators(name: str) -> None:
     model, x, _ = converted(name)

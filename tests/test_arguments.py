@@ -280,7 +280,7 @@ class ReadsState(Net):
         return self.out(F.conv1d(x, self.conv.state_dict()["weight"]).relu().mean(-1))
 
 
-@pytest.mark.parametrize("cls", [ReadsNamed, ReadsTable, ReadsState])
+@pytest.mark.parametrize("cls", some([ReadsNamed, ReadsTable, ReadsState], 1))
 def test_forwards_that_read_parameters_by_their_names(cls: type[nn.Module]) -> None:
     model = cls()
     before = picture(model)
@@ -429,7 +429,7 @@ class ViewsLast(Net):
     some([(Views, (2, 4, 20, 1), "auto"), (Views, (2, 4, 1, 20), "auto"), (ViewsLast, (2, 4, 20), "auto")], 2),
 )
 def test_forwards_that_view_their_input(cls: type[nn.Module], shape: Any, layout: str, strategy: str) -> None:
-    model = convert_model(cls(), shape, layout=layout, strategy=strategy).double().eval()
+    model = convert_model(cls(), shape, layout=layout, strategy=strategy, verify=False).double().eval()
     x = sequence()
     y, z = (model(t.reshape(3, *shape[1:]).contiguous()) for t in (x, x.flip(1, 2)))
     torch.testing.assert_close(y, z, rtol=0, atol=1e-12)

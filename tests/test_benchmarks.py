@@ -170,6 +170,7 @@ def test_a_gpu_is_measured(how: str, tmp_path: Path) -> None:
         assert all(0 < q["low"] <= q["median"] <= q["high"] for q in found[name].values())
 
 
+@pytest.mark.slow
 def test_the_wait_for_a_conversion_is_measured(tmp_path: Path) -> None:
     found, printed = figures("conversion.py", tmp_path, "--quick")
     assert found["planning"]["Two convolutions"] > 0

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from models import BassetLike, Family, Siamese, StrandBias
 from models.basic import FAMILIES
 from oracle import assert_law
-from planned import made, plan_of
+from planned import converted_of, made, plan_of
 from tiers import chosen, some
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -74,7 +74,9 @@ def test_every_family_converts_and_keeps_class_and_keys(family: Family) -> None:
 
 
 @pytest.mark.parametrize("training", some([False, True], 1))
-@pytest.mark.parametrize("merge", ["mean", "sum", "max", lambda a, b: torch.logaddexp(a, b)])
+@pytest.mark.parametrize(
+    "merge", chosen(["mean", "sum", "max", lambda a, b: torch.logaddexp(a, b)], lambda merge: merge in ("mean", "max"))
+)
 def test_the_result_is_the_merge_of_two_readings(merge: Any, training: bool) -> None:
     model = nn.Sequential(nn.Conv1d(4, 8, 5), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 3, 11), nn.Softmax(1))
     model = model.double().train(training)
@@ -89,7 +91,7 @@ def test_the_result_is_the_merge_of_two_readings(merge: Any, training: bool) -> 
 
 def test_batch_norm_sees_both_strands_together() -> None:
     model = nn.Sequential(nn.Conv1d(4, 6, 5), nn.BatchNorm1d(6), nn.Flatten(), nn.Linear(6 * 26, 1)).double()
-    converted = convert_model(model, DNA, strategy="conjoined")
+    converted = convert_model(model, DNA, strategy="conjoined", verify=False)
     x = sequence()
     converted(x)
     model(torch.cat([x, x.flip(1, 2)]))
@@ -130,7 +132,7 @@ def test_every_length_the_model_takes_is_exact(length: int) -> None:
             h = F.max_pool1d(self.conv(x), 4)[:, :, ::2]
             return F.interpolate(h, x.shape[-1], mode="linear")
 
-    converted = convert_model(Ragged(), DNA, strategy="conjoined").double()
+    converted = convert_model(Ragged(), DNA, strategy="conjoined", verify=False).double()
     x = sequence(2, length)
     torch.testing.assert_close(converted(x.flip(1, 2)), converted(x).flip(2), rtol=0, atol=1e-12)
 

@@ -446,7 +446,7 @@ LEAVES = [
 ]
 
 
-@pytest.mark.parametrize(("make", "tied", "words"), some(LEAVES, 3), ids=[str(i) for i in range(len(LEAVES))])
+@pytest.mark.parametrize(("make", "tied", "words"), some(LEAVES, 2), ids=[str(i) for i in range(len(LEAVES))])
 def test_a_declared_module_is_not_looked_into(make: Any, tied: list[str], words: str) -> None:
     model = make()
     plan = plan_conversion(model, DNA)
@@ -586,7 +586,7 @@ def test_an_operator_of_the_user_s_own_converts_and_trains() -> None:
             ax.unify(scale.axes[0], x.axes[1])
             return x
 
-        plan = plan_conversion(Host(Gated()), DNA)
+        plan = plan_conversion(Host(Gated()), DNA, verify=False)
         assert not plan.problems, str(plan)
         converted = plan.apply(Host(Gated()))
     finally:

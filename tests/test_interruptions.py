@@ -300,7 +300,7 @@ def test_a_dispatch_key_that_is_left_on_is_switched_off() -> None:
     assert process() == before
 
 
-@pytest.mark.parametrize("how", ["a stack", "a cycle", "the reason of another"])
+@pytest.mark.parametrize("how", some(["a stack", "a cycle", "the reason of another"], 2))
 @pytest.mark.parametrize("raised", some([KeyboardInterrupt, MemoryError], 1))
 def test_what_an_interruption_leaves_in_frames_does_not_act_later(how: str, raised: type[BaseException]) -> None:
     @alone
@@ -496,7 +496,7 @@ def test_double_precision_is_what_the_default_dtype_would_give(make: Callable[[]
 # --- what is kept between calls -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", ["tied", "conjoined", "mixed"])
+@pytest.mark.parametrize("strategy", some(["tied", "conjoined", "mixed"], 1))
 def test_converted_in_inference_mode_it_trains(strategy: str) -> None:
     class Deep(Small):
         def __init__(self) -> None:
@@ -540,7 +540,7 @@ class Tabled(Small):
 
 
 @pytest.mark.parametrize("strategy", ["tied", "conjoined"])
-@pytest.mark.parametrize("filled", [False, True])
+@pytest.mark.parametrize("filled", some([False, True], 1))
 def test_cached_tables_of_the_user_hold_what_the_model_computes(strategy: str, filled: bool) -> None:
     weights_of_positions.cache_clear()
     if filled:

@@ -241,6 +241,8 @@ def test_wrong_arguments_and_channels_are_named() -> None:
         layers.RCPSInput(8, 3, alphabet="ACG")
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_copies_pickles_and_compiles() -> None:
     model = network(layers).eval()
     x = sequence(2, 30)

@@ -372,7 +372,7 @@ class Renamed(Classifier):
         self.version = state["version"]
 
 
-@pytest.mark.parametrize("strategy", ["tied", "conjoined", "mixed"])
+@pytest.mark.parametrize("strategy", some(["tied", "conjoined", "mixed"], 2))
 def test_keys_are_renamed_by_the_class(strategy: str) -> None:
     torch.manual_seed(1)
     other = Renamed()
@@ -440,7 +440,7 @@ def adapted(model: Any) -> None:
 CHANGES = [new_head, same_head, fewer, deeper, untied, synchronised, adapted]
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", some(CHANGES, 4))
 def test_a_changed_model_says_so_when_it_is_called(change: Callable[[Any], None]) -> None:
     model = converted()
     for twin in (copy.deepcopy(model), apply_recipe(Classifier(), recipe(model))):

@@ -30,7 +30,7 @@ def broken(model: Any, x: Tensor) -> Tensor:
 # --- scale ---
 
 
-@pytest.mark.parametrize("large", some([1e9, 1e12, -INF], 2))
+@pytest.mark.parametrize("large", some([1e9, 1e12, -INF], 1))
 def test_a_large_entry_hides_no_other(large: float) -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         y = broken(m, x)

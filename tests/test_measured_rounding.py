@@ -124,7 +124,7 @@ def distribution(model: nn.Module, x: Tensor, draws: int = 400) -> tuple[Tensor,
 
 
 @pytest.mark.parametrize("name", some([*NOISY, "gumbel"], 1))
-@pytest.mark.parametrize("strategy", ["tied", "conjoined"])
+@pytest.mark.parametrize("strategy", some(["tied", "conjoined"], 1))
 def test_noise_leaves_the_law_in_distribution(name: str, strategy: str) -> None:
     torch.manual_seed(0)
     gumbel = Net(lambda m, x: m.o((h := m.c(x)).mul(F.gumbel_softmax(h, dim=1)).mean(-1)), c=conv(), o=nn.Linear(8, 3))

@@ -103,7 +103,7 @@ TOGETHER = {
 }
 
 
-@pytest.mark.parametrize("plan", some(TOGETHER.values(), 2), ids=TOGETHER)
+@pytest.mark.parametrize("plan", some(TOGETHER.values(), 1), ids=TOGETHER)
 def test_blocks_that_convert_alone_convert_together(plan: Plan) -> None:
     assert outcome(plan) == "converted"
 
@@ -126,9 +126,7 @@ BLOCKED = {
 """Plans for which no tied weights exist."""
 
 
-@pytest.mark.parametrize(
-    "name", [n if i < 1 else pytest.param(n, marks=pytest.mark.slow) for i, n in enumerate(BLOCKED)]
-)
+@pytest.mark.parametrize("name", some(BLOCKED, 1))
 def test_without_tied_weights_an_architecture_is_refused_and_with_mixed_channels_it_converts(name: str) -> None:
     plan = BLOCKED[name]
     assert blocked(plan) is not None

@@ -44,9 +44,11 @@ SHAPES_ONLY = {
 
 
 @pytest.mark.parametrize("batch", some([1, 5], 1))
-@pytest.mark.parametrize("name", SHAPES_ONLY)
+@pytest.mark.parametrize("name", some(SHAPES_ONLY, 2))
 def test_a_crop_for_its_shape_is_left_alone(name: str, batch: int) -> None:
-    model = convert_model(Steps(SHAPES_ONLY[name], c=nn.Conv1d(4, 6, 3, padding=1)), torch.zeros(2, 4, 21))
+    model = convert_model(
+        Steps(SHAPES_ONLY[name], c=nn.Conv1d(4, 6, 3, padding=1)), torch.zeros(2, 4, 21), verify=False
+    )
     assert_law(model, torch.zeros(2, 4, 21), tolerance=TOLERANCE, batch=batch, lengths=(20, 21, 24))
 
 
@@ -91,13 +93,13 @@ OVER_BASES: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", some(OVER_BASES, 3))
+@pytest.mark.parametrize("name", some(OVER_BASES, 2))
 def test_windows_slide_over_bases_that_are_reversed(name: str) -> None:
     layers, forward = OVER_BASES[name]
     torch.manual_seed(0)
     for layer in layers.values():
         layer.reset_parameters()  # those made when the file was read depend on what was read before
-    model = convert_model(Steps(forward, **layers), PLANE, layout="n 1 c l")
+    model = convert_model(Steps(forward, **layers), PLANE, layout="n 1 c l", verify=False)
     assert_exact(model, PLANE, tolerance=TOLERANCE, layout="n x c l", lengths=(18, 21, 23))
 
 
@@ -140,11 +142,11 @@ PAIRED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", some(PAIRED, 3))
+@pytest.mark.parametrize("name", some(PAIRED, 2))
 def test_open_channels_are_paired_where_pairs_commute(name: str) -> None:
     torch.manual_seed(0)
     layers = {"c": conv(), "o": nn.Linear(6, 1), "p": nn.Linear(6, 2)}
-    model = convert_model(Steps(PAIRED[name], **layers), DNA, outputs="antisymmetric")
+    model = convert_model(Steps(PAIRED[name], **layers), DNA, outputs="antisymmetric", verify=False)
     assert_exact(model, DNA, tolerance=TOLERANCE, outputs="antisymmetric")
     assert float(model(torch.eye(4)[torch.randint(4, (3, 12))].mT).abs().max()) > 1e-7
 
@@ -214,10 +216,13 @@ ZERO: dict[str, tuple[dict[str, nn.Module], Any, Any, str | None]] = {
 @pytest.mark.parametrize(
     "name",
     chosen(
-        ZERO,
-        lambda name: (
-            name in ("weights per channel", "the largest by its index", "a maximum over channels", "one channel")
+        chosen(
+            ZERO,
+            lambda name: (
+                name in ("weights per channel", "the largest by its index", "a maximum over channels", "one channel")
+            ),
         ),
+        lambda name: name in ("weights per channel", "the largest by its index"),
     ),
 )
 def test_a_score_that_would_be_zero_is_refused(name: str) -> None:
@@ -279,7 +284,7 @@ OVER_POSITIONS: dict[str, tuple[dict[str, nn.Module], Any]] = {
 def test_a_recurrence_reads_positions_that_a_dense_layer_writes(name: str) -> None:
     torch.manual_seed(0)
     layers, forward = OVER_POSITIONS[name]
-    model = convert_model(Steps(forward, **{"c": conv(), "d": nn.Linear(12, 12), **layers}), DNA)
+    model = convert_model(Steps(forward, **{"c": conv(), "d": nn.Linear(12, 12), **layers}), DNA, verify=False)
     assert_exact(model, DNA, tolerance=TOLERANCE)
 
 
@@ -288,7 +293,7 @@ def test_one_position_that_a_dense_layer_writes_is_spread_over_a_length(how: dic
     torch.manual_seed(0)
     layers = {"d": nn.Linear(6, 1), "t": nn.ConvTranspose1d(1, 8, **how), "o": nn.Conv1d(8, 2, 3, padding=1)}
     plain = Steps(lambda m, x: m.o(m.t(m.d(m.c(x).relu().mean(-1))[:, None]).relu()), c=conv(), **layers)
-    assert_exact(convert_model(plain, DNA, outputs="+-"), DNA, tolerance=TOLERANCE, outputs="+-")
+    assert_exact(convert_model(plain, DNA, outputs="+-", verify=False), DNA, tolerance=TOLERANCE, outputs="+-")
 
 
 def test_a_recurrence_over_channels_beside_positions_is_refused() -> None:

@@ -35,7 +35,7 @@ class Separable(nn.Module):
 )
 def test_filters_of_a_coordinate_are_odd_or_pairs_or_keep_its_sign(kernel: int, each: int, after: nn.Module) -> None:
     model = Separable(kernel, each, after).double()
-    converted = convert_model(model, EXAMPLE, outputs="invariant")
+    converted = convert_model(model, EXAMPLE, outputs="invariant", verify=False)
     assert_exact(converted, EXAMPLE, outputs="invariant")
     assert converted.deep.weight.abs().flatten(1).amax(1).min() > 0
 

@@ -222,7 +222,7 @@ def test_tied_encoders_agree_on_200_strings_padded_and_alone() -> None:
     assert float((alone - model(**tokenize(strings[:20], extra=3))).abs().max()) < TOLERANCE
 
 
-@pytest.mark.parametrize("strategy", ["conjoined", "mixed"])
+@pytest.mark.parametrize("strategy", some(["conjoined", "mixed"], 1))
 @pytest.mark.parametrize("pool", some(["first", "mean"], 1))
 def test_conjoined_and_mixed_encoders_agree_on_200_strings(strategy: str, pool: str) -> None:
     model = randomised(with_positions(pool, strategy))
@@ -298,7 +298,7 @@ def test_a_language_model_and_its_loss(strategy: str) -> None:
 # --- keeping, and training --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", ["conjoined", "mixed"])
+@pytest.mark.parametrize("strategy", some(["conjoined", "mixed"], 1))
 def test_recipes_and_files_keep_the_ends_and_the_padding(strategy: str, tmp_path: Path) -> None:
     model = randomised(with_positions("first", strategy))
     fresh = apply_recipe(Encoder("first", positions=True), json.loads(json.dumps(recipe(model))))

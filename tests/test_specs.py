@@ -139,7 +139,7 @@ def test_samples_and_targets_of_such_specs_are_mirrored_together() -> None:
             ("ACGTacgt", 8),
             (Permutation([4, 3, 2, 1, 0, 5], [1, 1, 1, 1, 1, -1]), 6),
         ],
-        2,
+        1,
     ),
 )
 def test_inputs_of_several_kinds_convert(spec: Any, channels: int) -> None:

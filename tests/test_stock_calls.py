@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from oracle import assert_law
+from tiers import some
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -201,7 +202,7 @@ def test_a_recipe_and_a_file_keep_what_a_length_needs(model: nn.Module) -> None:
 # --- reading tied weights -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("gradients", some([False, True], 1))
 def test_a_tied_weight_is_never_stale(model: nn.Module, gradients: bool) -> None:
     stored = model.first.parametrizations.weight.original
     with torch.set_grad_enabled(gradients):
@@ -221,7 +222,9 @@ def test_torchs_cache_and_hooks_of_parametrizations_are_respected(model: nn.Modu
 
 def test_a_large_weight_is_read_alike_with_and_without_gradients() -> None:
     for size in (8, 64, 256):
-        tied = convert_model(nn.Sequential(nn.Conv1d(4, size, 9), nn.Conv1d(size, size, 5), nn.Conv1d(size, 1, 1)), X)
+        tied = convert_model(
+            nn.Sequential(nn.Conv1d(4, size, 9), nn.Conv1d(size, size, 5), nn.Conv1d(size, 1, 1)), X, verify=False
+        )
         with torch.no_grad():
             without = tied[1].weight
         assert torch.equal(without, tied[1].weight)

@@ -379,7 +379,7 @@ class Attention(nn.Module):
         return self.out(F.scaled_dot_product_attention(h, h, h, is_causal=True).mT)[..., ::2]
 
 
-@pytest.mark.parametrize("strategy", ["conjoined", "mixed"])
+@pytest.mark.parametrize("strategy", some(["conjoined", "mixed"], 1))
 @pytest.mark.parametrize(
     ("make", "word"),
     some(

@@ -197,6 +197,8 @@ def test_a_replica_of_a_model_on_both_strands() -> None:
     assert close(replica(model, 1.25)(bases(3)), scaled(bases(3)))
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_a_replica_of_two_directions_is_refused_by_name() -> None:
     class Directions(nn.Module):
         def __init__(self) -> None:

@@ -51,7 +51,7 @@ class Averaged(nn.Module):
 def test_a_table_is_averaged_beside_a_rotation(*, behind: bool) -> None:
     steps = (nn.Tanh(), Turned(6)) if behind else (Turned(6), nn.Tanh())
     model = Averaged(*steps).double()
-    converted = convert_model(model, EXAMPLE.double(), symmetrise_buffers=True, outputs="invariant")
+    converted = convert_model(model, EXAMPLE.double(), symmetrise_buffers=True, outputs="invariant", verify=False)
     assert_exact(converted, EXAMPLE.double(), outputs="invariant")
 
 
@@ -107,4 +107,6 @@ class Added(nn.Module):
 )
 def test_what_a_module_made_is_compared_around_it(make: Callable[[], nn.Module]) -> None:
     model = make().double()
-    assert_exact(convert_model(model, EXAMPLE.double(), outputs="invariant"), EXAMPLE.double(), outputs="invariant")
+    assert_exact(
+        convert_model(model, EXAMPLE.double(), outputs="invariant", verify=False), EXAMPLE.double(), outputs="invariant"
+    )
