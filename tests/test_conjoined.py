@@ -74,9 +74,7 @@ def test_every_family_converts_and_keeps_class_and_keys(family: Family) -> None:
 
 
 @pytest.mark.parametrize("training", some([False, True], 1))
-@pytest.mark.parametrize(
-    "merge", chosen(["mean", "sum", "max", lambda a, b: torch.logaddexp(a, b)], lambda merge: merge in ("mean", "max"))
-)
+@pytest.mark.parametrize("merge", some(["mean", "sum", lambda a, b: torch.logaddexp(a, b), "max"], 2))
 def test_the_result_is_the_merge_of_two_readings(merge: Any, training: bool) -> None:
     model = nn.Sequential(nn.Conv1d(4, 8, 5), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 3, 11), nn.Softmax(1))
     model = model.double().train(training)

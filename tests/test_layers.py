@@ -241,12 +241,17 @@ def test_wrong_arguments_and_channels_are_named() -> None:
         layers.RCPSInput(8, 3, alphabet="ACG")
 
 
-@pytest.mark.slow
-@pytest.mark.variation
-def test_copies_pickles_and_compiles() -> None:
+def test_copies_and_pickles() -> None:
     model = network(layers).eval()
     x = sequence(2, 30)
     assert torch.equal(pickle.loads(pickle.dumps(copy.deepcopy(model)))(x), model(x))
+
+
+@pytest.mark.slow
+@pytest.mark.variation
+def test_compiles() -> None:
+    model = network(layers).eval()
+    x = sequence(2, 30)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), model(x), rtol=0, atol=1e-10)
 

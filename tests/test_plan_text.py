@@ -7,6 +7,8 @@ import warnings
 
 import pytest
 import torch
+from models import FAMILIES
+from planned import plan_of
 from torch import Tensor, nn
 
 from rcps_convert import check_equivariance, plan_conversion
