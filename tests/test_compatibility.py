@@ -19,7 +19,7 @@ def fresh_compiler() -> Iterator[None]:
 def runs() -> Iterator[object]:
     for row in ROWS:
         for strategy in STRATEGIES:
-            alike = "torch.export" in row.name and strategy != "tied"
+            alike = strategy == "conjoined" or ("torch.export" in row.name and strategy != "tied")
             marks = [pytest.mark.slow] if row.slow or row.needs or alike else []
             yield pytest.param(row, strategy, marks=marks, id=f"{row.name}-{strategy}".replace("`", ""))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from tiers import some
+from tiers import chosen, some
 from torch import Tensor, nn
 
 from rcps_convert import bake, convert_model, plan_conversion
@@ -192,11 +192,7 @@ SOME = ("to a negative power",)
 
 @pytest.mark.parametrize(
     ("name", "length"),
-    [
-        pytest.param(name, length, marks=[] if name in SOME and length == 9 else [pytest.mark.slow])
-        for name in PLACES
-        for length in (9, 5)
-    ],
+    chosen([(name, n) for name in PLACES for n in (9, 5)], lambda case: case[0] in SOME and case[1] == 9),
 )
 def test_however_fractions_are_computed_what_rounds_them_is_refused_elsewhere(name: str, length: int) -> None:
     def step(model: nn.Module, h: Tensor) -> Tensor:

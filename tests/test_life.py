@@ -125,7 +125,7 @@ INITIALISERS: list[Callable[[Tensor], Any]] = [
 ]
 
 
-@pytest.mark.parametrize("initialise", INITIALISERS)
+@pytest.mark.parametrize("initialise", some(INITIALISERS, 5))
 @pytest.mark.parametrize("leaf", some(["features.0", "features.4", "head.0"], 1))
 def test_what_is_written_into_a_tied_weight_is_stored(initialise: Callable[[Tensor], Any], leaf: str) -> None:
     model = converted()
@@ -321,11 +321,11 @@ def test_hooks_of_the_user_see_the_whole_norm() -> None:
 
 @pytest.mark.parametrize(
     ("how", "what"),
-    [
+    some([
         ({}, "tied weights"),
         ({"strategy": "conjoined"}, "both strands"),
         ({"example": torch.zeros(2, 4, 42), "baked": True}, "both edges"),
-    ],
+    ], 2),
 )
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_scripting_says_what_it_cannot_read(how: dict[str, Any], what: str) -> None:
