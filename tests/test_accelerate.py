@@ -100,7 +100,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any]
     "mixed, flattened": (Joined, (2, 4, 30), {"strategy": "mixed", "outputs": ("+-", "invariant")}),
 }
 
-EVERY_MODEL = pytest.mark.parametrize("name", some(MODELS, 4))
+EVERY_MODEL = pytest.mark.parametrize("name", some(MODELS, 3))
 EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS)
 
 

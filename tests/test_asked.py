@@ -282,6 +282,8 @@ def test_a_masked_pool_is_exact_where_its_length_divides() -> None:
     assert 'pass on_unsupported="both_strands" to run pool on both strands' in words
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_a_masked_pool_on_both_strands_is_exact_where_a_remainder_is_left() -> None:
     model = convert_model(PooledSoftly(), (2, 4, 25), on_unsupported="both_strands")
     assert_exact(model, torch.zeros(2, 4, 25), lengths=(25, 24, 31), tolerance=TOLERANCE)

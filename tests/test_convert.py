@@ -36,7 +36,7 @@ from rcps_convert.tie.attaching import ties
 TOLERANCE = 1e-10
 """Relative error in float64: the sums of a network this size round to about 1e-15."""
 
-SMALL = ("BassetLike", "DanQLike", "UNetLike")
+SMALL = ("BassetLike", "DanQLike")
 each_family = pytest.mark.parametrize(
     "family", chosen(FAMILIES, lambda f: f.name in SMALL), ids=[f.name for f in FAMILIES]
 )

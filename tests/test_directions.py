@@ -294,7 +294,7 @@ def test_norms_of_each_sample_and_shared_ones_may_stand_inside_a_reading(norms: 
             (two(lambda: nn.BatchNorm1d(6, affine=False, track_running_stats=False)), "a batch norm inside one of two"),
             (shared(lambda: nn.BatchNorm1d(6, track_running_stats=False)), "a batch norm inside one of two readings"),
         ],
-        2,
+        1,
     ),
 )
 def test_batch_norms_of_each_reading_are_refused_in_words(norms: Any, says: str, last: bool) -> None:

@@ -47,6 +47,7 @@ LASTING = re.compile(r"^\s*@?(?:rule\(|torch\.library\.|torch\.set_(?!default_dt
 LONG = (
     *("trained", "tutorial", "bpnet", "strategies"),
     *("refusals", "inputs-outputs", "weights", "half-products", "geometry", "attention", "migrating-from-rcps-pytorch"),
+    *("after-conversion", "saving"),
 )
 """Pages that train networks or convert many: their code runs in the slow run."""
 

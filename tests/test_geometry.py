@@ -52,7 +52,7 @@ def plain_twin(converted: nn.Module, plain: nn.Module) -> nn.Module:
 # --- every step, every length ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", some(range(len(STEPS)), 7), ids=list(STEPS))
+@pytest.mark.parametrize("number", some(range(len(STEPS)), 5), ids=list(STEPS))
 def test_a_step_is_exact_at_every_length_and_untouched_where_it_is_aligned(number: int) -> None:
     name = list(STEPS)[number]
     channels = 6 if number % 2 or "group" in name else 5

@@ -343,6 +343,18 @@ def fitted(epochs: int) -> nn.Module:
     return model.eval()
 
 
+@pytest.fixture(scope="module")
+def tied_once(trained: nn.Module) -> nn.Module:
+    """The trained network, matched on sequences of the library's own."""
+    return matched(trained, EXAMPLE)[1]
+
+
+@pytest.fixture(scope="module")
+def tied_on_some(trained: nn.Module) -> nn.Module:
+    """The same, on given ones."""
+    return matched(trained, EXAMPLE, sequences=dna(64))[1]
+
+
 def follows(model: nn.Module, trained: nn.Module, x: Tensor) -> float:
     """Correlation of a model's outputs with the mean of both readings of the trained one."""
     with torch.no_grad():
@@ -385,6 +397,8 @@ def test_the_plan_says_what_was_matched(trained: nn.Module) -> None:
     assert plan.verification.passed
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_agreement_is_one_for_an_equivariant_model() -> None:
     torch.manual_seed(8)
     plain = bake(convert_model(Small(), EXAMPLE, verify=False))
@@ -417,10 +431,10 @@ def test_the_model_is_left_as_it_was(trained: nn.Module) -> None:
     assert not trained.training
 
 
-def test_in_place_parameters_stay_the_same_objects(trained: nn.Module) -> None:
+def test_in_place_parameters_stay_the_same_objects(trained: nn.Module, tied_once: nn.Module) -> None:
     model = copy.deepcopy(trained)
     held = [*model.parameters()]
-    expected = matched(trained, EXAMPLE)[1]
+    expected = tied_once
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         converted = convert_model(model, EXAMPLE, init="match", verify=False, in_place=True)
@@ -491,13 +505,13 @@ def test_settings_that_do_not_go_together() -> None:
 # --- the other ways in ------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_is_matched(trained: nn.Module) -> None:
+def test_a_checkpoint_is_matched(trained: nn.Module, tied_once: nn.Module, tied_on_some: nn.Module) -> None:
     model = convert_model(Small(24), EXAMPLE, verify=False)
     load_plain_state_dict(model, trained.state_dict(), init="match")
-    expected = matched(trained, EXAMPLE)[1].state_dict()
+    expected = tied_once.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
     load_plain_state_dict(model, trained.state_dict(), init="match", sequences=dna(64))
-    expected = matched(trained, EXAMPLE, sequences=dna(64))[1].state_dict()
+    expected = tied_on_some.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
 
 
@@ -514,8 +528,8 @@ def test_a_checkpoint_that_cannot_be_matched_leaves_the_model_as_it_was(trained:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_recipe_of_a_matched_model_makes_a_fresh_one_like_it(trained: nn.Module) -> None:
-    converted = matched(trained, EXAMPLE, sequences=dna(64))[1].eval()
+def test_a_recipe_of_a_matched_model_makes_a_fresh_one_like_it(tied_on_some: nn.Module) -> None:
+    converted = copy.deepcopy(tied_on_some).eval()
     said = recipe(converted)
     assert said["settings"]["init"] == "match"
     assert "sequences" not in said["settings"]
@@ -524,6 +538,8 @@ def test_a_recipe_of_a_matched_model_makes_a_fresh_one_like_it(trained: nn.Modul
     assert torch.equal(fresh(dna(5)), converted(dna(5)))
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_a_decorated_class_matches_its_new_instances() -> None:
     Decorated = rc_equivariant(example=(4, 4, 40), init="match", verify=False)(type("Decorated", (Small,), {}))
     torch.manual_seed(11)

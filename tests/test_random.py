@@ -67,11 +67,11 @@ def count(found: Counter[str], plan: Plan) -> None:
     found[outcome(mixed(plan))] += 1
 
 
-@pytest.mark.parametrize("examples", some([2, 5], 1))
-def test_random_architectures_convert_exactly(examples: int) -> None:
+@pytest.mark.slow
+def test_random_architectures_convert_exactly() -> None:
     found: Counter[str] = Counter()
 
-    @settings(max_examples=examples, derandomize=True, **QUIET)
+    @settings(max_examples=5, derandomize=True, **QUIET)
     @given(plans)
     def each(plan: Plan) -> None:
         count(found, plan)

@@ -40,7 +40,7 @@ from rcps_convert.infer.walk import Walk
 from rcps_convert.rules.registry import FACTS, MISSING, RULES, Const, Missing, aten, rule
 from rcps_convert.rules.shape import regroup
 
-FEW, VARIATIONS, MORE = 3, 6, 12
+FEW, VARIATIONS, MORE = 2, 6, 12
 """How many random variations of its operands' actions each sample is tried with, and how many in the slow tests."""
 
 TOGETHER = 24

@@ -213,7 +213,7 @@ def with_positions(pool: str, strategy: str) -> nn.Module:
 
 
 def test_tied_encoders_agree_on_200_strings_padded_and_alone() -> None:
-    plan = plan_conversion(Encoder("mean"), EXAMPLE, **HOW)
+    plan = plan_conversion(Encoder("mean"), EXAMPLE, **HOW, verify=False)
     assert not [n for n in plan.notes if "padding" in n]
     model = randomised(plan.apply(Encoder("mean")))
     strings = texts(200)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from faults import picture
 from oracle import assert_law
+from planned import remembered
 from tiers import chosen, some
 from torch import Tensor, nn
 
@@ -46,8 +47,11 @@ class Net(nn.Module):
 
 
 def converted(strategy: str, model: nn.Module | None = None, **how: Any) -> nn.Module:
+    if model is None:
+        made = remembered(Net, DNA, strategy=strategy, **how).double().eval()
+    else:
+        made = convert_model(model, DNA, strategy=strategy, **how).double().eval()
     torch.manual_seed(0)
-    made = convert_model(Net() if model is None else model, DNA, strategy=strategy, **how).double().eval()
     for layer in mixed_layers(made).values():
         nn.init.normal_(layer.cross_weight, std=0.1)  # type: ignore[arg-type]
     return made
@@ -165,7 +169,7 @@ def test_threads_call_one_model() -> None:
 
     def run(seed: int) -> None:
         x = F.one_hot(torch.randint(4, (3, 30), generator=torch.Generator().manual_seed(seed)), 4).mT.double()
-        for i in range(40):
+        for i in range(20):
             y, z = (model if i % 2 else model.forward)(x), model(rc(x))
             if not torch.allclose(y, z, rtol=0, atol=1e-12):
                 wrong.append(seed)

@@ -170,6 +170,8 @@ def test_a_replica_with_a_forward_of_the_users_own() -> None:
     assert close(replica(model, 1.0)(bases(3)), model(bases(3)))
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_a_replica_of_a_model_on_both_strands() -> None:
     class Last(nn.Module):
         def __init__(self) -> None:

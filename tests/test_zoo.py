@@ -25,7 +25,7 @@ ORDERED = {"AntiAliased", "KMaxPool", "WithLabels"}
 """Networks some of whose channels keep their order: a spectral norm, a tested stretch, hidden values returned."""
 
 QUICK = {
-    *("ResNetLike", "MultiQuery", "LongConvolution", "LearnedPositions", "SideInputs"),
+    *("ResNetLike", "LongConvolution", "LearnedPositions", "SideInputs"),
     *("CharacterTokens", "Written", "KMaxPool"),
 }
 """The networks that are converted in the quick suite: small ones of different mechanisms."""
