@@ -194,7 +194,7 @@ def test_the_law_holds(name: str, backend: str) -> None:
     assert_law(fast, torch.zeros_like(x), randomise=False, lengths=lengths, batch=len(x), **specs)
 
 
-@pytest.mark.parametrize("length", some([1, 5, 33, 300], 3))
+@pytest.mark.parametrize("length", some([1, 5, 33, 300], 2))
 @pytest.mark.parametrize("samples", some([1, 3, 20], 2))
 @EVERY_BACKEND
 def test_other_shapes_than_the_example_s(backend: str, length: int, samples: int) -> None:

@@ -88,6 +88,7 @@ def test_the_result_is_the_merge_of_two_readings(merge: Any, training: bool) -> 
 
 
 def test_batch_norm_sees_both_strands_together() -> None:
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Conv1d(4, 6, 5), nn.BatchNorm1d(6), nn.Flatten(), nn.Linear(6 * 26, 1)).double()
     converted = convert_model(model, DNA, strategy="conjoined")
     x = sequence()

@@ -119,7 +119,7 @@ def test_the_oracle_sees_an_entry_among_many_that_stand_for_infinity(constant: f
     assert oracle.excess(wanted, wanted, 0.0, torch.float64) == 0
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", some(range(8), 4))
 def test_a_seed_is_a_program_and_the_program_a_text(seed: int) -> None:
     first, second = grammar.render(grammar.draw(seed)), grammar.render(grammar.draw(seed))
     assert (first.source, first.ask) == (second.source, second.ask)

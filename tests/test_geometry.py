@@ -102,7 +102,7 @@ def runs(model: nn.Module, x: Tensor) -> bool:
     return True
 
 
-@pytest.mark.parametrize("seed", some(range(8), 2))
+@pytest.mark.parametrize("seed", some(range(8), 1))
 def test_random_stacks_are_exact_at_random_lengths(seed: int) -> None:
     stack_is_exact(seed, lengths=10)
 

@@ -239,9 +239,8 @@ def decomposed() -> bool:
     return torch._C._dispatch_tls_is_dispatch_key_included(torch._C.DispatchKey.PythonDispatcher)
 
 
-@pytest.mark.parametrize(
-    "points", [*some([2, 3], 1), pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("points", [3, pytest.param(200, marks=pytest.mark.timeout(3600))])
 @pytest.mark.filterwarnings("ignore")
 def test_an_interruption_while_torch_leaves_several_modes_at_once_leaves_none_on(points: int) -> None:
     make, change = converted_in_place("conjoined")

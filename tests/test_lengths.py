@@ -124,7 +124,7 @@ def test_a_step_is_exact_or_refused_at_every_length(name: str) -> None:
     assert outcomes(bake(tied), model) == found
 
 
-@pytest.mark.parametrize("name", some(STEPS, 3))
+@pytest.mark.parametrize("name", some(STEPS, 2))
 def test_valid_lengths_are_lengths_at_which_the_law_holds(name: str) -> None:
     plan = plan_conversion(Host(STEPS[name]).double(), EXAMPLE)
     if plan.problems:
@@ -151,7 +151,7 @@ ROUNDED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("length", some([9, 5], 1), ids=["three positions", "two positions"])
-@pytest.mark.parametrize("name", some(ROUNDED, 2))
+@pytest.mark.parametrize("name", some(ROUNDED, 1))
 def test_fractions_that_are_exact_at_the_example_only_are_refused_elsewhere(name: str, length: int) -> None:
     def step(model: nn.Module, h: Tensor) -> Tensor:
         return ROUNDED[name](model, h[..., ::4])
@@ -342,7 +342,7 @@ def test_another_number_of_samples_is_checked_too(samples: int) -> None:
 # --- lengths of which each trace has its own ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("length", some([60, 61, 62, 63, 64], 2))
+@pytest.mark.parametrize("length", chosen([60, 61, 62, 63, 64], lambda length: length == 63))
 def test_an_input_that_is_padded_to_a_multiple_is_exact_at_every_length(length: int) -> None:
     class Pads(nn.Module):
         def __init__(self) -> None:

@@ -457,6 +457,8 @@ def test_a_plan_finds_the_pairs_of_another_model() -> None:
 # --- sequences --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_sequences_come_in_any_form(trained: nn.Module) -> None:
     x = dna(50)
     forms = [x, (x,), [x], iter([x]), [(x,)]]

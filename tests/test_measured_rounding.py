@@ -237,7 +237,7 @@ class Remembers(nn.Module):
 
 
 @pytest.mark.parametrize("strategy", ["tied", "conjoined"])
-@pytest.mark.parametrize("make", [Counts, Remembers])
+@pytest.mark.parametrize("make", some([Counts, Remembers], 1))
 def test_state_is_named(make: type[nn.Module], strategy: str) -> None:
     torch.manual_seed(0)
     with pytest.raises(VerificationError, match="something else at every call") as refused:

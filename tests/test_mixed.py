@@ -209,7 +209,7 @@ def test_transposed_convolution_called_with_a_size() -> None:
             (lambda path, module: isinstance(module, nn.Linear), ["fc1"]),
             (None, ["conv2", "conv3", "fc1"]),
         ],
-        3,
+        2,
     ),
 )
 def test_chosen_layers_mix(chosen: Any, found: list[str]) -> None:
@@ -274,6 +274,8 @@ def test_an_output_layer_mixes_where_the_merge_is_no_sum() -> None:
     assert list(plan.mixed) == ["body", "out"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_untraceable_models_mix_where_the_length_can_be_measured() -> None:
     class Branching(nn.Module):
         def __init__(self) -> None:
@@ -299,6 +301,8 @@ def test_untraceable_models_mix_where_the_length_can_be_measured() -> None:
     assert_law(mixed, DNA, outputs="invariant", tolerance=TOLERANCE)
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_layers_called_in_places_laid_out_alike_mix_others_do_not() -> None:
     assert "block.0" in plan_conversion(Twice(), torch.zeros(3, 60, 4), strategy="mixed").mixed  # type: ignore[attr-defined]
 
@@ -470,6 +474,8 @@ class BehindTheUnknown(nn.Module):
         return self.third(self.second(h).relu()).sigmoid()
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_positions_behind_what_no_rule_follows_are_mapped_back() -> None:
     plan = plan_conversion(BehindTheUnknown(), torch.zeros(2, 4, 40), strategy="mixed", verify=False)
     assert not plan.problems

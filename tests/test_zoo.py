@@ -25,8 +25,8 @@ ORDERED = {"AntiAliased", "KMaxPool", "WithLabels"}
 """Networks some of whose channels keep their order: a spectral norm, a tested stretch, hidden values returned."""
 
 QUICK = {
-    *("ResNetLike", "LongConvolution", "LearnedPositions", "SideInputs"),
-    *("CharacterTokens", "Written", "KMaxPool"),
+    *("ResNetLike", "LongConvolution", "SideInputs"),
+    *("CharacterTokens", "KMaxPool"),
 }
 """The networks that are converted in the quick suite: small ones of different mechanisms."""
 

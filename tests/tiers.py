@@ -36,7 +36,7 @@ def but(cases: Iterable[Any], long: Callable[[Any], bool]) -> list[Any]:
     return [_marked(case, slow) if long(case) else case for case in cases]
 
 
-def drawn(*strategies: Any, few: int = 40, many: int = 100) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def drawn(*strategies: Any, few: int = 30, many: int = 100) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """`hypothesis.given` with few examples each time, and with many in the slow run."""
     from hypothesis import given, settings
 
