@@ -1,6 +1,7 @@
 """What holds for the project as a whole: import direction, sizes, versions, the top level, the README."""
 
 import ast
+import functools
 import graphlib
 import importlib.metadata
 import importlib.util
@@ -108,10 +109,22 @@ def direction_fault(module: str, imported: str) -> str | None:
     return None
 
 
+MODULES = {module_name(p) for p in FILES} - {""}
+
+
+@functools.cache
+def parsed(path: Path) -> tuple[list[str], set[str], dict[str, int]]:
+    """Of a file what it imports of the package, the first words of its other imports, the lengths of its functions."""
+    package, tree = tuple(path.relative_to(PACKAGE).parent.parts), ast.parse(path.read_text())
+    own = list(own_imports(tree, package, MODULES))
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lengths = {f"{f.name}, line {f.lineno}": body_lines(f) for f in functions}
+    return own, other_imports(tree), lengths
+
+
 def imports_of(path: Path) -> list[str]:
     """Modules of the package that a file imports, as dotted names inside it."""
-    package = tuple(path.relative_to(PACKAGE).parent.parts)
-    return list(own_imports(ast.parse(path.read_text()), package, {module_name(p) for p in FILES} - {""}))
+    return parsed(path)[0]
 
 
 @EVERY_FILE
@@ -267,16 +280,23 @@ def test_private_names_are_seen(line: str) -> None:
 # --- dependencies -----------------------------------------------------------------------------------
 
 
+def other_imports(tree: ast.Module) -> set[str]:
+    """The first words of what a file imports by name, but for checkers of types."""
+    heads: set[str] = set()
+    for statement in tree.body:
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+            continue
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Import):
+                heads |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                heads.add(str(node.module).partition(".")[0])
+    return heads
+
+
 @EVERY_FILE
 def test_only_runtime_dependencies_are_imported(path: Path) -> None:
-    heads: set[str] = set()
-    tree = ast.parse(path.read_text())
-    tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            heads |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            heads.add(str(node.module).partition(".")[0])
+    heads = parsed(path)[1]
     optional = {"triton"} if path.name == "kernels.py" else set()  # imported where it is there only
     assert heads - set(sys.stdlib_module_names) <= {"torch", "einops", "rcps_convert"} | optional
 
@@ -298,10 +318,7 @@ def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 @EVERY_FILE
 def test_functions_are_short(path: Path) -> None:
-    functions = [
-        n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    assert {f.name: body_lines(f) for f in functions if body_lines(f) > MAX_FUNCTION} == {}
+    assert {name: lines for name, lines in parsed(path)[2].items() if lines > MAX_FUNCTION} == {}
 
 
 def test_the_docstring_is_no_part_of_the_body() -> None:

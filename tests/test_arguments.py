@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from faults import picture
+from tiers import some
 from torch import Tensor, nn
 
 import rcps_convert
@@ -279,7 +280,7 @@ class ReadsState(Net):
         return self.out(F.conv1d(x, self.conv.state_dict()["weight"]).relu().mean(-1))
 
 
-@pytest.mark.parametrize("cls", [ReadsNamed, ReadsTable, ReadsState])
+@pytest.mark.parametrize("cls", some([ReadsNamed, ReadsTable, ReadsState], 1))
 def test_forwards_that_read_parameters_by_their_names(cls: type[nn.Module]) -> None:
     model = cls()
     before = picture(model)
@@ -398,7 +399,7 @@ class One(Net):
 
 
 @pytest.mark.parametrize("strategy", ["conjoined", "mixed"])
-@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("samples", some([1, 2], 1))
 def test_one_antisymmetric_number_per_sample(strategy: str, samples: int) -> None:
     class Deep(One):
         def __init__(self) -> None:
@@ -425,10 +426,10 @@ class ViewsLast(Net):
 @both
 @pytest.mark.parametrize(
     ("cls", "shape", "layout"),
-    [(Views, (2, 4, 20, 1), "auto"), (Views, (2, 4, 1, 20), "auto"), (ViewsLast, (2, 4, 20), "auto")],
+    some([(Views, (2, 4, 20, 1), "auto"), (Views, (2, 4, 1, 20), "auto"), (ViewsLast, (2, 4, 20), "auto")], 2),
 )
 def test_forwards_that_view_their_input(cls: type[nn.Module], shape: Any, layout: str, strategy: str) -> None:
-    model = convert_model(cls(), shape, layout=layout, strategy=strategy).double().eval()
+    model = convert_model(cls(), shape, layout=layout, strategy=strategy, verify=False).double().eval()
     x = sequence()
     y, z = (model(t.reshape(3, *shape[1:]).contiguous()) for t in (x, x.flip(1, 2)))
     torch.testing.assert_close(y, z, rtol=0, atol=1e-12)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, convert_model, deep_lift_rule, filter_pairs
@@ -38,8 +39,8 @@ def stock(module: Any, *given: Any) -> Any:
     return (found,) if isinstance(given[-1], tuple) else found
 
 
-@pytest.mark.parametrize("length", [40, 41, 43])
-@pytest.mark.parametrize("channels", [6, 7])
+@pytest.mark.parametrize("length", some([40, 41, 43], 2))
+@pytest.mark.parametrize("channels", some([6, 7], 1))
 @pytest.mark.parametrize("way", ["tangermeme", "captum"])
 def test_a_rule_sees_both_readings_of_a_reanchored_pool(way: str, channels: int, length: int) -> None:
     """The gradient of the pool as it runs is the rule's, though the rule knows the stock pool only."""

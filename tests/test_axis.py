@@ -7,15 +7,12 @@ import random
 
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import drawn
 from torch import Tensor
 
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.axis import SIGN, Axis, Mismatch, Prod, Role, Step, Sum, Var
-
-quick = settings(max_examples=100, deadline=None)
-
 
 # --- random terms -----------------------------------------------------------------------------
 
@@ -131,22 +128,19 @@ def would_unify(a: Axis, b: Axis) -> bool:
 # --- known actions ----------------------------------------------------------------------------
 
 
-@quick
-@given(known_term)
+@drawn(known_term)
 def test_an_action_is_its_own_inverse(term):
     torch.testing.assert_close(matrix(term) @ matrix(term), torch.eye(term.size, dtype=torch.float64))
 
 
-@quick
-@given(known_term)
+@drawn(known_term)
 def test_normal_form_is_the_same_action(term):
     torch.testing.assert_close(matrix(term), dense(term))
     assert ax.walk(ax.walk(term)) == ax.walk(term)
     assert ax.walk(term).size == term.size
 
 
-@quick
-@given(known_term)
+@drawn(known_term)
 def test_questions_about_an_action_agree_with_its_matrix(term):
     whole = matrix(term)
     identity = torch.eye(term.size, dtype=torch.float64)
@@ -158,8 +152,7 @@ def test_questions_about_an_action_agree_with_its_matrix(term):
     assert ax.same(term, ax.trivial(term.size)) == torch.equal(whole, identity)
 
 
-@quick
-@given(SIZES.flatmap(lambda n: st.tuples(terms(n, variables=False), terms(n, variables=False))))
+@drawn(SIZES.flatmap(lambda n: st.tuples(terms(n, variables=False), terms(n, variables=False))))
 def test_same_compares_actions_not_spellings(pair):
     a, b = pair
     assert ax.same(a, b) == torch.equal(dense(a), dense(b))
@@ -259,8 +252,7 @@ def test_a_step_divides_or_leaves_a_remainder(step, length, out, aligned):
 # --- unify ------------------------------------------------------------------------------------
 
 
-@quick
-@given(any_pair)
+@drawn(any_pair)
 def test_unified_terms_are_the_same_action(pair):
     a, b = pair
     if succeeds(lambda: ax.unify(a, b)):
@@ -269,8 +261,7 @@ def test_unified_terms_are_the_same_action(pair):
         torch.testing.assert_close(matrix(a), matrix(b))
 
 
-@quick
-@given(any_pair, st.randoms())
+@drawn(any_pair, st.randoms())
 def test_what_unify_leaves_open_is_free(pair, rng):
     a, b = pair
     if succeeds(lambda: ax.unify(a, b)):
@@ -278,15 +269,13 @@ def test_what_unify_leaves_open_is_free(pair, rng):
         assert ax.same(a, b)
 
 
-@quick
-@given(any_pair)
+@drawn(any_pair)
 def test_unify_does_not_depend_on_the_order(pair):
     a, b = pair
     assert would_unify(a, b) == would_unify(b, a)
 
 
-@quick
-@given(any_pair)
+@drawn(any_pair)
 def test_unify_again_still_works(pair):
     a, b = pair
     if succeeds(lambda: ax.unify(a, b)):
@@ -295,8 +284,7 @@ def test_unify_again_still_works(pair):
         assert ax.same(a, b)
 
 
-@quick
-@given(open_pair)
+@drawn(open_pair)
 def test_terms_without_fixed_moves_always_unify(pair):
     """The trivial action is a solution, so there must be one."""
     a, b = pair
@@ -307,8 +295,7 @@ def test_terms_without_fixed_moves_always_unify(pair):
     assert ax.is_trivial(b)
 
 
-@quick
-@given(any_term)
+@drawn(any_term)
 def test_a_term_unifies_with_each_of_its_settled_forms(term):
     def copied(t: Axis, twins: dict[Var, Var]) -> Axis:
         if isinstance(t, Var):
@@ -323,8 +310,7 @@ def test_a_term_unifies_with_each_of_its_settled_forms(term):
     assert ax.same(term, twin)
 
 
-@quick
-@given(any_pair)
+@drawn(any_pair)
 def test_a_failure_leaves_no_binding(pair):
     a, b = pair
     variables = {v: (v.ref, v.unsigned) for v in ax.free(a) + ax.free(b)}
@@ -420,8 +406,7 @@ def test_no_axis_is_a_part_of_itself(build, fits):
 # --- signs ------------------------------------------------------------------------------------
 
 
-@quick
-@given(any_pair)
+@drawn(any_pair)
 def test_unsigned_variables_never_become_signed(pair):
     a, b = pair
     unsigned = [v for v in ax.free(a) + ax.free(b) if v.unsigned]
@@ -430,8 +415,7 @@ def test_unsigned_variables_never_become_signed(pair):
         assert not any(ax.has_sign(v) for v in unsigned)
 
 
-@quick
-@given(any_term)
+@drawn(any_term)
 def test_forbidding_signs_holds_for_every_later_binding(term):
     if succeeds(lambda: ax.forbid_sign(term)):
         for v in ax.free(term):
@@ -475,8 +459,7 @@ def term_and_cuts(draw):
     return draw(terms(size)), pieces
 
 
-@quick
-@given(term_and_cuts(), st.randoms())
+@drawn(term_and_cuts(), st.randoms())
 def test_pieces_add_up_to_the_axis(case, rng):
     term, sizes = case
     found = []
@@ -492,8 +475,7 @@ def term_and_factors(draw):
     return draw(terms(size)), divisions(draw, size)
 
 
-@quick
-@given(term_and_factors(), st.randoms())
+@drawn(term_and_factors(), st.randoms())
 def test_factors_multiply_to_the_axis(case, rng):
     term, sizes = case
     found = []
@@ -503,8 +485,7 @@ def test_factors_multiply_to_the_axis(case, rng):
         assert ax.same(ax.product(found), term)
 
 
-@quick
-@given(term_and_factors(), st.randoms())
+@drawn(term_and_factors(), st.randoms())
 def test_two_factors_multiply_to_the_axis(case, rng):
     term, sizes = case
     outer, inner = sizes[0], math.prod(sizes[1:])
@@ -569,15 +550,13 @@ def test_refining_a_variable_refines_all_who_share_it():
 # --- what stays open --------------------------------------------------------------------------
 
 
-@quick
-@given(st.lists(any_term, min_size=1, max_size=4))
+@drawn(st.lists(any_term, min_size=1, max_size=4))
 def test_nothing_stays_open(found):
     ax.settle(found)
     assert not any(ax.free(t) for t in found)
 
 
-@quick
-@given(any_term)
+@drawn(any_term)
 def test_settling_never_signs(term):
     variables = ax.free(term)
     ax.settle([term])
@@ -602,8 +581,7 @@ def test_one_factor_of_an_open_product_becomes_regular(sizes, chosen):
         assert ax.same(f, ax.regular(size) if i == chosen else ax.trivial(size))
 
 
-@settings(deadline=None)
-@given(st.integers(1, 6), st.integers(1, 6))
+@drawn(st.integers(1, 6), st.integers(1, 6))
 def test_the_halves_of_an_open_product_stay_contiguous(outer, inner):
     whole = ax.product([Var(2 * outer), Var(inner)])
     ax.settle([whole])

@@ -36,6 +36,7 @@ def figures(script: str, folder: Path, *arguments: object, run: Any = run) -> tu
     return json.loads((folder / "figures.json").read_text()), done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CTCF.is_file(), reason="the CTCF peaks are not beside the checkout")
 def test_the_converted_network_learns_both_strands_alike(tmp_path: Path) -> None:
     settings = ("--epochs", 1, "--width", 16, "--limit", 3000)
@@ -137,6 +138,7 @@ def test_the_cost_of_a_conversion_is_measured(tmp_path: Path) -> None:
         assert case["conversion_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_half_products_are_measured(tmp_path: Path) -> None:
     found, printed = figures("half_products.py", tmp_path, "--quick")
     assert len(found) == 2
@@ -168,6 +170,7 @@ def test_a_gpu_is_measured(how: str, tmp_path: Path) -> None:
         assert all(0 < q["low"] <= q["median"] <= q["high"] for q in found[name].values())
 
 
+@pytest.mark.slow
 def test_the_wait_for_a_conversion_is_measured(tmp_path: Path) -> None:
     found, printed = figures("conversion.py", tmp_path, "--quick")
     assert found["planning"]["Two convolutions"] > 0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from tiers import some
+from tiers import chosen, some
 from torch import Tensor, nn
 
 from rcps_convert import Tokens, bake, convert_model, load_plain_state_dict, plan_conversion
@@ -65,8 +65,8 @@ def converted(model: nn.Module, example: Tensor = EXAMPLE) -> nn.Module:
 SWITCHES = (True, "scale", "rnn", "norm", "weight")
 
 
-@pytest.mark.parametrize("kind", some(["converted", "copied", "baked", "copied and baked"], 2))
-@pytest.mark.parametrize("taken", SWITCHES)
+@pytest.mark.parametrize("kind", some(["converted", "copied", "baked", "copied and baked"], 1))
+@pytest.mark.parametrize("taken", some(SWITCHES, 3))
 def test_a_layer_that_no_trace_read_is_refused_when_a_call_reads_it(taken: object, kind: str) -> None:
     model = converted(Branching(lambda m, x, h: m.switch))
     model = copy.deepcopy(model) if "copied" in kind else model
@@ -126,7 +126,7 @@ CONDITIONS: dict[str, Callable[[nn.Module, Tensor, Tensor], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", CONDITIONS)
+@pytest.mark.parametrize("name", chosen(CONDITIONS, lambda name: name in ("gradients", "odd lengths", "one sample")))
 def test_a_branch_is_exact_or_refused(name: str) -> None:
     model = converted(Branching(CONDITIONS[name]))
     exact = 0
@@ -161,7 +161,7 @@ CHANGES: dict[str, tuple[str, Callable[[nn.Module], object]]] = {
 }
 
 
-@pytest.mark.parametrize("always", [False, True])
+@pytest.mark.parametrize("always", some([False, True], 1))
 @pytest.mark.parametrize("name", CHANGES)
 def test_weights_that_forward_changes_are_named(name: str, always: bool) -> None:
     class Constrained(nn.Module):

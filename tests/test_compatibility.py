@@ -19,7 +19,8 @@ def fresh_compiler() -> Iterator[None]:
 def runs() -> Iterator[object]:
     for row in ROWS:
         for strategy in STRATEGIES:
-            marks = [pytest.mark.slow] if row.slow or row.needs else []
+            alike = strategy == "conjoined" or ("torch.export" in row.name and strategy != "tied")
+            marks = [pytest.mark.slow] if row.slow or row.needs or alike else []
             yield pytest.param(row, strategy, marks=marks, id=f"{row.name}-{strategy}".replace("`", ""))
 
 

@@ -189,7 +189,7 @@ def exact(model: Parallel) -> None:
     assert_law(model, EXAMPLE, outputs="invariant", tolerance=TOLERANCE, randomise=False)
 
 
-@pytest.mark.parametrize("kind", some(STEPS, 2))
+@pytest.mark.parametrize("kind", some(STEPS, 1))
 def test_exact_as_converted_after_training_and_baked(kind: str) -> None:
     model = parallel(STEPS[kind])
     x = torch.randn(3, 4, 20)
@@ -217,7 +217,9 @@ def test_exact_as_converted_after_training_and_baked(kind: str) -> None:
         torch.testing.assert_close(twin.eval()(x)[name], y, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("wrap", [nn.utils.spectral_norm, parametrizations.spectral_norm], ids=["hook", "parametrized"])
+@pytest.mark.parametrize(
+    "wrap", some([nn.utils.spectral_norm, parametrizations.spectral_norm], 1), ids=["hook", "parametrized"]
+)
 def test_power_iteration_finds_the_norm_of_the_tied_weight(wrap: Callable[[nn.Module], nn.Module]) -> None:
     model = parallel({"step": lambda: wrap(conv())})
     converted = convert_model(model, EXAMPLE, verify=False).train()
@@ -243,7 +245,7 @@ def test_a_penalty_on_the_weights_needs_no_law() -> None:
             penalty = self.conv.weight.cumsum(0).square().sum() + self.rnn.weight_hh_l0.abs().max()
             return y / self.temperatures.cumsum(0)[-1], penalty
 
-    plan = plan_conversion(Penalised(), EXAMPLE)
+    plan = plan_conversion(Penalised(), EXAMPLE, verify=False)
     assert not plan.problems, str(plan)
     assert {r.names[0]: r.stored for r in plan.parameters}["temperatures"] == (6,)
     assert_law(plan.apply(Penalised()), EXAMPLE, outputs="invariant", tolerance=TOLERANCE)

@@ -87,7 +87,7 @@ STATES: dict[str, Callable[[], None]] = {
 
 
 @pytest.mark.parametrize("tf32", some([True, False], 1))
-@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("name", some(STATES, 3))
 def test_models_are_checked_in_full_float32_and_settings_stay(name: str, tf32: bool) -> None:
     BACKENDS.cudnn.allow_tf32 = tf32
     STATES[name]()
@@ -100,7 +100,7 @@ def test_models_are_checked_in_full_float32_and_settings_stay(name: str, tf32: b
     assert settings() == before
 
 
-@pytest.mark.parametrize("tf32", [True, False])
+@pytest.mark.parametrize("tf32", some([True, False], 1))
 @pytest.mark.parametrize("name", ["new, mixed", "default"])
 def test_without_a_gpu_settings_are_in_the_way_of_no_trace(name: str, tf32: bool) -> None:
     BACKENDS.cudnn.allow_tf32 = tf32

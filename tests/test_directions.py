@@ -16,7 +16,7 @@ from lawful import assert_exact
 from models import directions
 from models.family import Family
 from oracle import Signs
-from tiers import but, some
+from tiers import chosen, some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, ConversionPlan, OneHot, Tracks, convert_model, plan_conversion
@@ -36,7 +36,9 @@ def plan_of(make: Callable[[], nn.Module]) -> ConversionPlan:
 
 @pytest.mark.parametrize("init", some(["project", "keep"], 1))
 @pytest.mark.parametrize(
-    "family", but(directions.ZOO, lambda f: f.name == "TwoScans"), ids=[f.name for f in directions.ZOO]
+    "family",
+    chosen(directions.ZOO, lambda f: f.name in ("OneGru", "CausalThenRotated")),
+    ids=[f.name for f in directions.ZOO],
 )
 def test_readings_from_either_end_change_places(family: Family, init: str) -> None:
     plan = replace(plan_of(family.make), init=init)
@@ -45,7 +47,7 @@ def test_readings_from_either_end_change_places(family: Family, init: str) -> No
     assert_exact(plan.apply(plain), family.example.double(), lengths=(7, 13, 20, 33), **family.how)
 
 
-@pytest.mark.parametrize("make", [directions.TwoLstms, directions.TwoScans])
+@pytest.mark.parametrize("make", some([directions.TwoLstms, directions.TwoScans], 1))
 def test_the_second_reading_s_weights_are_the_first_s_mirrored(make: Callable[[], nn.Module]) -> None:
     plan = plan_of(make)
     torch.manual_seed(0)
@@ -67,7 +69,7 @@ def get(module: nn.Module, name: str) -> Tensor:
     return module  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("make", [directions.TwoLstms, directions.TwoScans])
+@pytest.mark.parametrize("make", some([directions.TwoLstms, directions.TwoScans], 1))
 def test_training_saving_and_copying_keep_the_law(make: Callable[[], nn.Module], tmp_path: Any) -> None:
     plan, how = plan_of(make), dict(directions.KINDS)[make]
     torch.manual_seed(0)
@@ -128,7 +130,7 @@ def read_twice(m: Any, h: Tensor) -> Tensor:
     return m.o((a + m.b(h.flip(1))[0].flip(1)).mean(1) + a[:, -1])
 
 
-@pytest.mark.parametrize("forward", [one_alone, no_like, taken_from, behind, read_twice])
+@pytest.mark.parametrize("forward", some([one_alone, no_like, taken_from, behind, read_twice], 2))
 def test_other_uses_of_two_recurrences_are_refused_or_exact(forward: Any) -> None:
     torch.manual_seed(0)
     with pytest.raises(ConversionError, match=r"one direction|both ends|readings"):
@@ -154,7 +156,7 @@ def test_the_two_readings_may_be_taken_further_before_they_meet() -> None:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = convert_model(Refused(forward).double(), X.double())
+        model = convert_model(Refused(forward).double(), X.double(), verify=False)
     assert_exact(model, X.double(), lengths=(9, 20))
 
 
@@ -164,14 +166,14 @@ def from_either_end(m: Any, h: Tensor) -> Tensor:
     return m.o((z * m.places[:, None]).sum(1) + z.cumsum(1)[:, 3])
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", some(range(2), 1))
 def test_the_second_reading_may_stay_turned_round(seed: int) -> None:
     torch.manual_seed(seed)
     plain = Refused(from_either_end)
     plain.places = nn.Parameter(torch.randn(20))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = convert_model(plain.double(), X.double())
+        model = convert_model(plain.double(), X.double(), verify=False)
     assert_exact(model, X.double())
     assert "places" in dict(model.named_parameters())  # nothing about a place ties it to another one
 
@@ -206,7 +208,7 @@ class Looped(nn.Module):
 def test_a_loop_over_positions_from_either_end_is_exact_at_every_length(turned: int, joined: int) -> None:
     torch.manual_seed(0)
     x = torch.zeros(2, 4, 6)
-    converted = convert_model(Looped(turned, joined), x, outputs=Tracks("..", layout="n l c"))
+    converted = convert_model(Looped(turned, joined), x, outputs=Tracks("..", layout="n l c"), verify=False)
     assert_exact(converted, x, outputs=Signs("..", "n l c"), lengths=(None, 1, 2, 3, 9, 31))
 
 
@@ -275,22 +277,25 @@ def shared(make: Callable[[], nn.Module]) -> Callable[[], tuple[nn.Module, nn.Mo
 
 
 @pytest.mark.parametrize("last", some([False, True], 1))
-@pytest.mark.parametrize("norms", [two(lambda: nn.GroupNorm(2, 6)), shared(lambda: nn.BatchNorm1d(6))])
+@pytest.mark.parametrize("norms", some([two(lambda: nn.GroupNorm(2, 6)), shared(lambda: nn.BatchNorm1d(6))], 1))
 def test_norms_of_each_sample_and_shared_ones_may_stand_inside_a_reading(norms: Any, last: bool) -> None:
     torch.manual_seed(0)
-    model = convert_model(Normed(norms, last).double(), X.double())
+    model = convert_model(Normed(norms, last).double(), X.double(), verify=False)
     assert_exact(model, X.double(), lengths=(9, 20))
 
 
 @pytest.mark.parametrize("last", some([False, True], 1))
 @pytest.mark.parametrize(
     ("norms", "says"),
-    [
-        (two(lambda: nn.BatchNorm1d(6)), "each direction keeps statistics of its own in buffers"),
-        (two(lambda: nn.BatchNorm1d(6, track_running_stats=False)), "a batch norm inside one of two readings"),
-        (two(lambda: nn.BatchNorm1d(6, affine=False, track_running_stats=False)), "a batch norm inside one of two"),
-        (shared(lambda: nn.BatchNorm1d(6, track_running_stats=False)), "a batch norm inside one of two readings"),
-    ],
+    some(
+        [
+            (two(lambda: nn.BatchNorm1d(6)), "each direction keeps statistics of its own in buffers"),
+            (two(lambda: nn.BatchNorm1d(6, track_running_stats=False)), "a batch norm inside one of two readings"),
+            (two(lambda: nn.BatchNorm1d(6, affine=False, track_running_stats=False)), "a batch norm inside one of two"),
+            (shared(lambda: nn.BatchNorm1d(6, track_running_stats=False)), "a batch norm inside one of two readings"),
+        ],
+        1,
+    ),
 )
 def test_batch_norms_of_each_reading_are_refused_in_words(norms: Any, says: str, last: bool) -> None:
     with pytest.raises(ConversionError, match=says) as caught:

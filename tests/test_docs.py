@@ -44,7 +44,11 @@ NEEDS = re.compile(r"^<!-- needs: (\w+) -->$", re.MULTILINE)
 LASTING = re.compile(r"^\s*@?(?:rule\(|torch\.library\.|torch\.set_(?!default_dtype))", re.MULTILINE)
 """What a page does to the whole process."""
 
-LONG = ("trained", "tutorial", "bpnet", "strategies")
+LONG = (
+    *("trained", "tutorial", "bpnet", "strategies"),
+    *("refusals", "inputs-outputs", "weights", "half-products", "geometry", "attention", "migrating-from-rcps-pytorch"),
+    *("after-conversion", "saving"),
+)
 """Pages that train networks or convert many: their code runs in the slow run."""
 
 SINGLE = r"\d(?:\.\d+)?e-(?:0[4-9]|[1-9]\d+) in float32"
@@ -252,7 +256,10 @@ def test_the_code_of_a_page_runs(page: Path, apart: Path, capsys: pytest.Capture
         pytest.fail(printed, pytrace=False)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "rcps_convert").rglob("*.py")), ids=lambda path: path.stem)
+WITH_EXAMPLES = [path for path in sorted((ROOT / "rcps_convert").rglob("*.py")) if ">>>" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)
 def test_the_examples_in_docstrings_run(path: Path) -> None:
     parts = path.relative_to(ROOT).with_suffix("").parts
     if parts[-1] == "__main__":
@@ -404,6 +411,7 @@ def test_a_page_is_run(apart: Path, capsys: pytest.CaptureFixture[str], old: str
     assert (fault or "") in printed
 
 
+@pytest.mark.slow
 def test_a_page_is_run_in_an_interpreter_of_its_own(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE.replace("<!-- not run -->", ""))

@@ -10,6 +10,7 @@ import torch
 from fuzz import grammar, oracle, trial
 from fuzz.campaign import finished, one, run, table
 from fuzz.minimise import minimise, snippet
+from tiers import some
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -118,7 +119,7 @@ def test_the_oracle_sees_an_entry_among_many_that_stand_for_infinity(constant: f
     assert oracle.excess(wanted, wanted, 0.0, torch.float64) == 0
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", some(range(8), 4))
 def test_a_seed_is_a_program_and_the_program_a_text(seed: int) -> None:
     first, second = grammar.render(grammar.draw(seed)), grammar.render(grammar.draw(seed))
     assert (first.source, first.ask) == (second.source, second.ask)
@@ -167,8 +168,9 @@ def faults(first: int, count: int) -> list[str]:
     return [f"{line['seed']}: {line['reason']}" for line in lines if line["outcome"] in ("wrong", "foreign", "fuzzer")]
 
 
-def test_random_programs_are_right_or_refused() -> None:
-    assert faults(0, SHORT) == []
+@pytest.mark.parametrize("count", some([2, SHORT], 1))
+def test_random_programs_are_right_or_refused(count: int) -> None:
+    assert faults(0, count) == []
 
 
 @pytest.mark.slow

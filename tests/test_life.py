@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from oracle import assert_law, some_error
 from planned import remembered
-from tiers import some
+from tiers import chosen, some
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -126,7 +126,7 @@ INITIALISERS: list[Callable[[Tensor], Any]] = [
 ]
 
 
-@pytest.mark.parametrize("initialise", INITIALISERS)
+@pytest.mark.parametrize("initialise", some(INITIALISERS, 5))
 @pytest.mark.parametrize("leaf", some(["features.0", "features.4", "head.0"], 1))
 def test_what_is_written_into_a_tied_weight_is_stored(initialise: Callable[[Tensor], Any], leaf: str) -> None:
     model = converted()
@@ -322,11 +322,14 @@ def test_hooks_of_the_user_see_the_whole_norm() -> None:
 
 @pytest.mark.parametrize(
     ("how", "what"),
-    [
-        ({}, "tied weights"),
-        ({"strategy": "conjoined"}, "both strands"),
-        ({"example": torch.zeros(2, 4, 42), "baked": True}, "both edges"),
-    ],
+    some(
+        [
+            ({}, "tied weights"),
+            ({"strategy": "conjoined"}, "both strands"),
+            ({"example": torch.zeros(2, 4, 42), "baked": True}, "both edges"),
+        ],
+        2,
+    ),
 )
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_scripting_says_what_it_cannot_read(how: dict[str, Any], what: str) -> None:
@@ -373,7 +376,7 @@ class Renamed(Classifier):
         self.version = state["version"]
 
 
-@pytest.mark.parametrize("strategy", ["tied", "conjoined", "mixed"])
+@pytest.mark.parametrize("strategy", some(["tied", "conjoined", "mixed"], 1))
 def test_keys_are_renamed_by_the_class(strategy: str) -> None:
     torch.manual_seed(1)
     other = Renamed()
@@ -441,7 +444,7 @@ def adapted(model: Any) -> None:
 CHANGES = [new_head, same_head, fewer, deeper, untied, synchronised, adapted]
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", some(CHANGES, 4))
 def test_a_changed_model_says_so_when_it_is_called(change: Callable[[Any], None]) -> None:
     model = converted()
     for twin in (copy.deepcopy(model), apply_recipe(Classifier(), recipe(model))):
@@ -506,7 +509,10 @@ def test_models_that_read_both_strands_take_any_new_part(strategy: str) -> None:
 # --- extending ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", [c for c in CHANGES if c not in (synchronised, fewer)])
+@pytest.mark.parametrize(
+    "change",
+    chosen([c for c in CHANGES if c not in (synchronised, fewer)], lambda change: change is adapted),
+)
 @pytest.mark.parametrize("in_place", some([False, True], 1))
 def test_what_was_added_is_tied(change: Callable[[Any], None], in_place: bool) -> None:
     model: Any = converted()
@@ -550,6 +556,8 @@ def test_an_optimiser_goes_on_with_what_was_tied_before() -> None:
     assert float(model.head[0].up.weight.abs().max()) > 0
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_a_deeper_tower_is_tied() -> None:
     model: Any = converted(Profiles)
     model.tower.append(nn.Conv1d(8, 8, 3, padding=16, dilation=16))
@@ -643,7 +651,9 @@ def test_specs_are_remembered_also_in_a_file() -> None:
     assert recipe(extended)["settings"] == recipe(model)["settings"]
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.slow
+@pytest.mark.variation
+@pytest.mark.parametrize("in_place", some([False, True], 1))
 def test_warnings_point_at_the_line_that_extends(in_place: bool) -> None:
     model: Any = converted()
     model.head = nn.Linear(7, 6)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from by_hand import Net, X, bases, conv, mirror, worst
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, check_equivariance, convert_model, plan_conversion
@@ -29,7 +30,7 @@ def broken(model: Any, x: Tensor) -> Tensor:
 # --- scale ---
 
 
-@pytest.mark.parametrize("large", [1e9, 1e12, -INF])
+@pytest.mark.parametrize("large", some([1e9, 1e12, -INF], 1))
 def test_a_large_entry_hides_no_other(large: float) -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         y = broken(m, x)

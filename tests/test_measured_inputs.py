@@ -92,7 +92,7 @@ def outcome(model: nn.Module) -> str:
     return "exact" if worst(converted(mirror(x)), converted(x)) < 1e-9 else "wrong"
 
 
-@pytest.mark.parametrize("forward", TIES)
+@pytest.mark.parametrize("forward", some(TIES, 1))
 def test_ties_are_shown_whatever_the_seed(forward: Any) -> None:
     found = set()
     for seed in range(4):
@@ -244,7 +244,7 @@ def alone(model: nn.Module) -> float:
 
 
 @pytest.mark.parametrize("samples", some([1, 2, 3], 1))
-@pytest.mark.parametrize("make", [Attention, Recurrence, Centred, Scaled])
+@pytest.mark.parametrize("make", some([Attention, Recurrence, Centred, Scaled], 1))
 @pytest.mark.parametrize("strategy", ["tied", "conjoined"])
 def test_mirroring_one_sample_leaves_the_others_alone(make: type[nn.Module], strategy: str, samples: int) -> None:
     """Conjoined, both strands of every sample are in the batch whichever was given: a mean over it may be exact."""
@@ -296,7 +296,7 @@ class Marked(nn.Module):
         return self.o(self.mark(h) * h.amax(1, keepdim=True)).mT
 
 
-@pytest.mark.parametrize("mark", [largest_channel, first_of_largest, largest_code])
+@pytest.mark.parametrize("mark", some([largest_channel, first_of_largest, largest_code], 1))
 def test_bases_are_blank_beside_tracks_that_are_not(mark: Any) -> None:
     torch.manual_seed(0)
     example = (torch.zeros(2, 4, 24), torch.zeros(2, 24))

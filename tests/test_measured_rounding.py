@@ -65,7 +65,7 @@ def exact_body(layers: int) -> nn.Module:
     return body
 
 
-@pytest.mark.parametrize("layers", some([1, 5, 10], 2))
+@pytest.mark.parametrize("layers", some([1, 5, 10], 1))
 @pytest.mark.parametrize("size", [1e-6, 1e-7, 1e-8])
 def test_faults_of_shallow_models_are_no_rounding(layers: int, size: float) -> None:
     body = exact_body(layers)
@@ -123,8 +123,8 @@ def distribution(model: nn.Module, x: Tensor, draws: int = 400) -> tuple[Tensor,
     return found.mean(0), found.std(0) / draws**0.5
 
 
-@pytest.mark.parametrize("name", some([*NOISY, "gumbel"], 2))
-@pytest.mark.parametrize("strategy", ["tied", "conjoined"])
+@pytest.mark.parametrize("name", some([*NOISY, "gumbel"], 1))
+@pytest.mark.parametrize("strategy", some(["tied", "conjoined"], 1))
 def test_noise_leaves_the_law_in_distribution(name: str, strategy: str) -> None:
     torch.manual_seed(0)
     gumbel = Net(lambda m, x: m.o((h := m.c(x)).mul(F.gumbel_softmax(h, dim=1)).mean(-1)), c=conv(), o=nn.Linear(8, 3))
@@ -157,7 +157,7 @@ def beside(m: Any, x: Tensor) -> Tensor:
     return m.o((h * (h.cumsum(-1) + torch.rand_like(h)).tanh()).mean(-1))
 
 
-@pytest.mark.parametrize("forward", [walk, beside])
+@pytest.mark.parametrize("forward", some([walk, beside], 1))
 def test_what_noise_is_added_to_is_looked_at_as_ever(forward: Any) -> None:
     torch.manual_seed(0)
     with pytest.raises(ConversionError, match=r"cumsum|21 fixed"):
@@ -193,7 +193,7 @@ def test_random_numbers_that_both_strands_share_are_no_obstacle() -> None:
     assert worst(*readings) < 1e-10
 
 
-@pytest.mark.parametrize("strategy", ["tied", "conjoined"])
+@pytest.mark.parametrize("strategy", some(["tied", "conjoined"], 1))
 def test_noise_of_train_mode_is_no_obstacle(strategy: str) -> None:
     torch.manual_seed(0)
     slopes = nn.Sequential(conv(), nn.RReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3))
@@ -237,7 +237,7 @@ class Remembers(nn.Module):
 
 
 @pytest.mark.parametrize("strategy", ["tied", "conjoined"])
-@pytest.mark.parametrize("make", [Counts, Remembers])
+@pytest.mark.parametrize("make", some([Counts, Remembers], 1))
 def test_state_is_named(make: type[nn.Module], strategy: str) -> None:
     torch.manual_seed(0)
     with pytest.raises(VerificationError, match="something else at every call") as refused:
@@ -270,7 +270,7 @@ def test_constants_count_as_float32_computes_them(forward: Any) -> None:
         convert_model(model, torch.zeros(2, 4, 16))
 
 
-@pytest.mark.parametrize("n", some(range(8, 28), 8))
+@pytest.mark.parametrize("n", some(range(8, 28), 2))
 def test_models_that_bin_distances_are_exact_in_float32_or_refused(n: int) -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         return m.o((m.c(x) * distance_bins(x.shape[-1])).mean(-1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import torch
 from tiers import some
 from torch import Tensor, nn
 
-from rcps_convert import convert_model, plan_conversion
+from rcps_convert import ConversionPlan, convert_model, plan_conversion
 from rcps_convert.errors import ConversionError
 
 EXAMPLE = torch.zeros(2, 4, 40)
@@ -91,13 +92,18 @@ OTHERS = {
 }  # fmt: skip
 
 
+@functools.cache
+def plan_of(strategy: str) -> ConversionPlan:
+    return plan_conversion(Net(), EXAMPLE, strategy=strategy)
+
+
 @pytest.mark.parametrize("strategy", some(["tied", "conjoined", "mixed"], 2))
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_plan_is_not_applied_to_another_model(name: str, strategy: str) -> None:
     change, where = OTHERS[name]
     if strategy != "tied" and change in (other_values, one_value):
         return  # nothing is analysed, so no value was taken for a constant
-    plan = plan_conversion(Net(), EXAMPLE, strategy=strategy)
+    plan = plan_of(strategy)
     other = Net(change)
     before = {k: v.clone() for k, v in other.state_dict().items()}
     for in_place in (False, True):
@@ -108,7 +114,7 @@ def test_a_plan_is_not_applied_to_another_model(name: str, strategy: str) -> Non
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_a_plan_is_applied_to_models_like_its_own(dtype: torch.dtype) -> None:
-    plan = plan_conversion(Net(), EXAMPLE)
+    plan = plan_of("tied")
 
     def changed(m: Net) -> None:
         m.note = 7  # type: ignore[assignment]

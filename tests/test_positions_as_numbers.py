@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from by_hand import Net, bases, mirror, worst
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, plan_conversion
@@ -25,8 +26,8 @@ def place_in_a_pool(m: Any, h: Tensor) -> Tensor:
     return h.max(-1).indices.to(h.dtype)
 
 
-@pytest.mark.parametrize("places", [place_of_the_largest, places_of_two, place_in_a_pool])
-@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("places", some([place_of_the_largest, places_of_two, place_in_a_pool], 1))
+@pytest.mark.parametrize("read", some([False, True], 1))
 def test_numbers_of_positions_at_other_lengths_are_mirrored_or_refused_by_name(
     places: Callable[[Any, Tensor], Tensor], read: bool
 ) -> None:

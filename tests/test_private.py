@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tiers import some
 from torch import Tensor, nn
 from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.nn.utils import parametrize
@@ -274,7 +275,7 @@ class AfterALayer(nn.Module):
         return self.recurrent(self.first(x))
 
 
-@pytest.mark.parametrize("layer", RECURRENT, ids=str)
+@pytest.mark.parametrize("layer", some(RECURRENT, 2), ids=str)
 def test_recurrent_layers_have_the_shapes_of_their_results_from_one_step(layer: nn.RNNBase, monkeypatch) -> None:
     """Else what reads the last state of a recurrent layer is refused, or tracing takes seconds at long lengths."""
     module = import_module("torch._decomp.decompositions")
@@ -293,6 +294,7 @@ def test_recurrent_layers_have_the_shapes_of_their_results_from_one_step(layer: 
     assert len(steps) <= 2 * layer.num_layers
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_recurrence_that_are_recorded_are_all_recorded() -> None:
     """Else a graph that is written out in steps would hold one of them."""
     model, x = AfterALayer(nn.GRU(2, 3)), torch.randn(4, 5, 2)

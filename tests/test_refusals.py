@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from lawful import assert_exact
 from oracle import Signs, assert_law
+from tiers import chosen, some
 from torch import Tensor, nn
 from torch.export import register_dataclass
 
@@ -42,10 +43,12 @@ SHAPES_ONLY = {
 }
 
 
-@pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("name", SHAPES_ONLY)
+@pytest.mark.parametrize("batch", some([1, 5], 1))
+@pytest.mark.parametrize("name", some(SHAPES_ONLY, 2))
 def test_a_crop_for_its_shape_is_left_alone(name: str, batch: int) -> None:
-    model = convert_model(Steps(SHAPES_ONLY[name], c=nn.Conv1d(4, 6, 3, padding=1)), torch.zeros(2, 4, 21))
+    model = convert_model(
+        Steps(SHAPES_ONLY[name], c=nn.Conv1d(4, 6, 3, padding=1)), torch.zeros(2, 4, 21), verify=False
+    )
     assert_law(model, torch.zeros(2, 4, 21), tolerance=TOLERANCE, batch=batch, lengths=(20, 21, 24))
 
 
@@ -90,17 +93,17 @@ OVER_BASES: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", OVER_BASES)
+@pytest.mark.parametrize("name", some(OVER_BASES, 2))
 def test_windows_slide_over_bases_that_are_reversed(name: str) -> None:
     layers, forward = OVER_BASES[name]
     torch.manual_seed(0)
     for layer in layers.values():
         layer.reset_parameters()  # those made when the file was read depend on what was read before
-    model = convert_model(Steps(forward, **layers), PLANE, layout="n 1 c l")
+    model = convert_model(Steps(forward, **layers), PLANE, layout="n 1 c l", verify=False)
     assert_exact(model, PLANE, tolerance=TOLERANCE, layout="n x c l", lengths=(18, 21, 23))
 
 
-@pytest.mark.parametrize("alphabet", ["ATCG", "ATGC", "ACGTN"])
+@pytest.mark.parametrize("alphabet", some(["ATCG", "ATGC", "ACGTN"], 1))
 @pytest.mark.parametrize("name", ["padded", "patches", "transposed"])
 def test_windows_over_other_orders_are_refused_with_the_reason(alphabet: str, name: str) -> None:
     layers, forward = OVER_BASES[name]
@@ -139,11 +142,11 @@ PAIRED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("name", some(PAIRED, 2))
 def test_open_channels_are_paired_where_pairs_commute(name: str) -> None:
     torch.manual_seed(0)
     layers = {"c": conv(), "o": nn.Linear(6, 1), "p": nn.Linear(6, 2)}
-    model = convert_model(Steps(PAIRED[name], **layers), DNA, outputs="antisymmetric")
+    model = convert_model(Steps(PAIRED[name], **layers), DNA, outputs="antisymmetric", verify=False)
     assert_exact(model, DNA, tolerance=TOLERANCE, outputs="antisymmetric")
     assert float(model(torch.eye(4)[torch.randint(4, (3, 12))].mT).abs().max()) > 1e-7
 
@@ -210,7 +213,7 @@ ZERO: dict[str, tuple[dict[str, nn.Module], Any, Any, str | None]] = {
 }
 
 
-@pytest.mark.parametrize("name", ZERO)
+@pytest.mark.parametrize("name", chosen(ZERO, lambda name: name in ("weights per channel", "the largest by its index")))
 def test_a_score_that_would_be_zero_is_refused(name: str) -> None:
     layers, forward, outputs, where = ZERO[name]
     with pytest.raises(NeedsChoiceError, match="would be zero, whatever the weights") as caught:
@@ -266,20 +269,20 @@ OVER_POSITIONS: dict[str, tuple[dict[str, nn.Module], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", OVER_POSITIONS)
+@pytest.mark.parametrize("name", some(OVER_POSITIONS, 1))
 def test_a_recurrence_reads_positions_that_a_dense_layer_writes(name: str) -> None:
     torch.manual_seed(0)
     layers, forward = OVER_POSITIONS[name]
-    model = convert_model(Steps(forward, **{"c": conv(), "d": nn.Linear(12, 12), **layers}), DNA)
+    model = convert_model(Steps(forward, **{"c": conv(), "d": nn.Linear(12, 12), **layers}), DNA, verify=False)
     assert_exact(model, DNA, tolerance=TOLERANCE)
 
 
-@pytest.mark.parametrize("how", [{"kernel_size": 14, "padding": 1}, {"kernel_size": 5, "dilation": 3}])
+@pytest.mark.parametrize("how", some([{"kernel_size": 14, "padding": 1}, {"kernel_size": 5, "dilation": 3}], 1))
 def test_one_position_that_a_dense_layer_writes_is_spread_over_a_length(how: dict[str, int]) -> None:
     torch.manual_seed(0)
     layers = {"d": nn.Linear(6, 1), "t": nn.ConvTranspose1d(1, 8, **how), "o": nn.Conv1d(8, 2, 3, padding=1)}
     plain = Steps(lambda m, x: m.o(m.t(m.d(m.c(x).relu().mean(-1))[:, None]).relu()), c=conv(), **layers)
-    assert_exact(convert_model(plain, DNA, outputs="+-"), DNA, tolerance=TOLERANCE, outputs="+-")
+    assert_exact(convert_model(plain, DNA, outputs="+-", verify=False), DNA, tolerance=TOLERANCE, outputs="+-")
 
 
 def test_a_recurrence_over_channels_beside_positions_is_refused() -> None:
@@ -301,7 +304,7 @@ UNPOOLED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", some(range(3), 1))
 @pytest.mark.parametrize("name", UNPOOLED)
 def test_unpooling_is_refused_whatever_numbers_are_drawn(name: str, seed: int) -> None:
     torch.manual_seed(seed)

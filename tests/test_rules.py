@@ -15,11 +15,11 @@ import pytest
 import rule_samples_recurrent  # noqa: F401 - registers more samples
 import rule_samples_values  # noqa: F401 - registers more samples
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from rule_edges import EDGES
 from rule_refusals import REFUSALS, Refused
 from rule_samples import SAMPLES, Sample, action_of, tensor_of
+from tiers import drawn, some
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from traced_together import Call, traces
@@ -40,7 +40,7 @@ from rcps_convert.infer.walk import Walk
 from rcps_convert.rules.registry import FACTS, MISSING, RULES, Const, Missing, aten, rule
 from rcps_convert.rules.shape import regroup
 
-VARIATIONS, MORE = 6, 12
+FEW, VARIATIONS, MORE = 2, 6, 12
 """How many random variations of its operands' actions each sample is tried with, and how many in the slow tests."""
 
 TOGETHER = 24
@@ -208,7 +208,7 @@ def _varied_axis(term: Axis, rng: random.Random, *, signed: bool) -> Axis:
 
 
 @pytest.mark.parametrize("case", [s for s in SAMPLES if s.exact], ids=name_of)
-@pytest.mark.parametrize("variations", [VARIATIONS, pytest.param(MORE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("variations", [*some([FEW, VARIATIONS], 1), pytest.param(MORE, marks=pytest.mark.slow)])
 def test_whatever_a_rule_accepts_is_true(case, variations):
     rng = random.Random(name_of(case))
     for seed in range(variations):
@@ -230,17 +230,17 @@ def odd_in(case: Sample) -> Iterator[list[int]]:
     values = operands_of(case)
     numbers = [i for i, v in enumerate(values) if v.is_floating_point() and v.numel() and v.dim()]
     plain = results(case, values)
-    for some in [*([i] for i in numbers), numbers] if all(y.is_floating_point() and y.any() for y in plain) else []:
-        turned = results(case, [-v if i in some else v for i, v in enumerate(values)])
-        if some and all(deviation(t, -y) < TOLERANCE for t, y in zip(turned, plain, strict=True)):
-            yield some
+    for odd in [*([i] for i in numbers), numbers] if all(y.is_floating_point() and y.any() for y in plain) else []:
+        turned = results(case, [-v if i in odd else v for i, v in enumerate(values)])
+        if odd and all(deviation(t, -y) < TOLERANCE for t, y in zip(turned, plain, strict=True)):
+            yield odd
 
 
-def takes_signs(case: Sample, some: list[int]) -> bool:
+def takes_signs(case: Sample, odd: list[int]) -> bool:
     """Whether the rule takes operands that change their sign, noted on one of their axes."""
-    for dim in range(max(len(action_of(case.operands[i]).axes) for i in some)):
+    for dim in range(max(len(action_of(case.operands[i]).axes) for i in odd)):
         inputs = [action_of(text) for text in case.operands]
-        for i in some:
+        for i in odd:
             at = min(dim, len(inputs[i].axes) - 1)
             inputs[i] = inputs[i].with_axis(at, ax.product([inputs[i].axes[at], ax.SIGN]))
         if not inferred(case, inputs, regular).problems:
@@ -259,9 +259,9 @@ MAY_REFUSE_SIGNS = {
 """Operators of whose samples some are odd, and whose rules take no signs."""
 
 
-@pytest.mark.parametrize("op", dict.fromkeys(s.op for s in SAMPLES if s.exact), ids=str)
+@pytest.mark.parametrize("op", some(dict.fromkeys(s.op for s in SAMPLES if s.exact), 120), ids=str)
 def test_an_operator_that_passes_signs_on_has_a_rule_that_takes_them(op):
-    cases = [(s, some) for s in SAMPLES if s.op is op and s.exact for some in odd_in(s)]
+    cases = [(s, odd) for s in SAMPLES if s.op is op and s.exact for odd in odd_in(s)]
     assert op_name(op) in MAY_REFUSE_SIGNS or not cases or any(takes_signs(*found) for found in cases)
 
 
@@ -282,7 +282,7 @@ def test_both_readings_make_a_call_true(number):
         assert not result.problems, str(result.problems[0])
         assert any(not a.aligned for anchors in result.anchors[0].values() for a in anchors)
         found = results_of(case, result)
-        worst = max(deviations(reanchored(case, result), inputs, found))
+        worst = max(deviations(reanchored(case, result), inputs, found, 1, partners_in(case, result)))
         assert worst < 10 * TOLERANCE, (name, inputs, found)  # a sum over up to 2,000 entries
     inputs, found = solve(case, regular)
     assert max(deviations(case, inputs, found)) > TOLERANCE
@@ -331,12 +331,12 @@ def _breaks(case: Sample, inputs: list[Action], found: list[Action]) -> bool:
 EXACT = [s for s in SAMPLES if s.exact]
 
 
-@pytest.mark.parametrize("case", [s for s in EXACT if not s.blind], ids=name_of)
+@pytest.mark.parametrize("case", some([s for s in EXACT if not s.blind], 60), ids=name_of)
 def test_a_wrong_action_is_caught(case):
     assert all(caught(case))
 
 
-@pytest.mark.parametrize("op", dict.fromkeys(s.op for s in EXACT), ids=str)
+@pytest.mark.parametrize("op", some(dict.fromkeys(s.op for s in EXACT), 60), ids=str)
 def test_every_operator_has_a_sample_that_catches_a_wrong_action(op):
     assert any(any(caught(s)) for s in EXACT if s.op is op)
 
@@ -374,8 +374,7 @@ def compositions(draw, total: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.data())
+@drawn(st.data(), few=60, many=200)
 def test_a_view_moves_the_action_with_the_entries(data):
     """rho y.view(shape) = (rho x).view(shape), for whatever reshape is accepted."""
     entries = data.draw(st.sampled_from([1, 4, 6, 12, 24, 48]))
@@ -393,8 +392,7 @@ def test_a_view_moves_the_action_with_the_entries(data):
     assert torch.equal(act(x, values).reshape(after), act(y, values.reshape(after)))
 
 
-@settings(deadline=None)
-@given(st.data())
+@drawn(st.data())
 def test_a_view_without_fixed_actions_is_accepted_and_undone(data):
     entries = data.draw(st.sampled_from([4, 6, 12, 48]))
     before, after = compositions(data.draw, entries), compositions(data.draw, entries)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lawful import assert_exact
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import Tracks, convert_model, plan_conversion
@@ -29,10 +30,12 @@ class Separable(nn.Module):
         return self.wide(self.after(self.deep(torch.cat([h, at], 1)))).square().mean(-1)
 
 
-@pytest.mark.parametrize(("kernel", "each", "after"), [(3, 1, nn.ReLU()), (1, 1, nn.Tanh()), (1, 2, nn.ReLU())])
+@pytest.mark.parametrize(
+    ("kernel", "each", "after"), some([(3, 1, nn.ReLU()), (1, 1, nn.Tanh()), (1, 2, nn.ReLU())], 2)
+)
 def test_filters_of_a_coordinate_are_odd_or_pairs_or_keep_its_sign(kernel: int, each: int, after: nn.Module) -> None:
     model = Separable(kernel, each, after).double()
-    converted = convert_model(model, EXAMPLE, outputs="invariant")
+    converted = convert_model(model, EXAMPLE, outputs="invariant", verify=False)
     assert_exact(converted, EXAMPLE, outputs="invariant")
     assert converted.deep.weight.abs().flatten(1).amax(1).min() > 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import random
 from collections.abc import Sequence
@@ -148,7 +149,7 @@ def test_labels_below_zero_stay() -> None:
     assert act(ENDED.action(ids.shape), ids).tolist() == [[2, -100, PLACE[rc(VOCAB[7])], -100, 3]]
 
 
-@pytest.mark.parametrize("text", some(["[CLS]", "<s>", "</s>", "<cls>", "[SEP]", "<|endoftext|>", "[BOS]", "<EOS>"], 3))
+@pytest.mark.parametrize("text", some(["[CLS]", "<s>", "</s>", "<cls>", "[SEP]", "<|endoftext|>", "[BOS]", "<EOS>"], 2))
 @pytest.mark.parametrize("strategy", ["tied", "conjoined"])
 def test_a_vocabulary_with_end_tokens_asks_for_their_number(text: str, strategy: str) -> None:
     vocab = ["[PAD]", text, "A", "C", "G", "T"]
@@ -201,8 +202,18 @@ def test_one_spec_for_ids_and_mask_names_the_mask() -> None:
 # --- strings in both orientations -------------------------------------------------------------------
 
 
+@functools.cache
+def plan_of_positions(pool: str, strategy: str) -> Any:
+    return plan_conversion(Encoder(pool, positions=True), EXAMPLE, **HOW, strategy=strategy)
+
+
+def with_positions(pool: str, strategy: str) -> nn.Module:
+    """An encoder with positions, converted; the plan is made once."""
+    return plan_of_positions(pool, strategy).apply(Encoder(pool, positions=True))
+
+
 def test_tied_encoders_agree_on_200_strings_padded_and_alone() -> None:
-    plan = plan_conversion(Encoder("mean"), EXAMPLE, **HOW)
+    plan = plan_conversion(Encoder("mean"), EXAMPLE, **HOW, verify=False)
     assert not [n for n in plan.notes if "padding" in n]
     model = randomised(plan.apply(Encoder("mean")))
     strings = texts(200)
@@ -211,10 +222,10 @@ def test_tied_encoders_agree_on_200_strings_padded_and_alone() -> None:
     assert float((alone - model(**tokenize(strings[:20], extra=3))).abs().max()) < TOLERANCE
 
 
-@pytest.mark.parametrize("strategy", ["conjoined", "mixed"])
+@pytest.mark.parametrize("strategy", some(["conjoined", "mixed"], 1))
 @pytest.mark.parametrize("pool", some(["first", "mean"], 1))
 def test_conjoined_and_mixed_encoders_agree_on_200_strings(strategy: str, pool: str) -> None:
-    model = randomised(convert_model(Encoder(pool, positions=True), EXAMPLE, **HOW, strategy=strategy))
+    model = randomised(with_positions(pool, strategy))
     strings = texts(200)
     assert off(model, strings) < TOLERANCE
     assert off(model, strings, side="left") < TOLERANCE
@@ -249,10 +260,8 @@ def test_tied_positions_are_exact_without_padding_and_the_plan_says_so() -> None
 
 
 def test_check_equivariance_knows_the_ends() -> None:
-    plain, model = Encoder("first", positions=True), None
-    model = convert_model(plain, EXAMPLE, **HOW, strategy="conjoined")
-    assert check_equivariance(model, EXAMPLE, **HOW)
-    assert not check_equivariance(plain, EXAMPLE, **HOW)
+    assert check_equivariance(with_positions("first", "conjoined"), EXAMPLE, **HOW)
+    assert not check_equivariance(Encoder("first", positions=True), EXAMPLE, **HOW)
 
 
 # --- labels and scores of a vocabulary --------------------------------------------------------------
@@ -270,11 +279,11 @@ class Language(Encoder):
         return {"loss": F.cross_entropy(scores.transpose(1, 2), labels), "scores": scores}
 
 
-@pytest.mark.parametrize("strategy", some(["tied", "conjoined", "mixed"], 2))
+@pytest.mark.parametrize("strategy", some(["tied", "conjoined", "mixed"], 1))
 def test_a_language_model_and_its_loss(strategy: str) -> None:
     example = {**EXAMPLE, "labels": EXAMPLE["ids"]}
     how = {"inputs": {**HOW["inputs"], "labels": ENDED}, "outputs": {"loss": "auto", "scores": ENDED}}
-    model = randomised(convert_model(Language(), example, **how, strategy=strategy))
+    model = randomised(convert_model(Language(), example, **how, strategy=strategy, verify=False))
     strings = texts(6, 20, 20)
     ours, theirs = tokenize(strings), tokenize([rc(s) for s in strings])
     chosen = torch.rand(ours["ids"].shape, generator=torch.Generator().manual_seed(0)) < 0.3
@@ -289,9 +298,9 @@ def test_a_language_model_and_its_loss(strategy: str) -> None:
 # --- keeping, and training --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", ["conjoined", "mixed"])
+@pytest.mark.parametrize("strategy", some(["conjoined", "mixed"], 1))
 def test_recipes_and_files_keep_the_ends_and_the_padding(strategy: str, tmp_path: Path) -> None:
-    model = randomised(convert_model(Encoder("first", positions=True), EXAMPLE, **HOW, strategy=strategy))
+    model = randomised(with_positions("first", strategy))
     fresh = apply_recipe(Encoder("first", positions=True), json.loads(json.dumps(recipe(model))))
     fresh.double().eval().load_state_dict(model.state_dict())
     save(model, tmp_path / "model.pt")
@@ -310,7 +319,7 @@ def gradients(model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> list[Te
 
 
 def test_checkpointed_mixed_layers_recall_the_padding() -> None:
-    model = randomised(convert_model(Encoder("mean", saving=True), EXAMPLE, **HOW, strategy="mixed"))
+    model = randomised(convert_model(Encoder("mean", saving=True), EXAMPLE, **HOW, strategy="mixed", verify=False))
     plain = copy.deepcopy(model)
     plain.saving = False
     one, other = tokenize(texts(4)), tokenize(texts(4, seed=1))
@@ -335,7 +344,7 @@ def test_a_batch_axis_behind_the_positions_is_followed() -> None:
             h = self.b((self.a(h).relu() * (1 + at)).tanh())
             return self.out((h * mask.T[..., None]).sum(0))
 
-    model = randomised(convert_model(Turned(), EXAMPLE, **HOW, strategy="mixed"))
+    model = randomised(convert_model(Turned(), EXAMPLE, **HOW, strategy="mixed", verify=False))
     strings = texts(30)
     assert off(model, strings) < TOLERANCE
     alone = torch.cat([model(**tokenize([s])) for s in strings])

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from faults import picture
 from oracle import assert_law
+from planned import remembered
+from tiers import chosen, some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, bake, check_equivariance, convert_model, plan_conversion, unwrap
@@ -45,8 +47,11 @@ class Net(nn.Module):
 
 
 def converted(strategy: str, model: nn.Module | None = None, **how: Any) -> nn.Module:
+    if model is None:
+        made = remembered(Net, DNA, strategy=strategy, **how).double().eval()
+    else:
+        made = convert_model(model, DNA, strategy=strategy, **how).double().eval()
     torch.manual_seed(0)
-    made = convert_model(Net() if model is None else model, DNA, strategy=strategy, **how).double().eval()
     for layer in mixed_layers(made).values():
         nn.init.normal_(layer.cross_weight, std=0.1)  # type: ignore[arg-type]
     return made
@@ -125,7 +130,7 @@ def test_unwrapped_in_place_has_its_own_forward_back() -> None:
 # --- after an exception -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("exception", [KeyboardInterrupt, ValueError, MemoryError])
+@pytest.mark.parametrize("exception", some([KeyboardInterrupt, ValueError, MemoryError], 1))
 @pytest.mark.parametrize("direct", [False, True])
 def test_after_an_exception_a_mixed_layer_does_not_run_alone(exception: type[BaseException], direct: bool) -> None:
     model, x = converted("mixed"), sequence()
@@ -164,7 +169,7 @@ def test_threads_call_one_model() -> None:
 
     def run(seed: int) -> None:
         x = F.one_hot(torch.randint(4, (3, 30), generator=torch.Generator().manual_seed(seed)), 4).mT.double()
-        for i in range(40):
+        for i in range(20):
             y, z = (model if i % 2 else model.forward)(x), model(rc(x))
             if not torch.allclose(y, z, rtol=0, atol=1e-12):
                 wrong.append(seed)
@@ -239,7 +244,7 @@ HELD = [RunsAFunction, wrapped_forward, wrapped_part, Compiled, held_by_a_buffer
 
 
 @pytest.mark.parametrize("strategy", ["tied", "conjoined", "mixed"])
-@pytest.mark.parametrize("make", HELD)
+@pytest.mark.parametrize("make", chosen(HELD, lambda make: make is not Compiled))
 def test_a_copy_that_would_compute_with_the_original_s_weights_is_refused(
     make: Callable[[], nn.Module], strategy: str
 ) -> None:
@@ -251,7 +256,7 @@ def test_a_copy_that_would_compute_with_the_original_s_weights_is_refused(
     assert picture(model) == before
 
 
-@pytest.mark.parametrize("make", HELD)
+@pytest.mark.parametrize("make", chosen(HELD, lambda make: make is not Compiled))
 def test_in_place_it_reads_both_strands_with_its_own_weights(make: Callable[[], nn.Module]) -> None:
     model, x = make().train(), sequence().float()
     state = {k: v.clone() for k, v in model.state_dict().items()}
@@ -313,7 +318,7 @@ class CompiledWhole(nn.Module):
         return self.net(x)
 
 
-@pytest.mark.parametrize("make", [CompiledWhole, KeepsAMethod])
+@pytest.mark.parametrize("make", chosen([CompiledWhole, KeepsAMethod], lambda make: make is not CompiledWhole))
 def test_what_is_copied_with_the_model_has_its_own_weights(make: Callable[[], nn.Module]) -> None:
     model, x = make().eval(), sequence().float()
     before = model(x)
@@ -378,15 +383,18 @@ class Attention(nn.Module):
         return self.out(F.scaled_dot_product_attention(h, h, h, is_causal=True).mT)[..., ::2]
 
 
-@pytest.mark.parametrize("strategy", ["conjoined", "mixed"])
+@pytest.mark.parametrize("strategy", some(["conjoined", "mixed"], 1))
 @pytest.mark.parametrize(
     ("make", "word"),
-    [
-        (Causal, "later"),
-        (lambda: Causal(-1), "earlier"),
-        (Recurrent, "later"),
-        (Attention, "later"),
-    ],
+    some(
+        [
+            (Causal, "later"),
+            (lambda: Causal(-1), "earlier"),
+            (Recurrent, "later"),
+            (Attention, "later"),
+        ],
+        2,
+    ),
 )
 def test_outputs_that_look_to_one_side_are_named(make: Callable[[], nn.Module], word: str, strategy: str) -> None:
     how: dict[str, Any] = {"outputs": "ACGT", "strategy": strategy, "merge": "max" if strategy == "mixed" else "mean"}
@@ -402,12 +410,15 @@ def test_outputs_that_look_to_one_side_are_named(make: Callable[[], nn.Module], 
 
 @pytest.mark.parametrize(
     "model",
-    [
-        nn.Conv1d(4, 4, 3, padding=1),
-        nn.Conv1d(4, 4, 1),
-        nn.Conv1d(4, 4, 9, padding=4),
-        nn.Sequential(nn.Conv1d(4, 4, 5), nn.AdaptiveAvgPool1d(1)),
-    ],
+    some(
+        [
+            nn.Conv1d(4, 4, 3, padding=1),
+            nn.Conv1d(4, 4, 1),
+            nn.Conv1d(4, 4, 9, padding=4),
+            nn.Sequential(nn.Conv1d(4, 4, 5), nn.AdaptiveAvgPool1d(1)),
+        ],
+        2,
+    ),
 )
 def test_other_outputs_are_not(model: nn.Module, recwarn: Any) -> None:
     how = {} if isinstance(model, nn.Sequential) else {"outputs": "ACGT"}
@@ -453,6 +464,8 @@ def pairs(text: str) -> list[tuple[str, str]]:
     return [(text[i : i + 2], text[i + 2]) for i in range(len(text) - 2)]
 
 
+@pytest.mark.slow
+@pytest.mark.variation
 def test_a_converted_model_is_baked_and_compiled_as_before() -> None:
     model, x = converted("conjoined"), sequence()
     expected = model(x)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from lawful import assert_exact
 from models.attention import Attend
+from tiers import chosen
 from torch import Tensor, nn
 
 from rcps_convert import BreaksSymmetryError, ConversionError, convert_model, plan_conversion
@@ -72,10 +73,16 @@ class DistancesShifted(Distances):
         return scores.reshape(b, h, m, n)[:, :, 1:].reshape(b, h, n, m - 1)[..., :n]
 
 
-@pytest.mark.parametrize("make", [pytest.param(Distances, marks=pytest.mark.slow), DistancesIndexed, DistancesCut])
+@pytest.mark.parametrize(
+    "make",
+    chosen(
+        [pytest.param(Distances, marks=pytest.mark.slow), DistancesIndexed, DistancesCut],
+        lambda make: make is DistancesIndexed,
+    ),
+)
 def test_distances_without_a_mirror_image_are_exact(make: type[Distances]) -> None:
     torch.manual_seed(0)
-    assert_exact(convert_model(make(), EXAMPLE), EXAMPLE, lengths=(None, 7, 20))
+    assert_exact(convert_model(make(), EXAMPLE, verify=False), EXAMPLE, lengths=(None, 7, 20))
 
 
 @pytest.mark.slow
