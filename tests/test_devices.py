@@ -12,7 +12,7 @@ import torch
 from tiers import some
 from torch import Tensor, nn
 
-from rcps_convert import ConversionError, check_equivariance, convert_model, plan_conversion
+from rcps_convert import ConversionError, bake, check_equivariance, convert_model, plan_conversion
 from rcps_convert.algebra import tables
 
 BACKENDS: Any = torch.backends
@@ -120,6 +120,17 @@ def test_settings_stay_when_a_conversion_fails() -> None:
 
 
 # --- tables ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["tied", "conjoined"])
+def test_a_gpu_that_is_not_in_use_yet_is_not_seeded(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What seeds it then is kept by torch, and done when it is first used: after the seeds that the user set."""
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    model = nn.Sequential(nn.Conv1d(4, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(6, 1))
+    converted = convert_model(model, torch.zeros(2, 4, 20), strategy=strategy)
+    bake(converted)
+    assert not seeds
 
 
 def test_a_table_is_copied_to_a_device_once() -> None:

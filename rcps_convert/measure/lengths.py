@@ -15,7 +15,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves, with_leaves
 from ..geometry import CallNames, unanchor
-from ..graph.sandbox import call, fresh_copy, mode, quiet, undisturbed_rng
+from ..graph.sandbox import call, fix_randomness, fresh_copy, mode, quiet, undisturbed_rng
 
 NEAR = (-1, 1, 2, 3, 4, 8, 16, 32, 64)
 """Changes of the length, in positions, at which a forward may pad or crop what it does not at the example's."""
@@ -409,7 +409,7 @@ def changed_and_made(model: nn.Module, example: Example) -> tuple[list[str], lis
     twin = fresh_copy(model)
     unanchor(twin)
     with torch.no_grad(), undisturbed_rng():
-        torch.manual_seed(0)
+        fix_randomness()
         for p in twin.parameters():
             if p.is_floating_point() and p.numel():
                 p.copy_(torch.randn(p.shape) * 100)
