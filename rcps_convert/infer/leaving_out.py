@@ -34,6 +34,7 @@ from .inference import Inference
 from .readouts import find_readouts
 from .solve import infer
 from .stretch import Hint, Memory
+from .sums import regrouped
 
 
 @dataclass
@@ -114,7 +115,7 @@ class Solver:
         while True:
             self.cuts, self.trained = self._cuts(), None
             try:
-                self.traces = [trace(self.model, self.example, cuts=self.cuts)]
+                self.traces = [regrouped(trace(self.model, self.example, cuts=self.cuts))]
                 return
             except TraceError as problem:
                 if not self._open(problem):
@@ -173,7 +174,7 @@ class Solver:
         if self.alike:
             return
         try:
-            self.trained = trace(self.model, self.example, training=True, cuts=self.cuts)
+            self.trained = regrouped(trace(self.model, self.example, training=True, cuts=self.cuts))
             self.traces.append(self.trained)
         except TraceError as reason:
             self.untraced = reason.why
@@ -198,7 +199,7 @@ class Solver:
     def _with(self, example: Example, found: Inference, wanted: Sequence[Spec | str]) -> Inference:
         """A solution that holds for the forward on another example too, where there is one."""
         try:
-            self.traces.append(trace(self.model, example, cuts=self.cuts))
+            self.traces.append(regrouped(trace(self.model, example, cuts=self.cuts)))
         except TraceError as problem:
             self.lost.append(problem)
             return found
