@@ -241,6 +241,27 @@ def test_lengths_that_do_not_divide_are_refused_when_called() -> None:
         model(torch.zeros(2, 4, 26))
 
 
+class PositionKernel(Small):
+    """A kernel that a network makes of the positions in it, as CKConv and Hyena have it."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("at", torch.linspace(-1, 1, size)[:, None])
+        self.first, self.last = nn.Linear(1, 6), nn.Linear(6, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.last(torch.sin(30 * self.first(self.at))).T.unflatten(0, (8, 8))
+        return self.out(F.conv1d(torch.tanh(self.conv(x)), kernel, padding="same").mean(-1))
+
+
+@pytest.mark.parametrize("size", some([15, 31, 127, 1021], 1))
+def test_positions_whose_middle_was_rounded_change_their_sign(size: int) -> None:
+    """In float32 ``linspace(-1, 1, 15)`` holds -4.5e-8 in its middle."""
+    assert PositionKernel(size).at[size // 2] != 0
+    model = convert_model(PositionKernel(size), (2, 4, 24), verify=False)
+    assert_exact(model, torch.zeros(2, 4, 24), lengths=(24, 31), tolerance=1e-6)
+
+
 # --- what is padded on one side, and masked --------------------------------------------------------------
 
 
