@@ -18,6 +18,7 @@ from .._torch import pytree
 from ..graph.trace import Node, Ref, Trace
 from ..rules.directions import COMMUTES, PILES, ROWS, TURNS, keeps_places
 from ..rules.node import Swap
+from ..rules.registry import facts_of
 from .mirrors import computed_alike, live_nodes
 
 ASSUMED = "readings from either end"
@@ -108,7 +109,7 @@ class Directions:
     def _apart_from_inputs(self) -> set[str]:
         apart = {name for name, source in self.trace.sources.items() if source.kind != "input"}
         for node in self.trace.nodes:
-            if all(r in apart for r in node.refs()):
+            if all(r in apart for r in node.refs()) or facts_of(node.op).shape_only:
                 apart.add(node.name)
         return apart
 
@@ -184,6 +185,8 @@ class Directions:
         first, second = self.nodes.get(a), self.nodes.get(b)
         if first is None or second is None or not computed_alike(first, second):
             return False
+        if facts_of(first.op).shape_only:
+            return first.shape == second.shape
         return all(map(self._weighs_alike, first.refs(), second.refs()))
 
     def _joins(self, found: Reading, node: Node) -> bool:

@@ -16,10 +16,12 @@ from torch import Tensor
 from ..graph.trace import Node, Ref, Trace
 from ..rules.directions import COMMUTES, TURNS, keeps_places
 from .directions import Directions
+from .loops import turned_loops
 
 
 def regrouped(trace: Trace) -> Trace:
     """The trace with sums regrouped, where that shows more readings of a length from either end; else as it is."""
+    trace = turned_loops(trace)
     if not any(n.op in TURNS for n in trace.nodes):
         return trace
     sums = list(_sums(trace))
