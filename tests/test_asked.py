@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lawful import assert_exact
-from models import FAMILIES, ZOO, asked, published
+from models import FAMILIES, MORE, ZOO, asked
 from models.family import Family
 from tiers import some
 from torch import Tensor, nn
@@ -469,6 +469,11 @@ PUBLISHED = {
     "a spatial transformer": "SpatialTransformer",
     "distances to prototypes (ProtoPNet)": "Prototypes",
     "k-max pooling that keeps the order": "KMaxPool",
+    "AlphaGenome": "AlphaGenomeLike",
+    "Lyra, its S4D read from either end": "LyraLike",
+    "HyenaDNA's mixer, read from either end": "BothWaysHyena",
+    "PARM, with the pool of enformer-pytorch": "ParmLike",
+    "a bidirectional LSTM written out with cells": "TwoCells",
 }
 """Published architectures, and the networks of the zoo that were written after them."""
 
@@ -487,7 +492,7 @@ def said(value: Any) -> str:
 def published_row(architecture: str) -> str:
     """The row of the page."""
     name = PUBLISHED[architecture]
-    family = next(f for f in [*FAMILIES, *ZOO, *published.MORE] if f.name == name)
+    family = next(f for f in [*FAMILIES, *ZOO, *MORE] if f.name == name)
     how = ", ".join(f"`{k}={said(v)}`" for k, v in family.how.items())
     return f"| {architecture} | `{name}` | {how or 'nothing'} |"
 

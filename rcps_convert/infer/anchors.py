@@ -61,11 +61,12 @@ def plan_calls(
     rows: list[AnchoredCall] = []
     matters = strict
     tested = [{n for t in found for n in t.nodes} for found in inference.tested] or [set[str]() for _ in traces]
+    spread = inference.spread or [dict[str, Spread]() for _ in traces]
     for number, (trace, env) in enumerate(zip(traces, inference.values, strict=True)):
         for call in trace.calls:
             path, frame = call.scope[-1] if call.scope else ("", "")
             as_it_is = any(n in tested[number] or n in inference.as_they_are for n in call.nodes)
-            entry = entry_of(call, {} if as_it_is else env, inference.spread[number])
+            entry = entry_of(call, {} if as_it_is else env, spread[number])
             runs.setdefault(path, {}).setdefault((number, frame), []).append(entry)
             if entry.site is not None and call.edge_function.concerns(call.settings, entry.site):
                 matters = True
