@@ -69,6 +69,26 @@ sample(
     *(X, "v4 n2 v3", "v4 n2 v5"),
     *weights_of("lstm", 6, layers=2, biases=True, projected=3),
 )
+
+
+def one_step(name: str) -> Callable[..., Any]:
+    """A call of a cell."""
+    op = getattr(aten, f"{name}_cell").default
+
+    def call(x: Tensor, *rest: Tensor) -> Any:
+        hx = [*rest[:2]] if name == "lstm" else rest[0]
+        return op(x, hx, *rest[1 + (name == "lstm") :])
+
+    return call
+
+
+for name in GATES:
+    states, rows = ["n2 v5"] * (1 + (name == "lstm")), GATES[name] * 5
+    op = getattr(aten, f"{name}_cell").default
+    sample(op, one_step(name), "n2 v6", *states, f"v{rows} v6", f"v{rows} v5")
+    sample(op, one_step(name), "n2 r4*s1", *states, f"v{rows} v4", f"v{rows} v5", f"v{rows}", f"v{rows}")
+    sample(op, one_step(name), "l7 r6", *["l7 v5"] * len(states), f"v{rows} v6", f"v{rows} v5")
+
 for name in GATES:
     one = weights_of(name, 6)
     sample(getattr(aten, name).input, standing(name, 1), "l7 t3 v6", *one[: len(one) // 2])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from by_hand import bases, mirror, worst
 from lawful import assert_exact
 from models import directions
@@ -158,6 +159,61 @@ def test_the_two_readings_may_be_taken_further_before_they_meet() -> None:
         warnings.simplefilter("ignore")
         model = convert_model(Refused(forward).double(), X.double(), verify=False)
     assert_exact(model, X.double(), lengths=(9, 20))
+
+
+def added_to_what_is_read(m: Any, h: Tensor) -> Tensor:
+    h = m.wide(h)
+    return m.o(h + m.a(h)[0] + m.b(h.flip(1))[0].flip(1)).mean(1)
+
+
+def added_in_another_order(m: Any, h: Tensor) -> Tensor:
+    h = m.wide(h)
+    return m.o(m.b(h.flip(1))[0].flip(1) + h.square() + h + m.a(h)[0]).mean(1)
+
+
+def times_a_gate(m: Any, h: Tensor) -> Tensor:
+    h = m.wide(h)
+    return m.o(h.sigmoid() * m.a(h)[0] * m.b(h.flip(1))[0].flip(1)).mean(1)
+
+
+def dropped_and_scaled(m: Any, h: Tensor) -> Tensor:
+    h = m.wide(h)
+    a, b = (F.dropout(0.5 * t, 0.1, m.training) for t in (m.a(h)[0], m.b(h.flip(1))[0].flip(1)))
+    return m.o(h + a + b).mean(1)
+
+
+class Residual(Refused):
+    def __init__(self, forward: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__(forward)
+        self.wide = nn.Linear(4, 6)
+        self.a, self.b = nn.GRU(6, 6, batch_first=True), nn.GRU(6, 6, batch_first=True)
+
+
+@pytest.mark.parametrize(
+    "forward", some([added_to_what_is_read, added_in_another_order, times_a_gate, dropped_and_scaled], 2)
+)
+def test_two_readings_meet_in_a_sum_of_several_terms(forward: Any) -> None:
+    torch.manual_seed(0)
+    model = convert_model(Residual(forward).double(), X.double(), verify=False)
+    assert_exact(model, X.double(), lengths=(9, 20))
+
+
+def kept_too(m: Any, h: Tensor) -> Tensor:
+    h = m.wide(h)
+    z = h + m.a(h)[0]
+    return m.o(z + m.b(h.flip(1))[0].flip(1)).mean(1) + z[..., :2].amax(1)
+
+
+def scaled_apart(m: Any, h: Tensor) -> Tensor:
+    h = m.wide(h)
+    return m.o(h + 0.5 * m.a(h)[0] + 0.4 * m.b(h.flip(1))[0].flip(1)).mean(1)
+
+
+@pytest.mark.parametrize("forward", some([kept_too, scaled_apart], 1))
+def test_sums_in_which_one_reading_counts_more_are_refused(forward: Any) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(ConversionError, match=r"one direction"):
+        convert_model(Residual(forward), X, verify=False)
 
 
 def from_either_end(m: Any, h: Tensor) -> Tensor:

@@ -338,6 +338,7 @@ def test_what_is_of_another_type(bad: Any) -> None:
     ("word", "remedy"),
     [
         ("profile", "one unstranded track is '.'"),
+        ("contacts", "along both of its axes is 'mask'"),
         ("counts", "counts of two strands are '+-'"),
         ("one-hot", "such as 'ACGT'"),
         ("tokens", "Tokens('ACGTN')"),

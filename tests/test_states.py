@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracle import assert_law, examples, law_error, mirrored
-from tiers import chosen
+from tiers import chosen, some
 from torch import Tensor, nn
 
 from rcps_convert import (
@@ -179,6 +179,33 @@ def test_what_is_kept_is_the_mean_of_what_both_strands_would_write(norm: type[nn
     for (name, one), other in zip(strands[0].named_buffers(), strands[1].buffers(), strict=True):
         kept = model.get_buffer(name)
         torch.testing.assert_close(kept, (one + other) / 2 if kept.dim() else one, rtol=0, atol=1e-12)
+
+
+class Pooled(Net):
+    def shortened(self, h: Tensor) -> Tensor:
+        return F.max_pool1d(h, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.shortened(torch.relu(self.first(self.conv(x))))
+        return self.out(torch.tanh(self.second(self.mid(h))).mean(-1))
+
+
+class Padded(Pooled):
+    def shortened(self, h: Tensor) -> Tensor:
+        return F.avg_pool1d(F.pad(h, (0, -h.shape[-1] % 4)), 4)
+
+
+class Convolved(Pooled):
+    def shortened(self, h: Tensor) -> Tensor:
+        return F.conv1d(h, h.new_ones(8, 1, 3), stride=2, groups=8)
+
+
+@pytest.mark.parametrize("net", some([Pooled, Padded, Convolved], 1))
+def test_own_statistics_in_a_forward_that_is_re_anchored(net: type[Net]) -> None:
+    """Averaging them makes calls of the library's own, which are not calls of the model's."""
+    example = torch.zeros(2, 4, 13)
+    model = trained(convert_model(net(Own), example, verify=False).double())
+    assert_law(model, example, randomise=False, lengths=(None, 11), tolerance=TOLERANCE)
 
 
 def test_a_plan_names_what_is_averaged() -> None:

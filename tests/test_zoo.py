@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from lawful import assert_exact
-from models import FAMILIES, ZOO, Family, asked, published
+from models import FAMILIES, MORE, ZOO, Family, asked
 from oracle import assert_law
 from reordering import assert_reordering_changes_nothing
 from tiers import chosen, some
@@ -30,11 +30,11 @@ QUICK = {
 }
 """The networks that are converted in the quick suite: small ones of different mechanisms."""
 
-MORE = [pytest.param(f, marks=pytest.mark.slow) for f in published.MORE]
+SLOW = [pytest.param(f, marks=pytest.mark.slow) for f in MORE]
 
 
 @pytest.mark.parametrize(
-    "family", [*chosen(ZOO, lambda f: f.name in QUICK), *MORE], ids=[f.name for f in [*ZOO, *published.MORE]]
+    "family", [*chosen(ZOO, lambda f: f.name in QUICK), *SLOW], ids=[f.name for f in [*ZOO, *MORE]]
 )
 def test_converts_exactly(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
@@ -71,7 +71,7 @@ def test_a_relative_shift_takes_odd_batches(batch: int) -> None:
 
 
 def test_names_are_distinct() -> None:
-    names = [f.name for f in [*FAMILIES, *ZOO, *published.MORE]]
+    names = [f.name for f in [*FAMILIES, *ZOO, *MORE]]
     assert len(names) == len(set(names))
 
 

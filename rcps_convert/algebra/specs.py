@@ -249,6 +249,7 @@ MEANT = {
     "profile": "a profile of one unstranded track is '.', of two strands '+-'",
     "track": "one character per track: '.' for an unstranded one, '+-' for two strands",
     "count": "counts of two strands are '+-', of none 'invariant'",
+    "contact": "a map that is reversed along both of its axes is 'mask'",
     "scalar": "a number that does not change is 'invariant'",
     "hot": "one-hot bases are given by their order, such as 'ACGT'",
     "dna": "one-hot bases are given by their order, such as 'ACGT'",

@@ -163,6 +163,8 @@ class Table:
 
 def _plain_entry(entry: Entry) -> dict[str, Any]:
     site = None if entry.site is None else listed(asdict(entry.site))
+    if site is not None and not site["spread"]:
+        del site["spread"]  # as recipes were before there was any
     return {"function": entry.function, "pattern": [*entry.pattern], "site": site, "fixed": [*entry.fixed]}
 
 

@@ -255,6 +255,8 @@ class Transposed(Convolution):
 class Padding(EdgeFunction):
     """``F.pad`` and its kin."""
 
+    widens = True
+
     def indifferent(self, s: Settings) -> bool:
         """The same on both sides."""
         pad = s["pad"]

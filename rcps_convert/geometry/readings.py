@@ -32,6 +32,7 @@ class CallAxes:
         channel: axis of the result whose entries are swapped; None if no axis has swapped entries.
         table: how they are swapped, entry i with ``table[i]``; None if the first half swaps with the second.
         ids: the tensor holds ids, of which no mean can be taken.
+        spread: the tensor has one entry along `channel`, and is spread over so many before it is read; 0 if it is not.
     """
 
     reads: tuple[int, ...]
@@ -39,6 +40,7 @@ class CallAxes:
     channel: int | None = None
     table: tuple[int, ...] | None = None
     ids: bool = False
+    spread: int = 0
 
     @property
     def halves(self) -> bool:
@@ -104,6 +106,9 @@ class EdgeFunction:
     keeps_axes = True
     """Whether each axis of the result is the same axis of the tensor that is read."""
 
+    widens = False
+    """Whether entries are added at the edges, of which a mask beside them would tell."""
+
     mixes = False
     """Whether each channel of the result reads all channels of its group."""
 
@@ -154,6 +159,9 @@ class EdgeFunction:
     def both(self, s: Settings, site: CallAxes) -> Tensor:
         """The re-anchored call."""
         x, c = s["input"], site.channel
+        if site.spread and c is not None:
+            x = x.expand([site.spread if d == c else -1 for d in range(x.dim())])
+            s = {**s, "input": x}
         if not (site.halves and self.keeps_axes and self.leaves(s, site.channel)):
             return choose(self.call(s), self.right(s, site), site)
         assert c is not None

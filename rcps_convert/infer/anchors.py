@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from ..algebra.axis import Axis
 from ..errors import Where
 from ..geometry import CallAxes, Entry, Table
 from ..graph.trace import EdgeCall, Trace
 from ..rules.registry import Const
 from .inference import Inference
+from .one_sided import Spread
+from .swapped import swapped_channel, varies
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,12 @@ def plan_calls(
     rows: list[AnchoredCall] = []
     matters = strict
     tested = [{n for t in found for n in t.nodes} for found in inference.tested] or [set[str]() for _ in traces]
+    spread = inference.spread or [dict[str, Spread]() for _ in traces]
     for number, (trace, env) in enumerate(zip(traces, inference.values, strict=True)):
         for call in trace.calls:
             path, frame = call.scope[-1] if call.scope else ("", "")
             as_it_is = any(n in tested[number] or n in inference.as_they_are for n in call.nodes)
-            entry = entry_of(call, {} if as_it_is else env)
+            entry = entry_of(call, {} if as_it_is else env, spread[number])
             runs.setdefault(path, {}).setdefault((number, frame), []).append(entry)
             if entry.site is not None and call.edge_function.concerns(call.settings, entry.site):
                 matters = True
@@ -111,18 +111,23 @@ def _notes(trace: Trace, call: EdgeCall, site: CallAxes) -> Iterator[str]:
         )
 
 
-def entry_of(call: EdgeCall, env: dict[str, Any]) -> Entry:
+def entry_of(call: EdgeCall, env: dict[str, Any], spread: Mapping[str, Spread] | None = None) -> Entry:
     """What is known of a call, and the sizes by which it is recognised; no site for what is read as it is."""
     name = call.edge_function.name
     given, made = env.get(call.given.name), env.get(call.made.name) if call.made is not None else None
     if not isinstance(given, Action):
         rank = given.value.dim() if isinstance(given, Const) else call.settings["input"].dim()
-        return Entry(name, (None,) * rank, None)
+        found = (spread or {}).get(call.made.name) if call.made is not None and env else None
+        if found is None:
+            return Entry(name, (None,) * rank, None)
+        lengths = tuple(d for d in range(rank) if d != found.dim)
+        pattern = tuple(1 if d == found.dim else None for d in range(rank))
+        return Entry(name, pattern, CallAxes(lengths, lengths, found.dim, found.table, spread=found.size))
     given = given.walk()
     reads = tuple(d for d, t in enumerate(given.axes) if ax.is_length(t))
     ids = given.value is not None and not ax.is_trivial(given.value)
     listed = {d for d in call.edge_function.listed(call.settings) if d in reads}
-    shape = tuple(None if _varies(t) and d not in listed else t.size for d, t in enumerate(given.axes))
+    shape = tuple(None if varies(t) and d not in listed else t.size for d, t in enumerate(given.axes))
     fixed = tuple(d for d, t in enumerate(given.axes) if shape[d] is not None and ax.is_trivial(t))
     if isinstance(made, Const):  # only its shape is read
         return Entry(name, shape, None, fixed)
@@ -132,34 +137,6 @@ def entry_of(call: EdgeCall, env: dict[str, Any]) -> Entry:
     makes = tuple(d for d, t in enumerate(axes) if ax.is_length(t))
     channel, table = swapped_channel(axes)
     return Entry(name, shape, CallAxes(reads, makes, channel, table, ids), fixed)
-
-
-def _varies(term: Axis) -> bool:
-    """Whether an axis has another size in another call: a length, a batch, or a product with one."""
-    return ax.role(term) is not None or any(_varies(c) for c in ax.children(term))
-
-
-def swapped_channel(axes: tuple[Axis, ...]) -> tuple[int | None, tuple[int, ...] | None]:
-    """The axis whose entries are swapped, halves before others, and how."""
-    tables = {d: found for d, t in enumerate(axes) if not ax.is_length(t) and (found := _swapped(t)) is not None}
-    for d, table in tables.items():
-        if not table:
-            return d, None
-    return next(iter(tables.items()), (None, None))
-
-
-def _swapped(term: Axis) -> tuple[int, ...] | None:
-    """How the entries of an axis are swapped: an empty table for two halves, None if they are not."""
-    outer = ax.children(term)[0] if isinstance(term, ax.Prod) else term
-    if isinstance(outer, ax.Leaf) and outer.perm == "reversed" and outer.role is None and outer.size % 2 == 0:
-        return ()
-    if ax.is_trivial(term) or _varies(term):
-        return None
-    table = ax.indices(term)
-    half, here = len(table) // 2, torch.arange(len(table))
-    if len(table) % 2 == 0 and bool((table[:half] >= half).all()):
-        return ()
-    return tuple(table.tolist()) if bool((table != here).any()) else None
 
 
 def cut_to_length(traces: list[Trace], inference: Inference) -> list[tuple[str, int]]:

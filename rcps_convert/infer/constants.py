@@ -114,7 +114,7 @@ def _invariant(value: Tensor, action: Action) -> bool:
 def is_rounded(p: Pin) -> bool:
     """Whether a constant is invariant only up to the rounding of its numbers, so that the law holds as exactly."""
     action = p.action.walk()
-    if action.is_trivial() or action.value is not None:
+    if action.is_trivial() or action.value is not None or is_mirror(p, action):
         return False
     value = in_full(p.const.value)
     return not bool(torch.isclose(act(action, value), value, rtol=1e-12, atol=0.0).all())
@@ -160,6 +160,11 @@ def broken(pins: Iterable[Pin]) -> list[tuple[Pin, Action]]:
     """Constants that are not invariant under the action found for them."""
     found = [(p, p.action.walk()) for p in pins]
     return [(p, a) for p, a in found if not a.is_trivial() and not _invariant(p.const.value, a)]
+
+
+def is_mirror(p: Pin, action: Action) -> bool:
+    """Whether the mirror image of a constant is what it would be if it had been padded from the other edge."""
+    return p.const.turned is not None and torch.equal(act(action, p.const.value), p.const.turned.value)
 
 
 def refusal(p: Pin, action: Action) -> BreaksSymmetryError:

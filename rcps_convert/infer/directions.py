@@ -16,8 +16,9 @@ import torch
 
 from .._torch import pytree
 from ..graph.trace import Node, Ref, Trace
-from ..rules.directions import COMMUTES, PILES, ROWS, TURNS
+from ..rules.directions import COMMUTES, PILES, ROWS, TURNS, keeps_places
 from ..rules.node import Swap
+from ..rules.registry import facts_of
 from .mirrors import computed_alike, live_nodes
 
 ASSUMED = "readings from either end"
@@ -96,7 +97,8 @@ class Directions:
         for turn in turns:
             found = None if turn.name in self.by_node else self._reading(turn)
             if found is not None:
-                inside = {*found.twins, *found.twins.values(), *found.unturned} - {found.given, found.turned}
+                made = {*found.twins, *found.twins.values(), *found.unturned, *found.unturned.values()}
+                inside = made - {found.given, found.turned}
                 self.by_node |= dict.fromkeys(inside | found.joins, found)
                 self.swaps += self._swapped(found)
 
@@ -107,7 +109,7 @@ class Directions:
     def _apart_from_inputs(self) -> set[str]:
         apart = {name for name, source in self.trace.sources.items() if source.kind != "input"}
         for node in self.trace.nodes:
-            if all(r in apart for r in node.refs()):
+            if all(r in apart for r in node.refs()) or facts_of(node.op).shape_only:
                 apart.add(node.name)
         return apart
 
@@ -120,7 +122,7 @@ class Directions:
                 continue
             if not self._goes_on(found, node):
                 return None
-        firsts = set(found.twins.values()) - {found.given}
+        firsts = {*found.twins.values(), *found.unturned.values()} - {found.given}
         inside = {*found.twins, *firsts, *found.unturned, *found.joins}
         shown = {o.name for o in self.trace.outputs if isinstance(o, Ref)} & (inside - found.joins)
         leaks = any(n.name in self.live and n.name not in inside for name in firsts for n in self.readers[name])
@@ -137,10 +139,24 @@ class Directions:
                 found.unturned[node.name] = found.twins[node.args[0].name]
                 found.back[node.name] = node.args[1][0] % len(node.shape)
                 return True
+        elif self._goes_on_behind(found, node):
+            return True
         if self._joins(found, node):
             found.joins.add(node.name)
             return True
         return False
+
+    def _goes_on_behind(self, found: Reading, node: Node) -> bool:
+        """Note what is done to each entry of the second reading after it was turned round again, as to the first."""
+        refs = node.refs()
+        if len(refs) != 1 or not keeps_places(node.op):
+            return False
+        near = (n for n in self.readers[found.unturned[refs[0]]] if computed_alike(n, node) and n.name in self.live)
+        like = next((n.name for n in near), None)
+        if like is None:
+            return False
+        found.unturned[node.name], found.back[node.name] = like, found.back[refs[0]]
+        return True
 
     def _like(self, found: Reading, node: Node) -> Node | None:
         """The node of the first reading that does the same."""
@@ -169,6 +185,8 @@ class Directions:
         first, second = self.nodes.get(a), self.nodes.get(b)
         if first is None or second is None or not computed_alike(first, second):
             return False
+        if facts_of(first.op).shape_only:
+            return first.shape == second.shape
         return all(map(self._weighs_alike, first.refs(), second.refs()))
 
     def _joins(self, found: Reading, node: Node) -> bool:

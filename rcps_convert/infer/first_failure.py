@@ -20,7 +20,7 @@ from ..measure.report import TOLERANCE
 from ..rules.registry import Anchor
 from ..tie.hooks import hook_of
 from ..tie.norms import FoldedNorm
-from .anchors import swapped_channel
+from .swapped import swapped_channel
 
 
 def first_failure(

@@ -14,6 +14,7 @@ from ..rules.registry import Anchor
 from ..tie.passage import Passage
 from . import constants
 from .mirrors import MirroredPairs
+from .one_sided import Spread
 from .stretch import Hint, Tested
 
 
@@ -75,6 +76,8 @@ class Inference:
         steps: sizes of axes along which forward rounds fractions that it mirrors by arithmetic; see `Steps`.
         steps_by_numbers: the same, if fractional numbers that forward is given are computed from the length.
         rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
+        spread: per trace, constants that are spread over swapped channels before they are padded, by the name of what
+            the padding makes.
         open_terms: the actions before what was open got its default.
     """
 
@@ -107,6 +110,7 @@ class Inference:
     as_they_are: set[str] = field(default_factory=set)
     anchors: list[dict[str, list[Anchor]]] = field(default_factory=list)
     guarded: list[Anchor] = field(default_factory=list)
+    spread: list[dict[str, Spread]] = field(default_factory=list)
     open_terms: OpenTerms = field(default_factory=OpenTerms)
 
     def assumes(self, what: str) -> bool:

@@ -18,22 +18,25 @@ from ..algebra.arguments import Example
 from ..algebra.axis import follows
 from ..algebra.specs import Spec
 from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, TraceError, Where
+from ..geometry import anchor
 from ..graph.closed_modules import ModuleCall, outermost, recording
 from ..graph.export import does_not_run, trace
 from ..graph.modes_alike import modes_alike
 from ..graph.progress import stage
+from ..graph.sandbox import call, fresh_copy, quiet
 from ..graph.trace import Node, Ref, Trace
 from ..measure.axis_roles import branches
 from ..measure.lengths import Survey, Variants
 from ..measure.probe import Probe
 from ..tie.norms import unpool
 from ..tie.symmetriser import symmetrised, unsymmetrised
-from .anchors import cut_to_length
+from .anchors import cut_to_length, plan_calls
 from .cuts import Cut, Declaration, Symmetrised, declarations_of, declared
 from .inference import Inference
 from .readouts import find_readouts
 from .solve import infer
 from .stretch import Hint, Memory
+from .sums import regrouped
 
 
 @dataclass
@@ -114,7 +117,7 @@ class Solver:
         while True:
             self.cuts, self.trained = self._cuts(), None
             try:
-                self.traces = [trace(self.model, self.example, cuts=self.cuts)]
+                self.traces = [regrouped(trace(self.model, self.example, cuts=self.cuts))]
                 return
             except TraceError as problem:
                 if not self._open(problem):
@@ -143,11 +146,16 @@ class Solver:
                 return Solution(found, self.traces, self.cuts, unheld, *ways)
             self.trace()
 
-    def _infer(self, wanted: Sequence[Spec | str]) -> Inference:
-        """Infer; where a slice cuts learned positions to a length, the whole of them may be one."""
+    def _infer(self, wanted: Sequence[Spec | str], example: Example | None = None) -> Inference:
+        """Infer; where a slice cuts learned positions to a length, the whole of them may be one.
+
+        Args:
+            wanted: spec of each output leaf, or ``"auto"``.
+            example: of the last trace, if it is another one.
+        """
         stage("solving")
 
-        def once(lengths: list[tuple[str, int]]) -> Inference:
+        def once(lengths: list[tuple[str, int]], spreads: bool = True) -> Inference:
             return infer(
                 self.traces,
                 self.actions,
@@ -157,13 +165,27 @@ class Solver:
                 lengths=lengths,
                 memory=self.memory,
                 known=self.known,
+                spreads=spreads,
             )
 
         found = once([])
         self.known = found.hints
         longer = cut_to_length(self.traces, found)
         again = once(longer) if longer and not found.problems else found
-        return found if again.problems else again
+        found = found if again.problems else again
+        spread = not found.problems and any(found.spread)
+        return once(longer, False) if spread and not self._runs(found, example or self.example) else found
+
+    def _runs(self, found: Inference, example: Example) -> bool:
+        """Whether the forward runs with masks that have an entry for each channel they are padded beside."""
+        model = fresh_copy(self.model)
+        anchor(model, plan_calls(self.traces, found, tuple(self.cuts))[0])
+        try:
+            with torch.no_grad(), quiet():
+                call(model.eval(), example)
+        except Exception:  # such as a view for one channel
+            return False
+        return True
 
     def _trace_training(self) -> None:
         """Trace the train-mode forward too, if it is another and can be traced."""
@@ -173,7 +195,7 @@ class Solver:
         if self.alike:
             return
         try:
-            self.trained = trace(self.model, self.example, training=True, cuts=self.cuts)
+            self.trained = regrouped(trace(self.model, self.example, training=True, cuts=self.cuts))
             self.traces.append(self.trained)
         except TraceError as reason:
             self.untraced = reason.why
@@ -198,11 +220,11 @@ class Solver:
     def _with(self, example: Example, found: Inference, wanted: Sequence[Spec | str]) -> Inference:
         """A solution that holds for the forward on another example too, where there is one."""
         try:
-            self.traces.append(trace(self.model, example, cuts=self.cuts))
+            self.traces.append(regrouped(trace(self.model, example, cuts=self.cuts)))
         except TraceError as problem:
             self.lost.append(problem)
             return found
-        again = self._infer(wanted)
+        again = self._infer(wanted, example)
         problems = again.problems or _at_odds(again)
         if not problems:
             return again
@@ -277,8 +299,8 @@ class Solver:
             both = [_calls(probe, paths, seed, training=True) for seed in (0, 1)]
             runs = [{**training, **run} for run, training in zip(runs, both, strict=True)]
         found: dict[str, dict[int, list[ModuleCall]]] = {path: {} for path in paths}
-        for (path, number), call in runs[0].items():
-            found[path][number] = [call, runs[1].get((path, number), call)]
+        for (path, number), made in runs[0].items():
+            found[path][number] = [made, runs[1].get((path, number), made)]
         return found
 
 

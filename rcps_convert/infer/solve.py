@@ -21,7 +21,7 @@ from ..errors import NoRuleError, Where
 from ..graph.trace import Node, Ref, Trace
 from ..rules.pointwise import range_of, rule_of
 from ..rules.registry import Const, facts_of
-from . import constants
+from . import constants, one_sided
 from .cuts import Cut
 from .directions import ASSUMED, Directions
 from .inference import Inference, OpenTerms
@@ -48,6 +48,7 @@ def infer(
     memory: Memory | None = None,
     known: tuple[Hint, ...] = (),
     restarts: int = RESTARTS,
+    spreads: bool = True,
 ) -> Inference:
     """The actions of a model's parameters, results and outputs.
 
@@ -61,10 +62,12 @@ def infer(
         memory: of stretches that were met in other solutions for the model.
         known: where stretches had to begin in another solution for the model; tried first.
         restarts: maximum number of earlier start points that are tried for a stretch.
+        spreads: a mask that is padded on one side may get an entry for each channel.
     """
     memory = Memory() if memory is None else memory
     directions, unread = list(map(Directions, traces)), list(map(Unread, traces))
-    solve = partial(_solve, traces, directions, unread, inputs, outputs, cuts or {}, tuple(lengths), memory)
+    given = inputs, outputs, cuts or {}, tuple(lengths), memory
+    solve = partial(_solve, traces, directions, unread, *given, spreads=spreads)
     search = partial(_searched, partial(_with_hints, solve, traces), unread, memory, restarts)
 
     def solved(assumed: frozenset[str]) -> Inference:
@@ -186,6 +189,7 @@ def _solve(
     hints: tuple[Hint, ...],
     assumed: Mapping[str, Any],
     *,
+    spreads: bool = True,
     trial: bool = False,
 ) -> Inference:
     """The solution with some hints and assumptions; in a trial it is left at the first stretch that obeys no law."""
@@ -195,10 +199,12 @@ def _solve(
     each = zip(traces, directions, unread, strict=True)
     walks = [Walk(trace, result, hints, memory, cuts, found, u, trial=trial) for trace, found, u in each]
     result.states = train_mode_states((w.trace, w.weight_numbers) for w in walks)
-    for walk in walks:
+    traced: dict[int, int] = {}  # the trace of each pin
+    for number, walk in enumerate(walks):
         walk.run(inputs)
         if trial and result.lost:
             return result
+        traced |= {id(p): number for p in result.pins if id(p) not in traced}
     unasked = {name: action for name, action in result.parameters.items() if name not in result.wanted}
     free_apart([(w.trace, w.weight_numbers) for w in walks], unasked)
     for problem in result.mirrors.problems:
@@ -213,7 +219,14 @@ def _solve(
     result.open_terms = OpenTerms.of(result.parameters, result.statistics, result.values[0])
     ax.settle_partnered(_shown_axes(traces, result))
     ax.settle(all_axes(result), _needed(result.parameters))
+    result.spread = [{} for _ in traces]
     for broken, action in constants.broken(result.pins):
+        number = traced[id(broken)]
+        mirrored = spreads and constants.is_mirror(broken, action)
+        spread = one_sided.spread(broken, result.values[number]) if mirrored else {}
+        result.spread[number] |= spread
+        if spread:
+            continue
         result.report(constants.refusal(broken, action))
         result.broken.append(broken)
     return result

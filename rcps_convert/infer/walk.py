@@ -32,6 +32,7 @@ from .cuts import Asked, Cut
 from .directions import ASSUMED, Directions
 from .inference import Inference
 from .mirrors import pair_parameters
+from .one_sided import OneSided
 from .own_precision import OwnPrecision
 from .stretch import WEIGHED, Hint, Memory, Stretches
 from .torn import Torn
@@ -71,7 +72,7 @@ class Walk:
         self.env: dict[str, Any] = {}
         self.own = OwnPrecision(trace)
         self.swaps: list[Swap] = []
-        self.torn = Torn(trace)
+        self.torn, self.one_sided = Torn(trace), OneSided(trace)
         read_twice = directions is not None and bool(directions.by_node)
         self.directions = directions if read_twice and result.assumes(ASSUMED) else None
         self.unread = unread if UNREAD in result.assumed else None
@@ -255,7 +256,8 @@ class Walk:
             held = only if isinstance(only, Const) and moves(node.op) else value
             rounds = self._rounds(node, value.value)
             value = Const(value.value, value.buffer, held.entries_of, rounds, held.attribute)
-            value = self._read(node.name, value)
+            turned = self.one_sided.turned(node, self.env)
+            value = self._read(node.name, replace(value, turned=turned))
         return RuleNode(node, self.result.pins).constant(value) if node.name in self.trace.written else value
 
     def _read(self, name: str, const: Const) -> Const:

@@ -7,7 +7,7 @@ from typing import Any
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from .common import DIRECTIONS, dim_of
-from .registry import aten, refuse
+from .registry import aten, is_pointwise, refuse
 
 TURNS = {aten.flip.default}
 """Operators that turn axes round."""
@@ -20,6 +20,14 @@ PILES = {aten.stack.default}
 
 COMMUTES = {aten.add.Tensor, aten.mul.Tensor, aten.maximum.default, aten.minimum.default, aten.logaddexp.default}
 """Operators to which it is the same which reading comes first."""
+
+DROPS = {aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default}
+"""Operators that set entries to zero, wherever they are."""
+
+
+def keeps_places(op: Any) -> bool:
+    """Whether each entry of an operator's result comes from the same entry of its operand."""
+    return is_pointwise(op) or op in DROPS
 
 
 def standing(x: Action, dim: int) -> Action:

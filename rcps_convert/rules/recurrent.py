@@ -25,6 +25,31 @@ def gru(node: Any, x: Action, state: Action, weights: list[Action], *settings: A
     return recurrence(node, x, [state], weights, *settings)
 
 
+@rule(aten.lstm_cell.default, signs=True)
+def lstm_cell(
+    node: Any, x: Action, states: list[Action], w_in: Action, w_hidden: Action, *biases: Action | None
+) -> tuple[Action, ...]:
+    """One step of an LSTM for each row: states = (x.rows, H), w_in = (gates x H, x.C), w_hidden = (gates x H, H)."""
+    return _step(x, states, [w_in, w_hidden, *biases])
+
+
+@rule(aten.gru_cell.default, aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default, signs=True)
+def cell(node: Any, x: Action, state: Action, w_in: Action, w_hidden: Action, *biases: Action | None) -> Action:
+    """As `lstm_cell`, with one state."""
+    return _step(x, [state], [w_in, w_hidden, *biases])[0]
+
+
+def _step(x: Action, states: Sequence[Action], weights: Sequence[Action | None]) -> tuple[Action, ...]:
+    given = [w for w in weights if w is not None]
+    forbid_signs(x.axes[:-1])
+    hidden = ax.Var(states[0].axes[-1].size, unsigned=True)
+    for state in states:
+        _agree(state, (*x.axes[:-1], hidden))
+    for one, axes in zip(given, _weight_axes(given, x.axes[-1], hidden, hidden, len(given) > 2), strict=True):
+        _agree(one, axes)
+    return tuple(Action((*x.axes[:-1], hidden)) for _ in states)
+
+
 def recurrence(
     node: Any,
     x: Action,

@@ -64,6 +64,19 @@ MISSING: list[str] = []
 
 
 @dataclass(frozen=True)
+class Turned:
+    """What a constant would be if calls that read one edge of a length had read the other one.
+
+    Attributes:
+        value: the tensor.
+        calls: names of the results of these calls.
+    """
+
+    value: Tensor
+    calls: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Const:
     """A tensor whose value is known when the model is analysed: a buffer, or made inside forward.
 
@@ -73,6 +86,7 @@ class Const:
         entries_of: name of the buffer whose entries it holds, some or all, perhaps in another layout or precision.
         attribute: name of the attribute in which the model holds it, a plain tensor.
         rounded: it holds numbers that the model rounded to float32, or that are computed from such.
+        turned: what it would be if it had been padded from the other edge, where that is something else.
     """
 
     value: Tensor
@@ -80,6 +94,7 @@ class Const:
     entries_of: str | None = None
     rounded: bool = False
     attribute: str | None = None
+    turned: Turned | None = None
 
 
 @dataclass(frozen=True)

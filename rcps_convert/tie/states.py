@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._torch import unseen
 from ..algebra.action import Action, ActionMap
 from ..algebra.texts import read_action, write_action
 from ..geometry import place_around
@@ -70,7 +71,7 @@ class AroundState(Inside):
         finally:
             for (holder, leaf, _), value in zip(places, held, strict=True):
                 setattr(holder, leaf, value)
-        with torch.no_grad():
+        with unseen(), torch.no_grad():  # the modules around this one do not see its calls
             for (_, _, mirror), value, new in zip(places, held, written, strict=True):
                 value.copy_(_shared(new, mirror))
         return output
