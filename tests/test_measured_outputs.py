@@ -21,6 +21,7 @@ from rcps_convert import (
     convert_model,
     plan_conversion,
 )
+from rcps_convert.measure.inputs import some_of
 
 STRATEGIES = ["tied", "conjoined"]
 PARTNERS = {"+-": [1, 0], ".": [0], "ACGT": [3, 2, 1, 0], "++--": [2, 3, 0, 1], "..": [0, 1], "+-+-": [1, 0, 3, 2]}
@@ -280,6 +281,35 @@ def test_samples_are_mirrored_alone_where_an_output_folds_them(body: Any, sample
         assert "samples of one batch influence each other" in str(plan.problems[0])
     else:
         assert not plan.problems
+
+
+# --- samples whose results stand in other places ---
+
+ORDERS = {
+    "from the last": lambda y: y.flip(0),
+    "two further on": lambda y: y.roll(2, 0),
+    "the second half first": lambda y: torch.cat([y[len(y) // 2 :], y[: len(y) // 2]]),
+    "by their scores": lambda y: y[y.sum((1, 2)).argsort()],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("strategy", some(["tied", "conjoined"], 1))
+def test_results_in_another_order_than_the_samples_are_refused(order: str, strategy: str) -> None:
+    model = Net(lambda m, x: ORDERS[order](m.c(x)), c=conv())
+    plan = plan_conversion(model, torch.zeros(3, 4, 16), outputs="+-+-+-+-", strategy=strategy)
+    assert "samples of one batch influence each other" in str(plan.problems[0])
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4, 7, 8, 32])
+def test_which_samples_are_mirrored_alone_shows_their_order(samples: int) -> None:
+    seen = set()
+    for seed in range(8):
+        chosen = some_of(samples, seed)
+        assert not torch.equal(chosen, chosen.flip(0))
+        assert not any(torch.equal(chosen, chosen.roll(k)) for k in range(1, samples))
+        seen.add(tuple(chosen.tolist()))
+    assert len(seen) > 1
 
 
 # --- outputs that hardly depend on the sequence any more ---

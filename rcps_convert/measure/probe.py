@@ -221,14 +221,19 @@ class Probe:
             return leaf
         return leaf.index_select(dim, torch.arange(samples, device=leaf.device) % self.batch)
 
-    def some_mirrored(self, drawn: list[Any]) -> list[Any]:
-        """Input leaves with every other sample mirrored, the second first."""
+    def some_mirrored(self, drawn: list[Any], chosen: Tensor) -> list[Any]:
+        """Input leaves with some samples mirrored.
+
+        Args:
+            drawn: of all inputs.
+            chosen: which samples, (N,).
+        """
         found = []
         for x, y, action in zip(drawn, self.mirrored(drawn), self.actions, strict=True):
             dim = None if action is None else batch_dim(action)
             if dim is not None:
-                odd = (torch.arange(x.shape[dim], device=x.device) % 2).bool()
-                x = torch.where(odd.view(-1, *[1] * (x.dim() - dim - 1)), y, x)
+                these = chosen[torch.arange(x.shape[dim]) % len(chosen)].to(x.device)
+                x = torch.where(these.view(-1, *[1] * (x.dim() - dim - 1)), y, x)
             found.append(x)
         return found
 
