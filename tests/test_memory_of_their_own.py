@@ -12,7 +12,7 @@ from by_hand import X, bases, mirror, worst
 from oracle import run
 from torch import Tensor, nn
 
-from rcps_convert import check_equivariance, convert_model
+from rcps_convert import ConversionError, check_equivariance, convert_model
 
 TOLERANCE = 1e-10
 
@@ -123,4 +123,86 @@ def test_a_part_that_keeps_its_result_is_run_on_both_strands() -> None:
             return self.o(self.part(self.c(x).relu()).mean(-1))
 
     model, x = convert_model(Whole(), X, on_unsupported="both_strands").double().eval(), bases()
+    assert worst(reading(model, mirror(x)), reading(model, x)) < TOLERANCE
+
+
+# --- hooks that keep on the model what they see ---
+
+
+class Hooked(Net):
+    """A hook that was made with the model keeps what it sees on it. In float64, as what is kept is no parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+        self.c.register_forward_hook(self.keeper())
+        self.double()
+
+
+class KeepsAValue(Hooked):
+    """A mean over the batch, set as an attribute."""
+
+    def keeper(self) -> Any:
+        return lambda m, x, y: setattr(self, "memory", y.detach().mean())
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.c(x)
+        return self.o((h - (0 if self.memory is None else self.memory)).relu().mean(-1))
+
+
+class KeepsAList(Hooked):
+    """All that was seen in this call, if anything."""
+
+    def keeper(self) -> Any:
+        return lambda m, x, y: self.seen.append(y.amax(-1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.clear()
+        h = self.c(x).relu().mean(-1)
+        return self.o(h + sum(self.seen))
+
+
+class KeepsAnEntry(Hooked):
+    """An entry of a dict, without which forward does not run."""
+
+    def keeper(self) -> Any:
+        self.memory = {}
+        return lambda m, x, y: self.memory.__setitem__("c", y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.c(x)
+        return self.o(self.memory["c"].relu().mean(-1))
+
+
+@pytest.mark.parametrize("how", [{}, {"in_place": True}, {"strategy": "conjoined", "in_place": True}], ids=str)
+@pytest.mark.parametrize("cls", [KeepsAValue, KeepsAList, KeepsAnEntry])
+def test_a_copy_that_would_keep_what_it_sees_on_the_original_is_refused(cls: type[Hooked], how: Any) -> None:
+    with pytest.raises(ConversionError, match="running a copy of the model changes the original's (memory|seen)"):
+        convert_model(cls(), X.double(), **how)
+
+
+class OnlyWatches(Hooked):
+    """What the hook keeps is for the user: forward does not read it."""
+
+    def keeper(self) -> Any:
+        return lambda m, x, y: self.seen.append(float(y.detach().mean()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x)
+
+
+class KeepsOnItsModule(Hooked):
+    """The hook keeps what it sees on the module that it is given, which a copy has of its own."""
+
+    def keeper(self) -> Any:
+        return lambda m, x, y: setattr(m, "seen", y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.c(x)
+        return self.o(self.c.seen.relu().mean(-1))
+
+
+@pytest.mark.parametrize("cls", [OnlyWatches, KeepsOnItsModule])
+def test_hooks_that_a_copy_has_of_its_own_or_does_not_need_are_no_matter(cls: type[Hooked]) -> None:
+    model, x = convert_model(cls(), X.double()).eval(), bases()
     assert worst(reading(model, mirror(x)), reading(model, x)) < TOLERANCE
