@@ -177,7 +177,7 @@ class KeepsAnEntry(Hooked):
 @pytest.mark.parametrize("how", [{}, {"in_place": True}, {"strategy": "conjoined", "in_place": True}], ids=str)
 @pytest.mark.parametrize("cls", [KeepsAValue, KeepsAList, KeepsAnEntry])
 def test_a_copy_that_would_keep_what_it_sees_on_the_original_is_refused(cls: type[Hooked], how: Any) -> None:
-    with pytest.raises(ConversionError, match="running a copy of the model changes the original's (memory|seen)"):
+    with pytest.raises(ConversionError, match=r"running a copy of the model changes the original's (memory|seen)"):
         convert_model(cls(), X.double(), **how)
 
 

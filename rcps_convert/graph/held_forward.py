@@ -143,7 +143,9 @@ def _contents(value: Any, depth: int = 2) -> list[Any]:
 def _is_as_before(model: nn.Module, place: Place, before: list[Any]) -> bool:
     path, name = place
     now = _contents(vars(model.get_submodule(path)).get(name))
-    return len(now) == len(before) and all(a is b or a == b if type(a) is int else a is b for a, b in zip(now, before))
+    return len(now) == len(before) and all(
+        a is b or a == b if type(a) is int else a is b for a, b in zip(now, before, strict=True)
+    )
 
 
 def _reads(model: nn.Module, example: Example, path: str, name: str) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import NormBase, all_modules, pytree, transform_level
+from .._torch import NormBase, all_modules, transform_level
 from ..algebra.action import Action, act
 from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.opened import flatten
