@@ -119,6 +119,58 @@ def test_lengths_that_cost_too_much_to_be_looked_at_are_refused() -> None:
     assert found < TOLERANCE
 
 
+# --- rests of divisions, and whole numbers in tensors ---
+
+
+def at_a_rest(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).relu()
+    return m.a((h.cumsum(-1) if x.shape[-1] % 7 == 3 else h).mean(-1))
+
+
+def where_it_divides(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).relu()
+    return m.a((h if x.size(-1) % 23 else h.cumsum(-1)).mean(-1))
+
+
+def at_a_rest_of_a_hidden_length(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).relu()[..., 1:-1]
+    return m.a((h.cumsum(-1) if h.shape[-1] // 2 % 11 > 9 else h).mean(-1))
+
+
+@pytest.mark.parametrize(
+    ("body", "length"), [(at_a_rest, 24), (where_it_divides, 23), (at_a_rest_of_a_hidden_length, 44)]
+)
+def test_rests_at_which_the_law_fails_are_found(body: Any, length: int) -> None:
+    model = converted(body)
+    assert error(model, length) is None
+    found = error(model, 20)
+    assert found is not None
+    assert found < TOLERANCE
+
+
+def marked(m: Any, x: Tensor) -> Tensor:
+    h, place = m.c(x).relu(), torch.arange(x.shape[-1])
+    return m.a((h * (1 + (place > 150))).mean(-1))
+
+
+def held_back(m: Any, x: Tensor) -> Tensor:
+    h, place = m.c(x).relu(), torch.arange(x.shape[-1])
+    return m.a((h * (place[:, None] - place).clamp(-200, 150).sum(1)).square().mean(-1))
+
+
+def held_back_alike(m: Any, x: Tensor) -> Tensor:
+    h, place = m.c(x).relu(), torch.arange(x.shape[-1])
+    return m.a((h * (place[:, None] - place).clamp(-150, 150).sum(1)).square().mean(-1))
+
+
+@pytest.mark.parametrize(("body", "refused"), [(marked, True), (held_back, True), (held_back_alike, False)])
+def test_positions_that_are_compared_with_a_number(body: Any, refused: bool) -> None:
+    model = converted(body)
+    found = {n: error(model, n) for n in (20, 19, 40, 150, 220)}
+    assert all((e or 0.0) < TOLERANCE for e in found.values())
+    assert [n for n, e in found.items() if e is None] == [220] * refused
+
+
 # --- numbers of samples ---
 
 

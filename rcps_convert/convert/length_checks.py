@@ -22,7 +22,7 @@ from ..errors import BreaksSymmetryError, ConversionError
 from ..graph.sandbox import positional_names
 from ..infer.inference import Inference
 from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length, run_of
-from ..measure.thresholds import Turn, turns_of
+from ..measure.thresholds import Turn, rests_of, turns_of
 from ..measure.verify import Verification
 from ..rules.registry import Anchor
 from ..tie.length_guard import LengthRule
@@ -178,11 +178,7 @@ class LengthChecks:
             if self.fixed is not None and number == 0 and self._is_by_samples(variant):
                 return
             if self.fixed is not None:
-                self.checked, self.failed = [], True
-                self.warnings.append(
-                    f"exact at length {longest} only: {self.fixed}, as something in forward was fixed to the length of "
-                    "the example; calls at other lengths are refused"
-                )
+                self._keep_to(longest)
                 return
             if held is not False:
                 self.varied |= {i for i, (a, b) in enumerate(self._sizes(variant)) if a != b}
@@ -194,8 +190,22 @@ class LengthChecks:
         if self.problem is None:
             self._check_turns()
 
+    def _keep_to(self, longest: int | None) -> None:
+        """Refuse calls at other lengths than the example's."""
+        self.checked, self.failed = [], True
+        self.warnings.append(
+            f"exact at length {longest} only: {self.fixed}, as something in forward was fixed to the length of the "
+            "example; calls at other lengths are refused"
+        )
+
     def _check_turns(self) -> None:
         """Measure the law where comparisons of sizes come out otherwise than on the example."""
+        for n in rests_of(self.variants, self.survey) if self.fixed is None else []:
+            if self._held(next(self.variants.at(n))):
+                self.checked.append(n)
+            if self.fixed is not None:
+                self._keep_to(main_length(self.actions))
+                break
         lengths, samples = turns_of(self.variants, self.survey)
         for turn in lengths if self.fixed is None else []:
             self._check_turn(turn)

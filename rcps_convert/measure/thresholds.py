@@ -30,6 +30,9 @@ Place = tuple[str, int, int]
 MOST = 3
 """Places on either side of the example at which a comparison turns that are looked at."""
 
+LARGEST = 128
+"""Divisors up to which every rest is tried."""
+
 COUNTED = (16, 64)
 """Numbers of samples that are tried where forward asks for the ``len`` of a tensor, which cannot note anything."""
 
@@ -38,21 +41,38 @@ class Compared:
     """What sizes were compared with in one run: by place the difference of the two sides.
 
     Attributes:
-        differences: the size less the number.
+        differences: the size less the number; also of the largest and the smallest of whole numbers in a tensor.
+        rests: whether a comparison of the rest of a division held.
+        modulus: the largest divisor of these.
         counted: whether forward asked for the ``len`` of a tensor, which is a plain number.
     """
 
     def __init__(self) -> None:
         self.differences: dict[Place, float] = {}
+        self.rests: dict[Place, bool] = {}
+        self.modulus = 0
         self.counted = False
         self._times: Counter[tuple[str, int]] = Counter()
 
-    def note(self, size: int, number: float) -> None:
-        """Note a comparison that the user's code makes."""
-        line = users_line(2)
-        if line is not None:
-            self.differences[(*line, self._times[line])] = int(size) - number
-            self._times[line] += 1
+    def note(self, size: int, number: float, inside: int = 3) -> None:
+        """Note a comparison that the user's code makes, some functions further out."""
+        place = self._place(inside)
+        if place is not None:
+            self.differences[place] = int(size) - number
+
+    def note_rest(self, holds: bool) -> bool:
+        """Note whether a comparison of the rest of a division holds; the same."""
+        place = self._place()
+        if place is not None:
+            self.rests[place] = holds
+        return holds
+
+    def _place(self, inside: int = 3) -> Place | None:
+        line = users_line(inside)
+        if line is None:
+            return None
+        self._times[line] += 1
+        return *line, self._times[line]
 
 
 class _Size(int):
@@ -63,6 +83,31 @@ class _Size(int):
     def of(self, seen: Compared) -> _Size:
         self.seen = seen
         return self
+
+
+class _Rest(int):
+    """The rest of a division of a size, which notes what comparisons of it give."""
+
+    seen: Compared
+
+    def of(self, seen: Compared, modulus: int) -> _Rest:
+        self.seen = seen
+        seen.modulus = max(seen.modulus, modulus)
+        return self
+
+    def __bool__(self) -> bool:
+        return self.seen.note_rest(int(self) != 0)
+
+
+def _comparison_of_rest(compare: Callable[[Any, Any], Any]) -> Callable[[_Rest, Any], Any]:
+    def noted(rest: _Rest, other: Any) -> Any:
+        return rest.seen.note_rest(compare(int(rest), int(other))) if isinstance(other, int) else NotImplemented
+
+    return noted
+
+
+def _rest(size: _Size, modulus: Any) -> Any:
+    return _Rest(int(size) % int(modulus)).of(size.seen, int(modulus)) if isinstance(modulus, int) else NotImplemented
 
 
 def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[[_Size, Any], Any]:
@@ -87,9 +132,20 @@ def _arithmetic(name: str) -> Callable[..., Any]:
 
 for _compare in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
     setattr(_Size, f"__{_compare.__name__}__", _comparison(_compare))
+    setattr(_Rest, f"__{_compare.__name__}__", _comparison_of_rest(_compare))
 for _name in ("__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__floordiv__", "__neg__"):
     setattr(_Size, _name, _arithmetic(_name))
-_Size.__hash__ = int.__hash__  # type: ignore[method-assign]
+_Size.__mod__ = _rest  # type: ignore[method-assign,assignment]
+_Size.__hash__ = _Rest.__hash__ = int.__hash__  # type: ignore[method-assign]
+
+_ORDERS = (operator.lt, operator.le, operator.gt, operator.ge)
+_OF_TENSORS = {getattr(kind, order.__name__) for kind in (torch, Tensor) for order in _ORDERS} | {
+    getattr(kind, name)
+    for kind in (torch, Tensor)
+    for name in dir(kind)
+    if name.startswith(("less", "greater", "clamp", "clip"))
+}
+"""Functions that compare the entries of a tensor with numbers."""
 
 
 class _Sizes(tuple[Any, ...]):
@@ -111,6 +167,8 @@ class _Watching(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func in _OF_TENSORS and isinstance(args[0], Tensor) and _counts(args[0]):
+            self._note_entries(args[0], [*args[1:], *(kwargs or {}).values()])
         if func is Tensor.__len__:
             self.seen.counted = True
         if func is Tensor.size and type(result) is int:
@@ -118,6 +176,16 @@ class _Watching(TorchFunctionMode):
         if func is Tensor.size or func == _SHAPE:
             return _Sizes(_Size(n).of(self.seen) for n in result)
         return result
+
+    def _note_entries(self, x: Tensor, numbers: list[Any]) -> None:
+        for number in [n for n in numbers if type(n) in (int, float)]:
+            for entry in x.aminmax():
+                self.seen.note(int(entry), number, inside=4)
+
+
+def _counts(x: Tensor) -> bool:
+    """Whether a tensor has whole numbers, such as positions."""
+    return x.numel() > 0 and not x.is_floating_point() and not x.is_complex() and x.dtype != torch.bool
 
 
 def compared(model: nn.Module, example: Example) -> Compared | None:
@@ -192,3 +260,16 @@ def turns_of(variants: Variants, survey: Survey) -> tuple[list[Turn], list[Turn]
         there = compared(variants.model, variants.with_samples(samples + 1).example)
         numbers = turns(here, there, samples, samples + 1) if there is not None else []
     return lengths, numbers + [Turn(n, 1) for n in COUNTED if here.counted]
+
+
+def rests_of(variants: Variants, survey: Survey) -> list[int]:
+    """The nearest longer lengths at which comparisons of the rest of a division come out otherwise."""
+    own, samples = variants.longest, survey.samples
+    here = compared(variants.model, variants.example if samples is None else variants.with_samples(samples).example)
+    left, found = dict(here.rests) if here is not None else {}, list[int]()
+    for n in range(own + 1, own + 1 + (min(here.modulus, LARGEST) if here is not None and left else 0)):
+        there = compared(variants.model, next(variants.at(n, samples)).example)
+        turned = [p for p, holds in left.items() if there is not None and there.rests.get(p, holds) != holds]
+        left = {p: holds for p, holds in left.items() if p not in turned}
+        found += [n] if turned else []
+    return found
