@@ -138,12 +138,12 @@ for _name in ("__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__
 _Size.__mod__ = _rest  # type: ignore[method-assign,assignment]
 _Size.__hash__ = _Rest.__hash__ = int.__hash__  # type: ignore[method-assign]
 
-_ORDERS = (operator.lt, operator.le, operator.gt, operator.ge)
-_OF_TENSORS = {getattr(kind, order.__name__) for kind in (torch, Tensor) for order in _ORDERS} | {
-    getattr(kind, name)
-    for kind in (torch, Tensor)
-    for name in dir(kind)
-    if name.startswith(("less", "greater", "clamp", "clip"))
+_OF_TENSORS = {
+    *(Tensor.lt, Tensor.le, Tensor.gt, Tensor.ge, torch.lt, torch.le, torch.gt, torch.ge),
+    *(Tensor.less, Tensor.less_equal, Tensor.greater, Tensor.greater_equal),
+    *(torch.less, torch.less_equal, torch.greater, torch.greater_equal),
+    *(Tensor.clamp, Tensor.clamp_min, Tensor.clamp_max, torch.clamp, torch.clamp_min, torch.clamp_max),
+    *(Tensor.clamp_, Tensor.clamp_min_, Tensor.clamp_max_, Tensor.clip, Tensor.clip_, torch.clip),
 }
 """Functions that compare the entries of a tensor with numbers."""
 
