@@ -223,6 +223,7 @@ sample(aten.scaled_dot_product_attention.default, F.scaled_dot_product_attention
 sample(aten.scaled_dot_product_attention.default, F.scaled_dot_product_attention, *ATTENTION, "v5 v7")
 sample(aten._weight_norm.default, lambda v, g: torch._weight_norm(v, g, 0), "v8 v6 v5", "v8 t1 t1")
 sample(aten._weight_norm.default, lambda v, g: torch._weight_norm(v, g, 1), "v8 v6 v5", "v1 v6 v1")
+sample(aten._weight_norm.default, lambda v, g: torch._weight_norm(v, g, 0), "s1 v6 v5", "t1 t1 t1")
 
 # --- ids and randomness -----------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from rcps_convert import (
     convert_model,
     plan_conversion,
 )
+from rcps_convert.measure.inputs import some_of
 
 STRATEGIES = ["tied", "conjoined"]
 PARTNERS = {"+-": [1, 0], ".": [0], "ACGT": [3, 2, 1, 0], "++--": [2, 3, 0, 1], "..": [0, 1], "+-+-": [1, 0, 3, 2]}
@@ -282,6 +283,39 @@ def test_samples_are_mirrored_alone_where_an_output_folds_them(body: Any, sample
         assert "samples of one batch influence each other" in str(plan.problems[0])
     else:
         assert not plan.problems
+
+
+# --- samples whose results stand in other places ---
+
+
+def every_other_from_the_last(y: Tensor) -> Tensor:
+    return torch.stack([y[::2].flip(0)[i // 2] if i % 2 == 0 else y[i] for i in range(len(y))])
+
+
+ORDERS = {
+    "from the last": lambda y: y.flip(0),
+    "from the last but two": lambda y: torch.cat([y[:-2].flip(0), y[-2:]]),
+    "every other from the last": every_other_from_the_last,
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_results_in_another_order_than_the_samples_are_refused(order: str) -> None:
+    """At one length only, where few batches are measured."""
+    model = Net(lambda m, x: ORDERS[order](m.a(m.c(x))).abs(), c=nn.Conv1d(4, 8, 1), a=nn.Linear(64, 5))
+    plan = plan_conversion(model, torch.zeros(2, 4, 64), outputs=Tracks("........", layout="n c l"))
+    assert "samples of one batch influence each other" in str(plan.problems[0])
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4, 7, 8, 32])
+def test_which_samples_are_mirrored_alone_shows_their_order(samples: int) -> None:
+    seen = set()
+    for seed in range(8):
+        chosen = some_of(samples, seed)
+        assert not torch.equal(chosen, chosen.flip(0))
+        assert not any(torch.equal(chosen, chosen.roll(k)) for k in range(1, samples))
+        seen.add(tuple(chosen.tolist()))
+    assert len(seen) > 1
 
 
 # --- outputs that hardly depend on the sequence any more ---

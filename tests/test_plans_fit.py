@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import warnings
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ import torch
 from tiers import some
 from torch import Tensor, nn
 
-from rcps_convert import ConversionPlan, convert_model, plan_conversion
+from rcps_convert import ConversionPlan, apply_recipe, convert_model, plan_conversion, recipe
 from rcps_convert.errors import ConversionError
 
 EXAMPLE = torch.zeros(2, 4, 40)
@@ -158,3 +159,75 @@ def test_a_plan_of_a_parametrized_model_fits_its_like() -> None:
     with pytest.raises(ConversionError, match="another model: out"):
         plan.apply(Net())
     convert_model(Net(normed), EXAMPLE)
+
+
+# --- the same parts in another order ---
+
+
+class ByName(nn.Module):
+    """Goes through the modules of a dict, through its own modules, or through the parameters of a dict, in order."""
+
+    def __init__(self, kind: str, order: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layers = {"b": nn.Conv1d(4, 6, 3), "a": nn.Conv1d(6, 4, 3), "c": nn.Sequential(nn.Conv1d(4, 4, 3), nn.ReLU())}
+        self.kind = kind
+        if kind == "dict":
+            self.layers = nn.ModuleDict({name: layers[name] for name in order})
+        elif kind == "own":
+            for name in order:
+                setattr(self, name, layers[name])
+        else:
+            self.weights = nn.ParameterDict()
+            for name in order:
+                self.weights[name] = nn.Parameter(torch.randn(4, 4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "weights":
+            for w in self.weights.values():
+                x = nn.functional.conv1d(x, w).relu()
+            return x.mean(-1).square().sum(-1)
+        for layer in self.layers.values() if self.kind == "dict" else self.children():
+            x = layer(x)
+        return x.mean(-1).square().sum(-1)
+
+
+@pytest.mark.parametrize("kind", ["dict", "own", "weights"])
+def test_a_plan_is_not_applied_to_the_same_parts_in_another_order(kind: str) -> None:
+    plan = plan_conversion(ByName(kind, "bac"), EXAMPLE)
+    assert plan.apply(ByName(kind, "bac"))(EXAMPLE).shape == (2,)
+    with pytest.raises(ConversionError, match="the plan was made for another model"):
+        plan.apply(ByName(kind, "cba"))
+
+
+@pytest.mark.parametrize("kind", ["dict", "own"])
+def test_a_recipe_is_not_applied_to_the_same_parts_in_another_order(kind: str) -> None:
+    told = recipe(convert_model(ByName(kind, "bac"), EXAMPLE))
+    with pytest.raises(ConversionError, match="the order of its modules"):
+        apply_recipe(ByName(kind, "cba"), told)
+    alike = json.loads(json.dumps(told, sort_keys=True))
+    assert apply_recipe(ByName(kind, "bac"), alike)(EXAMPLE).shape == (2,)
+
+
+def exchanged(model: nn.Module) -> None:
+    model.layers["b"], model.layers["d"] = model.layers["d"], model.layers["b"]
+
+
+def reordered(model: nn.Module) -> None:
+    model.layers["a"] = model.layers.pop("a")
+
+
+def across(model: nn.Module) -> None:
+    model.layers["c"][0], model.layers["d"] = model.layers["d"], model.layers["c"][0]
+
+
+@pytest.mark.parametrize("change", [exchanged, reordered, across])
+def test_the_parts_of_a_converted_model_stay_in_their_places(change: Callable[[nn.Module], None]) -> None:
+    plain = ByName("dict", "bac")
+    plain.layers["d"] = nn.Conv1d(4, 4, 3)
+    model = convert_model(plain, EXAMPLE)
+    model.layers["a"] = model.layers["a"]
+    assert model(EXAMPLE).shape == (2,)
+    change(model)
+    with pytest.raises(ConversionError, match="the model is no longer what was converted"):
+        model(EXAMPLE)

@@ -18,16 +18,20 @@ def place_of_the_largest(m: Any, h: Tensor) -> Tensor:
     return h.argmax(-1).to(h.dtype)
 
 
-def places_of_two(m: Any, h: Tensor) -> Tensor:
-    return h.topk(2, -1).indices.to(h.dtype).mean(-1)
+def last_in_order(m: Any, h: Tensor) -> Tensor:
+    return h.sort(-1).indices[..., -1].to(h.dtype)
 
 
-def place_in_a_pool(m: Any, h: Tensor) -> Tensor:
+def beside_the_largest(m: Any, h: Tensor) -> Tensor:
     return h.max(-1).indices.to(h.dtype)
 
 
-@pytest.mark.parametrize("places", some([place_of_the_largest, places_of_two, place_in_a_pool], 1))
-@pytest.mark.parametrize("read", some([False, True], 1))
+def place_in_a_pool(m: Any, h: Tensor) -> Tensor:
+    return nn.functional.adaptive_max_pool1d(h, 1, return_indices=True)[1].squeeze(-1).to(h.dtype)
+
+
+@pytest.mark.parametrize("places", [place_of_the_largest, last_in_order, beside_the_largest, place_in_a_pool])
+@pytest.mark.parametrize("read", some([True, False], 1))
 def test_numbers_of_positions_at_other_lengths_are_mirrored_or_refused_by_name(
     places: Callable[[Any, Tensor], Tensor], read: bool
 ) -> None:
@@ -39,9 +43,7 @@ def test_numbers_of_positions_at_other_lengths_are_mirrored_or_refused_by_name(
     torch.manual_seed(0)
     net = Net(forward, c=nn.Conv1d(4, 12, 4, padding=2), d=nn.Conv1d(12, 8, 3, padding=1), o=nn.Linear(8, 8))
     plan = plan_conversion(net, torch.zeros(2, 4, 64), on_unsupported="both_strands")
-    if plan.problems:
-        assert all(isinstance(p, ConversionError) for p in plan.problems)
-        return
+    assert not plan.problems
     model = plan.apply(net).double().eval()
     answered = 0
     for length in (64, 65, 32, 70, 128, 129):

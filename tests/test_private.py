@@ -905,3 +905,26 @@ def test_nested_structures() -> None:
     assert pytree.tree_map(lambda x: x, nested, is_leaf=lambda x: isinstance(x, tuple))["a"] == (1, [2, None])
     assert pytree.tree_map_only(int, lambda n: n + 1, [1, "s"]) == [2, "s"]
     assert pytree.tree_map(lambda a, b: a + b, [1, (2,)], [10, (20,)]) == [11, (22,)]
+
+
+class Calls(nn.Module):
+    """Calls a function."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Any) -> Any:
+        return self.function()
+
+
+def test_the_line_of_a_call_is_the_user_s_or_nobody_s() -> None:
+    def asked() -> tuple[str, int] | None:
+        return _torch.users_line(1)
+
+    line = asked()
+    assert line is not None
+    assert line[0] == __file__
+    assert asked() == (__file__, line[1] + 3)
+    assert Calls(asked)(None) == (__file__, Calls.forward.__code__.co_firstlineno + 1)
+    assert Calls(lambda: _torch.users_line(2))(None) is None  # torch's own code calls forward

@@ -494,6 +494,31 @@ def test_a_state_is_loaded_in_its_precision() -> None:
     assert torch.equal(model.eval()(x), twin.eval()(x))
 
 
+class Renewed(nn.Linear):
+    """A layer whose older checkpoints held its weight in other units."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, versions: dict[str, Any], *rest: Any) -> None:
+        if versions.get("version") is None:
+            state.update({name: 2 * value for name, value in state.items() if name.startswith(prefix)})
+        super()._load_from_state_dict(state, prefix, versions, *rest)
+
+
+@pytest.mark.parametrize("kind", ["spectral norm", "own layer", "own layer, conjoined"])
+def test_versions_of_a_state_are_kept(kind: str) -> None:
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        first = nn.Conv1d(4, 8, 5)
+        first = nn.utils.spectral_norm(first) if kind == "spectral norm" else first
+        return nn.Sequential(first, nn.AdaptiveMaxPool1d(1), nn.Flatten(), Renewed(8, 2))
+
+    model = convert_model(make(), DNA, verify=False, strategy="conjoined" if "conjoined" in kind else "tied")
+    twin = load(file_of(model), make())
+    x = torch.rand(3, 4, 24)
+    assert torch.equal(model.eval()(x), twin.eval()(x))
+
+
 def test_a_model_that_needed_nothing_has_a_recipe() -> None:
     with pytest.warns(UserWarning, match="equivariant already"):
         model = convert_model(Symmetric(), DNA)

@@ -19,6 +19,7 @@ from .calls import (
     reader,
     runs,
     stock_code,
+    users_line,
     version,
 )
 from .memory import same_numbers
@@ -162,6 +163,7 @@ __all__ = [
     "uncompiled",
     "unguarded",
     "unseen",
+    "users_line",
     "value",
     "version",
     "writes",

@@ -70,6 +70,20 @@ def is_scripting() -> bool:
     return frame is not None
 
 
+def users_line(inside: int) -> tuple[str, int] | None:
+    """File and line of a call if the user's own code makes it, not torch's or this package's.
+
+    Args:
+        inside: functions between the call and who asks.
+    """
+    frame = sys._getframe(inside + 1)
+    file = frame.f_code.co_filename
+    return None if file.startswith(_NOT_THE_USERS) else (file, frame.f_lineno)
+
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_NOT_THE_USERS = (os.path.dirname(torch.__file__) + os.sep, _PACKAGE + os.sep)
+
 _MODULE_CALL = os.path.join("torch", "nn", "modules", "module.py")
 _CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
 

@@ -71,6 +71,9 @@ class Architecture:
             for name in {**mine, **theirs}:
                 if mine.get(name) != theirs.get(name):
                     yield name, mine.get(name, f"no such {kind}"), theirs.get(name, f"no such {kind}")
+            for planned, found in zip(mine, theirs, strict=False):  # in which order forward may go through them
+                if planned != found:
+                    yield found, f"{planned} in its place", f"{found} before it"
         for name, value in self.constants.items():
             if not _same_values(value, other.constants[name]):
                 yield name, "the values of the model it was made for", "a buffer of other values"

@@ -24,7 +24,7 @@ from .._torch import pytree
 from ..algebra.arguments import Example, check_switch
 from ..algebra.nesting import read_call
 from ..algebra.specs import Tokens
-from ..graph.held_forward import held_forward
+from ..graph.held_forward import held_forward, kept_elsewhere
 from ..graph.progress import progress_shown, stage
 from ..graph.sandbox import alone
 from ..strands.layers_to_mix import Filter
@@ -194,8 +194,11 @@ def planned(model: nn.Module, example: Example, settings: Settings) -> Conversio
     refuse_converted(model)
     stage("looking at the model")
     held = held_forward(model, example)
+    elsewhere = kept_elsewhere(model, example) if held is None else None
     both = settings.strategy == "conjoined" or (settings.strategy == "mixed" and held is None)
-    plan = (plan_both_strands if both else plan_tied)(model, example, settings, held)
+    plan = (plan_both_strands if both else plan_tied)(model, example, settings, held or elsewhere)
+    if elsewhere is not None:
+        plan.problems = [elsewhere]
     plan.warnings += _of_rcps_pytorch(model)
     plan.notes += _of_pieces(settings.inputs)
     return plan

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -21,7 +21,8 @@ from ..algebra.arguments import Example, places
 from ..errors import BreaksSymmetryError, ConversionError
 from ..graph.sandbox import positional_names
 from ..infer.inference import Inference
-from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length
+from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length, run_of
+from ..measure.thresholds import Turn, rests_of, turns_of
 from ..measure.verify import Verification
 from ..rules.registry import Anchor
 from ..tie.length_guard import LengthRule
@@ -34,6 +35,9 @@ MORE = 8
 
 FAR = 2**13
 """Positions of all inputs up to which the law is measured at the longest length that forward was seen to take."""
+
+MOST_WORK = 2**26
+"""Entries of all tensors that a forward may make at a length at which a comparison of sizes turns."""
 
 UNSEEN = "forward was seen to run at no other length at which the law could be checked"
 """Why other lengths are refused where none was checked."""
@@ -144,6 +148,7 @@ class LengthChecks:
         failed: the law was seen to fail at one of the lengths.
         varied: which lengths of the inputs, in order, had another size in a check.
         refused: why the converted model refused the first length that it refused.
+        limits: lengths from which on, or down, calls are refused, and why.
     """
 
     model: nn.Module
@@ -159,6 +164,7 @@ class LengthChecks:
     failed: bool = False
     varied: set[int] = field(default_factory=set)
     refused: str | None = None
+    limits: list[tuple[Turn, str]] = field(default_factory=list)
 
     def run(self, measure: Measure, outputs: Sequence[Action | None]) -> None:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
@@ -172,11 +178,7 @@ class LengthChecks:
             if self.fixed is not None and number == 0 and self._is_by_samples(variant):
                 return
             if self.fixed is not None:
-                self.checked, self.failed = [], True
-                self.warnings.append(
-                    f"exact at length {longest} only: {self.fixed}, as something in forward was fixed to the length of "
-                    "the example; calls at other lengths are refused"
-                )
+                self._keep_to(longest)
                 return
             if held is not False:
                 self.varied |= {i for i, (a, b) in enumerate(self._sizes(variant)) if a != b}
@@ -185,6 +187,73 @@ class LengthChecks:
         if longest is not None and not self.checked:
             self.fixed = self.refused or UNSEEN
             self._is_by_samples(None)
+        if self.problem is None:
+            self._check_turns()
+
+    def _keep_to(self, longest: int | None) -> None:
+        """Refuse calls at other lengths than the example's."""
+        self.checked, self.failed = [], True
+        self.warnings.append(
+            f"exact at length {longest} only: {self.fixed}, as something in forward was fixed to the length of the "
+            "example; calls at other lengths are refused"
+        )
+
+    def _check_turns(self) -> None:
+        """Measure the law where comparisons of sizes come out otherwise than on the example."""
+        for n in rests_of(self.variants, self.survey) if self.fixed is None else []:
+            if self._held(next(self.variants.at(n))):
+                self.checked.append(n)
+            if self.fixed is not None:
+                self._keep_to(main_length(self.actions))
+                break
+        lengths, samples = turns_of(self.variants, self.survey)
+        for turn in lengths if self.fixed is None else []:
+            self._check_turn(turn)
+        for number in dict.fromkeys(n for turn in samples for n in turn.tried):
+            self._check_samples(number)
+
+    def _check_turn(self, turn: Turn) -> None:
+        """Measure the law at lengths behind a turn; where it fails, or cannot be measured, they are refused."""
+        seen = turn
+        for variant in [v for n in turn.tried for v in itertools.islice(self.variants.at(n), 1)]:
+            held = self._held(variant) if self._is_affordable(variant) else False
+            if held and self.fixed is None:
+                self.checked.append(variant.length)
+                seen = replace(turn, size=turn.size + turn.side)
+            if held is False and self.fixed is None and self._runs(variant):
+                self.fixed = f"the law could not be measured at {variant.words}"
+            if self.fixed is not None:
+                reason, self.fixed = self.fixed, None
+                self._limit(seen, f"{reason}, and forward, which compares sizes, takes another way there")
+                return
+
+    def _limit(self, turn: Turn, why: str) -> None:
+        """Refuse lengths behind a turn; of several inputs all others than the example's."""
+        self.failed = True
+        if len({*itertools.chain(*self.variants.lengths)}) > 1:
+            self.checked, self.fixed = [], why
+        else:
+            self.limits.append((turn, why))
+        words = f"{turn.size} positions or {'more' if turn.side > 0 else 'fewer'}"
+        self.warnings.append(f"calls at {words} are refused: {why}")
+
+    def _check_samples(self, number: int) -> None:
+        if self.problem is None:
+            before, self.fixed = self.fixed, None
+            self._held(self.variants.with_samples(number))
+            self._blame_samples(number)
+            self.fixed = before
+
+    def _is_affordable(self, variant: Variant) -> bool:
+        """Whether forward may be run at a length, if it makes as many numbers as the square of the length has."""
+        start, times = self.survey.start, max(1.0, variant.length / max(1, self.variants.longest))
+        return start is not None and start.work * times**2 <= MOST_WORK
+
+    def _runs(self, variant: Variant) -> bool:
+        """Whether the plain forward takes a length; one that is too long to be tried may be taken."""
+        if not self._is_affordable(variant):
+            return True
+        return run_of(self.variants.model, variant.example) is not None
 
     def fix_steps(self, inference: Inference) -> None:
         """Refuse other lengths where forward rounds what it computes from the length, right or wrong by chance."""
@@ -214,15 +283,19 @@ class LengthChecks:
         if self.fixed is None and self.variants.batched:
             samples = self.variants.other_samples
             self._held(self.variants.with_samples(samples))
-            if self.fixed is not None:
-                self.problem = BreaksSymmetryError(
-                    f"the law fails with {samples} sample{'s' * (samples > 1)}: {self.fixed}",
-                    why="forward takes another way there, or one sample's result depends on the others",
-                    do="write forward so that it does the same for any number of samples",
-                )
+            self._blame_samples(samples)
         self.fixed = None if self.problem is not None else reason
         self.notes, self.warnings = notes, warnings
         return self.problem is not None
+
+    def _blame_samples(self, samples: int) -> None:
+        """What stands in the way where the law was just seen to fail with a number of samples."""
+        if self.fixed is not None:
+            self.problem = BreaksSymmetryError(
+                f"the law fails with {samples} sample{'s' * (samples > 1)}: {self.fixed}",
+                why="forward takes another way there, or one sample's result depends on the others",
+                do="write forward so that it does the same for any number of samples",
+            )
 
     def _held(self, variant: Variant) -> bool | None:
         """Whether the law was seen to hold; None where the model refuses the length."""

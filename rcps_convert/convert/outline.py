@@ -95,6 +95,10 @@ def require_outline(model: nn.Module, wanted: Mapping[str, Any]) -> None:
         for name in {**theirs, **ours}:
             if ours.get(name) != theirs.get(name):
                 raise _misfit(f"{word} {name or '(the model itself)'}", ours.get(name), theirs.get(name), word)
+    in_order = [*wanted["modules"]] != sorted(wanted["modules"])  # a file may have been written with its names sorted
+    for ours, theirs in zip(wanted["modules"], found["modules"], strict=True):
+        if in_order and ours != theirs:
+            raise _misfit(f"the order of its modules, {theirs} before {ours}", ours, theirs, "module")
     if wanted["shared"] != found["shared"]:
         raise _misfit("the parameters that modules share", wanted["shared"], found["shared"], "such parameter")
 

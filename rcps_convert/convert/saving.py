@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from os import PathLike
 from pickle import UnpicklingError
@@ -157,8 +158,11 @@ def save(model: nn.Module, path: File) -> None:
     text = json.dumps(recipe(model))
     state = model.state_dict()
     _require_plain(state, "state_dict")
+    _require_plain(versions := getattr(state, "_metadata", {}), "state_dict._metadata")
     held = {name: buffer for name, buffer in user_buffers(model).items() if name not in state}
-    torch.save(dict(zip(CONTENTS, (text, dict(state), held), strict=True)), path)
+    plain = OrderedDict(state)
+    plain._metadata = versions  # type: ignore[attr-defined]
+    torch.save(dict(zip(CONTENTS, (text, plain, held), strict=True)), path)
 
 
 def _require_plain(value: Any, place: str) -> None:

@@ -414,6 +414,8 @@ class _TiedPlanner:
             self.plan.guards = fixed
         else:
             self.plan.guards += [rule for i, rule in enumerate(fixed) if i not in checks.varied]
+            for turn, why in checks.limits:
+                self.plan.guards += self._rules({n: {(turn.before,)} for n in sizes}, why)
 
     def _rules(self, chains: Chains, why: str = "") -> list[LengthRule]:
         return length_rules(self.model, self.example, self.actions, chains, why)

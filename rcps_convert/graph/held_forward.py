@@ -1,11 +1,15 @@
 """A forward that a copy of the model does not have of its own: it computes with the original's weights.
 
 A function in a variable of the instance (``self.run = lambda x: ...``, ``m.forward = wrap(m.forward)``, what
-``torch.compile`` returns) is the same function for a deep copy, and so are the modules it was made with.
+``torch.compile`` returns) is the same function for a deep copy, and so are the modules it was made with. So is a
+hook that keeps what it sees on the model (``lambda m, x, y: self.seen.append(y)``): it keeps it on the original, and
+the copy reads what nobody writes.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,11 +17,23 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import pytree, uncompiled
+from .._torch import hook_tables, pytree, uncompiled, version
 from ..algebra.arguments import Example
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError, Where
-from .sandbox import call, fresh_copy, mode
+from .sandbox import call, fix_randomness, fresh_copy, mode, undisturbed_rng
+from .users_state import same_leaves
+
+Place = tuple[str, str]
+"""The path of a module, and the name of a value that it holds."""
+
+TORCH_S = frozenset(vars(nn.Module()))
+"""The names of what each module holds for torch."""
+
+CONTAINERS = (list, tuple, set, frozenset, deque)
+
+MANY = 256
+"""Entries of a list, or values of a dict, that are looked at."""
 
 
 def held_forward(model: nn.Module, example: Example) -> ConversionError | None:
@@ -39,6 +55,21 @@ def held_forward(model: nn.Module, example: Example) -> ConversionError | None:
                 if not torch.equal(buffer, value):
                     buffer.data.copy_(value)
     return None if read is None else _refusal(model, read)
+
+
+def kept_elsewhere(model: nn.Module, example: Example) -> ConversionError | None:
+    """The refusal of a model whose copies keep on the original what they read on themselves; None for any other.
+
+    Args:
+        model: what its hooks keep on it for a run of a copy stays there, as for each run that follows.
+        example: what it is called with.
+    """
+    if not any(_functions(model)) and not any(table for m in model.modules() for table in hook_tables(m)):
+        return None
+    before = _state(model)
+    _outputs(model, example, None)
+    written = [place for place in before if not _is_as_before(model, place, before[place])]
+    return next((_elsewhere(path, name) for path, name in written if _reads(model, example, path, name)), None)
 
 
 def _read(twin: nn.Module, example: Example, own: dict[int, str]) -> str | None:
@@ -86,6 +117,66 @@ class _Operands(TorchFunctionMode):
                 given = pytree.tree_leaves(given)
             self.found = next((self.own[id(v)] for v in given if id(v) in self.own), None)
         return func(*args, **(kwargs or {}))
+
+
+def _state(model: nn.Module) -> dict[Place, list[Any]]:
+    """The values that modules hold beside parameters, buffers and submodules: each with what it holds itself."""
+    return {
+        (path, name): _contents(value)
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if name not in TORCH_S
+    }
+
+
+def _contents(value: Any, depth: int = 2) -> list[Any]:
+    """A value and the values in it, some levels down; tensors with the number of writes to them."""
+    if isinstance(value, Tensor):
+        return [value, version(value)]
+    held = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, CONTAINERS) else []
+    if not isinstance(value, (nn.Module, type)) and not held:
+        held = list(getattr(value, "__dict__", {}).values())
+    inner = itertools.islice(held, MANY) if depth else ()
+    return [value, len(held), *(part for v in inner for part in _contents(v, depth - 1))]
+
+
+def _is_as_before(model: nn.Module, place: Place, before: list[Any]) -> bool:
+    path, name = place
+    now = _contents(vars(model.get_submodule(path)).get(name))
+    return len(now) == len(before) and all(
+        a is b or a == b if type(a) is int else a is b for a, b in zip(now, before, strict=True)
+    )
+
+
+def _reads(model: nn.Module, example: Example, path: str, name: str) -> bool:
+    """Whether a copy's outputs go by a value that a module holds: they are others without it, or there are none."""
+    whole, without = (_outputs(model, example, place) for place in (None, (path, name)))
+    return whole is None or without is None or not same_leaves(whole, without)
+
+
+def _outputs(model: nn.Module, example: Example, left_out: Place | None) -> list[Any] | None:
+    """The outputs of a copy, without a value that a module of it holds; None where it does not run."""
+    twin = fresh_copy(model)
+    if left_out is not None:
+        vars(twin.get_submodule(left_out[0])).pop(left_out[1], None)
+    try:
+        with mode(twin, False), torch.no_grad(), undisturbed_rng():
+            fix_randomness()
+            return output_leaves(call(twin, example), loosely=True)
+    except Exception:  # the model's own errors, or what is missing
+        return None
+
+
+def _elsewhere(path: str, name: str) -> ConversionError:
+    whole = ".".join(filter(None, (path, name)))
+    return ConversionError(
+        f"running a copy of the model changes the original's {whole}",
+        where=Where(path),
+        got="a hook or another function that was made with the original",
+        why=f"a copy has the same function, so what it keeps goes to the original, and the copy reads {name} as it "
+        "was before",
+        do="compute it in forward, or let the hook keep it on the module that it is given",
+    )
 
 
 def _refusal(model: nn.Module, read: str) -> ConversionError:

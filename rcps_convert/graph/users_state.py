@@ -54,7 +54,7 @@ def without_watchers(twin: nn.Module, example: Example) -> None:
     for table, key, hook in found:
         if not watched[id(hook)].acts:
             del table[key]
-    if before is None or not _same(before, _outputs(twin, example)):
+    if before is None or not same_leaves(before, _outputs(twin, example)):
         for table in tables:
             kept = {k: h for t, k, h in found if t is table} | dict(table)
             table.clear()
@@ -100,7 +100,8 @@ def _outputs(model: nn.Module, example: Example) -> list[Any] | None:
                 buffer.copy_(value)
 
 
-def _same(a: list[Any], b: list[Any] | None) -> bool:
+def same_leaves(a: list[Any], b: list[Any] | None) -> bool:
+    """Whether two calls gave the same tensors."""
     if b is None or len(a) != len(b):
         return False
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if isinstance(x, Tensor) and isinstance(y, Tensor)]

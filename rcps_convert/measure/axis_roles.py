@@ -108,7 +108,7 @@ class _Runs:
         args, kwargs = self.shape.filled(x.clone() for x in tensors)
         try:
             with torch.no_grad():
-                return Bundle.of(self.module(*args, **kwargs)).tensors
+                return [y.clone() for y in Bundle.of(self.module(*args, **kwargs)).tensors]  # it may keep its results
         except Exception:  # a module may raise anything on inputs it was not made for
             return None
 

@@ -214,3 +214,18 @@ def _numbers(x: Tensor, kind: str, generator: torch.Generator) -> None:
     }
     if kind in ways and x.is_floating_point():
         ways[kind]()
+
+
+def some_of(samples: int, seed: int = 0) -> Tensor:
+    """Which samples of a batch are mirrored alone, (N,); others would be, were the batch read backwards or shifted.
+
+    Args:
+        samples: two or more.
+        seed: of the choice.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        chosen = torch.rand(samples, generator=generator) < 0.5  # all or none are the same when they are shifted
+        moved = [chosen.flip(0), *(chosen.roll(k) for k in range(1, samples))]
+        if not any(torch.equal(chosen, other) for other in moved):
+            return chosen

@@ -1,7 +1,7 @@
 """The law measured on one copy of a model: per output, how far ``f(rc x)`` is from ``rho f(x)``.
 
-Samples of one batch are of different kinds, and every other sample is mirrored alone too: the results of the others
-must stay what they were.
+Samples of one batch are of different kinds, and some samples are mirrored alone too: the results of the others must
+stay what they were.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..algebra.action import Action
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError
 from .deviation import INFINITE, compare, held_to, middle_size
-from .inputs import KINDS
+from .inputs import KINDS, some_of
 from .jumps import has_steps
 from .probe import Probe
 
@@ -169,7 +169,7 @@ class Law:
                     self._note_change(i, forward[i], part)
             if own == 1 and not self.any_batch:  # no other batch of several samples will be measured
                 reverse = output_leaves(self.probe.outputs(self.probe.mirrored(drawn)))
-                self._mirror_some(drawn, own + 1, large, reverse)
+                self._mirror_some(drawn, some_of(own + 1), large, reverse)
 
     def all_kinds(self) -> list[str]:
         """Kinds for a batch in which all are met, or two samples of large inputs."""
@@ -201,7 +201,7 @@ class Law:
                 if not training:
                     self._note_mirrored(i, y, r)
         if len(kinds) > 1 and not training:
-            self._mirror_some(drawn, len(kinds), forward, reverse)
+            self._mirror_some(drawn, some_of(len(kinds), seed), forward, reverse)
         return forward
 
     def vary(self, forward: list[Any], seed: int, kinds: Sequence[str]) -> None:
@@ -250,16 +250,16 @@ class Law:
         known = self.actions.setdefault(place, allowed)
         return allowed if len(allowed) == len(known) else known
 
-    def _mirror_some(self, drawn: Any, samples: int, forward: list[Any], reverse: list[Any]) -> None:
-        """Every other sample of a batch mirrored alone; needs no actions of the outputs, only where samples are.
+    def _mirror_some(self, drawn: Any, chosen: Tensor, forward: list[Any], reverse: list[Any]) -> None:
+        """Some samples of a batch mirrored alone; needs no actions of the outputs, only where samples are.
 
         Where an output has no samples, and does not change when all are mirrored, it does not when some are.
         """
         summed = [i for i in self.summed if self._is_invariant(i)]
         if self.batches or summed:
-            mixed = output_leaves(self.probe.outputs(self.probe.some_mirrored(drawn)))
+            mixed = output_leaves(self.probe.outputs(self.probe.some_mirrored(drawn, chosen)))
             for i, dim in (self.batches or {}).items():
-                self._blend(i, dim, samples, forward[i], reverse[i], mixed[i])
+                self._blend(i, dim, chosen, forward[i], reverse[i], mixed[i])
             for i in summed:
                 error = compare(mixed[i], forward[i], self.usual.get(i, 0.0)).error
                 self.blended[i] = max(self.blended.get(i, 0.0), error)
@@ -268,16 +268,17 @@ class Law:
         """Whether an output may only be one that reverse complement leaves as it is."""
         return all(action is not None and action.is_trivial() for action in self.actions.get(index, [None]))
 
-    def _blend(self, index: int, dim: int, samples: int, y: Tensor, r: Tensor, mixed: Tensor) -> None:
-        """Compare with mirroring each sample for itself: odd samples as in `r`, even ones as in `y`.
+    def _blend(self, index: int, dim: int, chosen: Tensor, y: Tensor, r: Tensor, mixed: Tensor) -> None:
+        """Compare with mirroring each sample for itself: the chosen samples as in `r`, the others as in `y`.
 
         An axis of more entries than samples holds each sample's entries together, or the samples' entries in turn.
         """
-        place, each = torch.arange(y.shape[dim], device=y.device), y.shape[dim] // samples
+        samples = len(chosen)
+        place, each = torch.arange(y.shape[dim]), y.shape[dim] // samples
         errors = []
         for sample in [place] if each == 1 else [place // each, place % samples]:
-            odd = (sample % 2).bool().view(-1, *[1] * (y.dim() - dim - 1))
-            errors.append(compare(mixed, torch.where(odd, r, y), self.usual.get(index, 0.0)).error)
+            these = chosen[sample].to(y.device).view(-1, *[1] * (y.dim() - dim - 1))
+            errors.append(compare(mixed, torch.where(these, r, y), self.usual.get(index, 0.0)).error)
         self.blended[index] = max(self.blended.get(index, 0.0), min(errors))
         if each == 1 and samples >= ENOUGH and index not in self.stepped:
             self.stepped[index] = has_steps(y, dim)

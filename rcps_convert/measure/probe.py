@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import NormBase, all_modules, pytree, transform_level
+from .._torch import NormBase, all_modules, transform_level
 from ..algebra.action import Action, act
 from ..algebra.arguments import Example, leaves, with_leaves
+from ..algebra.opened import flatten
 from ..algebra.specs import Invariant, OneHot, Spec, Tokens
 from ..errors import ConversionError
 from ..graph.precision import in_double, widened
@@ -220,14 +221,19 @@ class Probe:
             return leaf
         return leaf.index_select(dim, torch.arange(samples, device=leaf.device) % self.batch)
 
-    def some_mirrored(self, drawn: list[Any]) -> list[Any]:
-        """Input leaves with every other sample mirrored, the second first."""
+    def some_mirrored(self, drawn: list[Any], chosen: Tensor) -> list[Any]:
+        """Input leaves with some samples mirrored.
+
+        Args:
+            drawn: of all inputs.
+            chosen: which samples, (N,).
+        """
         found = []
         for x, y, action in zip(drawn, self.mirrored(drawn), self.actions, strict=True):
             dim = None if action is None else batch_dim(action)
             if dim is not None:
-                odd = (torch.arange(x.shape[dim], device=x.device) % 2).bool()
-                x = torch.where(odd.view(-1, *[1] * (x.dim() - dim - 1)), y, x)
+                these = chosen[torch.arange(x.shape[dim]) % len(chosen)].to(x.device)
+                x = torch.where(these.view(-1, *[1] * (x.dim() - dim - 1)), y, x)
             found.append(x)
         return found
 
@@ -242,17 +248,18 @@ class Probe:
         return [s.runs.order(x) for x, s in pairs if isinstance(s, Tokens) and s.runs is not None and x.dim() == 2]
 
     def outputs(self, drawn: list[Any], training: bool = False, rng: int = 0) -> Any:
-        """The model's outputs, without dropout, other randomness fixed by the seed `rng`."""
+        """The model's outputs, without dropout, other randomness fixed by the seed `rng`; what was drawn stays."""
         fix_randomness(rng)
+        given = [x.clone() if isinstance(x, Tensor) else x for x in drawn]  # a forward may write into its inputs
         wide = not self.as_given and self.dtype == torch.float64
         with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
             kept = self.buffers.held(), caches_kept_clean(self.model, self.caches)
             noise = HeldNoise(rng) if self.held else nullcontext()
             with kept[0], kept[1], noise, _InDouble() if wide else _WithoutDropout() as watched:
-                out = call(self.model, with_leaves(self.example, drawn))
+                out = _own(call(self.model, with_leaves(self.example, given)))
         self._note_whole(watched.whole)
-        return _detached(out) if type(out) is Tensor else pytree.tree_map(_detached, out)
+        return out
 
     def _note_whole(self, whole: list[Tensor]) -> None:
         """Compare whole numbers that a forward made with those that the first one made."""
@@ -369,8 +376,12 @@ class Probe:
             value.copy_(value * noise.exp() if positive else value + noise)  # type: ignore[operator]
 
 
-def _detached(y: Any) -> Any:
-    return y.detach() if isinstance(y, Tensor) else y
+def _own(output: Any) -> Any:
+    """An output in memory of its own: a model may return the same tensor, or the same dict, at each call."""
+    if type(output) is Tensor:
+        return output.detach().clone()
+    values, again = flatten(output)
+    return again([y.detach().clone() if isinstance(y, Tensor) else y for y in values])
 
 
 def own_dtype(model: nn.Module) -> torch.dtype:

@@ -65,9 +65,9 @@ def group_norm(
 
 @rule(aten._weight_norm.default, signs=True)
 def weight_norm(node: Any, v: Action, g: Action, dim: int = 0) -> Action:
-    """g = v along one axis; the norm over the others does not see permutations."""
+    """g = v along one axis; the norm over the others does not see permutations, nor signs."""
     for i, term in enumerate(g.axes):
-        ax.unify(term, v.axes[i] if i == dim else ax.trivial(1))
+        ax.unify(term, v.axes[i] if i == dim and term.size > 1 else ax.trivial(1))
         ax.forbid_sign(term)
     return v
 

@@ -39,7 +39,8 @@ class Parts(Check):
         known: its modules, in the order of `parts_of`.
         paths: of each.
         open: those of them that are looked into.
-        held: what the model and each of these holds.
+        held: what the model and each of these holds, by name.
+        orders: these names, in order: a forward may go through the modules of a dict.
         added: modules that were put beside them later; each has an `AddedPart`.
     """
 
@@ -49,17 +50,19 @@ class Parts(Check):
         self.paths = [names[id(module)] for module in self.known]
         self.open = [part for part in self.known if not isinstance(part, ParametrizationList)]
         self.held = held_by(model, self.open)
+        self.orders = list(map(tuple, self.held))
         self.added: list[nn.Module] = []
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuse a call if a module is missing, or has been replaced.
+        """Refuse a call if a module is missing, or has been replaced, or stands in the place of another.
 
         Raises:
             OtherPartError: one is.
         """
         if is_compiling() or is_replica(module):
             return
-        if tables_of(module, self.open) != self.held:
+        tables = tables_of(module, self.open)
+        if tables != self.held or list(map(tuple, tables)) != self.orders:
             self._compare(module)
 
     def _compare(self, model: nn.Module) -> None:
@@ -70,11 +73,23 @@ class Parts(Check):
         if missing:
             place = next(path for path, part in zip(self.paths, self.known, strict=True) if id(part) in missing)
             raise _refusal(place, *self._words(model, place))
+        self._compare_places(model, known)
         for part in now:
             if id(part) not in known and not any(part is other for other in self.added):
                 path = next(path for path, module in model.named_modules() if module is part)
                 attach_check(part, AddedPart(model, path))
                 self.added.append(part)
+
+    def _compare_places(self, model: nn.Module, known: set[int]) -> None:
+        """Name the first of the known modules that stands in the place of another."""
+        for table, before in zip(tables_of(model, self.open), self.held, strict=True):
+            common = [name for name in table if name in before]
+            for name, then in zip(common, [name for name in before if name in table], strict=True):
+                now, was = (None if m is None else _unwrapped(m, known) for m in (table[name], before[then]))
+                if now is None or was is None or now is was or not {id(now), id(was)} <= known:
+                    continue
+                path = self.paths[next(i for i, part in enumerate(self.known) if part is was)]
+                raise _refusal(path, f"the {_name(now)} of another place", f"a {_name(was)} was converted")
 
     def _words(self, model: nn.Module, path: str) -> tuple[str, str]:
         """What lies at a path now, and what was there."""

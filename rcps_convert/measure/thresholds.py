@@ -1,0 +1,275 @@
+"""Sizes that forward compares with a number: where a comparison comes out otherwise, it may take another way.
+
+``if x.shape[-1] > 500: h = h[..., :500]`` does nothing at the lengths around an example of 200. So forward is run with
+sizes that note what they are compared with, on the example and beside it, and where a comparison turns is read off:
+the difference of its two sides grows in proportion to the length, or to the number of samples.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .._torch import users_line
+from ..algebra.arguments import Example
+from ..algebra.axis import Step
+from ..graph.sandbox import call, mode, quiet, undisturbed_rng
+from .lengths import Survey, Variants
+
+Place = tuple[str, int, int]
+"""File and line of a comparison, and how many were made there before."""
+
+MOST = 3
+"""Places on either side of the example at which a comparison turns that are looked at."""
+
+LARGEST = 128
+"""Divisors up to which every rest is tried."""
+
+COUNTED = (16, 64)
+"""Numbers of samples that are tried where forward asks for the ``len`` of a tensor, which cannot note anything."""
+
+
+class Compared:
+    """What sizes were compared with in one run: by place the difference of the two sides.
+
+    Attributes:
+        differences: the size less the number; also of the largest and the smallest of whole numbers in a tensor.
+        rests: whether a comparison of the rest of a division held.
+        modulus: the largest divisor of these.
+        counted: whether forward asked for the ``len`` of a tensor, which is a plain number.
+    """
+
+    def __init__(self) -> None:
+        self.differences: dict[Place, float] = {}
+        self.rests: dict[Place, bool] = {}
+        self.modulus = 0
+        self.counted = False
+        self._times: Counter[tuple[str, int]] = Counter()
+
+    def note(self, size: int, number: float, inside: int = 3) -> None:
+        """Note a comparison that the user's code makes, some functions further out."""
+        place = self._place(inside)
+        if place is not None:
+            self.differences[place] = int(size) - number
+
+    def note_rest(self, holds: bool) -> bool:
+        """Note whether a comparison of the rest of a division holds; the same."""
+        place = self._place()
+        if place is not None:
+            self.rests[place] = holds
+        return holds
+
+    def _place(self, inside: int = 3) -> Place | None:
+        line = users_line(inside)
+        if line is None:
+            return None
+        self._times[line] += 1
+        return *line, self._times[line]
+
+
+class _Size(int):
+    """A size that notes what it is compared with; sums, differences, products and quotients of it do too."""
+
+    seen: Compared
+
+    def of(self, seen: Compared) -> _Size:
+        self.seen = seen
+        return self
+
+
+class _Rest(int):
+    """The rest of a division of a size, which notes what comparisons of it give."""
+
+    seen: Compared
+
+    def of(self, seen: Compared, modulus: int) -> _Rest:
+        self.seen = seen
+        seen.modulus = max(seen.modulus, modulus)
+        return self
+
+    def __bool__(self) -> bool:
+        return self.seen.note_rest(int(self) != 0)
+
+
+def _comparison_of_rest(compare: Callable[[Any, Any], Any]) -> Callable[[_Rest, Any], Any]:
+    def noted(rest: _Rest, other: Any) -> Any:
+        return rest.seen.note_rest(compare(int(rest), int(other))) if isinstance(other, int) else NotImplemented
+
+    return noted
+
+
+def _rest(size: _Size, modulus: Any) -> Any:
+    return _Rest(int(size) % int(modulus)).of(size.seen, int(modulus)) if isinstance(modulus, int) else NotImplemented
+
+
+def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[[_Size, Any], Any]:
+    def noted(size: _Size, other: Any) -> Any:
+        if type(other) not in (int, float, _Size):
+            return NotImplemented
+        size.seen.note(size, other if type(other) is float else int(other))
+        return compare(int(size), other if type(other) is float else int(other))
+
+    return noted
+
+
+def _arithmetic(name: str) -> Callable[..., Any]:
+    compute = getattr(int, name)
+
+    def noted(size: _Size, *others: Any) -> Any:
+        result = compute(size, *others)
+        return _Size(result).of(size.seen) if type(result) is int else result
+
+    return noted
+
+
+for _compare in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
+    setattr(_Size, f"__{_compare.__name__}__", _comparison(_compare))
+    setattr(_Rest, f"__{_compare.__name__}__", _comparison_of_rest(_compare))
+for _name in ("__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__floordiv__", "__neg__"):
+    setattr(_Size, _name, _arithmetic(_name))
+_Size.__mod__ = _rest  # type: ignore[method-assign,assignment]
+_Size.__hash__ = _Rest.__hash__ = int.__hash__  # type: ignore[method-assign]
+
+_OF_TENSORS = {
+    *(Tensor.lt, Tensor.le, Tensor.gt, Tensor.ge, torch.lt, torch.le, torch.gt, torch.ge),
+    *(Tensor.less, Tensor.less_equal, Tensor.greater, Tensor.greater_equal),
+    *(torch.less, torch.less_equal, torch.greater, torch.greater_equal),
+    *(Tensor.clamp, Tensor.clamp_min, Tensor.clamp_max, torch.clamp, torch.clamp_min, torch.clamp_max),
+    *(Tensor.clamp_, Tensor.clamp_min_, Tensor.clamp_max_, Tensor.clip, Tensor.clip_, torch.clip),
+}
+"""Functions that compare the entries of a tensor with numbers."""
+
+
+class _Sizes(tuple[Any, ...]):
+    """The sizes of a tensor, as ``torch.Size`` has them."""
+
+    def numel(self) -> int:
+        return math.prod(map(int, self))
+
+
+_SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
+
+
+class _Watching(TorchFunctionMode):
+    """Gives forward sizes that note what they are compared with."""
+
+    def __init__(self, seen: Compared) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _OF_TENSORS and isinstance(args[0], Tensor) and _counts(args[0]):
+            self._note_entries(args[0], [*args[1:], *(kwargs or {}).values()])
+        if func is Tensor.__len__:
+            self.seen.counted = True
+        if func is Tensor.size and type(result) is int:
+            return _Size(result).of(self.seen)
+        if func is Tensor.size or func == _SHAPE:
+            return _Sizes(_Size(n).of(self.seen) for n in result)
+        return result
+
+    def _note_entries(self, x: Tensor, numbers: list[Any]) -> None:
+        for number in [n for n in numbers if type(n) in (int, float)]:
+            for entry in x.aminmax():
+                self.seen.note(int(entry), number, inside=4)
+
+
+def _counts(x: Tensor) -> bool:
+    """Whether a tensor has whole numbers, such as positions."""
+    return x.numel() > 0 and not x.is_floating_point() and not x.is_complex() and x.dtype != torch.bool
+
+
+def compared(model: nn.Module, example: Example) -> Compared | None:
+    """What sizes are compared with in the eval-mode forward of a model; None where it does not run so.
+
+    Args:
+        model: the plain model.
+        example: what to call it with.
+    """
+    seen = Compared()
+    try:
+        with undisturbed_rng(), quiet(), torch.no_grad(), mode(model, False), _Watching(seen):
+            call(model, example)
+    except Exception:  # the model's own errors, or a size that is no plain number
+        return None
+    return seen
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Where a comparison comes out otherwise than on the example.
+
+    Attributes:
+        size: the first length, in positions, or number of samples.
+        side: 1 where that is more than the example has, -1 where it is less.
+    """
+
+    size: int
+    side: int
+
+    @property
+    def before(self) -> Step:
+        """What is aligned at the lengths before it: none is left of those from there on."""
+        return Step(-1, self.size) if self.side > 0 else Step(1, -self.size)
+
+    @property
+    def tried(self) -> list[int]:
+        """Sizes behind it: the first, the next, and one well behind, as quotients round."""
+        far = self.size + self.side * (self.size // 8 + 8)
+        return [n for n in (self.size, self.size + self.side, far) if n > 0]
+
+
+def turns(here: Compared, there: Compared, size: int, other: int) -> list[Turn]:
+    """Where comparisons come out otherwise than on the example: the nearest few on either side.
+
+    Args:
+        here, there: what was compared at two sizes, such as two lengths: on the example, and elsewhere.
+        size, other: these sizes.
+    """
+    found = set()
+    for place, difference in here.differences.items():
+        slope = (there.differences.get(place, difference) - difference) / (other - size)
+        if slope and math.isfinite(difference):
+            turn = size - difference / slope
+            found |= {Turn(math.ceil(turn) + (turn == size), 1)} if turn >= size else set()
+            found |= {Turn(math.floor(turn) - (turn == size), -1)} if turn <= size else set()
+    by_distance = sorted((t for t in found if t.size > 0), key=lambda t: abs(t.size - size))
+    return [t for side in (1, -1) for t in [t for t in by_distance if t.side == side][:MOST]]
+
+
+def turns_of(variants: Variants, survey: Survey) -> tuple[list[Turn], list[Turn]]:
+    """Where comparisons of forward come out otherwise: at which lengths, and with how many samples."""
+    own, samples = variants.longest, survey.samples
+    here = compared(variants.model, variants.example if samples is None else variants.with_samples(samples).example)
+    if here is None:
+        return [], []
+    lengths, numbers = list[Turn](), list[Turn]()
+    for other in [n for n in (2 * own, own + 1, own - 1) if survey.at(n)][:1]:
+        there = compared(variants.model, next(variants.at(other, samples)).example)
+        lengths = turns(here, there, own, other) if there is not None else []
+    if samples is not None:
+        there = compared(variants.model, variants.with_samples(samples + 1).example)
+        numbers = turns(here, there, samples, samples + 1) if there is not None else []
+    return lengths, numbers + [Turn(n, 1) for n in COUNTED if here.counted]
+
+
+def rests_of(variants: Variants, survey: Survey) -> list[int]:
+    """The nearest longer lengths at which comparisons of the rest of a division come out otherwise."""
+    own, samples = variants.longest, survey.samples
+    here = compared(variants.model, variants.example if samples is None else variants.with_samples(samples).example)
+    left, found = dict(here.rests) if here is not None else {}, list[int]()
+    for n in range(own + 1, own + 1 + (min(here.modulus, LARGEST) if here is not None and left else 0)):
+        there = compared(variants.model, next(variants.at(n, samples)).example)
+        turned = [p for p, holds in left.items() if there is not None and there.rests.get(p, holds) != holds]
+        left = {p: holds for p, holds in left.items() if p not in turned}
+        found += [n] if turned else []
+    return found
