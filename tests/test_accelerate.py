@@ -281,7 +281,7 @@ def test_what_is_slower_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: 
     model, x, _ = converted("tower")
     fast = accelerate(model, x)
     assert accelerated_layers(fast) == []
-    assert all(vars(m).keys() == vars(n).keys() for m, n in zip(fast.modules(), model.modules(), strict=True))
+    assert all("forward" not in vars(m) for m in fast.modules() if m is not fast)
     printed = capsys.readouterr().out
     assert printed.startswith("0 of 4 tied layers run as half products (float64, 1 thread")
     assert "stock" in printed
