@@ -12,6 +12,7 @@ from by_hand import Net, bases, conv, mirror, worst
 from torch import Tensor, nn
 
 from rcps_convert import BreaksSymmetryError, ConversionError, bake, convert_model, plan_conversion
+from rcps_convert.measure import thresholds
 from rcps_convert.measure.thresholds import Compared, Turn, compared, turns
 
 TOLERANCE = 1e-10
@@ -137,8 +138,19 @@ def at_a_rest_of_a_hidden_length(m: Any, x: Tensor) -> Tensor:
     return m.a((h.cumsum(-1) if h.shape[-1] // 2 % 11 > 9 else h).mean(-1))
 
 
+def at_a_rest_of_a_short_length(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).relu()
+    return m.a((h.cumsum(-1) if x.shape[-1] // 4 % 9 == 3 else h).mean(-1))
+
+
 @pytest.mark.parametrize(
-    ("body", "length"), [(at_a_rest, 24), (where_it_divides, 23), (at_a_rest_of_a_hidden_length, 44)]
+    ("body", "length"),
+    [
+        (at_a_rest, 24),
+        (where_it_divides, 23),
+        (at_a_rest_of_a_hidden_length, 44),
+        (at_a_rest_of_a_short_length, 48),
+    ],
 )
 def test_rests_at_which_the_law_fails_are_found(body: Any, length: int) -> None:
     model = converted(body)
@@ -146,6 +158,36 @@ def test_rests_at_which_the_law_fails_are_found(body: Any, length: int) -> None:
     found = error(model, 20)
     assert found is not None
     assert found < TOLERANCE
+
+
+def filled_up(m: Any, x: Tensor) -> Tensor:
+    if x.shape[-1] % 64:
+        x = nn.functional.pad(x, (0, -x.shape[-1] % 64))
+    return m.a(m.c(x).relu().amax(-1))
+
+
+@pytest.mark.parametrize("length", [64, 70])
+def test_few_forwards_tell_what_is_done_where_something_is_left_over(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    given = thresholds.compared
+    monkeypatch.setattr(thresholds, "compared", lambda model, example: runs.append(1) or given(model, example))
+    plan_conversion(net(filled_up), torch.zeros(2, 4, length))
+    assert 2 <= len(runs) <= 6
+
+
+def at_a_far_rest(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).relu()
+    return m.a((h.cumsum(-1) if x.shape[-1] % 23 == 3 else h).mean(-1))
+
+
+def test_where_not_every_rest_can_be_tried_other_lengths_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thresholds, "MOST_WORK", 1)
+    with pytest.warns(UserWarning, match="not every rest could be tried"):
+        model = convert_model(net(at_a_far_rest), EXAMPLE)
+    with pytest.raises(ConversionError, match="rest of a division"):
+        model(torch.zeros(2, 4, 21))
 
 
 def marked(m: Any, x: Tensor) -> Tensor:

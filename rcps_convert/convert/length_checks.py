@@ -22,7 +22,7 @@ from ..errors import BreaksSymmetryError, ConversionError
 from ..graph.sandbox import positional_names
 from ..infer.inference import Inference
 from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length, run_of
-from ..measure.thresholds import Turn, rests_of, turns_of
+from ..measure.thresholds import MOST_WORK, Turn, rests_of, turns_of
 from ..measure.verify import Verification
 from ..rules.registry import Anchor
 from ..tie.length_guard import LengthRule
@@ -35,9 +35,6 @@ MORE = 8
 
 FAR = 2**13
 """Positions of all inputs up to which the law is measured at the longest length that forward was seen to take."""
-
-MOST_WORK = 2**26
-"""Entries of all tensors that a forward may make at a length at which a comparison of sizes turns."""
 
 UNSEEN = "forward was seen to run at no other length at which the law could be checked"
 """Why other lengths are refused where none was checked."""
@@ -200,17 +197,23 @@ class LengthChecks:
 
     def _check_turns(self) -> None:
         """Measure the law where comparisons of sizes come out otherwise than on the example."""
-        for n in rests_of(self.variants, self.survey) if self.fixed is None else []:
-            if self._held(next(self.variants.at(n))):
-                self.checked.append(n)
-            if self.fixed is not None:
-                self._keep_to(main_length(self.actions))
-                break
+        self._check_rests()
         lengths, samples = turns_of(self.variants, self.survey)
         for turn in lengths if self.fixed is None else []:
             self._check_turn(turn)
         for number in dict.fromkeys(n for turn in samples for n in turn.tried):
             self._check_samples(number)
+
+    def _check_rests(self) -> None:
+        """Measure the law where comparisons of the rest of a division come out otherwise than on the example."""
+        lengths, all_tried = rests_of(self.variants, self.survey) if self.fixed is None else ([], True)
+        for n in lengths:
+            if self.fixed is None and self._held(next(self.variants.at(n))):
+                self.checked.append(n)
+        if self.fixed is None and not all_tried:
+            self.fixed = "forward goes by the rest of a division of a size, and not every rest could be tried"
+        if self.fixed is not None and (lengths or not all_tried):
+            self._keep_to(main_length(self.actions))
 
     def _check_turn(self, turn: Turn) -> None:
         """Measure the law at lengths behind a turn; where it fails, or cannot be measured, they are refused."""

@@ -33,6 +33,9 @@ MOST = 3
 LARGEST = 128
 """Divisors up to which every rest is tried."""
 
+MOST_WORK = 2**26
+"""Entries of all tensors that forwards may make at lengths that are tried for one kind of comparison."""
+
 COUNTED = (16, 64)
 """Numbers of samples that are tried where forward asks for the ``len`` of a tensor, which cannot note anything."""
 
@@ -43,14 +46,14 @@ class Compared:
     Attributes:
         differences: the size less the number; also of the largest and the smallest of whole numbers in a tensor.
         rests: whether a comparison of the rest of a division held.
-        modulus: the largest divisor of these.
+        divisions: of these, the dividends and the divisors.
         counted: whether forward asked for the ``len`` of a tensor, which is a plain number.
     """
 
     def __init__(self) -> None:
         self.differences: dict[Place, float] = {}
         self.rests: dict[Place, bool] = {}
-        self.modulus = 0
+        self.divisions: list[tuple[int, int]] = []
         self.counted = False
         self._times: Counter[tuple[str, int]] = Counter()
 
@@ -90,9 +93,9 @@ class _Rest(int):
 
     seen: Compared
 
-    def of(self, seen: Compared, modulus: int) -> _Rest:
+    def of(self, seen: Compared, dividend: int, divisor: int) -> _Rest:
         self.seen = seen
-        seen.modulus = max(seen.modulus, modulus)
+        seen.divisions.append((dividend, divisor))
         return self
 
     def __bool__(self) -> bool:
@@ -107,7 +110,9 @@ def _comparison_of_rest(compare: Callable[[Any, Any], Any]) -> Callable[[_Rest, 
 
 
 def _rest(size: _Size, modulus: Any) -> Any:
-    return _Rest(int(size) % int(modulus)).of(size.seen, int(modulus)) if isinstance(modulus, int) else NotImplemented
+    if not isinstance(modulus, int):
+        return NotImplemented
+    return _Rest(int(size) % int(modulus)).of(size.seen, int(size), int(modulus))
 
 
 def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[[_Size, Any], Any]:
@@ -262,14 +267,26 @@ def turns_of(variants: Variants, survey: Survey) -> tuple[list[Turn], list[Turn]
     return lengths, numbers + [Turn(n, 1) for n in COUNTED if here.counted]
 
 
-def rests_of(variants: Variants, survey: Survey) -> list[int]:
-    """The nearest longer lengths at which comparisons of the rest of a division come out otherwise."""
-    own, samples = variants.longest, survey.samples
+def rests_of(variants: Variants, survey: Survey) -> tuple[list[int], bool]:
+    """Longer lengths at which comparisons of the rest of a division come out otherwise.
+
+    Returns:
+        The lengths, and whether every rest was tried that may matter: long forwards are run a few times only.
+    """
+    own, samples, start = variants.longest, survey.samples, survey.start
     here = compared(variants.model, variants.example if samples is None else variants.with_samples(samples).example)
-    left, found = dict(here.rests) if here is not None else {}, list[int]()
-    for n in range(own + 1, own + 1 + (min(here.modulus, LARGEST) if here is not None and left else 0)):
+    if here is None or not here.rests or start is None or not any(variants.lengths):
+        return [], True
+    left, found = dict(here.rests), list[int]()
+    period = max(abs(divisor) * -(-own // max(1, abs(dividend))) for dividend, divisor in here.divisions)
+    after = range(own + 1, own + 1 + period)
+    every = list(dict.fromkeys([after[-1] - (after[-1] % period), *after]))  # first where nothing is left over
+    tried = every[: min(LARGEST, max(2, MOST_WORK // max(1, start.work)))]
+    for n in tried:
+        if not left:
+            break
         there = compared(variants.model, next(variants.at(n, samples)).example)
         turned = [p for p, holds in left.items() if there is not None and there.rests.get(p, holds) != holds]
         left = {p: holds for p, holds in left.items() if p not in turned}
         found += [n] if turned else []
-    return found
+    return found, not left or tried == every
