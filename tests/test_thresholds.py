@@ -174,7 +174,24 @@ def test_few_forwards_tell_what_is_done_where_something_is_left_over(
     given = thresholds.compared
     monkeypatch.setattr(thresholds, "compared", lambda model, example: runs.append(1) or given(model, example))
     plan_conversion(net(filled_up), torch.zeros(2, 4, length))
-    assert 2 <= len(runs) <= 6
+    assert 2 <= len(runs) <= 8
+
+
+def rest_of_channels(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).relu()
+    assert h.shape[1] % 4 == 0
+    assert h.shape[0] % 3 != 7
+    return m.a(h.amax(-1))
+
+
+def test_rests_of_numbers_of_samples_and_channels_are_no_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not change with the length takes no lengths to be tried, and costs no length."""
+    runs: list[int] = []
+    given = thresholds.compared
+    monkeypatch.setattr(thresholds, "compared", lambda model, example: runs.append(1) or given(model, example))
+    model = convert_model(net(rest_of_channels), torch.zeros(2, 4, 2000))
+    assert model(torch.zeros(2, 4, 1990)).shape == (2, 2)
+    assert len(runs) <= 6
 
 
 def at_a_far_rest(m: Any, x: Tensor) -> Tensor:

@@ -45,15 +45,13 @@ class Compared:
 
     Attributes:
         differences: the size less the number; also of the largest and the smallest of whole numbers in a tensor.
-        rests: whether a comparison of the rest of a division held.
-        divisions: of these, the dividends and the divisors.
+        rests: of comparisons of the rest of a division, the dividend, the divisor, and whether it held.
         counted: whether forward asked for the ``len`` of a tensor, which is a plain number.
     """
 
     def __init__(self) -> None:
         self.differences: dict[Place, float] = {}
-        self.rests: dict[Place, bool] = {}
-        self.divisions: list[tuple[int, int]] = []
+        self.rests: dict[Place, tuple[int, int, bool]] = {}
         self.counted = False
         self._times: Counter[tuple[str, int]] = Counter()
 
@@ -63,11 +61,11 @@ class Compared:
         if place is not None:
             self.differences[place] = int(size) - number
 
-    def note_rest(self, holds: bool) -> bool:
+    def note_rest(self, rest: _Rest, holds: bool) -> bool:
         """Note whether a comparison of the rest of a division holds; the same."""
         place = self._place()
         if place is not None:
-            self.rests[place] = holds
+            self.rests[place] = *rest.division, holds
         return holds
 
     def _place(self, inside: int = 3) -> Place | None:
@@ -92,27 +90,27 @@ class _Rest(int):
     """The rest of a division of a size, which notes what comparisons of it give."""
 
     seen: Compared
+    division: tuple[int, int]
 
     def of(self, seen: Compared, dividend: int, divisor: int) -> _Rest:
-        self.seen = seen
-        seen.divisions.append((dividend, divisor))
+        self.seen, self.division = seen, (dividend, divisor)
         return self
 
     def __bool__(self) -> bool:
-        return self.seen.note_rest(int(self) != 0)
+        return self.seen.note_rest(self, int(self) != 0)
 
 
 def _comparison_of_rest(compare: Callable[[Any, Any], Any]) -> Callable[[_Rest, Any], Any]:
     def noted(rest: _Rest, other: Any) -> Any:
-        return rest.seen.note_rest(compare(int(rest), int(other))) if isinstance(other, int) else NotImplemented
+        return rest.seen.note_rest(rest, compare(int(rest), int(other))) if isinstance(other, int) else NotImplemented
 
     return noted
 
 
-def _rest(size: _Size, modulus: Any) -> Any:
-    if not isinstance(modulus, int):
+def _rest(size: _Size, divisor: Any) -> Any:
+    if not isinstance(divisor, int):
         return NotImplemented
-    return _Rest(int(size) % int(modulus)).of(size.seen, int(size), int(modulus))
+    return _Rest(int(size) % int(divisor)).of(size.seen, int(size), int(divisor))
 
 
 def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[[_Size, Any], Any]:
@@ -277,16 +275,26 @@ def rests_of(variants: Variants, survey: Survey) -> tuple[list[int], bool]:
     here = compared(variants.model, variants.example if samples is None else variants.with_samples(samples).example)
     if here is None or not here.rests or start is None or not any(variants.lengths):
         return [], True
-    left, found = dict(here.rests), list[int]()
-    period = max(abs(divisor) * -(-own // max(1, abs(dividend))) for dividend, divisor in here.divisions)
+    left, found = _of_lengths(here, variants, survey), list[int]()
+    period = max((abs(divisor) * -(-own // max(1, dividend)) for dividend, divisor, _ in left.values()), default=1)
     after = range(own + 1, own + 1 + period)
     every = list(dict.fromkeys([after[-1] - (after[-1] % period), *after]))  # first where nothing is left over
     tried = every[: min(LARGEST, max(2, MOST_WORK // max(1, start.work)))]
-    for n in tried:
+    for n in tried if left else []:
+        there = compared(variants.model, next(variants.at(n, samples)).example)
+        turned = [p for p, rest in left.items() if there is not None and there.rests.get(p, rest)[2] is not rest[2]]
+        left = {p: rest for p, rest in left.items() if p not in turned}
+        found += [n] if turned else []
         if not left:
             break
-        there = compared(variants.model, next(variants.at(n, samples)).example)
-        turned = [p for p, holds in left.items() if there is not None and there.rests.get(p, holds) != holds]
-        left = {p: holds for p, holds in left.items() if p not in turned}
-        found += [n] if turned else []
     return found, not left or tried == every
+
+
+def _of_lengths(here: Compared, variants: Variants, survey: Survey) -> dict[Place, tuple[int, int, bool]]:
+    """The comparisons of rests whose dividend goes by the length, as a number of channels or samples does not."""
+    own = variants.longest
+    for other in [n for n in (2 * own, own + 1, own - 1) if survey.at(n)][:1]:
+        there = compared(variants.model, next(variants.at(other, survey.samples)).example)
+        if there is not None:
+            return {p: rest for p, rest in here.rests.items() if p not in there.rests or there.rests[p][0] != rest[0]}
+    return dict(here.rests)
