@@ -587,6 +587,26 @@ def test_what_cannot_be_added_leaves_the_model_as_it_is() -> None:
     exact(extend(model, DNA))
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "was set to no tensor.*got +None, and the weight is"),
+        (1.0, "was set to no tensor.*got +1.0"),
+        (torch.zeros(3), r"values of another shape.*got +\(3,\)"),
+        (torch.zeros(8, 4, 7), r"values of another shape.*got +\(8, 4, 7\)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_what_is_no_value_of_a_tied_weight_is_refused(name: str, value: Any, words: str) -> None:
+    model: Any = converted()
+    layer = next(m for m in model.modules() if isinstance(m, nn.Conv1d))
+    before = getattr(layer, name).clone()
+    with pytest.raises(ConversionError, match=rf"(?s)a tied weight .*{words}.*call extend"):
+        setattr(layer, name, value)
+    assert torch.equal(getattr(layer, name), before)
+    exact(model)
+
+
 def test_other_values_of_what_was_tied_are_refused() -> None:
     model: Any = converted()
     fewer(model)  # the hidden layer becomes the output, so its values have to become invariant

@@ -79,18 +79,34 @@ class TiedList(ParametrizationList):
         """
         tie: Any = self[0]
         if after.shape != tie.full_shape:
-            raise ConversionError(
-                "a tied weight got values of another shape",
-                got=f"{tuple(after.shape)}, and the weight is {tuple(tie.full_shape)}",
-                why="its tie holds for its shape",
-                do="make a module of another size, put it in the place of this one, and call extend(model, example)",
-            )
+            raise self._refusal(after)
         with torch.no_grad():
             for stored in self.parameters(recurse=False):
                 if (stored.dtype, stored.device) != (after.dtype, after.device):
                     stored.data = stored.data.to(after)
             tie.store(self, super().forward().to(after), after)
             return super().forward()
+
+    def right_inverse(self, value: Any) -> None:
+        """Store what is assigned to the weight: all of it, or what is stored of it.
+
+        Raises:
+            ConversionError: it is no tensor, or has another shape.
+        """
+        tie: Any = self[0]
+        if not isinstance(value, Tensor) or value.shape not in (tie.full_shape, tie.stored_shape):
+            raise self._refusal(value)
+        super().right_inverse(value)
+
+    def _refusal(self, value: Any) -> ConversionError:
+        is_tensor = isinstance(value, Tensor)
+        tie: Any = self[0]
+        return ConversionError(
+            "a tied weight got values of another shape" if is_tensor else "a tied weight was set to no tensor",
+            got=f"{tuple(value.shape) if is_tensor else value}, and the weight is {tuple(tie.full_shape)}",
+            why="its tie holds for its shape",
+            do="make another module, put it in the place of this one, and call extend(model, example)",
+        )
 
     def train_stored(self, flag: bool) -> None:
         """Whether what is stored is trained."""
