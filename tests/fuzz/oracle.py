@@ -20,6 +20,9 @@ RELATIVE = {torch.float64: 1e-8, torch.float32: 2e-3}
 JITTER = {torch.float64: 1e-13, torch.float32: 4e-7}
 """Relative change of inputs and parameters under which a model shows what rounding does to it."""
 
+JITTERS = 16
+"""Such changes that are tried: of an entry that jumps at zero, such as a comparison of rounding, each takes either side."""
+
 LEAST = {torch.float64: 1e-16, torch.float32: 1e-8}
 """Deviation that is always allowed of outputs that are zero but for rounding."""
 
@@ -230,7 +233,7 @@ class Judge:
         base = self.run(x)[i]
         worst = torch.zeros_like(numbers(base))
         held = [(p, p.detach().clone()) for p in self.model.parameters()]
-        for _ in range(4):
+        for _ in range(JITTERS):
             new = jittered([p for _, p in held], self.generator, JITTER[self.dtype])
             try:
                 with torch.no_grad():
