@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .grammar import Case, Slot, blank, sizes
 
@@ -21,7 +22,7 @@ JITTER = {torch.float64: 1e-13, torch.float32: 4e-7}
 """Relative change of inputs and parameters under which a model shows what rounding does to it."""
 
 JITTERS = 16
-"""Such changes that are tried: of an entry that jumps at zero, such as a comparison of rounding, each takes either side."""
+"""Such changes that are tried: an entry that jumps where a number is zero but for rounding takes either side."""
 
 LEAST = {torch.float64: 1e-16, torch.float32: 1e-8}
 """Deviation that is always allowed of outputs that are zero but for rounding."""
@@ -158,6 +159,23 @@ def jittered(values: Sequence[Tensor], generator: torch.Generator, scale: float)
     ]
 
 
+class Rounding(TorchFunctionMode):
+    """Changes every new number in its last place: tied channels, which are equal, round apart where terms cancel."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if type(result) is not Tensor or not result.is_floating_point() or result._base is not None:
+            return result
+        if any(isinstance(x, Tensor) and x.data_ptr() == result.data_ptr() for x in args):
+            return result
+        unit = 2 * torch.rand(result.shape, generator=self.generator, dtype=torch.float64) - 1
+        return result * (1 + torch.finfo(result.dtype).eps * unit).to(result.dtype)
+
+
 class Judge:
     """Compares a model with its mirror image.
 
@@ -244,6 +262,10 @@ class Judge:
                 with torch.no_grad():
                     for p, old in held:
                         p.copy_(old)
+            worst = torch.maximum(worst, (numbers(moved) - numbers(base)).abs().nan_to_num(0, 0, 0))
+        for _ in range(4):
+            with Rounding(self.generator):
+                moved = self.run(x)[i]
             worst = torch.maximum(worst, (numbers(moved) - numbers(base)).abs().nan_to_num(0, 0, 0))
         if image:
             return worst
