@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from by_hand import Net as OfParts
 from by_hand import bases, mirror, worst
 from oracle import assert_law
 from tiers import chosen, some
@@ -548,6 +549,39 @@ def test_samples_that_influence_each_other_behind_a_sign_are_found(mixed: str, h
         converted(Hidden(mixed, HIDING[hide]), 12)
 
 
+class Running(nn.Module):
+    """A sum along the batch, from its first sample or from its last, of which only a step is left."""
+
+    def __init__(self, backwards: bool, steps: Callable[[Tensor], Tensor], seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.c, self.e = nn.Conv1d(4, 12, 5, padding=2), nn.Conv2d(1, 7, (12, 5))
+        self.d, self.o = nn.Linear(7, 12), nn.Linear(12, 2, bias=False)
+        self.backwards, self.steps = backwards, steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.e(self.c(x).unsqueeze(1)).squeeze(2)
+        h = h.flip(0).cumsum(0).flip(0) if self.backwards else h.cumsum(0)
+        return self.steps(self.o(self.d((h - h.mean(1, keepdim=True)).mean(-1)).abs()))
+
+
+STEPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "truth": lambda s: s > 0,
+    "sign": torch.sign,
+    "largest": lambda s: s.argmax(-1),
+}
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize(
+    ("backwards", "seed"),
+    chosen([(b, s) for s in range(6) for b in (False, True)], lambda case: case[1] == 4),
+)
+def test_a_sum_along_the_batch_behind_a_step_is_found(backwards: bool, steps: str, seed: int) -> None:
+    with pytest.raises(ConversionError, match=r"samples of one batch influence each other"):
+        converted(Running(backwards, STEPS[steps], seed), 24)
+
+
 @pytest.mark.parametrize("hide", some(HIDING, 1))
 def test_a_sign_of_each_sample_is_exact(hide: str) -> None:
     found = error(converted(Hidden("attention over positions", HIDING[hide]), 12), 12, lambda y: y)
@@ -603,6 +637,61 @@ def test_hidden_lengths_that_stay_where_the_length_changes_by_one_are_looked_at(
             assert n != lengths[0]
             continue
         assert found < TOLERANCE, n
+
+
+# --- a hidden length that is odd at all lengths around a multiple of the example's ---
+
+
+def every_other(h: Tensor) -> Tensor:
+    return h * (torch.arange(h.shape[-1]) % 2 == 0)
+
+
+def first_half_of_an_even_length(h: Tensor) -> Tensor:
+    n = h.shape[-1]
+    return h * torch.cat([torch.ones(n // 2), torch.ones(n - n // 2) * (1 + n % 2) / 2])
+
+
+class TwoStrides(nn.Module):
+    """Two strides, behind which the lengths around an example of 13 and 14 leave odd ones."""
+
+    def __init__(self, marks: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.marks, self.c, self.d = marks, nn.Conv1d(4, 12, 3, 4, padding=1), nn.Conv1d(12, 8, 3, 2)
+        self.o = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        h = self.d(self.c(x) * self.c(z).relu().amax(-1, keepdim=True)).relu()
+        return self.o(self.marks(h).amax(-1))
+
+
+@pytest.mark.parametrize("marks", [every_other, first_half_of_an_even_length])
+def test_even_hidden_lengths_are_looked_at_where_all_others_are_odd(marks: Callable[[Tensor], Tensor]) -> None:
+    example = torch.zeros(2, 4, 13), torch.zeros(2, 4, 14)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = convert_model(TwoStrides(marks), example, inputs=("ACGT", "ACGT")).double().eval()
+    for n in range(13, 40):
+        x, z = bases(5, n), bases(5, n + 1)
+        try:
+            found = worst(model(mirror(x), mirror(z)), model(x, z))
+        except ConversionError:
+            assert n != 13
+            continue
+        assert found < TOLERANCE, n
+
+
+def test_a_table_that_is_cut_is_looked_at_where_a_window_does_not_hide_it() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = F.max_pool1d(m.p(x).relu(), 3, ceil_mode=True)
+        n = h.shape[-1]
+        return m.o((h * torch.hann_window(5, periodic=False)[:n] * torch.hann_window(n, periodic=False)).amax(-1))
+
+    torch.manual_seed(0)
+    model = converted(OfParts(forward, p=nn.Conv1d(4, 8, 3), o=nn.Linear(8, 2)), 17)
+    found = {n: error(model, n, lambda y: y) for n in range(9, 18)}
+    assert found[17] is not None
+    assert all(e is None or e < TOLERANCE for e in found.values())
 
 
 # --- a threshold behind which most numbers are one constant ---

@@ -53,25 +53,25 @@ def probe_of(hide: Callable[[Tensor], Tensor]) -> Probe:
     return Probe(Scores(hide), example, [spec], [spec.action(example.shape)])
 
 
-def beside(probe: Probe, drawn: list[Tensor], hide: Callable[[Tensor], Tensor]) -> list[Tensor]:
+def beside(probe: Probe, drawn: list[Tensor], hide: Callable[[Tensor], Tensor], sample: int = 0) -> list[Tensor]:
     """The scores before they are hidden, on either side of a jump."""
     found = []
-    for _ in beside_jumps(probe, drawn, 0):
+    for _ in beside_jumps(probe, drawn, 0, (0, sample)):
         probe.model.hide = lambda s: s
         found.append(probe.outputs(drawn))
         probe.model.hide = hide
     return found
 
 
-@pytest.mark.parametrize("levels", [1, 2, 20])
-def test_a_jump_lies_between_weights_that_are_close(levels: int) -> None:
+@pytest.mark.parametrize(("levels", "sample"), [(1, 0), (2, 3), (20, 1)])
+def test_a_jump_of_a_sample_lies_between_weights_that_are_close(levels: int, sample: int) -> None:
     def hide(s: Tensor) -> Tensor:
         return (levels * s).floor()
 
     probe = probe_of(hide)
     drawn = probe.inputs(0)
-    left, right = beside(probe, drawn, hide)
-    assert not torch.equal(hide(left), hide(right))
+    left, right = beside(probe, drawn, hide, sample)
+    assert not torch.equal(hide(left)[sample], hide(right)[sample])
     assert (left - right).abs().max() < 20 * 2**-HALVINGS
 
 

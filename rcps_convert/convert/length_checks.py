@@ -346,7 +346,7 @@ class LengthChecks:
             found += self._other_remainders(found, by_kind, axis)
         for side in (-1, 1):
             found += self._hidden_ones(found, by_kind, side)
-        return found
+        return found + self._hidden_remainders(found, by_kind)
 
     def _hidden_ones(self, found: Sequence[Variant], by_kind: Sequence[Variant], side: int) -> list[Variant]:
         """Variants where hidden lengths change that stay at all that were chosen, as they may behind a stride."""
@@ -356,6 +356,17 @@ class LengthChecks:
         while left:
             more.append(max(by_kind, key=lambda v: len(moved[v] & left)))
             left -= moved[more[-1]]
+        return more
+
+    def _hidden_remainders(self, found: Sequence[Variant], by_kind: Sequence[Variant]) -> list[Variant]:
+        """Variants where hidden lengths leave other remainders than at all that were chosen, such as even ones."""
+        changes = {v: change for v in by_kind if (change := self.survey.changes(v))}
+        more: list[Variant] = []
+        for pattern in dict.fromkeys(zip(*changes.values(), strict=True)):
+            by = {v: change for v, change in zip(changes, pattern, strict=True) if change}
+            common = math.gcd(*(by[v] for v in (*found, *more) if v in by))
+            if common != math.gcd(*by.values()):
+                more.append(min(by, key=lambda v: math.gcd(common, by[v])))
         return more
 
     def _other_remainders(self, found: Sequence[Variant], by_kind: Sequence[Variant], axis: int) -> list[Variant]:

@@ -6,7 +6,7 @@ is one at which it jumps, and halving finds it. On either side of it whatever mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -59,20 +59,25 @@ def _real(y: Tensor) -> Tensor:
     return (torch.view_as_real(y) if y.is_complex() else y).double().nan_to_num(0, 0, 0)
 
 
-def beside_jumps(probe: Probe, drawn: list[Any], index: int) -> Iterator[None]:
+def beside_jumps(probe: Probe, drawn: list[Any], index: int, sample: tuple[int, int]) -> Iterator[None]:
     """Set the weights to either side of a jump of an output, one after the other; to none where no jump is found.
 
     Args:
         probe: the copy of a model whose weights are changed. Afterwards they are drawn anew.
         drawn: the inputs.
         index: the output.
+        sample: of which entries: the axis of the samples, and the number of one.
     """
+
+    def entries() -> Tensor:
+        return _real(output_leaves(probe.outputs(drawn))[index].select(*sample))
+
     left = WAYS
     for _ in range(ENDS):
         before = _weights(probe)
         probe.perturb(1 + max(probe.perturbed, default=0), anew=True)
         after = _weights(probe)
-        found = _jump(probe, drawn, index, before, after)
+        found = _jump(probe, entries, before, after)
         for part in found or ():
             _set(probe, before, after, part)
             yield
@@ -82,7 +87,7 @@ def beside_jumps(probe: Probe, drawn: list[Any], index: int) -> Iterator[None]:
             return
 
 
-def _jump(probe: Probe, drawn: list[Any], index: int, before: list[Tensor], after: list[Tensor]) -> list[float] | None:
+def _jump(probe: Probe, entries: Callable[[], Tensor], before: list[Tensor], after: list[Tensor]) -> list[float] | None:
     """The ends of a short piece of the way on which an entry of an output jumps; none where nothing does.
 
     Returns: None where the output is the same at both ends.
@@ -90,7 +95,7 @@ def _jump(probe: Probe, drawn: list[Any], index: int, before: list[Tensor], afte
 
     def at(part: float) -> Tensor:
         _set(probe, before, after, part)
-        return _real(output_leaves(probe.outputs(drawn))[index])
+        return entries()
 
     left, right = 0.0, 1.0
     low, high = at(left), at(right)

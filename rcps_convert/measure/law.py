@@ -180,8 +180,14 @@ class Law:
 
     # --- measuring ---
 
-    def measure(self, seed: int, kinds: Sequence[str], *, training: bool = False) -> list[Any]:
-        """One batch and its mirror image in one mode; where batches are known also with every other sample mirrored.
+    def measure(
+        self, seed: int, kinds: Sequence[str], *, training: bool = False, chosen: Tensor | None = None
+    ) -> list[Any]:
+        """One batch and its mirror image in one mode; where batches are known also with some samples mirrored.
+
+        Args:
+            seed, kinds, training: of the batch.
+            chosen: the samples that are mirrored alone, (N,); by default some at random.
 
         Returns: the outputs. In train mode a batch on which some are not finite is drawn anew, as random bases: a
         batch norm would spread them over all samples.
@@ -190,7 +196,7 @@ class Law:
         drawn = probe.drawn(seed, kinds)
         forward = output_leaves(probe.outputs(drawn, training))
         if training and set(kinds) != {KINDS[0]} and not all(map(_finite, forward)):
-            return self.measure(seed, KINDS[:1] * len(kinds), training=True)
+            return self.measure(seed, KINDS[:1] * len(kinds), training=True, chosen=chosen)
         reverse = output_leaves(probe.outputs(probe.mirrored(drawn), training))
         if len(forward) != len(reverse):
             raise ValueError("the number of outputs depends on the values of the input")
@@ -201,7 +207,8 @@ class Law:
                 if not training:
                     self._note_mirrored(i, y, r)
         if len(kinds) > 1 and not training:
-            self._mirror_some(drawn, some_of(len(kinds), seed), forward, reverse)
+            chosen = some_of(len(kinds), seed) if chosen is None else chosen
+            self._mirror_some(drawn, chosen, forward, reverse)
         return forward
 
     def vary(self, forward: list[Any], seed: int, kinds: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from ..algebra.arguments import Example, leaves, with_leaves
 from ..geometry import CallNames, unanchor
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode, quiet, undisturbed_rng
 
-NEAR = (-1, 1, 2, 3, 4, 8, 16, 32, 64)
+NEAR = (-1, 1, 2, 3, 4, -2, -3, -4, 8, 16, 32, 64)
 """Changes of the length, in positions, at which a forward may pad or crop what it does not at the example's."""
 
 FAR = (-64, -8, -512, 128, 512)
@@ -148,11 +148,14 @@ class Survey:
 
     def moved(self, variant: Variant, side: int) -> frozenset[int]:
         """The axes of all tensors that are shorter than on the example (a side of -1), or longer (1)."""
+        return frozenset(i for i, change in enumerate(self.changes(variant)) if change * side > 0)
+
+    def changes(self, variant: Variant) -> list[int]:
+        """How much longer the axes of all tensors are than on the example; empty where forward goes another way."""
         start, run = self.start, variant.run
         if start is None or run is None or not run.is_like(start):
-            return frozenset()
-        pairs = enumerate(zip(start.sizes, run.sizes, strict=True))
-        return frozenset(i for i, (here, there) in pairs if (there - here) * side > 0)
+            return []
+        return [there - here for here, there in zip(start.sizes, run.sizes, strict=True)]
 
 
 def without_repeats(names: Sequence[str]) -> tuple[Any, ...]:

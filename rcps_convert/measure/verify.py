@@ -44,6 +44,9 @@ ALIKE = ["run", AGAIN]
 BESIDE = 4
 """Samples of a batch that is measured beside a jump."""
 
+TIMES = 2
+"""Jumps of a sample that are looked for: beside one of them a change that shows beside most may be too small."""
+
 JUMPING = 4
 """Outputs whose jumps are looked for, those first that are seen to step."""
 
@@ -267,14 +270,19 @@ class _Check:
         return self.law.error() > self.limit and not (self.diagnose and (self._explained() or self._put_aside()))
 
     def _measure_jumps(self) -> None:
-        """Measure outputs that step beside a jump, where a sample that moves another one shows."""
+        """Measure outputs that step beside a jump of one sample's, where others that move it show once mirrored.
+
+        The jump of the last sample, then of the first: in a sum along the batch one of them has all others before it.
+        """
         kinds = [KINDS[0]] * max(BESIDE, self.probe.batch or 1)
         self.last = (0, kinds)
         drawn = self.probe.drawn(*self.last)
         stepped = sorted(self.law.stepped, key=lambda i: not self.law.stepped[i])
-        for index in [i for i in stepped if self.law.stepped[i] or self.probe.discrete][:JUMPING]:
-            for _ in beside_jumps(self.probe, drawn, index):
-                self.law.measure(*self.last)
+        indices = [i for i in stepped if self.law.stepped[i] or self.probe.discrete][:JUMPING]
+        for index, sample in itertools.product(indices, (len(kinds) - 1, 0) * TIMES):
+            others = torch.arange(len(kinds)) != sample
+            for _ in beside_jumps(self.probe, drawn, index, ((self.law.batches or {})[index], sample)):
+                self.law.measure(*self.last, chosen=others)
                 if self.law.error() > self.limit and not (self.diagnose and self._explained()):
                     return
 
