@@ -44,8 +44,9 @@ def traces(functions: Sequence[Callable], given: Sequence[tuple[Tensor, ...]]) -
     outputs = iter(whole.outputs)
     inputs = iter([name for name, s in whole.sources.items() if s.kind == "input"])
     found = []
-    for i, count in enumerate(counts):
-        spec = whole.out_spec.child(i)
+    of_each: Any = whole.out_spec
+    specs = of_each.children() if hasattr(of_each, "children") else of_each.children_specs  # torch 2.9
+    for i, (count, spec) in enumerate(zip(counts, specs, strict=True)):
         own = _of_one(whole, f"each.{i}", [*islice(inputs, count)])
         found.append(replace(own, outputs=[*islice(outputs, spec.num_leaves)], out_spec=spec))
     return found
