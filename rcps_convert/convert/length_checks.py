@@ -22,7 +22,7 @@ from ..errors import BreaksSymmetryError, ConversionError
 from ..graph.sandbox import positional_names
 from ..infer.inference import Inference
 from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length, run_of
-from ..measure.thresholds import MOST_WORK, Turn, rests_of, turns_of
+from ..measure.thresholds import MOST_WORK, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verify import Verification
 from ..rules.registry import Anchor
 from ..tie.length_guard import LengthRule
@@ -197,16 +197,17 @@ class LengthChecks:
 
     def _check_turns(self) -> None:
         """Measure the law where comparisons of sizes come out otherwise than on the example."""
-        self._check_rests()
-        lengths, samples = turns_of(self.variants, self.survey)
+        seen = seen_of(self.variants, self.survey)
+        self._check_rests(seen)
+        lengths, samples = turns_of(self.variants, self.survey, seen)
         for turn in lengths if self.fixed is None else []:
             self._check_turn(turn)
         for number in dict.fromkeys(n for turn in samples for n in turn.tried):
             self._check_samples(number)
 
-    def _check_rests(self) -> None:
+    def _check_rests(self, seen: Seen) -> None:
         """Measure the law where comparisons of the rest of a division come out otherwise than on the example."""
-        lengths, all_tried = rests_of(self.variants, self.survey) if self.fixed is None else ([], True)
+        lengths, all_tried = rests_of(self.variants, self.survey, seen) if self.fixed is None else ([], True)
         for n in lengths:
             if self.fixed is None and self._held(next(self.variants.at(n))):
                 self.checked.append(n)

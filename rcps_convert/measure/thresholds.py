@@ -249,33 +249,54 @@ def turns(here: Compared, there: Compared, size: int, other: int) -> list[Turn]:
     return [t for side in (1, -1) for t in [t for t in by_distance if t.side == side][:MOST]]
 
 
-def turns_of(variants: Variants, survey: Survey) -> tuple[list[Turn], list[Turn]]:
-    """Where comparisons of forward come out otherwise: at which lengths, and with how many samples."""
+@dataclass(frozen=True)
+class Seen:
+    """What forward compares, on the example and beside it.
+
+    Attributes:
+        here: on the example.
+        other: another length that forward takes; 0 if none is known.
+        there: at that length.
+    """
+
+    here: Compared | None
+    other: int
+    there: Compared | None
+
+
+def seen_of(variants: Variants, survey: Survey) -> Seen:
+    """What forward compares: one run on the example, and one at another length."""
     own, samples = variants.longest, survey.samples
     here = compared(variants.model, variants.example if samples is None else variants.with_samples(samples).example)
+    other = next((n for n in (2 * own, own + 1, own - 1) if survey.at(n)), 0)
+    if here is None or not other:
+        return Seen(here, 0, None)
+    return Seen(here, other, compared(variants.model, next(variants.at(other, samples)).example))
+
+
+def turns_of(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[Turn], list[Turn]]:
+    """Where comparisons of forward come out otherwise: at which lengths, and with how many samples."""
+    here, samples = seen.here, survey.samples
     if here is None:
         return [], []
-    lengths, numbers = list[Turn](), list[Turn]()
-    for other in [n for n in (2 * own, own + 1, own - 1) if survey.at(n)][:1]:
-        there = compared(variants.model, next(variants.at(other, samples)).example)
-        lengths = turns(here, there, own, other) if there is not None else []
+    lengths = turns(here, seen.there, variants.longest, seen.other) if seen.there is not None else []
+    numbers = list[Turn]()
     if samples is not None:
         there = compared(variants.model, variants.with_samples(samples + 1).example)
         numbers = turns(here, there, samples, samples + 1) if there is not None else []
     return lengths, numbers + [Turn(n, 1) for n in COUNTED if here.counted]
 
 
-def rests_of(variants: Variants, survey: Survey) -> tuple[list[int], bool]:
+def rests_of(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[int], bool]:
     """Longer lengths at which comparisons of the rest of a division come out otherwise.
 
     Returns:
         The lengths, and whether every rest was tried that may matter: long forwards are run a few times only.
     """
     own, samples, start = variants.longest, survey.samples, survey.start
-    here = compared(variants.model, variants.example if samples is None else variants.with_samples(samples).example)
-    if here is None or not here.rests or start is None or not any(variants.lengths):
+    if seen.here is None or not seen.here.rests or start is None or not any(variants.lengths):
         return [], True
-    left, found = _of_lengths(here, variants, survey), list[int]()
+    left, found = _of_lengths(seen.here, seen.there), list[int]()
     period = max((abs(divisor) * -(-own // max(1, dividend)) for dividend, divisor, _ in left.values()), default=1)
     after = range(own + 1, own + 1 + period)
     every = list(dict.fromkeys([after[-1] - (after[-1] % period), *after]))  # first where nothing is left over
@@ -290,11 +311,7 @@ def rests_of(variants: Variants, survey: Survey) -> tuple[list[int], bool]:
     return found, not left or tried == every
 
 
-def _of_lengths(here: Compared, variants: Variants, survey: Survey) -> dict[Place, tuple[int, int, bool]]:
+def _of_lengths(here: Compared, there: Compared | None) -> dict[Place, tuple[int, int, bool]]:
     """The comparisons of rests whose dividend goes by the length, as a number of channels or samples does not."""
-    own = variants.longest
-    for other in [n for n in (2 * own, own + 1, own - 1) if survey.at(n)][:1]:
-        there = compared(variants.model, next(variants.at(other, survey.samples)).example)
-        if there is not None:
-            return {p: rest for p, rest in here.rests.items() if p not in there.rests or there.rests[p][0] != rest[0]}
-    return dict(here.rests)
+    others = there.rests if there is not None else {}
+    return {p: rest for p, rest in here.rests.items() if p not in others or others[p][0] != rest[0]}
