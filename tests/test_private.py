@@ -21,6 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rcps_convert import _torch
 from rcps_convert._torch import pytree
+from rcps_convert.errors import TraceError
+from rcps_convert.graph.export import trace
 
 
 class Seen(TorchFunctionMode):
@@ -664,6 +666,37 @@ def test_modes_that_were_not_left_are() -> None:
     with Seen() as again:
         torch.zeros(1)
     assert again.functions
+
+
+def test_modes_that_an_exception_did_not_leave_are_left() -> None:
+    """Else, under torch 2.9, everything after an export that failed runs in its modes."""
+    outer = Seen()
+
+    def fail() -> None:
+        Seen().__enter__()
+        raise ZeroDivisionError
+
+    with outer:
+        with pytest.raises(ZeroDivisionError), _torch.modes_left():
+            fail()
+        assert _torch.function_modes() == [outer]
+    with _torch.modes_left():  # what a block enters and does not fail in is its own
+        outer.__enter__()
+    assert _torch.function_modes() == [outer]
+    outer.__exit__(None, None, None)
+
+
+class Judged(nn.Module):
+    """``quantile`` looks at numbers under torch 2.9, this module everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.quantile(0.3, dim=1) if x.equal(x * 1) else x
+
+
+def test_an_export_that_fails_leaves_no_mode() -> None:
+    with pytest.raises(TraceError):
+        trace(Judged(), torch.zeros(2, 4, 9))
+    assert _torch.function_modes() == []
 
 
 def included(key: str) -> bool:

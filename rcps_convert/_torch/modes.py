@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -68,6 +68,18 @@ class ModeState:
             torch._C._dispatch_tls_set_dispatch_key_included(_KEYS.Python, False)
         if self.caught and not torch._C._is_torch_function_enabled():
             _HELD.append(torch._C._EnableTorchFunction())
+
+
+@contextmanager
+def modes_left() -> Iterator[None]:
+    """Leave the modes that an exception in the block did not: torch 2.9 stays in those of an export that failed."""
+    before = ModeState()
+    try:
+        yield
+    except BaseException:
+        if before.differ():
+            before.restore()
+        raise
 
 
 def _entered() -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import quick_graphs, recurrent_shapes
+from .._torch import modes_left, quick_graphs, recurrent_shapes
 from ..algebra.arguments import Example, call_arguments
 from ..algebra.opened import opened
 from ..errors import NoRuleError, TraceError, Where, first_line
@@ -47,7 +47,7 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
     twin = fresh_copy(model)
     unanchor(twin)
     args, kwargs = call_arguments(example)
-    with undisturbed_rng(), mode(twin, training), quiet(), caches_kept_clean(twin):
+    with undisturbed_rng(), mode(twin, training), quiet(), caches_kept_clean(twin), modes_left():
         try:
             without_watchers(twin, example)
             calls = _record(model, example, training, cuts) if cuts else {}
