@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -474,3 +475,35 @@ def test_a_converted_model_is_baked_and_compiled_as_before() -> None:
     torch.testing.assert_close(compiled(x), expected, rtol=0, atol=1e-12)
     exported = torch.export.export(model, (x,), strict=False).module()
     torch.testing.assert_close(exported(x), expected, rtol=0, atol=1e-12)
+
+
+def peak(net: Net, x: Tensor) -> Tensor:
+    return net.out(net.body(net.stem(x).relu()).relu().amax(-1))
+
+
+def doubled(module: nn.Module) -> nn.Module:
+    """A replica as ``nn.DataParallel`` makes it, with twice the parameters in the place of those of another device."""
+    made = module._replicate_for_data_parallel()  # type: ignore[operator]
+    for name, child in module._modules.items():
+        made._modules[name] = None if child is None else doubled(child)
+    for name, value in module._parameters.items():
+        object.__setattr__(made, name, None if value is None else value.detach() * 2)
+    return made
+
+
+@pytest.mark.parametrize("strategy", ["tied", "conjoined", "mixed"])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_replica_computes_with_its_own_weights(strategy: str, own: bool) -> None:
+    """Also where the user had set a forward on the model, and where the replica's forward is called by itself."""
+    net = Net()
+    if own:
+        net.forward = MethodType(peak, net)  # type: ignore[method-assign]
+    model, x = converted(strategy, net), sequence()
+    twin, twice = doubled(model), copy.deepcopy(model)
+    with torch.no_grad():
+        for p in twice.parameters():
+            p.mul_(2)
+        wanted = twice(x)
+        assert float((wanted - model(x)).abs().max()) > 1e-3
+        for found in (twin(x), twin.forward(x)):
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)

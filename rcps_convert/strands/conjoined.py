@@ -26,7 +26,7 @@ from ..algebra.runs import Runs, read_runs
 from ..algebra.specs import Spec, Tokens
 from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
-from ..geometry import AroundForward, drop_around
+from ..geometry import AroundForward, drop_around, place_around, rebound
 from ..graph.sandbox import positional_names
 from ..tie.hooks import StrandHook, hook_of, install, uninstall
 
@@ -381,6 +381,12 @@ class StackedForward(AroundForward):
             return self.before(*args, **kwargs)
         return type(module).forward(module, *args, **kwargs)
 
+    def bound_to(self, replica: nn.Module) -> StackedForward:
+        """The same for a replica of the model."""
+        twin = StackedForward(replica, self.reading)
+        twin.before = None if self.before is None else rebound(self.before, self.module, replica)
+        return twin
+
 
 def this_thread() -> int:
     """A number of the running thread; 0 for a compiler, which follows one.
@@ -394,7 +400,7 @@ def conjoin(model: nn.Module, reading: Conjoined) -> None:
     """Make a model read both strands, in place; hooks of its own stay, and run inside of ours."""
     forward = StackedForward(model, reading)
     install(model, reading, outside=True, always=True)
-    model.forward = forward  # type: ignore[method-assign]
+    place_around(model, forward)
 
 
 def conjoined(model: nn.Module) -> Conjoined | None:
