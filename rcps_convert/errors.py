@@ -69,13 +69,13 @@ class ConversionError(ValueError):
     def __str__(self) -> str:
         if len(self.problems) == 1:
             return self.describe()
-        return "\n".join([f"{len(self.problems)} problems, the first: {self.what}", *told(self.problems)])
+        return "\n".join([f"{len(self.problems)} problems, the first: {self.what}", *messages(self.problems)])
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.__dict__.copy()))
 
 
-def told(problems: Sequence[ConversionError]) -> list[str]:
+def messages(problems: Sequence[ConversionError]) -> list[str]:
     """Problems as numbered texts; those that differ by numbers only, as of layers or positions, are told once."""
     kinds: dict[tuple[object, ...], list[ConversionError]] = {}
     for p in problems:

@@ -20,7 +20,7 @@ from rcps_convert import ConversionError, accelerate, apply_recipe, bake, conver
 from rcps_convert.convert import accelerate as accelerating
 from rcps_convert.convert.fast import attached, compiled, timing, whole
 from rcps_convert.convert.fast.attached import Accelerated
-from rcps_convert.convert.fast.plan import AccelerationPlan, Row
+from rcps_convert.convert.fast.plan import AccelerationPlan, LayerTimes
 from rcps_convert.strands.mixed import Cross
 from rcps_convert.tie.hooks import hook_of
 
@@ -433,7 +433,9 @@ def test_a_model_that_is_slower_as_a_whole_stays_as_it_is(
 ) -> None:
     model, x, _ = converted("mixed")
     fast = fast_in(model, x, "torch")
-    plan = AccelerationPlan("here", [Row("2", (1,), "conv", 0.5, 0.5, "torch"), Row("3", (1,), "conv", 1, 1, "stock")])
+    plan = AccelerationPlan(
+        "here", [LayerTimes("2", (1,), "conv", 0.5, 0.5, "torch"), LayerTimes("3", (1,), "conv", 1, 1, "stock")]
+    )
     times = whole.WholeTimes(inference, train, launching)
     with mock.patch.object(accelerating, "whole_times", return_value=times):
         accelerating._check_whole(fast, x, plan, forced)

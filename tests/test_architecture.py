@@ -208,6 +208,15 @@ def test_a_folder_says_its_job_in_one_sentence(folder: str) -> None:
     assert re.fullmatch(r"[A-Z][^.]*(?:``[^`]*``[^.]*)*\.", said), said
 
 
+def test_a_name_means_one_class() -> None:
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module_name(path))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def test_how_it_works_lists_every_file() -> None:
     spec = importlib.util.spec_from_file_location("package_listing", ROOT / "docs" / "package_listing.py")
     assert spec is not None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rcps_convert.convert.fast import fused
 from rcps_convert.convert.fast.backends import backend
-from rcps_convert.convert.fast.channels import Channels, halves_of
+from rcps_convert.convert.fast.channels import ChannelPairs, halves_of
 from rcps_convert.convert.fast.product import Product
 
 pytestmark = [
@@ -22,8 +22,8 @@ pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="tests/test_cuda.py runs the kernels themselves"),
 ]
 
-DNA, PROFILE, FIXED = Channels((0, 1), (3, 2)), Channels((0,), (1,)), Channels((), (), (0, 1, 2))
-ODD = Channels((0, 1, 2, 7), (3, 4, 5, 8), (6,))
+DNA, PROFILE, FIXED = ChannelPairs((0, 1), (3, 2)), ChannelPairs((0,), (1,)), ChannelPairs((), (), (0, 1, 2))
+ODD = ChannelPairs((0, 1, 2, 7), (3, 4, 5, 8), (6,))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch, kernels: Any) -> None:
     monkeypatch.setattr(fused, "GRADIENT", [{"BM": 16, "BN": 16, "BL": 32, **how}])
 
 
-def partners(ch: Channels) -> list[int]:
+def partners(ch: ChannelPairs) -> list[int]:
     table = [*range(ch.size)]
     for a, b in zip(ch.first, ch.second, strict=True):
         table[a], table[b] = b, a
@@ -85,7 +85,7 @@ def whole(p: Product) -> tuple[Tensor, Tensor]:
     return (w * 8).round().float(), (b * 8).round().float()
 
 
-def mirrored(x: Tensor, ch: Channels) -> Tensor:
+def mirrored(x: Tensor, ch: ChannelPairs) -> Tensor:
     return x[:, partners(ch)].flip(2).contiguous()
 
 

@@ -102,7 +102,7 @@ def read_axis(text: str) -> Axis:
     Raises:
         ConversionError: it is no text of a term.
     """
-    return _read(text, "an axis", _Reader.sum)
+    return _read(text, "an axis", _TokenReader.sum)
 
 
 def read_action(text: str) -> Action:
@@ -111,7 +111,7 @@ def read_action(text: str) -> Action:
     Raises:
         ConversionError: it is no text of an action.
     """
-    return _read(text, "an action", _Reader.action)
+    return _read(text, "an action", _TokenReader.action)
 
 
 def read_step(text: str) -> Step:
@@ -120,14 +120,14 @@ def read_step(text: str) -> Step:
     Raises:
         ConversionError: it is no text of a step.
     """
-    return _read(text, "a step", _Reader.step)
+    return _read(text, "a step", _TokenReader.step)
 
 
-def _read(text: Any, kind: str, read: Callable[[_Reader], T]) -> T:
+def _read(text: Any, kind: str, read: Callable[[_TokenReader], T]) -> T:
     try:
         if not isinstance(text, str):
             raise ValueError(f"it is a {type(text).__name__}")
-        reader = _Reader(text)
+        reader = _TokenReader(text)
         found = read(reader)
         if reader.next:
             raise ValueError(f"{reader.next!r} is left over")
@@ -140,7 +140,7 @@ def _read(text: Any, kind: str, read: Callable[[_Reader], T]) -> T:
         ) from reason
 
 
-class _Reader:
+class _TokenReader:
     """Reads the tokens of a text from left to right; a text that ends too early ends in empty tokens."""
 
     def __init__(self, text: str) -> None:

@@ -18,7 +18,7 @@ from .fast.attached import Choice, accelerate_layer, computed_in, decelerate
 from .fast.backends import CPP, STOCK, TORCH, TRITON, usable
 from .fast.layers import Candidate, candidates
 from .fast.operator import Ways
-from .fast.plan import AccelerationPlan, Row
+from .fast.plan import AccelerationPlan, LayerTimes
 from .fast.timing import Times, measured
 from .fast.whole import whole_times
 from .state import is_converted
@@ -172,7 +172,7 @@ def _is_batch(candidate: Candidate, met: Met) -> bool:
     return candidate.product.linear or len(met.shape) == 3
 
 
-def _layer(candidate: Candidate, met: Met, backend: str, known: dict[object, Times]) -> Row:
+def _layer(candidate: Candidate, met: Met, backend: str, known: dict[object, Times]) -> LayerTimes:
     """Measure one layer and attach what is chosen; its row."""
     product, reading = candidate.product, candidate.reading
     w, b = (
@@ -193,7 +193,7 @@ def _layer(candidate: Candidate, met: Met, backend: str, known: dict[object, Tim
         dtype = None if forced else met.dtype
         accelerate_layer(candidate, Choice(product, reading, train, dtype, met.device.type))
     ratios = times.ratio(train, ("forward",)), times.ratio(train)
-    return Row(candidate.name, met.shape, product.words(), *ratios, train.words())
+    return LayerTimes(candidate.name, met.shape, product.words(), *ratios, train.words())
 
 
 def _read_shape(candidate: Candidate, met: Met) -> tuple[int, ...]:

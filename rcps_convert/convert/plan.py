@@ -267,8 +267,8 @@ class ConversionPlan:
         refuse_converted(model)
         self.architecture.require(model)
         if self.symmetric:
-            told = "; ".join(["the model is equivariant already: nothing needed tying", *self.warnings, *self.notes])
-            warnings.warn(told, stacklevel=stacklevel)
+            notice = "; ".join(["the model is equivariant already: nothing needed tying", *self.warnings, *self.notes])
+            warnings.warn(notice, stacklevel=stacklevel)
             target = model if in_place else fresh_copy(model)
             note(target, self._said())
             return target

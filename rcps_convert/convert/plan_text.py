@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..algebra.printed import Section, alike, listed, pattern, together
-from ..errors import told
+from ..errors import messages
 from ..tie.length_guard import LengthRule
 
 ConversionPlan = Any
@@ -77,7 +77,7 @@ def tensors(plan: ConversionPlan) -> Section:
 def problems(plan: ConversionPlan) -> Section:
     """What stands in the way."""
     lines = [f"Cannot be converted, {len(plan.problems)} problem(s):"]
-    lines += told(plan.problems)
+    lines += messages(plan.problems)
     return Section("problems", lines=lines)
 
 

@@ -200,12 +200,12 @@ def load(path: File, model: nn.Module) -> nn.Module:
         TypeError: `model` is no model.
     """
     check_model(model)
-    told, state, buffers = _contents(_read(path))
-    _check_recipe(told)
-    alike = _is_converted_alike(model, told)
+    written, state, buffers = _contents(_read(path))
+    _check_recipe(written)
+    alike = _is_converted_alike(model, written)
     if not alike:
-        readable(told, lambda: require_outline(model, told["outline"]))
-    all_or_nothing(model, lambda: _filled(model, None if alike else told, state, buffers))
+        readable(written, lambda: require_outline(model, written["outline"]))
+    all_or_nothing(model, lambda: _filled(model, None if alike else written, state, buffers))
     return model
 
 
@@ -240,10 +240,10 @@ def _contents(file: Any) -> tuple[Any, Mapping[str, Any], Mapping[str, Tensor]]:
 
 
 @alone
-def _filled(model: nn.Module, told: Recipe | None, state: Mapping[str, Any], buffers: Mapping[str, Tensor]) -> None:
+def _filled(model: nn.Module, written: Recipe | None, state: Mapping[str, Any], buffers: Mapping[str, Tensor]) -> None:
     """Attach what a recipe says, and set the state and the buffers."""
-    if told is not None:
-        attach_all(model, told)
+    if written is not None:
+        attach_all(model, written)
     for name, held in (*model.named_parameters(), *model.named_buffers()):
         value = state.get(name)
         if isinstance(value, Tensor) and held.dtype != value.dtype:

@@ -147,10 +147,10 @@ class _TiedPlanner:
             except ConversionError:
                 raise
             except Exception as reason:  # forward looks at what tying changes: names of parameters, classes, attributes
-                told = does_not_run(reason)
-                if told.where is None:  # not an error of the user's forward
+                refusal = does_not_run(reason)
+                if refusal.where is None:  # not an error of the user's forward
                     raise
-                raise does_not_run_tied(told) from reason
+                raise does_not_run_tied(refusal) from reason
 
     def _is_symmetric(self) -> bool:
         """Whether the model obeys the law with any weights."""
@@ -224,8 +224,8 @@ class _TiedPlanner:
         """Find the pairs that the model has learned."""
         given = self.settings.sequences
         calls = None if given is None else read_calls(given, self.example, self.actions)
-        told = (self.model, self.example, self.actions, self.wanted, found.inference.open_terms)
-        inside = left_out(*told, tuple(found.cuts)) if found.cuts else {}
+        known = (self.model, self.example, self.actions, self.wanted, found.inference.open_terms)
+        inside = left_out(*known, tuple(found.cuts)) if found.cuts else {}
         search = Search.of(found.traces[0], found.inference, self.example, self.specs, self.actions, calls, inside)
         self.plan.start = MatchedStart(search, search.find(self.model))
 

@@ -85,12 +85,12 @@ def idle_once_tied() -> ConversionError:
     )
 
 
-def does_not_run_tied(told: ConversionError) -> ConversionError:
+def does_not_run_tied(plain: ConversionError) -> ConversionError:
     """The refusal of a forward that finds something else where its weights were."""
     return ConversionError(
         "the model does not run once its weights are tied",
-        where=told.where,
-        why=f"{told.why}; a tied weight is computed from what is stored: self.weight is the full weight, while "
+        where=plain.where,
+        why=f"{plain.why}; a tied weight is computed from what is stored: self.weight is the full weight, while "
         "_parameters, named_parameters() and state_dict() have what is stored, under other names",
         do='read weights as attributes in forward, or use strategy="conjoined", which leaves them as they are',
     )

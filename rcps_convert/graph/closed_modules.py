@@ -123,7 +123,7 @@ class _ClosedForward:
         return self.calls[index].made.filled(CLOSED(Bundle.of((args, kwargs)).tensors, self.path, index))
 
 
-class _Watched:
+class _NotesFailure:
     """Stands for the forward of a module and notes the first that raises."""
 
     def __init__(self, path: str, forward: Callable[..., Any], raised: list[str]) -> None:
@@ -180,7 +180,7 @@ def watching(model: nn.Module) -> Iterator[list[str]]:
     """Note the paths of the submodules that raise, the innermost first."""
     raised: list[str] = []
     paths = [path for path, _ in model.named_modules() if path]
-    with _forwards(model, {p: _Watched(p, model.get_submodule(p).forward, raised) for p in paths}):
+    with _forwards(model, {p: _NotesFailure(p, model.get_submodule(p).forward, raised) for p in paths}):
         yield raised
 
 

@@ -123,7 +123,7 @@ def _trace_error(
 ) -> TraceError:
     lines = [line.strip() for line in str(reason).strip().splitlines() if line.strip()]
     first = f"{type(reason).__name__}: {lines[0] if lines else 'no message'}"
-    calls = _Calls()
+    calls = _CalledNames()
     try:
         with torch.no_grad(), calls:
             call(fresh_copy(model), example)
@@ -200,7 +200,7 @@ def does_not_run(reason: Exception) -> TraceError:
     )
 
 
-class _Calls(TorchFunctionMode):
+class _CalledNames(TorchFunctionMode):
     """Collects the names of torch functions that are called."""
 
     def __init__(self) -> None:

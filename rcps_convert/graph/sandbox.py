@@ -86,7 +86,7 @@ def positional_names(model: nn.Module) -> list[str]:
 def mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Put a model in train or eval mode, and every submodule back as it was afterwards."""
     before = [(m, m.training) for m in all_modules(model)]
-    if any(_is_told(m) for m, _ in before):
+    if any(_sets_its_mode(m) for m, _ in before):
         model.train(training)
     else:
         _set_modes((m, training) for m, was in before if was is not training)
@@ -105,7 +105,7 @@ def _set_modes(modes: Iterable[tuple[nn.Module, bool]]) -> None:
             module.training = training
 
 
-def _is_told(module: nn.Module) -> bool:
+def _sets_its_mode(module: nn.Module) -> bool:
     """Whether a module has something of its own to do when the mode is set."""
     return type(module).train is not nn.Module.train or "train" in vars(module)
 

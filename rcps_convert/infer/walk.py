@@ -301,8 +301,8 @@ class Walk:
         if problem is not None:
             self.result.clashed |= {p.const.entries_of for p in self.result.pins[known:] if p.const.entries_of}
             del self.result.pins[known:]
-            told = site.deferred[0].at(node.where, _got(args, kwargs)) if site.deferred else problem
-            return self._refused(node, told)
+            cause = site.deferred[0].at(node.where, _got(args, kwargs)) if site.deferred else problem
+            return self._refused(node, cause)
         for refusal in [*site.deferred, *self._unanchored(site, args)]:
             self.result.report(refusal.at(node.where, _got(args, kwargs)))
         self.swaps += site.swaps

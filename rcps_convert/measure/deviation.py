@@ -14,7 +14,7 @@ INFINITE = float("inf")
 
 
 @dataclass(frozen=True)
-class Compared:
+class Difference:
     """What comparing two tensors found.
 
     Attributes:
@@ -30,7 +30,7 @@ NEAR_ZERO = 1e-6
 """Size of an output, relative to its size on other inputs, below which it is held to the rounding of the latter."""
 
 
-def compare(found: Tensor, expected: Tensor, usual: float = 0.0) -> Compared:
+def compare(found: Tensor, expected: Tensor, usual: float = 0.0) -> Difference:
     """The largest ``|a - b| / max(|a|, |b|, m)`` over entries; ``m`` is the median size of nonzero entries.
 
     A value of 1e9 hides no other entry, and rounding around zero is no deviation. Complex entries are compared as
@@ -43,19 +43,19 @@ def compare(found: Tensor, expected: Tensor, usual: float = 0.0) -> Compared:
             reverse complement; what rounding leaves of it is not compared with itself.
     """
     if found.shape != expected.shape:
-        return Compared(INFINITE, 0)
+        return Difference(INFINITE, 0)
     if not (_inexact(found) or _inexact(expected)):
-        return Compared(float(not torch.equal(found, expected)), found.numel())
+        return Difference(float(not torch.equal(found, expected)), found.numel())
     a, b = _wide(found), _wide(expected)
     finite = a.isfinite() & b.isfinite()
     if not bool(((a == b) | (a.isnan() & b.isnan()) | finite).all()):
-        return Compared(INFINITE, int(finite.sum()))
+        return Difference(INFINITE, int(finite.sum()))
     a, b = a[finite], b[finite]
     if not a.numel():
-        return Compared(0.0, 0)
+        return Difference(0.0, 0)
     size = torch.maximum(a.abs(), b.abs())
     middle = max(middle_size(size), NEAR_ZERO * usual)
-    return Compared(float(((a - b).abs() / size.clamp(min=middle)).max()) if middle else 0.0, a.numel())
+    return Difference(float(((a - b).abs() / size.clamp(min=middle)).max()) if middle else 0.0, a.numel())
 
 
 REPEATED = 1 / 8
@@ -89,7 +89,7 @@ def deviation(reverse: Tensor, forward: Tensor, action: Action) -> float:
 
 def held_to(
     action: Action, reverse: Tensor, forward: Tensor, usual: float = 0.0, orders: Sequence[Tensor] = ()
-) -> Compared:
+) -> Difference:
     """As `compare`, of ``f(rc x)`` and ``rho f(x)``; positions that have no partner are passed over.
 
     Args:

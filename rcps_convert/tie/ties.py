@@ -62,7 +62,7 @@ class Kept:
         return same and self.writes == (version(stored), version(full))
 
 
-class Seen:
+class Expanded:
     """What was stored when a full weight was put together, by its values: a write into ``p.data`` is not counted.
 
     Args:
@@ -182,7 +182,7 @@ class HalfTie(RCTie):
 
     kind = "half"
     table: Tensor | None
-    seen: Seen | None = None
+    seen: Expanded | None = None
     """What layers of torch's were given last."""
 
     def __init__(self, action: Action, dim: int, place: int) -> None:
@@ -236,7 +236,7 @@ class HalfTie(RCTie):
             return self.forward(stored)
         if learns or self.table is None or not stored.is_cpu:
             return self.mirrored(stored) if learns else self.expand(stored)
-        seen = self.seen = Seen(stored, self.table)  # another thread may set it, too
+        seen = self.seen = Expanded(stored, self.table)  # another thread may set it, too
         return seen.full
 
     def __getstate__(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ...strands.conjoined import this_thread
 from ...strands.mixed import Cross
 from ...tie.hooks import After, Before, hook_of
 from .backends import STOCK, usable
-from .layers import BothReadings, Candidate, Reading, is_tied
+from .layers import Candidate, ProductView, StackedProductView, is_tied
 from .operator import Ways, compute
 from .product import Product
 
@@ -33,7 +33,7 @@ class Choice:
     """
 
     product: Product
-    reading: Reading
+    reading: ProductView
     ways: Ways
     dtype: torch.dtype | None
     device: str
@@ -125,9 +125,9 @@ class Accelerated(AroundForward):
         return twin
 
 
-def is_stacked(reading: Reading) -> bool:
+def is_stacked(reading: ProductView) -> bool:
     """Whether a layer reads both strands."""
-    return isinstance(reading, BothReadings)
+    return isinstance(reading, StackedProductView)
 
 
 def computed_in(x: Tensor) -> torch.dtype:

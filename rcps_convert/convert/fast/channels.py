@@ -24,7 +24,7 @@ def entries(places: Sequence[int]) -> Entries:
 
 
 @dataclass(frozen=True)
-class Channels:
+class ChannelPairs:
     """Entries of an axis under reverse complement.
 
     Attributes:
@@ -75,23 +75,23 @@ class Channels:
             object.__setattr__(self, name, value)
 
 
-def halves_of(size: int) -> Channels:
+def halves_of(size: int) -> ChannelPairs:
     """Two swapped halves.
 
     Args:
         size: of the axis, even.
     """
-    return Channels(range(size // 2), range(size // 2, size))
+    return ChannelPairs(range(size // 2), range(size // 2, size))
 
 
-def channels(term: Axis) -> Channels | None:
+def channels(term: Axis) -> ChannelPairs | None:
     """The channels of a known axis; None where reverse complement changes signs."""
     if ax.has_sign(term):
         return None
     table = ax.indices(term).tolist()
     first = [i for i, j in enumerate(table) if i < j]
     fixed = [i for i, j in enumerate(table) if i == j]
-    return Channels(entries(first), entries([table[i] for i in first]), entries(fixed))
+    return ChannelPairs(entries(first), entries([table[i] for i in first]), entries(fixed))
 
 
 def take(x: Tensor, places: Entries, dim: int) -> Tensor:
@@ -107,14 +107,14 @@ def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.tensor(places, dtype=torch.int64, device=device)
 
 
-def sums(x: Tensor, ch: Channels, dim: int) -> tuple[Tensor, Tensor]:
+def sums(x: Tensor, ch: ChannelPairs, dim: int) -> tuple[Tensor, Tensor]:
     """Sums of pairs and the fixed entries; and differences of pairs."""
     a, b = take(x, ch.first, dim), take(x, ch.second, dim)
     total = a + b
     return (torch.cat([total, take(x, ch.fixed, dim)], dim) if ch.fixed else total), a - b
 
 
-def unfolded(plus: Tensor, minus: Tensor, ch: Channels, dim: int) -> Tensor:
+def unfolded(plus: Tensor, minus: Tensor, ch: ChannelPairs, dim: int) -> Tensor:
     """All entries from the half sums of pairs, the fixed entries, and the half differences of pairs."""
     pairs = plus.narrow(dim, 0, ch.pairs)
     parts = [pairs + minus, pairs - minus, *([plus.narrow(dim, ch.pairs, len(ch.fixed))] if ch.fixed else [])]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...errors import first_line
 from ...graph.sandbox import quiet
-from .channels import Channels
+from .channels import ChannelPairs
 from .product import Product
 
 SOURCE = Path(__file__).with_name("half_products.cpp")
@@ -130,7 +130,7 @@ def _compile(name: str, flags: Sequence[str], linking: Sequence[str], folder: st
 
 
 @cache
-def _table(ch: Channels) -> ctypes.Array:
+def _table(ch: ChannelPairs) -> ctypes.Array:
     """The channels as the functions read them."""
     return (ctypes.c_int64 * ch.size)(*ch.order)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...errors import first_line
 from . import pure
-from .channels import Channels
+from .channels import ChannelPairs
 from .product import Product, turned
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -72,12 +72,12 @@ def why_not(device: torch.device) -> str:
     return _loaded()[1]
 
 
-# --- what the kernels are told -------------------------------------------------------------------
+# --- how the entries are laid out -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What every kernel is told of a product.
+class _Form:
+    """How the entries of a product are laid out, as every kernel takes it.
 
     Attributes:
         channels: the units read and made, as tables.
@@ -95,19 +95,19 @@ class _Told:
 
 
 @cache
-def _told(p: Product, device: torch.device) -> _Told:
+def _form_of(p: Product, device: torch.device) -> _Form:
     kinds = {"TABLED_IN": _is_tabled(p.reads), "TABLED_OUT": _is_tabled(p.makes)}
     tables = _table(p.reads, device), _table(p.makes, device)
-    return _Told(tables, kinds, p.reads.units, p.makes.units, p.kernel // 2, p.kernel % 2 == 1)
+    return _Form(tables, kinds, p.reads.units, p.makes.units, p.kernel // 2, p.kernel % 2 == 1)
 
 
-def _table(ch: Channels, device: torch.device) -> Tensor:
+def _table(ch: ChannelPairs, device: torch.device) -> Tensor:
     """The channels of each unit, first and second ones; a channel without a partner is both."""
     rows = [[*ch.first, *ch.fixed], [*ch.second, *ch.fixed]]
     return torch.tensor(rows, dtype=torch.int32, device=device)
 
 
-def _is_tabled(ch: Channels) -> bool:
+def _is_tabled(ch: ChannelPairs) -> bool:
     return bool(ch.fixed) or [*ch.first, *ch.second] != [*range(ch.size)]
 
 
@@ -175,33 +175,33 @@ def _time(run: Callable[[Tile], object], tile: Tile) -> float:
 # --- the three products ----------------------------------------------------------------------------
 
 
-def _prepared(w: Tensor, p: Product, told: _Told, back: bool) -> Tensor:
+def _prepared(w: Tensor, p: Product, form: _Form, back: bool) -> Tensor:
     """The weight in the basis of half sums and half differences, as the kernels read it."""
     wo, wi, wt = w.stride()
-    found = w.new_empty(told.made * told.units * (4 * told.odd + 2 * told.middle))
-    _loaded()[0].half_weights[(_pieces((told.odd + told.middle) * told.units, 256), told.made)](
-        w, found, *told.channels, wi if back else wo, wo if back else wi, wt, told.units, told.made, p.reads.pairs,
-        p.makes.pairs, p.kernel, **told.kinds, TURNED=back, B=256,
+    found = w.new_empty(form.made * form.units * (4 * form.odd + 2 * form.middle))
+    _loaded()[0].half_weights[(_pieces((form.odd + form.middle) * form.units, 256), form.made)](
+        w, found, *form.channels, wi if back else wo, wo if back else wi, wt, form.units, form.made, p.reads.pairs,
+        p.makes.pairs, p.kernel, **form.kinds, TURNED=back, B=256,
     )  # fmt: skip
     return found
 
 
 def _compute(x: Tensor, w: Tensor, bias: Tensor | None, p: Product, back: bool) -> Tensor:
-    told, how = _told(p, x.device), _precision() if x.dtype == torch.float32 else "ieee"
+    form, how = _form_of(p, x.device), _precision() if x.dtype == torch.float32 else "ieee"
     y = x.new_empty(x.shape[0], p.makes.size, p.made(x.shape[2]))
-    weights, total = _prepared(w, p, told, back), len(x) * y.shape[2]
+    weights, total = _prepared(w, p, form, back), len(x) * y.shape[2]
 
     def run(tile: Tile) -> None:
-        grid = (_pieces(told.made, tile["BM"]) * _pieces(total, tile["BL"]),)
+        grid = (_pieces(form.made, tile["BM"]) * _pieces(total, tile["BL"]),)
         _loaded()[0].half_forward[grid](
-            x, weights, y if bias is None else bias, y, *told.channels, *x.stride(), *y.stride(), y.shape[2],
-            x.shape[2], total, told.units, told.made, p.kernel, p.dilation, p.pad, **told.kinds,
-            BIASED=bias is not None, PAIRED=p.kernel > 1, MIDDLE=told.middle, FLAT=told.units <= FLAT,
-            WHOLE=told.units % tile["BK"] == 0, PRECISION=how, **tile,
+            x, weights, y if bias is None else bias, y, *form.channels, *x.stride(), *y.stride(), y.shape[2],
+            x.shape[2], total, form.units, form.made, p.kernel, p.dilation, p.pad, **form.kinds,
+            BIASED=bias is not None, PAIRED=p.kernel > 1, MIDDLE=form.middle, FLAT=form.units <= FLAT,
+            WHOLE=form.units % tile["BK"] == 0, PRECISION=how, **tile,
         )  # fmt: skip
 
-    key = ("forward", total.bit_length(), told.units, told.made, p.kernel, x.dtype, how, x.device)
-    run(_CHOSEN.get(key) or _fastest(key, FORWARD, told.made, run))
+    key = ("forward", total.bit_length(), form.units, form.made, p.kernel, x.dtype, how, x.device)
+    run(_CHOSEN.get(key) or _fastest(key, FORWARD, form.made, run))
     return y
 
 
@@ -240,37 +240,37 @@ def weight_gradient(x: Tensor, g: Tensor, w: Tensor, p: Product) -> Tensor:
     if not (_has_room(x, p) and _has_room(g, p.transposed())):
         return pure.weight_gradient(x, g, w, p)
     with _on(x):
-        told, found = _told(p, x.device), torch.zeros_like(w)
-        pairs = _gradient(x, g, p, told, told.odd * told.units, middle=False) if told.odd else found[:0]
-        centre = _gradient(x, g, p, told, told.units, middle=True) if told.middle else found[:0]
-        _loaded()[0].half_fold[(_pieces((told.odd + told.middle) * told.units, 256), told.made)](
-            pairs, centre, found, *told.channels, *w.stride(), told.units, told.made, p.reads.pairs, p.makes.pairs,
-            p.kernel, len(pairs), len(centre), **told.kinds, B=256,
+        form, found = _form_of(p, x.device), torch.zeros_like(w)
+        pairs = _gradient(x, g, p, form, form.odd * form.units, middle=False) if form.odd else found[:0]
+        centre = _gradient(x, g, p, form, form.units, middle=True) if form.middle else found[:0]
+        _loaded()[0].half_fold[(_pieces((form.odd + form.middle) * form.units, 256), form.made)](
+            pairs, centre, found, *form.channels, *w.stride(), form.units, form.made, p.reads.pairs, p.makes.pairs,
+            p.kernel, len(pairs), len(centre), **form.kinds, B=256,
         )  # fmt: skip
         return found
 
 
-def _gradient(x: Tensor, g: Tensor, p: Product, told: _Told, depth: int, middle: bool) -> Tensor:
+def _gradient(x: Tensor, g: Tensor, p: Product, form: _Form, depth: int, middle: bool) -> Tensor:
     """The gradient for mirrored taps, or for the one in the middle, share by share of the positions."""
     how, total = _precision() if x.dtype == torch.float32 else "ieee", len(x) * g.shape[2]
-    flat = told.units <= FLAT and not middle
-    wide = depth if flat else told.units
+    flat = form.units <= FLAT and not middle
+    wide = depth if flat else form.units
 
     def run(tile: Tile) -> Tensor:
-        programs = _pieces(told.made, tile["BM"]) * _pieces(wide, tile["BN"]) * (depth // wide)
+        programs = _pieces(form.made, tile["BM"]) * _pieces(wide, tile["BN"]) * (depth // wide)
         count = max(1, min(SHARES * _multiprocessors(x.device) // programs, _pieces(total, 4 * tile["BL"])))
         share = _pieces(total, count * tile["BL"]) * tile["BL"]
         count = _pieces(total, share)
-        found = x.new_empty(count, 2 if middle else 4, told.made, depth, dtype=torch.float32)
+        found = x.new_empty(count, 2 if middle else 4, form.made, depth, dtype=torch.float32)
         _loaded()[0].half_gradient[(programs, count)](
-            x, g, found, *told.channels, *x.stride(), *g.stride(), g.shape[2], x.shape[2], total, told.units, told.made,
-            p.kernel, p.dilation, p.pad, share, **told.kinds, MIDDLE=middle, FLAT=flat,
-            WHOLE=told.units % tile["BN"] == 0, PRECISION=how, **tile,
+            x, g, found, *form.channels, *x.stride(), *g.stride(), g.shape[2], x.shape[2], total, form.units, form.made,
+            p.kernel, p.dilation, p.pad, share, **form.kinds, MIDDLE=middle, FLAT=flat,
+            WHOLE=form.units % tile["BN"] == 0, PRECISION=how, **tile,
         )  # fmt: skip
         return found
 
-    key = ("weight", total.bit_length(), told.units, told.made, p.kernel, middle, x.dtype, how, x.device)
-    return run(_CHOSEN.get(key) or _fastest(key, GRADIENT, told.made, run))
+    key = ("weight", total.bit_length(), form.units, form.made, p.kernel, middle, x.dtype, how, x.device)
+    return run(_CHOSEN.get(key) or _fastest(key, GRADIENT, form.made, run))
 
 
 @cache

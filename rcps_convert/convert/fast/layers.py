@@ -18,7 +18,7 @@ from .channels import channels, halves_of
 from .product import Product
 
 
-class Reading:
+class ProductView:
     """How a layer's input, weight and result become those of a `Product`, and back: as they are."""
 
     def weight(self, module: nn.Module) -> Tensor:
@@ -38,7 +38,7 @@ class Reading:
         return y
 
 
-class BothReadings(Reading):
+class StackedProductView(ProductView):
     """A mixed layer: W on a strand and V on the other, the other strand's channels beside this one's.
 
     With u = P x2, both results are ``W x1 + V u`` and ``P (V~ x1 + W~ u)``, where ``~`` reverses the kernel: one tied
@@ -92,7 +92,7 @@ class Candidate:
     name: str
     module: nn.Module
     product: Product
-    reading: Reading
+    reading: ProductView
 
 
 def candidates(model: nn.Module) -> list[Candidate]:
@@ -103,7 +103,7 @@ def candidates(model: nn.Module) -> list[Candidate]:
         if not is_stock(module):
             continue
         if cross is None:
-            product, reading = tied_product(module), Reading()
+            product, reading = tied_product(module), ProductView()
         else:
             product, reading = mixed_product(module, cross)
         if product is not None:
@@ -156,7 +156,7 @@ def tied_product(module: nn.Module) -> Product | None:
     return Product(reads, makes, *sizes) if sizes is not None and reversed_kernel else None
 
 
-def mixed_product(module: nn.Module, cross: Cross) -> tuple[Product | None, Reading]:
+def mixed_product(module: nn.Module, cross: Cross) -> tuple[Product | None, ProductView]:
     """What a mixed layer multiplies on both strands, and how it is read; None where P does not fit."""
     linear, mirror = isinstance(module, nn.Linear), cross.mirror
     last = len(mirror.sizes) - 1
@@ -165,14 +165,14 @@ def mixed_product(module: nn.Module, cross: Cross) -> tuple[Product | None, Read
     if mirror.tables:
         ((dim, table, sign), *more) = mirror.tables
         if more or sign is not None or not linear or dim != last or mirror.flips:
-            return None, Reading()
+            return None, ProductView()
     fits = cross.batch == 0 and not mirror.negative and channel not in mirror.flips and 0 not in mirror.flips
     fits = fits and not mirror.ended and not cross.reading.runs  # samples of which each is turned round in its own way
     if not fits or len(mirror.sizes) < 2 or (not linear and mirror.flips != [2]):
-        return None, Reading()
+        return None, ProductView()
     own: Tensor = module.weight  # type: ignore[assignment]
     reads, makes = halves_of(2 * own.shape[1]), halves_of(2 * own.shape[0])
     sizes = (1, 1, 0) if linear else _conv_sizes(module)  # type: ignore[arg-type]
     if sizes is None:
-        return None, Reading()
-    return Product(reads, makes, *sizes, linear=linear), BothReadings(mirror.flips, table, channel)
+        return None, ProductView()
+    return Product(reads, makes, *sizes, linear=linear), StackedProductView(mirror.flips, table, channel)

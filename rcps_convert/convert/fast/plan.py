@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Row:
+class LayerTimes:
     """A layer.
 
     Attributes:
@@ -51,11 +51,11 @@ class AccelerationPlan:
     """
 
     settings: str
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LayerTimes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
-    def accelerated(self) -> list[Row]:
+    def accelerated(self) -> list[LayerTimes]:
         """The layers of which some part is not the stock operator's."""
         return [row for row in self.rows if row.backend != "stock"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .channels import Channels, sums, take
+from .channels import ChannelPairs, sums, take
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Product:
         linear: channels are the last axis, as in ``nn.Linear``.
     """
 
-    reads: Channels
-    makes: Channels
+    reads: ChannelPairs
+    makes: ChannelPairs
     kernel: int = 1
     dilation: int = 1
     pad: int = 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .channels import Channels, sums, take, unfolded
+from .channels import ChannelPairs, sums, take, unfolded
 from .product import Product, from_halves, halves, turned
 
 ENTRIES = 1 << 21
@@ -17,7 +17,7 @@ POSITIONS = 1024
 """Short samples are joined in one row until they have about as many positions."""
 
 
-class Row:
+class JoinedSamples:
     """Samples in one row, with zeros between them that serve both neighbours, and its columns of mirrored taps.
 
     The buffers are filled anew for each group of samples.
@@ -84,7 +84,7 @@ class Row:
                 at += len(rows)
 
 
-def _parts(x: Tensor, ch: Channels) -> tuple[Tensor, Tensor, Tensor]:
+def _parts(x: Tensor, ch: ChannelPairs) -> tuple[Tensor, Tensor, Tensor]:
     """The channels of a batch: first ones, second ones, fixed ones."""
     return take(x, ch.first, 1), take(x, ch.second, 1), take(x, ch.fixed, 1)
 
@@ -98,7 +98,7 @@ def convolve(x: Tensor, w: Tensor, bias: Tensor | None, p: Product) -> Tensor:
         bias: (out,), or None.
         p: the product.
     """
-    row, (on_plus, on_minus) = Row(x, p, bias is not None), halves(w, p)
+    row, (on_plus, on_minus) = JoinedSamples(x, p, bias is not None), halves(w, p)
     if bias is not None:
         on_plus = torch.cat([on_plus, take(bias, p.makes.kept, 0)[:, None]], 1)
     plus, minus = (x.new_empty(len(part), row.count * row.width) for part in (on_plus, on_minus))
@@ -126,7 +126,7 @@ def weight_gradient(x: Tensor, g: Tensor, w: Tensor, p: Product) -> Tensor:
         w: its weight.
         p: the product.
     """
-    row = Row(x, p)
+    row = JoinedSamples(x, p)
     plus, minus = (x.new_zeros(n, row.count * row.width) for n in (p.makes.units, p.makes.pairs))
     total_plus, total_minus = x.new_zeros(len(plus), p.plus), x.new_zeros(len(minus), p.minus)
     parts, gradients = _parts(x, p.reads), _parts(g, p.makes)

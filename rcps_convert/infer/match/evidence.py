@@ -23,7 +23,7 @@ ROWS = 2048
 SITES = 6
 """Most sites of one variable that are looked at."""
 
-Seen = tuple[Site, Likeness]
+Sighting = tuple[Site, Likeness]
 """A site, and what was gathered there."""
 
 Batch = tuple[list[Any], list[Any]]
@@ -41,7 +41,7 @@ class Evidence:
 
     def __init__(self, trace: Trace, values: Mapping[str, Action], variables: Iterable[Var]) -> None:
         self.trace = trace
-        self.sites: dict[str, list[Seen]] = {}
+        self.sites: dict[str, list[Sighting]] = {}
         for name, site in _chosen(trace, values, list(variables)):
             self.sites.setdefault(name, []).append((site, Likeness(math.prod(site.sizes))))
 
@@ -69,7 +69,7 @@ class Evidence:
 
         interpret(self.trace, values, each, model)
 
-    def tables(self, *keys: Axis) -> list[Seen]:
+    def tables(self, *keys: Axis) -> list[Sighting]:
         """The sites that hold some variables, with the likeness of their entries."""
         found = [pair for group in self.sites.values() for pair in group]
         return [seen for seen in found if all(any(_is(k, f) for f in seen[0].keys) for k in keys)]
