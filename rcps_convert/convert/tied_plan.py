@@ -396,10 +396,10 @@ class _TiedPlanner:
             self.model, self.example, self.actions, solution.survey, self.plan.lengths if self.plan.calls else []
         )
 
-        def measure(example: Example, actions: list[Action | None], outputs: Any) -> Verification:
+        def measure(example: Example, actions: list[Action | None], outputs: Any, precise: bool) -> Verification:
             stage("measuring the law at other lengths")
             at_length = self.probe.at(example, actions)
-            return self._measure(converted, example, actions, solution, draws=1, outputs=outputs, probe=at_length)
+            return self._measure(converted, example, actions, solution, 1, outputs, precise=precise, probe=at_length)
 
         checks.run(measure, solution.inference.outputs)
         checks.fix_steps(solution.inference)
