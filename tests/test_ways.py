@@ -121,3 +121,15 @@ def test_other_ways_that_obey_the_law_are_taken(body: Any) -> None:
     model = converted(body)
     found = [error(model, n) for n in (5, 19, 20, 21, 101, 260)]
     assert all(e is not None and e < TOLERANCE for e in found), found
+
+
+@pytest.mark.parametrize("strategy", some(["conjoined", "mixed"], 1))
+def test_a_place_in_a_large_batch_is_refused_by_both_strands_too(strategy: Any) -> None:
+    def body(m: Any, h: Tensor, x: Tensor, n: int) -> Tensor:
+        h = m.d(h)
+        return h * (1.0 + torch.arange(x.shape[0])[:, None, None]) if x.shape[0] > 64 else h
+
+    model = net(body)
+    model.d = nn.Conv1d(8, 8, 3, padding=1)
+    with pytest.raises(BreaksSymmetryError, match="the law fails with 33 samples, which are 66 with both strands"):
+        convert_model(model, EXAMPLE, strategy=strategy)

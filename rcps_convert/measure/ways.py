@@ -147,18 +147,32 @@ def turns_by_way(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[T
         variants, survey: of the model.
         seen: what forward compares.
     """
-    lengths, numbers = list[Turn](), list[Turn]()
+    lengths, tried = list[Turn](), _lengths(variants.longest, seen)
+    if variants.longest and survey.accepted:
+        lengths = _turns(variants, lambda n: _at(variants, survey, n), variants.longest, tried)
+    return lengths, turns_of_samples(variants, survey.samples)
+
+
+def turns_of_samples(variants: Variants, samples: int | None) -> list[Turn]:
+    """With how many samples forward takes another way than on the example.
+
+    Args:
+        variants: of the example.
+        samples: how many the example has, or as many with which forward does the same; None where there is no batch.
+    """
+    if samples is None:
+        return []
+    return _turns(variants, lambda n: variants.with_samples(n).example, samples, SAMPLES)
+
+
+def _turns(variants: Variants, at: Callable[[int], Example | None], own: int, sizes: Sequence[int]) -> list[Turn]:
+    """Where forward takes another way than at its own size, in eval or train mode."""
+    found: list[Turn] = []
     with undisturbed_rng(), quiet():
         for training in (False, True):
-            twin = fresh_copy(variants.model)
             fix_randomness()
-            if variants.longest and survey.accepted:
-                ladder = _Ladder(twin, lambda n: _at(variants, survey, n), training)
-                lengths += ladder.turns(variants.longest, _lengths(variants.longest, seen))
-            if survey.samples is not None:
-                ladder = _Ladder(twin, lambda n: variants.with_samples(n).example, training)
-                numbers += ladder.turns(survey.samples, SAMPLES)
-    return list(dict.fromkeys(lengths)), list(dict.fromkeys(numbers))
+            found += _Ladder(fresh_copy(variants.model), at, training).turns(own, sizes)
+    return list(dict.fromkeys(found))
 
 
 def _at(variants: Variants, survey: Survey, length: int) -> Example | None:
