@@ -49,6 +49,18 @@ class Branched(nn.Module):
         return self.out(F.relu(h).mean(2))
 
 
+class Switched(nn.Module):
+    """A forward that goes another way where it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, 8, 5), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        h = F.relu(self.conv(x))
+        return self.out((h.cumsum(2) if causal else h).mean(2))
+
+
 class Shared(nn.Module):
     """A module of two names, a parameter of two modules, and weight norm."""
 
@@ -140,6 +152,7 @@ class Kept(nn.Module):
 VARIANTS = [
     Family(Pooled, DNA),
     Family(Branched, DNA),
+    Family(Switched, DNA),
     Family(Shared, DNA),
     Family(Buffers, DNA, {"symmetrise_buffers": True}),
     Family(OneWay, DNA, {"on_unsupported": "both_strands"}),

@@ -6,6 +6,7 @@ Nothing of the model is rewritten, so nothing has to be traced: the law is measu
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +24,10 @@ from ..graph.progress import stage
 from ..graph.sandbox import fresh_copy, positional_names
 from ..graph.transaction import Snapshot
 from ..measure.change import Change
+from ..measure.lengths import Variants
 from ..measure.report import allowed_actions
 from ..measure.verify import Verification, undecided, verify
+from ..measure.ways import turns_of_samples
 from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, runs_by_argument
 from ..strands.layers_to_mix import layers_to_mix
 from ..strands.mixed import mix
@@ -229,8 +232,31 @@ def _check(plan: BothStrandsPlan, s: StackedRuns) -> None:
     plan.warnings += noise_notes(found)
     if not found.passed:
         plan.problems.append(_failed(found))
+    elif (number := _fails_with(converted, s, allowed, training=not plan.reading.post_hoc)) is not None:
+        plan.problems.append(_failed_with(number))
     else:
         plan.warnings += lost_notes(change, s.names, s.outputs)
+
+
+def _fails_with(converted: nn.Module, s: StackedRuns, allowed: Any, *, training: bool) -> int | None:
+    """A number of samples for which forward takes another way, with both strands, on which the law fails."""
+    variants = Variants(s.model, s.example, s.actions)
+    turns = turns_of_samples(variants, variants.samples if variants.batched else None)
+    for number in dict.fromkeys(-(-n // 2) for turn in turns for n in turn.tried):
+        variant = variants.with_samples(number)
+        with suppress(Exception):  # such as a number that forward does not take in train mode
+            found = verify(converted, variant.example, s.specs, [*variant.actions], allowed, 1, training=training)
+            if found.error > found.tolerance:
+                return number
+    return None
+
+
+def _failed_with(samples: int) -> ConversionError:
+    return BreaksSymmetryError(
+        f"the law fails with {samples} samples, which are {2 * samples} with both strands",
+        why="forward takes another way there, on which one sample's result depends on its place in the batch",
+        do="write forward so that it does the same for any number of samples",
+    )
 
 
 def _failed(found: Verification) -> ConversionError:

@@ -24,6 +24,7 @@ from ..infer.inference import Inference
 from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length, run_of
 from ..measure.thresholds import MOST_WORK, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verify import Verification
+from ..measure.ways import turns_by_way
 from ..rules.registry import Anchor
 from ..tie.length_guard import LengthRule
 
@@ -36,6 +37,12 @@ MORE = 8
 FAR = 2**13
 """Positions of all inputs up to which the law is measured at the longest length that forward was seen to take."""
 
+FAR_OFF = ((13, 1), (12, 0))
+"""A far length at which the law is measured: by how much longer or shorter it is and what is added; and another."""
+
+FAR_WORK = 2**21
+"""Entries of all tensors that forward may make at such a length."""
+
 UNSEEN = "forward was seen to run at no other length at which the law could be checked"
 """Why other lengths are refused where none was checked."""
 
@@ -45,8 +52,11 @@ STEPS = (
 )
 """Why other lengths are refused where a step may fall between two mirrored numbers."""
 
-Measure = Callable[[Example, list[Action | None], Callable[[int, tuple[int, ...]], list[Action | None]]], Verification]
-"""Measures the law on an example, given its inputs' actions and what its outputs may be."""
+Outputs = Callable[[int, tuple[int, ...]], list[Action | None]]
+"""What an output may be, given its index and shape."""
+
+Measure = Callable[[Example, list[Action | None], Outputs, bool], Verification]
+"""Measures the law on an example, given its inputs' actions and what its outputs may be; in its own precision too."""
 
 Chains = dict[int, set[tuple[ax.Step, ...]]]
 """What the operators do to each input length, by the length of the example."""
@@ -199,9 +209,12 @@ class LengthChecks:
         """Measure the law where comparisons of sizes come out otherwise than on the example."""
         seen = seen_of(self.variants, self.survey)
         self._check_rests(seen)
-        lengths, samples = turns_of(self.variants, self.survey, seen)
+        found = (find(self.variants, self.survey, seen) for find in (turns_of, turns_by_way))
+        lengths, samples = (dict.fromkeys(itertools.chain(*turns)) for turns in zip(*found, strict=True))
         for turn in lengths if self.fixed is None else []:
             self._check_turn(turn)
+        for side in (1, -1):
+            self._check_far(side)
         for number in dict.fromkeys(n for turn in samples for n in turn.tried):
             self._check_samples(number)
 
@@ -230,6 +243,58 @@ class LengthChecks:
                 reason, self.fixed = self.fixed, None
                 self._limit(seen, f"{reason}, and forward, which compares sizes, takes another way there")
                 return
+
+    def _check_far(self, side: int) -> None:
+        """Measure the law far from the example: what is its own mirror image near it by chance is not there.
+
+        Where it fails, the first length at which it does is looked for, and those from there on are refused.
+        """
+        own = self.variants.longest
+        if not own or self.fixed is not None or not self.checked:
+            return
+        held = [n for n in (own, *self.checked) if (n - own) * side >= 0]
+        measured = ((far, self._fails_at(far)) for far in self._far(own, side))
+        far, fails = next(((far, fails) for far, fails in measured if fails is not None), (own, False))
+        if fails:
+            turn = Turn(self._last_held(max(held) if side > 0 else min(held), far) + side, side)
+            self._limit(turn, f"the law fails at length {far}, as something in forward is bounded by a number")
+
+    def _far(self, own: int, side: int) -> Iterator[int]:
+        """Far lengths at which forward may be run, before those that are refused; the nearest first."""
+        bounds = [turn.size for turn, _ in self.limits if turn.side == side]
+        for times, change in FAR_OFF:
+            far = int(own * times) + change if side > 0 else int(own / times) + change
+            if bounds:
+                far = min(far, min(bounds) - 1) if side > 0 else max(far, max(bounds) + 1)
+            if far > 0 and (far - own) * side > 0 and self._work(far) <= FAR_WORK:
+                yield far
+
+    def _work(self, length: int) -> float:
+        """Entries of all tensors that forward makes at a length, if they grow as they do at the double."""
+        start, own = self.survey.start, self.variants.longest
+        if start is None:
+            return math.inf
+        double = [v.run.work for v in self.survey.at(2 * own) if v.run is not None]
+        power = math.log2(max(1.0, max(double, default=0) / max(1, start.work)))
+        return start.work * max(1.0, length / own) ** max(1.0, power)
+
+    def _last_held(self, held: int, failed: int) -> int:
+        """The last length before one at which the law fails where it was seen to hold."""
+        while abs(failed - held) > 1:
+            middle = (held + failed) // 2
+            fails = self._fails_at(middle)
+            if fails is None:
+                return held
+            held, failed = (held, middle) if fails else (middle, failed)
+        return held
+
+    def _fails_at(self, length: int) -> bool | None:
+        """Whether the law fails at a length; None where it cannot be measured there."""
+        before = self.fixed, [*self.notes], self.refused
+        held = next((self._held(v, precise=True) for v in self.variants.at(length)), None)
+        failed = self.fixed is not None
+        self.fixed, self.notes, self.refused = before
+        return failed if failed or held else None
 
     def _limit(self, turn: Turn, why: str) -> None:
         """Refuse lengths behind a turn; of several inputs all others than the example's."""
@@ -301,8 +366,13 @@ class LengthChecks:
                 do="write forward so that it does the same for any number of samples",
             )
 
-    def _held(self, variant: Variant) -> bool | None:
-        """Whether the law was seen to hold; None where the model refuses the length."""
+    def _held(self, variant: Variant, *, precise: bool = False) -> bool | None:
+        """Whether the law was seen to hold; None where the model refuses the length.
+
+        Args:
+            variant: what the model is called with.
+            precise: measure in the model's own precision too.
+        """
 
         def at_this_length(index: int, shape: tuple[int, ...]) -> list[Action | None]:
             action = self._outputs[index] if index < len(self._outputs) else None
@@ -312,7 +382,7 @@ class LengthChecks:
             return [moved] if moved is not None else []
 
         try:
-            found = self._measure(variant.example, list(variant.actions), at_this_length)
+            found = self._measure(variant.example, list(variant.actions), at_this_length, precise)
         except ConversionError as refused:
             self.notes.append(f"refused at {variant.words}: {refused.what}")
             self.refused = self.refused or f"at the others that were tried, as at {variant.words}, {refused.what}"

@@ -25,8 +25,9 @@ from ..infer.anchors import AnchoredCall
 from ..infer.match.start import MatchedStart
 from ..infer.stretch import Tested
 from ..measure.verify import Verification
+from ..tie.argument_guard import Given, guard_calls, unguard_calls
 from ..tie.attaching import attach, attach_mirror
-from ..tie.length_guard import LengthRule, guard, unguard
+from ..tie.length_guard import LengthRule
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool, unpool
 from ..tie.notes import KEPT, note
 from ..tie.parts import watch
@@ -194,6 +195,7 @@ class ConversionPlan:
         lengths: at which lengths of each input nothing needs re-anchoring, where that is not all.
         guards: lengths at which a call is refused, with the reason: an operator that cannot be re-anchored leaves a
             remainder there, or the law does not hold there, or was not seen to.
+        arguments: what the example gave, where forward takes more: another argument, or value of one, is refused.
         calls: calls that are re-anchored, at this or at other lengths.
         tables: per module path, what is known of its calls.
         averaged: buffers to replace by the mean with their mirror image.
@@ -225,6 +227,7 @@ class ConversionPlan:
     lengths: list[LengthRule] = field(default_factory=list)
     tested: list[Tested] = field(default_factory=list)
     guards: list[LengthRule] = field(default_factory=list)
+    arguments: Given | None = None
     calls: list[AnchoredCall] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
     averaged: dict[str, Action] = field(default_factory=dict)
@@ -293,7 +296,7 @@ class ConversionPlan:
         """Attach ties, shared statistics and symmetrisers to a model, in place, unchecked."""
         own_classes(target)
         unanchor(target)
-        unguard(target)
+        unguard_calls(target)
         allow_calls(target)
         unpool(target)
         if self.start is not None:
@@ -317,8 +320,7 @@ class ConversionPlan:
         for s in self.symmetrisers:
             symmetrise(target.get_submodule(s.path), s.passage)
         anchor(target, self.tables)
-        if self.guards:
-            guard(target, self.guards)
+        guard_calls(target, self.guards, self.arguments)
         if self.start is not None:
             self.start.recalibrate(target)
         watch(target)
@@ -400,6 +402,7 @@ class ConversionPlan:
             "states": [{"path": s.path, **SharedState(s.buffers).plain()} for s in self.states],
             "symmetrisers": [{"path": s.path, **s.passage.plain()} for s in self.symmetrisers],
             "guards": [{"path": "", "rules": [rule.plain() for rule in self.guards]}] if self.guards else [],
+            "arguments": [{"path": "", "given": self.arguments}] if self.arguments is not None else [],
             "anchors": [{"at": path, **table.plain()} for path, table in self.tables.items()],
         }
 

@@ -20,6 +20,7 @@ from ..graph.parametrized import own_classes
 from ..graph.sandbox import owner
 from ..strands.conjoined import Conjoined, conjoin, conjoined, read_reading
 from ..strands.mixed import Cross, mix
+from ..tie.argument_guard import ArgumentGuard, guard_arguments, read_given
 from ..tie.attaching import attach, attach_mirror, register
 from ..tie.checks import checks_of
 from ..tie.hooks import hook_of
@@ -49,11 +50,11 @@ Recipe = dict[str, Any]
 Step = Callable[[nn.Module], None]
 """Attaches one thing to a model, in place."""
 
-ATTACHED = ("parameters", "norms", "states", "symmetrisers", "guards", "idle", "anchors", "readings", "mixed")
-"""The parts of a recipe that say what is attached; each is a list."""
-
-NEW = ("states",)
+NEW = ("states", "arguments")
 """Parts that the first recipes did not have: left out where they are empty."""
+
+ATTACHED = ("parameters", "norms", "symmetrisers", "guards", "idle", "anchors", "readings", "mixed", *NEW)
+"""The parts of a recipe that say what is attached; each is a list."""
 
 
 def document(model: str, shape: Mapping[str, Any], **parts: Any) -> Recipe:
@@ -94,6 +95,7 @@ def read_off(model: nn.Module) -> Recipe:
         states=[{"path": p, **h.plain()} for p, h in _hooks(modules, SharedState)],
         symmetrisers=[{"path": p, **h.passage.plain()} for p, h in _hooks(modules, BothStrands)],
         guards=[{"path": p, "rules": [r.plain() for r in h.rules]} for p, h in _checks(modules, LengthGuard)],
+        arguments=[{"path": p, **h.plain()} for p, h in _checks(modules, ArgumentGuard)],
         idle=[{"path": p, "name": h.name} for p, h in _checks(modules, IdleModule)],
         anchors=[{"at": path, **table.plain()} for path, table in anchored(model).items()],
         readings=[{"path": p, **h.plain()} for p, h in _hooks(modules, Conjoined)],
@@ -206,6 +208,8 @@ def _steps(recipe: Mapping[str, Any]) -> Iterator[Step]:
     yield lambda model: anchor(model, tables)
     for row in recipe["guards"]:
         yield _on(_known(row["path"], paths), partial(guard, rules=[read_rule(rule) for rule in row["rules"]]))
+    for row in recipe.get("arguments", ()):
+        yield _on(_known(row["path"], paths), partial(guard_arguments, given=read_given(row)))
     readings = {_known(row["path"], paths): read_reading(row) for row in recipe["readings"]}
     for path, reading in readings.items():
         yield _on(path, partial(conjoin, reading=reading))

@@ -37,6 +37,7 @@ from ..measure.probe import Probe
 from ..measure.report import allowed_actions
 from ..measure.verify import ROUNDED_CONSTANTS, Verification, undecided, verify
 from ..rules.registry import Const, facts_of
+from ..tie.argument_guard import given_by
 from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
 from ..tie.ties import make_tie
@@ -202,6 +203,7 @@ class _TiedPlanner:
             lengths = tuple(rule.plain() for rule in self.plan.lengths)
             self.plan.tables[""] = replace(self.plan.tables[""], lengths=lengths)
         self.plan.guards = self._rules(guarded_chains(inference.guarded, self.actions))
+        self.plan.arguments = given_by(self.model, self.example)
         used = self._used() | inference.wanted
         self.plan.called = frozenset(path for t in self.traces for n in t.nodes for path, _ in n.scope)
         untied = dict.fromkeys(found.cuts, 0)
@@ -396,10 +398,10 @@ class _TiedPlanner:
             self.model, self.example, self.actions, solution.survey, self.plan.lengths if self.plan.calls else []
         )
 
-        def measure(example: Example, actions: list[Action | None], outputs: Any) -> Verification:
+        def measure(example: Example, actions: list[Action | None], outputs: Any, precise: bool) -> Verification:
             stage("measuring the law at other lengths")
             at_length = self.probe.at(example, actions)
-            return self._measure(converted, example, actions, solution, draws=1, outputs=outputs, probe=at_length)
+            return self._measure(converted, example, actions, solution, 1, outputs, precise=precise, probe=at_length)
 
         checks.run(measure, solution.inference.outputs)
         checks.fix_steps(solution.inference)

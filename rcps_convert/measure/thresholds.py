@@ -47,12 +47,13 @@ class Compared:
         differences: the size less the number; also of the largest and the smallest of whole numbers in a tensor.
         rests: of comparisons of the rest of a division, the dividend, the divisor, and whether it held.
         counted: whether forward asked for the ``len`` of a tensor, which is a plain number.
+        looked_up: whether a size was looked up in a table or a set, or read as text or by its bits.
     """
 
     def __init__(self) -> None:
         self.differences: dict[Place, float] = {}
         self.rests: dict[Place, tuple[int, int, bool]] = {}
-        self.counted = False
+        self.counted = self.looked_up = False
         self._times: Counter[tuple[str, int]] = Counter()
 
     def note(self, size: int, number: float, inside: int = 3) -> None:
@@ -133,13 +134,25 @@ def _arithmetic(name: str) -> Callable[..., Any]:
     return noted
 
 
+def _looking_up(name: str) -> Callable[..., Any]:
+    compute = getattr(int, name)
+
+    def noted(size: _Size, *others: Any) -> Any:
+        size.seen.looked_up = True
+        return compute(size, *others)
+
+    return noted
+
+
 for _compare in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
     setattr(_Size, f"__{_compare.__name__}__", _comparison(_compare))
     setattr(_Rest, f"__{_compare.__name__}__", _comparison_of_rest(_compare))
 for _name in ("__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__floordiv__", "__neg__"):
     setattr(_Size, _name, _arithmetic(_name))
+for _name in ("__hash__", "__str__", "__format__", "__and__", "__rand__", "__or__", "__ror__", "__xor__", "__rxor__"):
+    setattr(_Size, _name, _looking_up(_name))
 _Size.__mod__ = _rest  # type: ignore[method-assign,assignment]
-_Size.__hash__ = _Rest.__hash__ = int.__hash__  # type: ignore[method-assign]
+_Rest.__hash__ = int.__hash__  # type: ignore[method-assign]
 
 _OF_TENSORS = {
     *(Tensor.lt, Tensor.le, Tensor.gt, Tensor.ge, torch.lt, torch.le, torch.gt, torch.ge),
@@ -214,10 +227,12 @@ class Turn:
     Attributes:
         size: the first length, in positions, or number of samples.
         side: 1 where that is more than the example has, -1 where it is less.
+        beyond: a size behind it at which forward was seen to run; 0 if none is known.
     """
 
     size: int
     side: int
+    beyond: int = 0
 
     @property
     def before(self) -> Step:
@@ -228,7 +243,8 @@ class Turn:
     def tried(self) -> list[int]:
         """Sizes behind it: the first, the next, and one well behind, as quotients round."""
         far = self.size + self.side * (self.size // 8 + 8)
-        return [n for n in (self.size, self.size + self.side, far) if n > 0]
+        sizes = dict.fromkeys((self.size, self.size + self.side, far, self.beyond))
+        return [n for n in sizes if n > 0]
 
 
 def turns(here: Compared, there: Compared, size: int, other: int) -> list[Turn]:

@@ -1,0 +1,190 @@
+"""Which way forward takes at sizes far from the example's: where it calls other functions, a branch went another way.
+
+However a branch is decided (by ``math.log2(n)``, ``n // 100``, ``len(str(n))``, a table of lengths), forward calls
+other functions on its two sides, or reads other parameters. So it is run on a ladder of sizes, in eval and train mode,
+and what it calls is compared with what it calls on the example.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..algebra.arguments import Example
+from ..graph.sandbox import call, fix_randomness, fresh_copy, mode, quiet, undisturbed_rng
+from .lengths import Survey, Variants
+from .thresholds import MOST, Seen, Turn
+
+WORK = 2**22
+"""Entries of all tensors that all forwards on a ladder may make, in each mode."""
+
+CALLS = 2**12
+"""Calls of torch's functions that all forwards on a ladder may make, in each mode."""
+
+RUNGS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Parts and multiples of the example's length that are tried."""
+
+SAMPLES = (*range(1, 9), 10, 12, 16, 25, 32, 64, 128, 256, 512, 1024)
+"""Numbers of samples that are tried."""
+
+EVERY = 512
+"""Lengths that are tried one by one where forward looks a length up, or reads it as text."""
+
+Way = frozenset[tuple[Any, Any]]
+"""The functions that a forward calls directly after each other, and the parameters it gives to functions."""
+
+
+class _Called(TorchFunctionMode):
+    """Notes which functions are called after which, and what that takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pairs: set[tuple[Any, Any]] = set()
+        self.last: Any = None
+        self.work = self.calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = [t for t in (result if isinstance(result, (tuple, list)) else (result,)) if isinstance(t, Tensor)]
+        if made:
+            self.pairs.add((self.last, func))
+            self.pairs |= {("reads", id(p)) for p in args if isinstance(p, nn.Parameter)}
+            self.last = func
+            self.work += sum(t.numel() for t in made)
+            self.calls += 1
+        return result
+
+
+class _Ladder:
+    """Runs forward at one size after the other, as long as that is cheap.
+
+    Args:
+        model: changed, where forward changes its state.
+        at: the example of a size; None if there is none.
+        training: run in train mode.
+    """
+
+    def __init__(self, model: nn.Module, at: Callable[[int], Example | None], training: bool) -> None:
+        self.model, self.at, self.training = model, at, training
+        self.work, self.calls = WORK, CALLS
+        self.found: dict[int, Way | None] = {}
+        self.cost: dict[int, tuple[int, int]] = {}
+
+    def way(self, size: int) -> Way | None:
+        """The way forward takes at a size; None where it does not run, or that would take long."""
+        if size not in self.found:
+            self.found[size] = self._run(size) if self._is_cheap(size) else None
+        return self.found[size]
+
+    def _is_cheap(self, size: int) -> bool:
+        """Whether what is left suffices, if costs grow as they did between the two sizes that are nearest."""
+        if not self.cost:
+            return True
+        near = sorted(self.cost, key=lambda n: abs(math.log(n / size)))[:2]
+        return all(self._expected(size, near, i) <= left for i, left in enumerate((self.work, self.calls)))
+
+    def _expected(self, size: int, near: Sequence[int], which: int) -> float:
+        a, *others = near
+        here, power = self.cost[a][which], 1.0 if which == 0 else 0.0
+        for b in others:
+            power = max(power, math.log(max(1, self.cost[b][which]) / max(1, here)) / math.log(b / a))
+        return here * max(1.0, float(size / a)) ** power
+
+    def _run(self, size: int) -> Way | None:
+        example, seen = self.at(size), _Called()
+        if example is None:
+            return None
+        try:
+            with torch.no_grad(), mode(self.model, self.training), seen:
+                call(self.model, example)
+        except Exception:  # the model's own errors: this size is none of its own
+            return None
+        finally:
+            self.work, self.calls = self.work - seen.work, self.calls - seen.calls
+        self.cost[size] = seen.work, seen.calls
+        return frozenset(seen.pairs | {(seen.last, None)})
+
+    def turns(self, own: int, sizes: Iterable[int]) -> list[Turn]:
+        """Where forward takes another way than on the example: the nearest few on either side.
+
+        Args:
+            own: the example's size.
+            sizes: that are tried, the nearest first.
+        """
+        start, found = self.way(own), list[Turn]()
+        if start is None:
+            return []
+        tried = [n for n in dict.fromkeys(sizes) if n > 0 and n != own and self.way(n) is not None]
+        for side in (1, -1):
+            before = own
+            for size in sorted((n for n in tried if (n - own) * side > 0), reverse=side < 0):
+                if self.way(size) != self.way(before) and self.way(size) != start:
+                    found.append(self._between(before, size, side))
+                before = size
+        return [t for side in (1, -1) for t in [t for t in found if t.side == side][:MOST]]
+
+    def _between(self, before: int, size: int, side: int) -> Turn:
+        """The first size of another way, between two of a ladder; forward may not run at those between."""
+        known, beyond = self.way(before), size
+        while abs(size - before) > 1:
+            middle = (size + before) // 2
+            way = self.way(middle)
+            if way is None:
+                break
+            before, size = (middle, size) if way == known else (before, middle)
+        return Turn(before + side, side, beyond)
+
+
+def turns_by_way(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[Turn], list[Turn]]:
+    """Where forward takes another way than on the example: at which lengths, and with how many samples.
+
+    Args:
+        variants, survey: of the model.
+        seen: what forward compares.
+    """
+    lengths, tried = list[Turn](), _lengths(variants.longest, seen)
+    if variants.longest and survey.accepted:
+        lengths = _turns(variants, lambda n: _at(variants, survey, n), variants.longest, tried)
+    return lengths, turns_of_samples(variants, survey.samples)
+
+
+def turns_of_samples(variants: Variants, samples: int | None) -> list[Turn]:
+    """With how many samples forward takes another way than on the example.
+
+    Args:
+        variants: of the example.
+        samples: how many the example has, or as many with which forward does the same; None where there is no batch.
+    """
+    if samples is None:
+        return []
+    return _turns(variants, lambda n: variants.with_samples(n).example, samples, SAMPLES)
+
+
+def _turns(variants: Variants, at: Callable[[int], Example | None], own: int, sizes: Sequence[int]) -> list[Turn]:
+    """Where forward takes another way than at its own size, in eval or train mode."""
+    found: list[Turn] = []
+    with undisturbed_rng(), quiet():
+        for training in (False, True):
+            fix_randomness()
+            found += _Ladder(fresh_copy(variants.model), at, training).turns(own, sizes)
+    return list(dict.fromkeys(found))
+
+
+def _at(variants: Variants, survey: Survey, length: int) -> Example | None:
+    """The example at a length; its own with as many samples as the others have."""
+    if length == variants.longest:
+        return variants.example if survey.samples is None else variants.with_samples(survey.samples).example
+    return next((v.example for v in variants.at(length, survey.samples)), None)
+
+
+def _lengths(own: int, seen: Seen) -> list[int]:
+    """The lengths of a ladder, the nearest first; every one where forward looks a length up."""
+    found = [n for k in RUNGS[1:] for n in (int(own / k), int(own * k))]
+    looked_up = any(one is not None and one.looked_up for one in (seen.here, seen.there))
+    near = [n for k in range(1, EVERY // 2) for n in (own + k, own - k)] if looked_up else []
+    return found + near

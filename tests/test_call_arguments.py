@@ -1,0 +1,86 @@
+"""Arguments of a call that the example of the conversion did not have, or had with another value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from by_hand import bases, conv, mirror, worst
+from torch import Tensor, nn
+
+from rcps_convert import BreaksSymmetryError, apply_recipe, bake, convert_model, plan_conversion, recipe
+
+TOLERANCE = 1e-10
+EXAMPLE = torch.zeros(2, 4, 21)
+
+
+class Switched(nn.Module):
+    """A forward that goes another way where it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.a = conv(), nn.Linear(8, 2)
+
+    def forward(
+        self,
+        x: Tensor,
+        causal: bool = False,
+        *,
+        weights: Tensor | None = None,
+        power: float = 1.0,
+        way: str = "mean",
+        **others: Any,
+    ) -> Tensor:
+        h = self.c(x).relu() ** power
+        h = h.cumsum(-1) if causal or way == "sum" or "running" in others else h
+        return self.a((h if weights is None else h * weights).mean(-1))
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return convert_model(Switched(), EXAMPLE).double().eval()
+
+
+X = bases()
+REFUSED: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+    ((X, True), {}),
+    ((X,), {"causal": True}),
+    ((X,), {"weights": torch.arange(21.0).double()}),
+    ((X,), {"power": 2.0}),
+    ((X,), {"way": "sum"}),
+    ((X,), {"running": True}),
+    ((X,), {"running": torch.ones(2)}),
+]
+
+
+@pytest.mark.parametrize(("args", "kwargs"), REFUSED)
+def test_an_argument_that_was_not_traced_is_refused(model: nn.Module, args: Any, kwargs: Any) -> None:
+    name = next(iter(kwargs), "causal")
+    for each in (model, bake(model), apply_recipe(Switched(), recipe(model)).double()):
+        with pytest.raises(BreaksSymmetryError, match=f"argument {name} is given as it was not"):
+            each(*args, **kwargs)
+
+
+def test_arguments_that_say_nothing_are_taken(model: nn.Module) -> None:
+    said = {"causal": False, "weights": None, "power": 1.0, "way": "mean", "count": 3, "total": torch.tensor(3)}
+    assert worst(model(mirror(X), **said), model(X)) < TOLERANCE
+    assert torch.equal(model(X, False), model(x=X))
+
+
+def test_a_value_of_the_example_is_the_one_that_is_taken() -> None:
+    torch.manual_seed(0)
+    model = convert_model(Switched(), {"x": EXAMPLE, "power": 2.0}).double().eval()
+    assert worst(model(mirror(X), power=2.0), model(X, power=2.0)) < TOLERANCE
+    with pytest.raises(BreaksSymmetryError, match=r"power is given as it was not(.|\n)*converted with power=2.0"):
+        model(X, power=3.0)
+    with pytest.raises(BreaksSymmetryError, match=r"power is given as it was not(.|\n)*got    1.0"):
+        model(X)  # as its default is another
+
+
+def test_a_plan_keeps_what_the_example_gave() -> None:
+    plan = plan_conversion(Switched(), {"x": EXAMPLE, "way": "mean"})
+    assert plan.to_dict()["arguments"] == [{"path": "", "given": {"x": [], "way": ["mean"]}}]
+    plain = plan_conversion(nn.Sequential(conv(), nn.AdaptiveAvgPool1d(1)), EXAMPLE)
+    assert "arguments" not in plain.to_dict()
