@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree  # `torch.utils.pytree` has no `is_lea
 from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 
 from .calls import (
+    FUNCTIONAL_CALL,
     calling_modules,
     forward_gradients,
     in_backward,
@@ -88,6 +89,7 @@ from .programs import (
 
 __all__ = [
     "ENTER",
+    "FUNCTIONAL_CALL",
     "LEAVE",
     "OPERATORS",
     "PADS",

@@ -64,7 +64,7 @@ def extend(
     check_model(model)
     check_switch("in_place", in_place)
     settings = _settings(model, dict(inputs=inputs, outputs=outputs, layout=layout, init=init, verify=verify))
-    require_unpruned(model, "extend of")
+    require_unpruned(model, "extend")
     plain = bake(model)
     plan = planned(plain, example, settings)
     plan.trained = False  # its tied part does not move

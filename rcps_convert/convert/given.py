@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from .._torch import empty_places, is_compiling, is_filled, is_replica, pytree, transform_level, version
+from .._torch import empty_places, is_compiling, is_filled, is_recorded, is_replica, pytree, transform_level, version
 from ..errors import Where
 from ..graph.attributes import named_by_forward
 from ..graph.sandbox import owner
@@ -138,7 +138,8 @@ class Given(Check):
         for place, was, function in zip(self.functions, self.called, functions, strict=True):
             if function is not was:
                 yield Change(place, _said(was), _said(function), id(function))
-        yield from () if transform_level() is not None else self._constants()
+        if not _is_watched():
+            yield from self._constants()
 
     def _settings(self, now: list[tuple[Any, ...]]) -> Iterator[Change]:
         """The settings that are not as they were."""
@@ -161,8 +162,10 @@ class Given(Check):
         return type(change.key) in (int, float) and len(self.tried.get(change.name, ())) >= PATIENCE
 
     def _require_law(self, model: nn.Module, args: Any, kwargs: Any, change: Change) -> None:
-        if transform_level() is not None:
-            fault: str | None = "it cannot be measured inside of a transform of torch.func: call it once outside of it"
+        if _is_watched():
+            fault: str | None = (
+                "what it does cannot be measured in a transform or a trace: call the model as it is first"
+            )
         else:
             fault = fault_of(model, args, kwargs, lambda check: isinstance(check, (Given, Parts)), bool(self.constants))
         if fault is not None:
@@ -187,6 +190,11 @@ def _refusal(model: nn.Module, change: Change, fault: str) -> OtherPartError:
         why=f"the conversion took it for given; {fault}",
         do="call extend(model, example), which ties the model as it is now; or set it back",
     )
+
+
+def _is_watched() -> bool:
+    """Whether tensors have no values of their own: in transforms of ``torch.func``, and where calls are recorded."""
+    return transform_level() is not None or is_recorded()
 
 
 # --- what there is ------------------------------------------------------------------------------

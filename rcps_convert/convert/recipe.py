@@ -84,7 +84,7 @@ def read_off(model: nn.Module) -> Recipe:
     Raises:
         ConversionError: something that is attached cannot be written as plain values.
     """
-    require_unpruned(model, "no recipe says how to convert")
+    require_unpruned(model, "recipe")
     modules, shape = list(model.named_modules()), outline(model)
     readings = {path: module for path, module in modules if conjoined(module) is not None}
     return document(

@@ -140,7 +140,7 @@ def require_unpruned(model: nn.Module, what: str) -> None:
         for leaf, chain in _chains(module):
             if _is_pruned(chain):
                 raise ConversionError(
-                    f"{what} a model with a pruned weight",
+                    f"{what} of a model with a pruned weight",
                     where=Where(path),
                     got=f"a mask on what is stored of {leaf}",
                     why="the mask is no part of what the model was converted to, and would be lost",

@@ -93,6 +93,12 @@ class PooledNorm(TensorHook):
         """The hook as plain values: the action on the channels as a text."""
         return {"folds": False, "channel": write_axis(ax.permutation(self.table.tolist()))}
 
+    def renew(self, module: nn.Module) -> None:
+        """Average the kept statistics if something was written into them since they were read last."""
+        if self.written.since(module.running_mean, module.running_var):
+            self.share(module)
+            self.written.since(module.running_mean, module.running_var)
+
     def share(self, module: nn.Module) -> None:
         """Average the kept statistics over the strands, in place."""
         for name in ("running_mean", "running_var"):
@@ -107,9 +113,7 @@ class PooledNorm(TensorHook):
     def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """Both strands while statistics are gathered."""
         if not self._gathers(module):
-            if self.written.since(module.running_mean, module.running_var):
-                self.share(module)
-                self.written.since(module.running_mean, module.running_var)
+            self.renew(module)
             return x
         return torch.cat([x, x.index_select(1, beside(self.table, x))])
 

@@ -42,6 +42,12 @@ class SharedState(StrandHook):
         """The buffers of a module."""
         return [getattr(*owner(module, name)) for name in self.mirrors]
 
+    def renew(self, module: nn.Module) -> None:
+        """Average the buffers if something was written into them since they were read last."""
+        if self.written.since(*self.held(module)):
+            self.share(module)
+            self.written.since(*self.held(module))
+
     def share(self, module: nn.Module) -> None:
         """Average the buffers over the strands, in place."""
         for value, mirror in zip(self.held(module), self.mirrors.values(), strict=True):
@@ -64,9 +70,8 @@ class AroundState(Inside):
         """What the module's own forward returns."""
         hook: SharedState = self.hook  # type: ignore[assignment]
         if not self.module.training:
-            if hook.written.since(*hook.held(self.module)):
-                hook.share(self.module)
-                hook.written.since(*hook.held(self.module))
+            with unseen():
+                hook.renew(self.module)
             return self._own(*args, **kwargs)
         mirrors = hook.mirrors
         places = [(*owner(self.module, name), mirror) for name, mirror in mirrors.items()]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.parametrize import ParametrizationList
 
 from .._torch import (
+    FUNCTIONAL_CALL,
     calling_modules,
     is_compiling,
     is_scripting,
@@ -39,7 +40,7 @@ REPLACING = {
         "apply weight_norm to the plain model, before convert_model; or bake(model) first",
     ),
     "torch.nn.utils.fusion": ("fuse_conv_bn_eval", "fuse the layers of bake(model), which have plain weights"),
-    "torch.nn.utils._named_member_accessor": (
+    FUNCTIONAL_CALL: (
         "functional_call",
         "give it what is stored, by the names of model.named_parameters(); or bake(model) first",
     ),

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._torch import is_compiling, transform_level, version
+from .._torch import is_recorded, transform_level, version
 
 
 class Written:
@@ -19,9 +19,11 @@ class Written:
         return Written, ()
 
     def since(self, *tensors: Any) -> bool:
-        """Whether one of the tensors is another, or has other values, than at the last call; False in a compiler and in
-        transforms, where that cannot be told."""
-        if is_compiling() or transform_level() is not None:
+        """Whether one of the tensors is another, or has other values, than when it was asked last.
+
+        Where calls are compiled, recorded or transformed nothing can be told, and the answer is no.
+        """
+        if is_recorded() or transform_level() is not None:
             return False
         now = [(t, 0 if t.is_inference() else version(t)) for t in tensors if isinstance(t, Tensor)]
         same = len(now) == len(self.seen)
