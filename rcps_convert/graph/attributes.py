@@ -29,6 +29,7 @@ def named_by_forward(cls: type) -> tuple[set[str], set[str]]:
             found = {*code.co_names}
             read |= found
             stored |= {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_ATTR"}
+            stored |= {text for text in code.co_consts if isinstance(text, str)} if "setattr" in found else set()
             new = (found & methods.keys()) - seen
             seen |= new
             rest += new
