@@ -889,6 +889,24 @@ def test_numbers_are_compared_where_they_lie(found: bool, monkeypatch: pytest.Mo
         assert not _torch.same_numbers(x.T.contiguous().T, other)
 
 
+def test_empty_places_are_known() -> None:
+    """Else a bias that is set where there was none is not noticed."""
+    module = nn.Sequential(nn.Conv1d(1, 1, 1, bias=False), nn.BatchNorm1d(1, affine=False, track_running_stats=False))
+    assert _torch.empty_places(module[0]) == ["bias"]
+    names = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
+    assert sorted(_torch.empty_places(module[1])) == sorted(names)
+    assert not _torch.is_filled(module[0], "bias")
+    module[0].bias = nn.Parameter(torch.zeros(1))
+    module[1].running_mean = torch.zeros(1)
+    assert _torch.is_filled(module[0], "bias")
+    assert _torch.is_filled(module[1], "running_mean")
+
+
+def test_who_reads_a_weight_for_a_functional_call_is_known() -> None:
+    """Else a full weight that is given to ``functional_call`` would get no gradient, and nothing would say so."""
+    assert torch.nn.utils.stateless.NamedMemberAccessor.__module__ == _torch.FUNCTIONAL_CALL
+
+
 def test_replicas_are_known() -> None:
     """Else a replica of ``nn.DataParallel`` is taken for a model whose layers were replaced."""
     module = nn.Linear(1, 1)

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree  # `torch.utils.pytree` has no `is_lea
 from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 
 from .calls import (
+    FUNCTIONAL_CALL,
     calling_modules,
     forward_gradients,
     in_backward,
@@ -51,10 +52,12 @@ from .modules import (
     all_modules,
     convolve,
     drop_hooks,
+    empty_places,
     held_by,
     hide_buffers,
     holds,
     hook_tables,
+    is_filled,
     is_replica,
     member_tables,
     order_parameters,
@@ -87,6 +90,7 @@ from .programs import (
 
 __all__ = [
     "ENTER",
+    "FUNCTIONAL_CALL",
     "LEAVE",
     "OPERATORS",
     "PADS",
@@ -109,6 +113,7 @@ __all__ = [
     "convolve",
     "draws_random_numbers",
     "drop_hooks",
+    "empty_places",
     "forward_gradients",
     "frames",
     "frames_in",
@@ -122,6 +127,7 @@ __all__ = [
     "in_backward",
     "inputs_of",
     "is_compiling",
+    "is_filled",
     "is_operator",
     "is_recomputed",
     "is_recorded",

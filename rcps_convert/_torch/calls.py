@@ -56,6 +56,9 @@ def reader() -> tuple[str, str]:
     return ("", "") if frame is None else (str(frame.f_globals.get("__name__")), frame.f_code.co_name)
 
 
+FUNCTIONAL_CALL = "torch.nn.utils._named_member_accessor"
+"""The module of torch that puts the tensors of ``functional_call`` in the place of a model's own."""
+
 _READING = ("torch.nn.modules.module", "torch.nn.utils.parametrize", "rcps_convert.graph.parametrized")
 """Between a weight and who reads it."""
 

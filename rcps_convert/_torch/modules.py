@@ -71,6 +71,16 @@ def own_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, b) for name, b in module._buffers.items() if b is not None]
 
 
+def empty_places(module: nn.Module) -> list[str]:
+    """The names of the parameters and buffers that a module has a place for, and does not have."""
+    return [name for table in (module._parameters, module._buffers) for name, value in table.items() if value is None]
+
+
+def is_filled(module: nn.Module, name: str) -> bool:
+    """Whether a module has a parameter or a buffer of a name."""
+    return module._parameters.get(name) is not None or module._buffers.get(name) is not None
+
+
 def member_tables(module: nn.Module) -> list[dict[str, Any]]:
     """What a module holds: its attributes, parameters, buffers and submodules."""
     return [vars(module), module._parameters, module._buffers, module._modules]

@@ -35,6 +35,7 @@ from ..tie.untied import refuse_calls, untied
 from ..tie.writing import TiedList
 from .convert import planned
 from .fast.attached import decelerate
+from .given import unwatch_given
 from .recipe import average
 from .settings import Init
 
@@ -111,6 +112,7 @@ def untied_in_place(target: nn.Module, rules: Sequence[LengthRule] = ()) -> nn.M
     """A model with its ties and shared norms undone, in place; with rules for the lengths that are left to it."""
     own_classes(target)
     unwatch(target)
+    unwatch_given(target)
     decelerate(target)
     if rules and not any(table.strict for table in anchored(target).values()):
         unanchor(target)

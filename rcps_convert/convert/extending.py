@@ -16,8 +16,9 @@ from ..algebra.action import Action, act
 from ..algebra.arguments import Example, check_model, check_switch
 from ..algebra.plain import read_setting
 from ..errors import ConversionError, Where, gather
+from ..geometry import unanchor
 from ..graph.transaction import all_or_nothing
-from ..tie.attaching import ties
+from ..tie.attaching import require_unpruned, ties
 from ..tie.hooks import hook_of
 from ..tie.norms import VECTORS, FoldedNorm, PooledNorm
 from ..tie.notes import noted
@@ -64,7 +65,9 @@ def extend(
     check_model(model)
     check_switch("in_place", in_place)
     settings = _settings(model, dict(inputs=inputs, outputs=outputs, layout=layout, init=init, verify=verify))
+    require_unpruned(model, "extend")
     plain = bake(model)
+    unanchor(plain)  # what is read from both edges is found anew
     plan = planned(plain, example, settings)
     plan.trained = False  # its tied part does not move
     if plan.problems:

@@ -38,6 +38,7 @@ from ..tie.ties import MirrorTie, make_tie
 from ..tie.untied import Untied, allow_calls, is_idle, leave_untied
 from . import plan_text
 from .architecture import Architecture
+from .given import watch_given
 from .outline import fingerprint
 from .recipe import Recipe, average, document
 from .settings import MEANINGLESS, Settings, tie_init
@@ -288,6 +289,7 @@ class ConversionPlan:
         """`install`, then the warnings: where they are errors, nothing was changed."""
         self.install(target)
         note(target, {**self._said(), KEPT: self.given})
+        watch_given(target)
         for text in self._warnings():
             warnings.warn(text, stacklevel=stacklevel)
         return target

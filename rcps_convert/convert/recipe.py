@@ -21,7 +21,7 @@ from ..graph.sandbox import owner
 from ..strands.conjoined import Conjoined, conjoin, conjoined, read_reading
 from ..strands.mixed import Cross, mix
 from ..tie.argument_guard import ArgumentGuard, guard_arguments, read_given
-from ..tie.attaching import attach, attach_mirror, register
+from ..tie.attaching import attach, attach_mirror, register, require_unpruned
 from ..tie.checks import checks_of
 from ..tie.hooks import hook_of
 from ..tie.length_guard import LengthGuard, guard, read_rule
@@ -33,6 +33,7 @@ from ..tie.states import SharedState, read_buffers, share_states
 from ..tie.symmetriser import BothStrands, symmetrise
 from ..tie.ties import MirrorTie, RCTie, read_tie
 from ..tie.untied import IdleModule, Untied, refuse_call
+from .given import watch_given
 from .outline import outline
 from .settings import Init, tie_init
 
@@ -84,6 +85,7 @@ def read_off(model: nn.Module) -> Recipe:
     Raises:
         ConversionError: something that is attached cannot be written as plain values.
     """
+    require_unpruned(model, "recipe")
     modules, shape = list(model.named_modules()), outline(model)
     readings = {path: module for path, module in modules if conjoined(module) is not None}
     return document(
@@ -165,6 +167,7 @@ def attach_all(model: nn.Module, recipe: Mapping[str, Any]) -> None:
     note(model, {name: recipe[name] for name in WORDS})
     if recipe["parameters"] or recipe["norms"]:
         watch(model)
+        watch_given(model)
 
 
 def readable(recipe: Any, read: Callable[[], T]) -> T:

@@ -80,7 +80,7 @@ def parametrized_class(cls: type) -> type:
         cls: the module's class.
     """
     own = {} if hasattr(cls, "__deepcopy__") else {"__deepcopy__": TORCHS_COPYING}
-    return _quiet_class(f"Parametrized{cls.__name__}", cls, {**own, **PICKLING})
+    return _quiet_class(f"Parametrized{cls.__name__}", cls, {**own, **PICKLING, **SETTING})
 
 
 def _quiet_class(name: str, base: type, own: dict[str, Any]) -> type:
@@ -100,6 +100,36 @@ def _quiet_class(name: str, base: type, own: dict[str, Any]) -> type:
     made = type(name, (_Unheard, base), own)
     made.__bases__ = (base,)
     return made
+
+
+def _registered(module: Any, name: str, parameter: Any) -> None:
+    """The ``register_parameter`` of a parametrized module: a new parameter in the place of a tied one is stored.
+
+    ``module.weight = nn.Parameter(w)`` comes here too. torch would say that the name is taken.
+    """
+    chain = chains(module).get(name)
+    if hasattr(chain, "take"):
+        chain.take(parameter)  # type: ignore[union-attr,operator]
+    else:
+        _next_class(module, _registered, "register_parameter").register_parameter(module, name, parameter)
+
+
+def _deleted(module: Any, name: str) -> None:
+    """The ``__delattr__`` of a parametrized module: a tied weight says what to do instead."""
+    chain = chains(module).get(name)
+    if hasattr(chain, "refuse_removal"):
+        chain.refuse_removal(name)  # type: ignore[union-attr,operator]
+    _next_class(module, _deleted, "__delattr__").__delattr__(module, name)
+
+
+def _next_class(module: nn.Module, method: Any, name: str) -> Any:
+    """The class below the one that has a method of this file."""
+    cls: type = next(c for c in type(module).__mro__ if vars(c).get(name) is method)
+    return cls.__bases__[0]
+
+
+SETTING: dict[str, Any] = {"register_parameter": _registered, "__delattr__": _deleted}
+"""What the class of a parametrized module has of its own for parameters that are set anew or deleted."""
 
 
 class _Unheard:

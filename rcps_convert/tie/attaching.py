@@ -7,15 +7,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 
-from .._torch import chains, order_parameters, parameter_order
+from .._torch import chains, order_parameters, parameter_order, pre_hooks
 from ..algebra.action import Action
+from ..errors import ConversionError, Where
 from ..graph.parametrized import add_property, keep_copyable, parametrized_class
 from ..graph.sandbox import owner
 from .checkpoints import expect_stored
 from .ties import Kept, MirrorTie, RCTie
 from .writing import TiedList
+
+STORED = "original"
+"""The name under which torch keeps what is stored of a parametrized weight."""
 
 KEPT = 2**24
 """Entries of all full weights of a private copy up to which they are kept between its calls."""
@@ -122,10 +126,40 @@ def _chains(module: nn.Module) -> list[tuple[str, Any]]:
     return [(leaf, chain) for leaf, chain in chains(module).items() if any(isinstance(p, RCTie) for p in chain)]
 
 
+def require_unpruned(model: nn.Module, what: str) -> None:
+    """Refuse a model whose stored weights are pruned.
+
+    Args:
+        model: not touched.
+        what: is refused.
+
+    Raises:
+        ConversionError: it is.
+    """
+    for path, module in model.named_modules():
+        for leaf, chain in _chains(module):
+            if _is_pruned(chain):
+                raise ConversionError(
+                    f"{what} of a model with a pruned weight",
+                    where=Where(path),
+                    got=f"a mask on what is stored of {leaf}",
+                    why="the mask is no part of what the model was converted to, and would be lost",
+                    do="make the zeros permanent first: torch.nn.utils.prune.remove"
+                    f"(module.parametrizations.{leaf}, 'original')",
+                )
+
+
+def _is_pruned(chain: Any) -> bool:
+    """Whether what is stored of a weight has a mask of ``torch.nn.utils.prune``."""
+    return any(isinstance(hook, prune.BasePruningMethod) for hook in pre_hooks(chain))
+
+
 def remove(module: nn.Module, leaf: str) -> None:
     """Untie a parameter: the same `nn.Parameter` object holds the full weight, in its old place."""
     chain = dict(_chains(module))[leaf]
     chain.expecting.remove()
+    if _is_pruned(chain):
+        prune.remove(chain, STORED)
     order = chain.plain_order
     parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
     keep_copyable(module)

@@ -22,6 +22,7 @@ from ..algebra.texts import write_axis
 from ..errors import ConversionError
 from .factors import Factor, factors
 from .hooks import TensorHook, hook_of, install_inside, uninstall
+from .written import Written
 
 VECTORS = ("weight", "bias", "running_mean", "running_var")
 
@@ -58,24 +59,27 @@ class FoldedNorm(TensorHook):
 
 
 def _require_width(module: nn.Module) -> None:
-    """Refuse a weight of both halves.
+    """Refuse a weight, bias or statistic of both halves.
 
     Raises:
-        ConversionError: it is one.
+        ConversionError: there is one.
     """
-    weight: Any = module.weight
-    if weight is None or weight.shape[0] == module.num_features:
-        return
-    raise ConversionError(
-        f"the weight of a {type(module).__name__} was set to {len(weight)} values",
-        got=f"{module.num_features} are stored, for {2 * int(module.num_features)} channels",  # type: ignore[arg-type]
-        why="swapped channels share their weight, bias and statistics, so half of each is stored",
-        do="set one half; load_plain_state_dict(model, state_dict) loads a checkpoint of the plain model",
-    )
+    width = int(module.num_features)  # type: ignore[arg-type]
+    for name in VECTORS:
+        value = getattr(module, name, None)
+        if value is not None and value.shape[0] != width:
+            raise ConversionError(
+                f"the {name} of a {type(module).__name__} was set to {len(value)} values",
+                got=f"{width} are stored, for {2 * width} channels",
+                why="swapped channels share their weight, bias and statistics, so half of each is stored",
+                do="set one half; load_plain_state_dict(model, state_dict) loads a checkpoint of the plain model",
+            )
 
 
 class PooledNorm(TensorHook):
     """Gathers statistics from the batch and its channel-permuted copy.
+
+    What else is written into the kept statistics, by ``load_state_dict`` or by hand, is averaged before it is read.
 
     Args:
         table: the permutation of the channels, int64, shape (C,).
@@ -83,10 +87,17 @@ class PooledNorm(TensorHook):
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
+        self.written = Written()
 
     def plain(self) -> dict[str, Any]:
         """The hook as plain values: the action on the channels as a text."""
         return {"folds": False, "channel": write_axis(ax.permutation(self.table.tolist()))}
+
+    def renew(self, module: nn.Module) -> None:
+        """Average the kept statistics if something was written into them since they were read last."""
+        if self.written.since(module.running_mean, module.running_var):
+            self.share(module)
+            self.written.since(module.running_mean, module.running_var)
 
     def share(self, module: nn.Module) -> None:
         """Average the kept statistics over the strands, in place."""
@@ -102,6 +113,7 @@ class PooledNorm(TensorHook):
     def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
         """Both strands while statistics are gathered."""
         if not self._gathers(module):
+            self.renew(module)
             return x
         return torch.cat([x, x.index_select(1, beside(self.table, x))])
 

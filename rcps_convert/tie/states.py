@@ -19,6 +19,7 @@ from ..algebra.texts import read_action, write_action
 from ..geometry import place_around
 from ..graph.sandbox import owner
 from .hooks import Inside, StrandHook
+from .written import Written
 
 
 class SharedState(StrandHook):
@@ -31,15 +32,25 @@ class SharedState(StrandHook):
     def __init__(self, buffers: Mapping[str, Action]) -> None:
         self.buffers = dict(buffers)
         self.mirrors = {name: ActionMap(action) for name, action in buffers.items()}
+        self.written = Written()
 
     def plain(self) -> dict[str, Any]:
         """The hook as plain values."""
         return {"buffers": {name: write_action(action) for name, action in self.buffers.items()}}
 
+    def held(self, module: nn.Module) -> list[Tensor]:
+        """The buffers of a module."""
+        return [getattr(*owner(module, name)) for name in self.mirrors]
+
+    def renew(self, module: nn.Module) -> None:
+        """Average the buffers if something was written into them since they were read last."""
+        if self.written.since(*self.held(module)):
+            self.share(module)
+            self.written.since(*self.held(module))
+
     def share(self, module: nn.Module) -> None:
         """Average the buffers over the strands, in place."""
-        for name, mirror in self.mirrors.items():
-            value = getattr(*owner(module, name))
+        for value, mirror in zip(self.held(module), self.mirrors.values(), strict=True):
             with torch.no_grad():
                 value.copy_(_shared(value, mirror))
 
@@ -57,9 +68,12 @@ class AroundState(Inside):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the module's own forward returns."""
+        hook: SharedState = self.hook  # type: ignore[assignment]
         if not self.module.training:
+            with unseen():
+                hook.renew(self.module)
             return self._own(*args, **kwargs)
-        mirrors: Mapping[str, ActionMap] = self.hook.mirrors  # type: ignore[attr-defined]
+        mirrors = hook.mirrors
         places = [(*owner(self.module, name), mirror) for name, mirror in mirrors.items()]
         held = [getattr(holder, leaf) for holder, leaf, _ in places]
         written: list[Tensor] = []

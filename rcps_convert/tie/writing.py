@@ -8,13 +8,14 @@ as a `TiedWeight`. Calls compute with plain tensors.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import ParametrizationList
 
 from .._torch import (
+    FUNCTIONAL_CALL,
     calling_modules,
     is_compiling,
     is_scripting,
@@ -30,11 +31,25 @@ SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
 SET_REQUIRES_GRAD = torch.Tensor.requires_grad.__set__  # type: ignore[attr-defined]
 
 REPLACING = {
-    "torch.nn.utils.prune": "prune what is stored: prune.l1_unstructured(m.parametrizations.weight, 'original', ...)",
-    "torch.nn.utils.weight_norm": "apply weight_norm to the plain model, before convert_model",
-    "torch.nn.modules.batchnorm.convert_sync_batchnorm": "call it on the plain model, before convert_model",
+    "torch.nn.utils.prune": (
+        "prune",
+        "prune what is stored: prune.l1_unstructured(m.parametrizations.weight, 'original', ...); or bake(model) first",
+    ),
+    "torch.nn.utils.weight_norm": (
+        "weight_norm",
+        "apply weight_norm to the plain model, before convert_model; or bake(model) first",
+    ),
+    "torch.nn.utils.fusion": ("fuse_conv_bn_eval", "fuse the layers of bake(model), which have plain weights"),
+    FUNCTIONAL_CALL: (
+        "functional_call",
+        "give it what is stored, by the names of model.named_parameters(); or bake(model) first",
+    ),
+    "torch.nn.modules.batchnorm.convert_sync_batchnorm": (
+        "convert_sync_batchnorm",
+        "call it on the plain model, before convert_model; or bake(model) first",
+    ),
 }
-"""What of torch reads a weight to put another parameter in its place, and what to do instead."""
+"""What of torch reads a weight to put another in its place: what it is called, and what to do instead."""
 
 
 class TiedList(ParametrizationList):
@@ -98,6 +113,28 @@ class TiedList(ParametrizationList):
             raise self._refusal(value)
         super().right_inverse(value)
 
+    def take(self, value: Any) -> None:
+        """Store the values of a parameter that is set in the place of the weight; it is trained if that one would be.
+
+        Raises:
+            ConversionError: it is no tensor, or has another shape.
+        """
+        self.right_inverse(value)
+        self.train_stored(value.requires_grad)
+
+    def refuse_removal(self, name: str) -> NoReturn:
+        """Refuse to delete the weight.
+
+        Raises:
+            ConversionError: always.
+        """
+        raise ConversionError(
+            f"{name} is tied, so it cannot be deleted",
+            why="it is computed from a stored part, and no other parameter can take its place",
+            do="assign new values to it (they are stored); or put another module in the place of this one, and call "
+            "extend(model, example); or bake(model) first",
+        )
+
     def _refusal(self, value: Any) -> ConversionError:
         is_tensor = isinstance(value, Tensor)
         tie: Any = self[0]
@@ -130,9 +167,9 @@ def _refuse_replacing(module: str, function: str) -> None:
     found = next((name for name in (module, f"{module}.{function}") if name in REPLACING), None)
     if found is not None:
         raise ConversionError(
-            f"{found.rpartition('.')[2]} on a tied weight",
+            f"{REPLACING[found][0]} on a tied weight",
             why="the weight is computed from a stored part, so no other parameter can take its place",
-            do=f"{REPLACING[found]}; or bake(model) first",
+            do=REPLACING[found][1],
         )
 
 
