@@ -81,6 +81,7 @@ from .programs import (
     returned,
     scope,
     unguarded,
+    unvalidated_distributions,
     value,
 )
 
@@ -163,6 +164,7 @@ __all__ = [
     "uncompiled",
     "unguarded",
     "unseen",
+    "unvalidated_distributions",
     "users_line",
     "value",
     "version",

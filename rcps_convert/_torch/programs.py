@@ -117,6 +117,18 @@ def quick_graphs() -> Iterator[None]:
 
 
 @contextmanager
+def unvalidated_distributions() -> Iterator[None]:
+    """Let ``torch.distributions`` not look at the values of parameters and samples, which a trace has none of."""
+    kind = torch.distributions.Distribution
+    usual = kind._validate_args
+    kind.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        kind.set_default_validate_args(usual)
+
+
+@contextmanager
 def recurrent_shapes() -> Iterator[None]:
     """Let torch state the shapes of a recurrent layer's results by one step, and not by a step for each position.
 
