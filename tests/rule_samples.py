@@ -233,9 +233,7 @@ sample(aten.embedding.default, lambda w, x: F.embedding(torch.arange(6), w) + x,
 sample(aten.embedding.default, lambda w, x: F.embedding(torch.arange(6).expand(2, 6), w) + x, "v6 v8", "n2 l6 v8")
 sample(aten.embedding.default, lambda w: F.embedding(torch.tensor([2, 0, 0]), w), "v4 v8")
 for mode in ("sum", "mean", "max"):
-    sample(
-        aten.embedding_bag.padding_idx, lambda i, w, m=mode: F.embedding_bag(i, w, mode=m), "ids5 n3 l6", "v5 v8"
-    )
+    sample(aten.embedding_bag.padding_idx, lambda i, w, m=mode: F.embedding_bag(i, w, mode=m), "ids5 n3 l6", "v5 v8")
 sample(
     aten.embedding_bag.padding_idx,
     lambda i, w, s: F.embedding_bag(i, w, mode="sum", per_sample_weights=s, padding_idx=4),
