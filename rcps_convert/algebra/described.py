@@ -5,7 +5,20 @@ from __future__ import annotations
 import torch
 
 from .terms import (
-    Axis, Prod, Sum, Var, children, free, has_edge, has_sign, indices, is_length, product, role, signs, walk,
+    Axis,
+    Prod,
+    Sum,
+    Var,
+    children,
+    free,
+    has_edge,
+    has_sign,
+    indices,
+    is_length,
+    product,
+    role,
+    signs,
+    walk,
 )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from ..algebra.action import Action
 from .common import rows_of_ids
 from .registry import Const, aten, declare, refuse, require_unsigned, rule
 
-
 MAX = 2
 """The mode of an embedding bag that takes the largest entries."""
 
