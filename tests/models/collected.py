@@ -1,4 +1,4 @@
-"""Networks in the ways of writing that authors have: special tokens, masks of numbers, two modalities, distributions."""
+"""Networks in the ways of writing that authors have: special tokens, masks of numbers, two inputs, distributions."""
 
 from __future__ import annotations
 
