@@ -119,6 +119,18 @@ never(
     X,
     say="interpolation of 12 positions by 1.3 | 15.6 wide but 15 positions | size=",
 )
+never(
+    "an embedding bag of bags of several sizes",
+    lambda i, w: F.embedding_bag(i.flatten(), w, torch.tensor([0, 5])),
+    *("ids5 n2 l6", "v5 v8"),
+    say="bags of several sizes | (N, L)",
+)
+never(
+    "the largest entries of a table that changes its sign",
+    lambda i, w: F.embedding_bag(i, w, mode="max"),
+    *("ids5 n2 l6", "v5 s8"),
+    say="embedding_bag of a tensor that changes its sign",
+)
 never("ids cropped on one side", lambda x: x[..., 1:], "ids5 n2 l12", say="drops 1 positions on the left and 0")
 never(
     "indices of a pool that leaves a remainder",
@@ -136,6 +148,12 @@ never("last position by slice", lambda x: x[..., -1:], X, say="the last position
 never("split of a length", lambda x: x.split(6, -1), X, say="cuts a length of 12 into pieces of 6, 6 | whole length")
 never("chunk of a length", lambda x: x.chunk(3, -1), X, say="cuts a length of 12 | first piece becomes the last")
 never("unbind of a length", lambda x: x.unbind(-1), "n2 v6 l5", say="cuts a length of 5")
+never(
+    "convolution over two sequences in a row",
+    lambda x, y, w: F.conv1d(torch.cat([x, y], -1), w),
+    *(X, "n2 v6 l9", W),
+    say="conv1d slides over several sequences | (12 reversed + 9 reversed), not all as one | by itself",
+)
 never("glu over a length", lambda x: F.glu(x, -1), X, say="operands of glu | entries cross the boundary")
 never("some positions", lambda x: x[..., [0, 1]], X, say="taken without its partner")
 not_yet("roll of a length", lambda x, w: F.conv1d(x.roll(2, -1), w), X, W, say="otherwise than by reading it backwards")

@@ -232,6 +232,18 @@ sample(aten.embedding.default, lambda w: F.embedding(torch.arange(6), w), "v6 v8
 sample(aten.embedding.default, lambda w, x: F.embedding(torch.arange(6), w) + x, "v9 v8", "n2 l6 v8")
 sample(aten.embedding.default, lambda w, x: F.embedding(torch.arange(6).expand(2, 6), w) + x, "v6 v8", "n2 l6 v8")
 sample(aten.embedding.default, lambda w: F.embedding(torch.tensor([2, 0, 0]), w), "v4 v8")
+for mode in ("sum", "mean", "max"):
+    sample(aten.embedding_bag.padding_idx, lambda i, w, m=mode: F.embedding_bag(i, w, mode=m), "ids5 n3 l6", "v5 v8")
+sample(
+    aten.embedding_bag.padding_idx,
+    lambda i, w, s: F.embedding_bag(i, w, mode="sum", per_sample_weights=s, padding_idx=4),
+    *("ids5 n3 l6", "v7 v8", "n3 l6"),
+)
+sample(
+    aten.embedding_bag.default,
+    lambda i, w: aten.embedding_bag.default(w, i.flatten(), torch.arange(0, 18, 6), False, 0)[0],
+    *("ids5 n3 l6", "v5 v8"),
+)
 sample(aten.one_hot.default, lambda i: F.one_hot(i, 5), "ids5 n2 l6")
 sample(aten.eq.Scalar, lambda i: i == 4, "ids5 n2 l6")
 sample(aten.eq.Scalar, lambda x: x.round() == 0, X)
@@ -446,6 +458,9 @@ sample(aten.moveaxis.intlist, lambda x: x.moveaxis((0, 1), (2, 0)), X)
 sample(aten.expand.default, lambda x: x.expand(2, 4, -1, 5), "t4 v6 t1", blind=True)
 sample(aten.expand.default, lambda x, y: x.expand(2, 6, 5) * y, "n2 v6 t1", "n2 r6 l5")
 sample(aten.expand_as.default, lambda x, y: x.expand_as(y) + y, "n2 v6 v1", "n2 v6 l5")
+sample(aten.expand_as.default, lambda x: x * torch.tensor([1.0, 2.0, 1.0]).expand_as(x), "n2 v6 l3")
+sample(aten.reshape_as.default, lambda x: x * torch.arange(12.0).sub(5.5).abs().reshape_as(x[:1, :1]), X)
+sample(aten.view_as.default, lambda x: x * torch.arange(12.0).sub(5.5).abs().view_as(x[:1, :1]), X)
 sample(aten.broadcast_to.default, lambda x, y: x.broadcast_to(2, 6, 5) - y, "v6 v1", "n2 v6 l5")
 sample(aten.repeat.default, lambda x: x.repeat(1, 2, 1), X, blind=True)
 sample(aten.repeat.default, lambda x: x.repeat(3, 1, 1, 2), X, blind=True)

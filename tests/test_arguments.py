@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from faults import picture
+from oracle import assert_law
 from tiers import some
 from torch import Tensor, nn
 
@@ -483,3 +484,24 @@ def test_no_public_function_has_defaults_that_are_not_looked_at() -> None:
     functions = [(n, f) for n, f in functions if callable(f) and not (isinstance(f, type) and issubclass(f, Exception))]
     defaults = {n for n, f in functions for p in inspect.signature(f).parameters.values() if p.default is not p.empty}
     assert defaults - {"ConversionPlan", "EquivarianceReport"} == DEFAULTS.keys()
+
+
+class Signals(nn.Module):
+    """Bases and four signals, each read by a layer of its own. Twice (N, 4, 20) -> (N, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bases, self.signals, self.out = nn.Conv1d(4, 6, 5), nn.Conv1d(4, 6, 5), nn.Linear(6, 2)
+
+    def forward(self, bases: Tensor, signals: Tensor) -> Tensor:
+        return self.out((self.bases(bases) * self.signals(signals)).tanh().mean(-1))
+
+
+@pytest.mark.parametrize("nested", some([False, True], 1))
+def test_one_tensor_that_is_given_twice_stands_for_two_inputs(nested: bool) -> None:
+    x, model = torch.zeros(2, 4, 20), Signals()
+    example: Any = {"bases": x, "signals": x} if nested else (x, x)
+    inputs: Any = {"bases": "ACGT", "signals": "...."} if nested else ("ACGT", "....")
+    plan = plan_conversion(model, example, inputs=inputs, verify=False)
+    assert not plan.problems, str(plan)
+    assert_law(plan.apply(model), example, inputs=inputs, outputs="invariant", tolerance=1e-10)

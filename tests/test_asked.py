@@ -478,6 +478,17 @@ PUBLISHED = {
     "HyenaDNA's mixer, read from either end": "BothWaysHyena",
     "PARM, with the pool of enformer-pytorch": "ParmLike",
     "a bidirectional LSTM written out with cells": "TwoCells",
+    "DNABERT-2: a bias by distance, a mask of numbers": "DnaBert2Like",
+    "GPN with RoFormer's rotary attention": "RoFormerLike",
+    "D3, discrete diffusion": "DiscreteDiffusion",
+    "DeepCpG, bases beside methylation": "DeepCpGLike",
+    "DeepGRN": "DeepGrnLike",
+    "Leopard": "LeopardLike",
+    "DeepTACT, promoter and enhancer": "DeepTactLike",
+    "Puffin-D": "PuffinDLike",
+    "Dirichlet flow matching": "FlowLike",
+    "StarSpace's bags of k-mers, as in BindSpace": "BagOfKmers",
+    "distributions of `torch.distributions` at the end": "CountDistribution",
 }
 """Published architectures, and the networks of the zoo that were written after them."""
 
@@ -487,7 +498,7 @@ def said(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f'"{k}": {said(v)}' for k, v in value.items()) + "}"
     if isinstance(value, tuple):
-        return f"({', '.join(map(said, value))})"
+        return f"({', '.join(map(said, value))}{',' * (len(value) == 1)})"
     if isinstance(value, str):
         return f'"{value}"'
     return f"{type(value).__name__}(...)" if not isinstance(value, bool) else str(value)

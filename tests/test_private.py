@@ -323,6 +323,23 @@ def test_graphs_that_are_read_have_lines_and_no_code() -> None:
     assert torch.equal(program.module()(torch.ones(2, 3)), usual.module()(torch.ones(2, 3)))
 
 
+class Sampled(nn.Module):
+    """A distribution, whose parameters torch looks at."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.distributions.Normal(x, x.exp()).cdf(x + 1)
+
+
+def test_distributions_do_not_look_at_values() -> None:
+    """Else a model with one cannot be traced."""
+    with pytest.raises(Exception, match="data-dependent"):
+        exported(Sampled(), torch.zeros(2, 3))
+    with _torch.unvalidated_distributions():
+        assert nodes(exported(Sampled(), torch.zeros(2, 3)), "erf")
+    with pytest.raises(ValueError, match="scale"):
+        torch.distributions.Normal(torch.zeros(2), -torch.ones(2))
+
+
 def test_blocks_without_gradient_are_nested_graphs(program) -> None:
     """Else they have no rule."""
     (block,) = [n for n in program.graph.nodes if n.op == "call_function" and _torch.is_wrapper(n)]

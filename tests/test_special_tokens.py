@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from models import collected
 from tiers import some
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -349,3 +350,60 @@ def test_a_batch_axis_behind_the_positions_is_followed() -> None:
     assert off(model, strings) < TOLERANCE
     alone = torch.cat([model(**tokenize([s])) for s in strings])
     assert float((alone - model(**tokenize(strings))).abs().max()) < TOLERANCE
+
+
+# --- what is padded beside them ---------------------------------------------------------------------------
+
+BASES_AFTER = ["[yeast]", "[human]", "[MASK]", *"ACGT"]
+
+
+class Beside(nn.Module):
+    """A bias by offset among the bases, padded where special tokens stand. (N, L) -> (N, L, 6)."""
+
+    def __init__(self, prefix: int, suffix: int) -> None:
+        super().__init__()
+        self.pads, self.embed, self.offsets = (prefix, suffix) * 2, nn.Embedding(7, 6), nn.Embedding(9, 2)
+        self.qkv = nn.Linear(6, 18)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        at = torch.arange(ids.shape[1] - self.pads[0] - self.pads[1])
+        bias = self.offsets((at[None] - at[:, None]).clamp(-4, 4) + 4).permute(2, 0, 1)
+        q, k, v = (t.unflatten(-1, (2, 3)).transpose(1, 2) for t in self.qkv(self.embed(ids)).chunk(3, -1))
+        return ((q @ k.mT + F.pad(bias, self.pads)).softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+def assert_mirrored(model: nn.Module, prefix: int, suffix: int, length: int) -> None:
+    """By hand: the bases are turned round and complemented, what stands beside them stays."""
+    ids = torch.randint(3, 7, (4, length), generator=torch.Generator().manual_seed(length))
+    ids[:, :prefix], ids[:, length - suffix :] = 1, 0
+    inner = slice(prefix, length - suffix)
+    other = ids.clone()
+    other[:, inner] = 9 - ids[:, inner].flip(1)
+    with torch.no_grad():
+        x, y = model(ids), model(other)
+    turned = torch.cat([x[:, :prefix], x[:, inner].flip(1), x[:, length - suffix :]], 1)
+    assert float((y - turned).abs().max()) < TOLERANCE
+
+
+@pytest.mark.parametrize(("prefix", "suffix"), some([(1, 0), (0, 1), (2, 1)], 1))
+def test_a_bias_is_padded_beside_tokens_that_stay(prefix: int, suffix: int) -> None:
+    torch.manual_seed(0)
+    vocab = Tokens(BASES_AFTER, prefix=prefix, suffix=suffix)
+    model = nn.Sequential(Beside(prefix, suffix), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 2))
+    plan = plan_conversion(model, torch.zeros(2, 12, dtype=torch.long), inputs=vocab)
+    assert not plan.problems, str(plan)
+    converted = plan.apply(model).double()
+    for length in (12, 9):
+        assert_mirrored(converted, prefix, suffix, length)
+
+
+@pytest.mark.slow
+def test_a_language_model_with_a_token_of_the_species_first() -> None:
+    torch.manual_seed(0)
+    ids = torch.zeros(2, 17, dtype=torch.long)
+    model = collected.SpeciesLike()
+    converted = convert_model(model, ids, inputs=Tokens(BASES_AFTER, prefix=1)).double()
+    x = torch.randint(3, 7, (4, 12))
+    x[:, 0] = 1
+    y, r = converted(x), converted(torch.cat([x[:, :1], 9 - x[:, 1:].flip(1)], 1))
+    assert (r - y.flip(1)).abs().max() < TOLERANCE

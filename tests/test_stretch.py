@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -273,3 +274,84 @@ def test_constants_take_part() -> None:
     (action,) = (law(Weighted(), x, constants=(odd,)).find() or {}).values()
     assert ax.has_sign(action.axes[1])
     assert law(Weighted(), x, constants=(torch.tensor([1.0, 2.0, 3.0]),)).find() is None
+
+
+# --- what a mask hides ----------------------------------------------------------------------------------
+
+
+class Masked(nn.Module):
+    """Attention with a bias by distance, and a mask of numbers. (N, 4, 24) and (N, 24) -> (N, 3)."""
+
+    def __init__(self, bias: Callable[[Tensor], Tensor], hide: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.out, self.bias, self.hide = nn.Conv1d(4, 8, 5, padding=2), nn.Linear(8, 3), bias, hide
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        h, at = torch.relu(self.stem(x)), torch.arange(x.shape[-1])
+        added = self.hide(mask)[:, None] + self.bias(at[None] - at[:, None])
+        return self.out((torch.einsum("bci,bcj->bij", h, h) + added).softmax(-1) @ h.mT).tanh().mean(1)
+
+
+HIDES = [lambda m: (1 - m) * -10000.0, lambda m: m.log().clamp(min=-1e4), lambda m: -1e6 * (m - 1).abs()]
+MASKED: Any = (torch.zeros(2, 4, 24), torch.ones(2, 24)), {"inputs": ("ACGT", "mask"), "verify": False}
+
+
+@pytest.mark.parametrize("hide", some(HIDES, 1))
+def test_a_mask_of_numbers_does_not_hide_what_breaks_the_law(hide: Callable[[Tensor], Tensor]) -> None:
+    """Of random numbers as a mask, all but one entry of a row of weights would be zero."""
+    example, how = MASKED
+    (problem,) = plan_conversion(Masked(lambda d: 0.1 * d.clamp(min=0), hide), example, **how).problems
+    assert problem.what == "a constant made in forward is not invariant under reverse complement"
+    assert not plan_conversion(Masked(lambda d: 0.1 * d.abs(), hide), example, **how).problems
+
+
+# --- constants: what is known of the pieces of a buffer, and of shapes ------------------------------------
+
+
+class Waves(nn.Module):
+    """Channels turned by their position; cosines and sines lie in one buffer, in float32. (N, 4, 24) -> (N, 3)."""
+
+    def __init__(self, apart: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.stem, self.out, self.apart = nn.Conv1d(4, 8, 5, padding=2), nn.Linear(8, 3), apart
+        angle = torch.arange(24)[:, None] / 100 ** (torch.arange(4).repeat(2) / 4)
+        self.register_buffer("waves", torch.stack([angle.cos(), angle.sin()]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        cos, sin = self.apart(self.waves)
+        h = torch.relu(self.stem(x)).mT
+        a, b = h.chunk(2, -1)
+        t = h * cos + torch.cat([-b, a], -1) * sin
+        return self.out(((t @ t.mT / 8).softmax(-1) @ h).tanh().mean(1))
+
+
+APART = [lambda t: t.chunk(2), lambda t: t.unbind(0), lambda t: t.split([1, 1])]
+
+
+@pytest.mark.parametrize("apart", some(APART, 1))
+def test_pieces_of_a_rounded_buffer_are_rounded(apart: Callable[[Tensor], Any]) -> None:
+    """Else no rotation by position obeys the law: float32 has no exact ones."""
+    plan = plan_conversion(Waves(apart), EXAMPLE, verify=False)
+    assert not plan.problems, str(plan)
+    assert plan.notes == ["exact to the rounding of the constants that the model holds in float32"]
+    assert_law(plan.apply(Waves(apart)), EXAMPLE, outputs="invariant", tolerance=1e-6)
+
+
+def along(h: Tensor) -> Tensor:
+    return torch.arange(h.shape[-1]).sub((h.shape[-1] - 1) / 2).square() / 100
+
+
+SHAPED = [
+    lambda h: h * along(h).reshape_as(h[:1, :1]),
+    lambda h: h * along(h)[None, None].expand_as(h[:1, 2:3]),
+    lambda h: h * along(h).view_as(h[0, 3].relu()).type_as(h[:, 1]),
+]
+
+
+@pytest.mark.parametrize("middle", some(SHAPED, 1))
+def test_what_is_read_for_its_shape_is_not_cut_apart(middle: Callable[[Tensor], Tensor]) -> None:
+    """Else each channel that is cut out would have to be its own mirror image."""
+    plan = plan_conversion(Middle(middle), EXAMPLE, verify=False)
+    assert not plan.problems, str(plan)
+    assert "4 pairs" in str(plan)
+    assert_law(plan.apply(Middle(middle)), EXAMPLE, outputs="invariant", tolerance=1e-10)

@@ -74,6 +74,7 @@ from .operators import OPERATORS, arguments, is_operator, op_name, overloads, pl
 from .parametrizations import Tabled, WeightNormKeys, chains, make_hooks_picklable, own_copying, stored_name
 from .programs import (
     WRAPPERS,
+    exporting,
     frames,
     frames_in,
     inputs_of,
@@ -85,6 +86,7 @@ from .programs import (
     returned,
     scope,
     unguarded,
+    unvalidated_distributions,
     value,
 )
 
@@ -114,6 +116,7 @@ __all__ = [
     "draws_random_numbers",
     "drop_hooks",
     "empty_places",
+    "exporting",
     "forward_gradients",
     "frames",
     "frames_in",
@@ -171,6 +174,7 @@ __all__ = [
     "uncompiled",
     "unguarded",
     "unseen",
+    "unvalidated_distributions",
     "users_line",
     "value",
     "version",

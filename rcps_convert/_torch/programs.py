@@ -18,6 +18,8 @@ import torch
 from torch._library.custom_ops import CustomOpDef as CustomOpDef
 from torch.fx import Node as FxNode
 
+from .modes import modes_left
+
 WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "wrap")
 """Higher-order operators that only run a nested graph."""
 
@@ -117,6 +119,18 @@ def quick_graphs() -> Iterator[None]:
 
 
 @contextmanager
+def unvalidated_distributions() -> Iterator[None]:
+    """Let ``torch.distributions`` not look at the values of parameters and samples, which a trace has none of."""
+    kind = torch.distributions.Distribution
+    usual = kind._validate_args
+    kind.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        kind.set_default_validate_args(usual)
+
+
+@contextmanager
 def recurrent_shapes() -> Iterator[None]:
     """Let torch state the shapes of a recurrent layer's results by one step, and not by a step for each position.
 
@@ -135,6 +149,13 @@ def recurrent_shapes() -> Iterator[None]:
     finally:
         module.select_one_layer_lstm_function = choose  # type: ignore[attr-defined]
         module.one_layer_rnn = layer  # type: ignore[attr-defined]
+
+
+@contextmanager
+def exporting() -> Iterator[None]:
+    """What the package needs of torch while it exports a module: the three above, and no mode that stays behind."""
+    with modes_left(), recurrent_shapes(), quick_graphs(), unvalidated_distributions():
+        yield
 
 
 def _one_layer(run: Any, x: Any, *args: Any, **kwargs: Any) -> Any:

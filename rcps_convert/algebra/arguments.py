@@ -23,6 +23,19 @@ def call_arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (tuple(example), {}) if isinstance(example, (tuple, list)) else ((example,), {})
 
 
+def separate_arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """As `call_arguments`, each tensor an object of its own: one that is given twice stands for two inputs."""
+    met: set[int] = set()
+
+    def own(x: Tensor) -> Tensor:
+        again = id(x) in met
+        met.add(id(x))
+        return x.clone() if again else x
+
+    found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(Tensor, own, call_arguments(example))
+    return found
+
+
 def leaves(example: Example) -> list[Any]:
     """The leaves of the call's arguments, in the order of ``torch.export``'s inputs."""
     return pytree.tree_leaves(call_arguments(example))

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from .terms import Axis, Prod, Var, children, ends, free, has_edge, has_sign, indices, product, role, signs, walk
+from .terms import (
+    Axis,
+    Prod,
+    Sum,
+    Var,
+    children,
+    free,
+    has_edge,
+    has_sign,
+    indices,
+    is_length,
+    product,
+    role,
+    signs,
+    walk,
+)  # fmt: skip
 
 
 def describe(term: Axis) -> str:
@@ -24,7 +39,7 @@ def describe(term: Axis) -> str:
         return " + ".join(map(describe, children(term)))
     if isinstance(term, Prod) and (free(term) or any(role(f) for f in term.factors)):
         return " x ".join(f"({describe(f)})" for f in _phrases(term))
-    if free(term) or ends(term) is not None:
+    if free(term) or (isinstance(term, Sum) and any(map(is_length, term.parts))):
         return " + ".join(describe(p) for p in children(term))
     return _counts(term)
 

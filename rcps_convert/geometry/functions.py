@@ -263,9 +263,9 @@ class Padding(EdgeFunction):
         return all(pad[2 * i] == pad[2 * i + 1] for i in range(len(pad) // 2))
 
     def _lengths(self, s: Settings, site: CallAxes) -> list[int]:
-        """Places in the list of pads that belong to lengths."""
-        last = s["input"].dim() - 1
-        return [2 * i for i in range(len(s["pad"]) // 2) if last - i in site.reads]
+        """Places in the list of pads that belong to lengths; one beside which entries stay is none afterwards."""
+        last, dims = s["input"].dim() - 1, {*site.reads} & {*site.makes}
+        return [2 * i for i in range(len(s["pad"]) // 2) if last - i in dims]
 
     def aligned(self, s: Settings, site: CallAxes) -> bool:
         """Both ends of lengths alike."""

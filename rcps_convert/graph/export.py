@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import modes_left, quick_graphs, recurrent_shapes
-from ..algebra.arguments import Example, call_arguments
+from .._torch import exporting, unvalidated_distributions
+from ..algebra.arguments import Example, separate_arguments
 from ..algebra.opened import opened
 from ..errors import NoRuleError, TraceError, Where, first_line
 from ..geometry import Recorder, unanchor
@@ -46,15 +46,15 @@ def trace(model: nn.Module, example: Example, *, training: bool = False, cuts: C
     """
     twin = fresh_copy(model)
     unanchor(twin)
-    args, kwargs = call_arguments(example)
-    with undisturbed_rng(), mode(twin, training), quiet(), caches_kept_clean(twin), modes_left():
+    args, kwargs = separate_arguments(example)
+    with undisturbed_rng(), mode(twin, training), quiet(), caches_kept_clean(twin):
         try:
             without_watchers(twin, example)
             calls = _record(model, example, training, cuts) if cuts else {}
             twin.register_forward_hook(_open_outputs)
             AssignedBuffers(twin)
             recorder = Recorder()
-            with closed(twin, calls), recurrent_shapes(), quick_graphs(), during(twin, DataAccess(twin), recorder):
+            with exporting(), closed(twin, calls), during(twin, DataAccess(twin), recorder):
                 program = torch.export.export(twin, args, kwargs, strict=False)
         except NoRuleError:
             raise
@@ -106,8 +106,8 @@ def _record(
 def _failing_module(model: nn.Module, example: Example, training: bool, cuts: Collection[str]) -> str:
     """The innermost module that ``torch.export`` fails in; ``""`` when it is the model's own forward."""
     twin = fresh_copy(model)
-    args, kwargs = call_arguments(example)
-    with mode(twin, training), caches_kept_clean(twin), watching(twin) as raised:
+    args, kwargs = separate_arguments(example)
+    with mode(twin, training), caches_kept_clean(twin), unvalidated_distributions(), watching(twin) as raised:
         try:
             without_watchers(twin, example)
             twin.register_forward_hook(_open_outputs)

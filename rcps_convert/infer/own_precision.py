@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._torch import pytree
+from ..graph.precision import WIDER
 from ..graph.trace import Node, Ref, Trace
 from ..rules.common import is_uniform
 from ..rules.registry import Const, facts_of
@@ -98,7 +99,7 @@ class OwnPrecision:
         held = [name for name, source in trace.sources.items() if source.kind == "constant"]
         self.steps, self.by_numbers = (Steps(self.values, held, numbers) for numbers in (False, True))
 
-    def settle(self, node: Node, env: dict[str, Any], wide: Any) -> Any:
+    def settle(self, node: Node, env: Mapping[str, Any], wide: Any) -> Any:
         """The value of a node: as computed in float64, or as the model computes it where that is another number.
 
         Args:
@@ -121,6 +122,10 @@ class OwnPrecision:
             steps.note(node, [*zip(leaves, values, strict=False)], own)
         tensors = isinstance(own, Tensor) and isinstance(wide, Tensor)
         return own.to(wide.dtype) if tensors and not _same(own, wide) else wide
+
+    def wide(self, name: str) -> torch.dtype:
+        """The dtype of a result where float64 is computed with."""
+        return WIDER.get(self.dtypes[name], self.dtypes[name])
 
     def _operand(self, name: str, wide: Tensor) -> Tensor:
         """A constant in the model's precision; its own memory, as forward may write into it."""

@@ -25,7 +25,7 @@ from ..graph.trace import Node, Ref
 from ..measure.deviation import deviation
 from ..rules.registry import Const
 
-DRAWS = 6
+DRAWS = 7
 """Random inputs on which a law must hold."""
 
 TOLERANCE = 1e-10
@@ -402,7 +402,10 @@ def _concrete_action(action: Action, values: Assignment) -> Action:
 
 
 def _draw(action: Action, dtype: torch.dtype, seed: int, generator: torch.Generator) -> Tensor:
-    """Random numbers of one of several kinds: normal, positive, large, with ties; ids and truth values as such."""
+    """Random numbers of one of several kinds: normal, positive, large, with ties, flags; ids and truth values as such.
+
+    Flags are what masks hold: of other numbers, ``-10000 * (1 - mask)`` hides whatever is added to it.
+    """
     shape = action.shape
     if action.value is not None:
         return torch.randint(action.value.size, shape, generator=generator).to(dtype)
@@ -414,7 +417,10 @@ def _draw(action: Action, dtype: torch.dtype, seed: int, generator: torch.Genera
     if wide.is_complex:
         return torch.randn(shape, generator=generator, dtype=wide)
     x = torch.randn(shape, generator=generator, dtype=wide)
-    kinds = (lambda: x, lambda: x.exp(), lambda: 5 * x, lambda: x.abs(), lambda: x.relu(), lambda: x.sigmoid())
+    kinds = (
+        *(lambda: x, lambda: x.exp(), lambda: 5 * x, lambda: x.abs(), lambda: x.relu(), lambda: x.sigmoid()),
+        lambda: (x > 0).to(wide),
+    )
     return kinds[seed % len(kinds)]()
 
 

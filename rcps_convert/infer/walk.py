@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -207,28 +208,28 @@ class Walk:
             return None
         if node.name in self.weight_numbers.numbers:
             return Action(tuple(ax.trivial(1) for _ in node.shape))
-        operands = [self.env.get(r) for r in node.refs()]
-        if any(o is None for o in operands):
+        operands = {r: self.env.get(r) for r in node.refs()}
+        if any(o is None for o in operands.values()):
             return None
         if node.op is CLOSED:
             return self._apply(node)
         if facts_of(node.op).shape_only:
             return self._fold(node, shape_only=True)
         random = draws_random_numbers(node.op)
-        if not random and not any(_is_symbolic(o) for o in operands):
+        if not random and not any(_is_symbolic(operands[r]) for r in _read(node)):
             return self._fold(node)
         return self._apply(node)
 
     def _fold(self, node: Node, *, shape_only: bool = False) -> Any:
-        """Evaluate a node whose operands are known."""
+        """Evaluate a node of whose operands the values are known, or the shape only is read."""
+        shapes = {r: self._blank(r) for r in node.refs() if _is_symbolic(self.env[r])}
+        env = ChainMap(shapes, self.env) if shapes else self.env
 
         def fill(leaf: Any) -> Any:
             if not isinstance(leaf, Ref):
                 return widened(leaf)
-            value = self.env[leaf.name]
-            if isinstance(value, Const):
-                return value.value
-            return torch.zeros(value.shape) if isinstance(value, Action) and shape_only else value
+            value = env[leaf.name]
+            return value.value if isinstance(value, Const) else value
 
         args, kwargs = pytree.tree_map(fill, (node.args, node.kwargs))
         if shape_only and node.value.dtype != torch.float32 and "dtype" not in kwargs:
@@ -237,28 +238,32 @@ class Walk:
         try:
             with double_precision():
                 found = node.op(*args, **kwargs)
-            found = found if shape_only else self.own.settle(node, self.env, found)
+            found = found if shape_only else self.own.settle(node, env, found)
             self.result.steps |= frozenset(self.own.steps.sizes)
             self.result.steps_by_numbers |= frozenset(self.own.by_numbers.sizes)
-            value = pytree.tree_map(lambda v: _constant(v, blank) if isinstance(v, Tensor) else v, found)
+            value = pytree.tree_map(
+                lambda v: self._noted(node, _constant(v, blank)) if isinstance(v, Tensor) else v, found
+            )
         except Exception as fact:
             self.result.report(self._uncovered(node, f"evaluating it failed: {fact}"))
             return None
-        only = next((self.env[r] for r in node.refs()), None)
-        if (
-            isinstance(value, Const)
-            and isinstance(only, Const)
-            and only.buffer
-            and torch.equal(only.value, value.value)
-        ):
-            value = Const(value.value, only.buffer)
         if isinstance(value, Const):
-            held = only if isinstance(only, Const) and moves(node.op) else value
-            rounds = self._rounds(node, value.value)
-            value = Const(value.value, value.buffer, held.entries_of, rounds, held.attribute)
-            turned = self.one_sided.turned(node, self.env)
-            value = self._read(node.name, replace(value, turned=turned))
+            value = self._read(node.name, replace(value, turned=self.one_sided.turned(node, env)))
         return RuleNode(node, self.result.pins).constant(value) if node.name in self.trace.written else value
+
+    def _noted(self, node: Node, made: Const) -> Const:
+        """A constant that a node computes, with what is known of the numbers it holds."""
+        only = next((self.env[r] for r in node.refs()), None)
+        if not isinstance(only, Const):
+            return replace(made, rounded=self._rounds(node, made.value))
+        same = only.buffer and torch.equal(only.value, made.value)
+        held = only if moves(node.op) else made
+        rounds = self._rounds(node, made.value)
+        return Const(made.value, only.buffer if same else None, held.entries_of, rounds, held.attribute)
+
+    def _blank(self, name: str) -> Const:
+        """A tensor of the shape and dtype of a result."""
+        return Const(torch.zeros(self.env[name].shape, dtype=self.own.wide(name)))
 
     def _read(self, name: str, const: Const) -> Const:
         """A constant with zeros where no output depends on it, if that may be assumed."""
@@ -396,11 +401,25 @@ CROSSED = Facts(constants=True, ids=True, signs=True)
 
 
 def _shapes_only(trace: Trace) -> set[str]:
-    """Results of which only the shape is read."""
+    """Results of which only the shape is read, perhaps by way of others of which only the shape is read."""
     outputs = {o.name for o in trace.outputs if isinstance(o, Ref)}
-    read = {r for n in trace.nodes if not facts_of(n.op).shape_only for r in n.refs()}
-    shaped = {r for n in trace.nodes if facts_of(n.op).shape_only for r in n.refs()}
-    return shaped - read - outputs - set(trace.sources) - {n.name for n in trace.nodes if is_inplace(n.op)}
+    found, read, shaped = set[str](), set[str](), set[str]()
+    for node in reversed(trace.nodes):
+        if node.name in shaped - read - outputs and not is_inplace(node.op):
+            found.add(node.name)
+        else:
+            read |= {*_read(node)}
+        shaped |= {*node.refs()}
+    return found
+
+
+def _read(node: Node) -> tuple[str, ...]:
+    """Names of the results whose values a node reads; of its other operands it reads the shape only."""
+    facts = facts_of(node.op)
+    if facts.shape_only:
+        return ()
+    args = [a for i, a in enumerate(node.args) if i not in facts.like]
+    return tuple(leaf.name for leaf in pytree.tree_leaves((args, node.kwargs)) if isinstance(leaf, Ref))
 
 
 def _held(source: Source) -> Const:

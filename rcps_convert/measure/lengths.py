@@ -253,13 +253,22 @@ class Variants:
         in_proportion = [{n: n * length // self.longest for n in sizes} for sizes in self.lengths]
         exact = all(n * length % self.longest == 0 for sizes in self.lengths for n in sizes)
         for sizes in [by_as_much, *([in_proportion] if several and exact else [])]:
-            if all(n > 0 for size in sizes for n in size.values()):
+            if self._have_positions(sizes):
                 yield self._variant(sizes, samples)
         if sum(map(bool, self.lengths)) > 1:
             for alone in range(len(self.lengths)):
                 sizes = [size if i == alone else {} for i, size in enumerate(by_as_much)]
-                if sizes[alone] and all(n > 0 for n in sizes[alone].values()):
+                if sizes[alone] and self._have_positions(sizes):
                     yield self._variant(sizes, samples)
+
+    def _have_positions(self, sizes: list[dict[int, int]]) -> bool:
+        """Whether every length has positions left, beside the special tokens at its ends."""
+        return all(
+            found is None or size.get(t.size, t.size) > sum(found)
+            for size, a in zip(sizes, self.actions, strict=True)
+            for t in (a.axes if a is not None else ())
+            for found in (ax.ends(t),)
+        )
 
     def _variant(self, sizes: list[dict[int, int]], samples: int | None) -> Variant:
         few = (samples or min(self.samples, SAMPLES)) if self.batched else None

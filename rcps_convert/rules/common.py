@@ -260,6 +260,7 @@ def require_fixed(node: Any, x: Axis) -> None:
         with ax.attempt():
             ax.unify(x, ax.trivial(x.size))
     except ax.Mismatch:
+        refuse_in_a_row(op_name(node.op) + " slides", x)
         mixed = holds_positions(x)
         refuse(
             f"{op_name(node.op)} slides over an axis that "
@@ -273,6 +274,26 @@ def require_fixed(node: Any, x: Axis) -> None:
             else "order the bases so that the alphabet read backwards is its complement (ACGT), let the window span "
             "the whole axis without padding, or move the bases to the channel axis",
             never=False,
+        )
+
+
+def refuse_in_a_row(runs: str, x: Axis) -> None:
+    """Refuse what runs along several sequences that are put one behind the other.
+
+    Args:
+        runs: what does, in words.
+        x: the axis it runs along.
+
+    Raises:
+        Refusal: it holds several sequences.
+    """
+    x = ax.walk(x)
+    if isinstance(x, ax.Sum) and sum(map(ax.is_length, x.parts)) > 1:
+        refuse(
+            f"{runs} over several sequences that are put one behind the other",
+            why=f"under reverse complement each is turned round in its place ({ax.describe(x)}), not all as one",
+            do="let each pass the layers along positions by itself, and join them along the channels or where no "
+            'length is left, or convert with strategy="conjoined"',
         )
 
 

@@ -9,7 +9,10 @@ import torch
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from .common import rows_of_ids
-from .registry import Const, aten, declare, rule
+from .registry import Const, aten, declare, refuse, require_unsigned, rule
+
+MAX = 2
+"""The mode of an embedding bag that takes the largest entries."""
 
 
 @rule(aten.embedding.default, constants=True, ids=True, signs=True)
@@ -38,6 +41,32 @@ def _numbered(node: Any, weight: Action, ids: Const) -> Action:
     taken = ax.split(rows, [first, count, rows.size - first - count])[1]
     lead = [ax.Var(s, unsigned=True) for s in ids.value.shape[:-1]]
     return Action((*lead, taken, weight.axes[1]))
+
+
+@rule(aten.embedding_bag.default, aten.embedding_bag.padding_idx, constants=True, ids=True, signs=True)
+def embedding_bag(
+    node: Any, weight: Any, ids: Any, offsets: Any, scale: bool = False, mode: int = 0, sparse: bool = False,
+    weights: Any = None, last: bool = False, padding: int | None = None,
+) -> tuple[Action, ...]:  # fmt: skip
+    """The sum, mean or maximum over the ids of each bag; rows of the table are permuted as the ids are."""
+    bags, each = len(node.value[0]), ids.axes[0].size // max(1, len(node.value[0]))
+    if last or not isinstance(offsets, Const) or not torch.equal(offsets.value, each * torch.arange(bags)):
+        refuse(
+            "an embedding bag of bags of several sizes",
+            why="which ids belong to a bag is said by their places in one long row, which is not mirrored bag by bag",
+            do="give ids as rows of one length, (N, L), with padding_idx for what is not there",
+        )
+    table = node.constant(weight) if isinstance(weight, Const) else weight
+    if mode == MAX:
+        require_unsigned(table, node, because="max(-x) is not -max(x)")
+    rows_of_ids(table.axes[0], ids)
+    if isinstance(weights, Action):
+        ax.unify(weights.axes[0], ids.axes[0])
+    batch, _ = ax.factor(ids.axes[0], bags, each)
+    whose, _, largest = (v.shape for v in node.value[1:])
+    made = Action((batch, table.axes[1]))
+    of_each = Action(ids.axes if whose[0] else (ax.trivial(0),))
+    return made, of_each, Action((batch,)), Action(made.axes[: len(largest)], ids.value if mode == MAX else None)
 
 
 @rule(aten.one_hot.default, ids=True, signs=True)

@@ -118,11 +118,17 @@ def fill(node: Any, x: Action, value: float = 0) -> Action:
     return x
 
 
-@rule(aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, aten._to_copy.default, ids=True, signs=True)
+@rule(aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten._to_copy.default, ids=True, signs=True)
 @rule(aten.alias.default, aten.detach.default, aten.clone.default, aten.contiguous.default, ids=True, signs=True)
-@rule(aten.lift_fresh_copy.default, aten.type_as.default, ids=True, signs=True)
+@rule(aten.lift_fresh_copy.default, ids=True, signs=True)
 def identity(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     """The same values: any action passes."""
+    return x
+
+
+@rule(aten.to.other, aten.type_as.default, ids=True, signs=True, like=(1,))
+def cast_as(node: Any, x: Action, other: Action, *args: Any, **kwargs: Any) -> Action:
+    """The same values, in the precision of another tensor."""
     return x
 
 

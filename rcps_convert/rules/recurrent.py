@@ -9,7 +9,7 @@ from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis
-from .common import DIRECTIONS, forbid_signs
+from .common import DIRECTIONS, forbid_signs, refuse_in_a_row
 from .registry import aten, refuse, rule
 
 
@@ -172,6 +172,7 @@ def _require_length(node: Any, x: Action, time: int) -> None:
         ax.unify(term, ax.length(term.size, ax.Role("length", steps=None)))
     if ax.lengthen(term):
         return
+    refuse_in_a_row(f"a recurrence ({op_name(node.op)}) runs", term)
     found = ax.role(term)
     over = "the samples of the batch" if found is not None and found.name == "batch" else "an axis that is no length"
     first = time == 1

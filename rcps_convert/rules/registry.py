@@ -112,6 +112,7 @@ class Facts:
         over_samples: its statistics are gathered over the samples of the batch.
         nonlinear: it is nonlinear, though torch does not tag it as pointwise.
         shape_only: it reads the shape and the dtype of its operand, and no values.
+        like: positions of the operands of which it reads the shape and the dtype, and no values.
         blank: its result has no values yet.
         unruled: why it has no rule, in words, for the report.
         blind: of which nodes random numbers do not show that the law fails; no test on numbers stands in for the rule.
@@ -128,6 +129,7 @@ class Facts:
     over_samples: bool = False
     nonlinear: bool = False
     shape_only: bool = False
+    like: tuple[int, ...] = ()
     blank: bool = False
     unruled: str = ""
     blind: Callable[[Any], bool] | None = None

@@ -19,7 +19,8 @@ MOVES = {
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t",
     "mT", "movedim", "expand", "slice", "select", "narrow", "to", "_to_copy", "type_as", "detach", "clone",
     "contiguous", "alias", "lift_fresh_copy", "index_select", "numpy_T", "ravel",
-    "swapaxes", "swapdims", "moveaxis", "broadcast_to",
+    "swapaxes", "swapdims", "moveaxis", "broadcast_to", "view_as", "reshape_as", "expand_as",
+    "chunk", "split", "split_with_sizes", "tensor_split", "unbind",
 }  # fmt: skip
 """Operators whose result holds entries of their first operand and nothing else, by plain name."""
 
@@ -58,19 +59,17 @@ def regroup(axes: Sequence[Axis], shape: Sequence[int]) -> tuple[Axis, ...]:
     return tuple(result)
 
 
-@rule(
-    aten.view.default,
-    aten.reshape.default,
-    aten._unsafe_view.default,
-    aten.view_as.default,
-    aten.reshape_as.default,
-    ids=True,
-    signs=True,
-)
+@rule(aten.view.default, aten.reshape.default, aten._unsafe_view.default, ids=True, signs=True)
 @rule(aten.flatten.using_ints, aten.unflatten.int, aten.ravel.default, ids=True, signs=True)
 def view(node: Any, x: Action, *args: Any) -> Action:
     """The product of the axes, read as a product again."""
     return Action(regroup(x.axes, node.shape), x.value)
+
+
+@rule(aten.view_as.default, aten.reshape_as.default, ids=True, signs=True, like=(1,))
+def view_as(node: Any, x: Action, other: Action) -> Action:
+    """As `view`, into the shape of another tensor."""
+    return view(node, x)
 
 
 @rule(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, ids=True, signs=True)
@@ -126,9 +125,15 @@ def movedim(node: Any, x: Action, source: Any, destination: Any) -> Action:
     return Action(tuple(x.axes[places[i] if i in places else next(others)] for i in range(rank)), x.value)
 
 
-@rule(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default, ids=True, signs=True)
+@rule(aten.expand.default, aten.broadcast_to.default, ids=True, signs=True)
 def expand(node: Any, x: Action, *args: Any, **kwargs: Any) -> Action:
     """Copies along an axis are the same under any permutation: the new axis is open."""
+    return _expanded(x, node.shape)
+
+
+@rule(aten.expand_as.default, ids=True, signs=True, like=(1,))
+def expand_as(node: Any, x: Action, other: Action) -> Action:
+    """As `expand`, to the shape of another tensor."""
     return _expanded(x, node.shape)
 
 
