@@ -516,7 +516,9 @@ CPU = torch.device("cpu")
 KEPT: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "sides of pairs": lambda: readings._kept_sides((1, 0, 2, 4, 3), CPU),
     "places of entries": lambda: (channels._index((3, 1, 4), CPU),),
-    "weights put together": lambda: (lambda seen: (seen.values, seen.full))(Seen(torch.ones(3), torch.tensor([0, 2]))),
+    "weights put together": lambda: (lambda seen: (seen.numbers.values, seen.full))(
+        Seen(torch.ones(3), torch.tensor([0, 2]))
+    ),
 }
 """What is made in one call and kept for the next."""
 
