@@ -516,7 +516,7 @@ CPU = torch.device("cpu")
 KEPT: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "sides of pairs": lambda: readings._kept_sides((1, 0, 2, 4, 3), CPU),
     "places of entries": lambda: (channels._index((3, 1, 4), CPU),),
-    "weights put together": lambda: (lambda seen: (seen.values, seen.full))(
+    "weights put together": lambda: (lambda seen: (seen.numbers.values, seen.full))(
         Expanded(torch.ones(3), torch.tensor([0, 2]))
     ),
 }

@@ -1,5 +1,6 @@
 """What the package uses of torch beyond its documentation: one test each, which says what breaks without it."""
 
+import copy
 import inspect
 import pickle
 import threading
@@ -330,14 +331,32 @@ class Sampled(nn.Module):
         return torch.distributions.Normal(x, x.exp()).cdf(x + 1)
 
 
-def test_distributions_do_not_look_at_values() -> None:
+def test_distributions_do_not_look_at_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a model with one cannot be traced."""
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)  # a compiler switches it off for good
     with pytest.raises(Exception, match="data-dependent"):
         exported(Sampled(), torch.zeros(2, 3))
     with _torch.unvalidated_distributions():
         assert nodes(exported(Sampled(), torch.zeros(2, 3)), "erf")
     with pytest.raises(ValueError, match="scale"):
         torch.distributions.Normal(torch.zeros(2), -torch.ones(2))
+
+
+def test_an_export_leaves_torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else graphs that are made later lack their code, and distributions their checks."""
+    module, kind = import_module("torch.fx.proxy"), torch.distributions.Distribution
+    monkeypatch.setattr(kind, "_validate_args", True)
+    before = module.CapturedTraceback, kind._validate_args, _torch.ModeState()
+
+    def fail() -> None:
+        assert module.CapturedTraceback is not before[0]
+        assert not kind._validate_args
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), _torch.exporting():
+        fail()
+    assert (module.CapturedTraceback, kind._validate_args) == before[:2]
+    assert not before[2].differ()
 
 
 def test_blocks_without_gradient_are_nested_graphs(program) -> None:
@@ -590,7 +609,14 @@ def test_what_watches_a_call_is_seen() -> None:
     class Looking(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             seen.append(_torch.is_unwatched())
+            assert seen[-1] is (short(Looking.forward.__code__)[0] is not None)
             return x + 1
+
+    def short(code: object) -> Any:
+        return _torch.read_by(code, tied, "weight")
+
+    tied = nn.Linear(2, 2)
+    torch.nn.utils.parametrize.register_parametrization(tied, "weight", nn.Identity())
 
     module, x = Looking(), torch.zeros(2)
     module(x)
@@ -643,15 +669,19 @@ def test_code_of_layers_of_torch_is_known() -> None:
     assert _torch.stock_code(Derived) is nn.Linear.forward.__code__
     assert _torch.stock_code(Own) is None
 
-    def caller(code: object) -> bool:
+    module = nn.Linear(2, 2)
+    torch.nn.utils.parametrize.register_parametrization(module, "weight", step := nn.Identity())
+
+    def caller(code: object) -> Any:
         return asked(code)
 
-    def asked(code: object) -> bool:
-        return _torch.runs(code)
+    def asked(code: object) -> Any:
+        return _torch.read_by(code, module, "weight")
 
-    assert caller(caller.__code__)
-    assert not caller(asked.__code__)
-    assert not caller(nn.Linear.forward.__code__)
+    assert caller(caller.__code__)[1] is step
+    assert caller(asked.__code__) == caller(nn.Linear.forward.__code__) == (None, None)
+    with Seen(), torch.nn.utils.parametrize.cached():
+        assert caller(caller.__code__) == (None, None)
 
 
 def test_the_only_parametrization_of_a_tensor() -> None:
@@ -896,14 +926,54 @@ def test_numbers_are_compared_where_they_lie(found: bool, monkeypatch: pytest.Mo
     if not found:
         monkeypatch.setattr(_torch.memory, "_COMPARE", None)
     x = torch.arange(12.0).reshape(3, 4)
-    assert _torch.same_numbers(x, x.clone())
-    assert _torch.same_numbers(nn.Parameter(x), x.clone())
-    assert _torch.same_numbers(x.T.contiguous().T, x.clone())
+    kept = _torch.Numbers(x)
+    assert torch.equal(kept.values, x)
+    assert kept.values.data_ptr() != x.data_ptr()
+    for same in (x, nn.Parameter(x), x.T.contiguous().T):
+        assert kept.are_in(same)
     for i in range(12):
         other = x.clone()
         other.view(-1)[i] += 1
-        assert not _torch.same_numbers(x, other)
-        assert not _torch.same_numbers(x.T.contiguous().T, other)
+        assert not kept.are_in(other)
+        assert not kept.are_in(other.T.contiguous().T)
+    assert not any(map(kept.are_in, (x.double(), x.view(4, 3), x.view(torch.int32), torch.zeros(0, 4), x.to("meta"))))
+
+
+STILL = [
+    nn.BatchNorm1d(4),
+    nn.BatchNorm1d(4, affine=False),
+    nn.BatchNorm2d(4, eps=0.1),
+    nn.BatchNorm3d(4, momentum=None),
+]
+
+
+@pytest.mark.parametrize("norm", STILL, ids=str)
+def test_batch_norms_compute_in_eval_mode_what_they_do_by_the_shorter_way(norm: Any) -> None:
+    """Else a converted model whose channels share their statistics computes something else than torch's norm."""
+    x = torch.randn(3, 4, 5, 6, 7) if isinstance(norm, nn.BatchNorm3d) else torch.randn(3, 4, 5)
+    x = x[..., None] if isinstance(norm, nn.BatchNorm2d) else x
+    twin = copy.deepcopy(norm)
+    for value in (twin.running_mean, twin.running_var, *twin.parameters()):
+        value.data.uniform_(0.5, 2)
+    assert torch.equal(_torch.normed_in_eval(twin.eval(), x), twin(x))  # type: ignore[arg-type]
+    assert _torch.normed_in_eval(twin.train(), x) is None
+    with pytest.raises(ValueError, match="expected"):
+        _torch.normed_in_eval(twin.eval(), torch.randn(3))
+
+
+class OwnNorm(nn.BatchNorm1d):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def test_other_norms_are_left_to_their_forward() -> None:
+    for norm in (
+        OwnNorm(4),
+        nn.InstanceNorm1d(4, track_running_stats=True),
+        nn.BatchNorm1d(4, track_running_stats=False),
+    ):
+        assert _torch.normed_in_eval(norm.eval(), torch.randn(2, 4, 3)) is None
+    assert _torch.normed_in_eval(_torch.replica(nn.BatchNorm1d(4).eval()), torch.randn(2, 4, 3)) is None
 
 
 def test_empty_places_are_known() -> None:

@@ -43,11 +43,6 @@ def stock_code(cls: type) -> Any:
     return getattr(forward, "__code__", None) if forward.__module__.startswith("torch.nn.modules.") else None
 
 
-def runs(code: Any) -> bool:
-    """Whether the caller of who asks runs this code."""
-    return sys._getframe(2).f_code is code
-
-
 def reader() -> tuple[str, str]:
     """The names of the module and the function that read a parametrized weight just now."""
     frame: FrameType | None = sys._getframe(2)

@@ -137,15 +137,47 @@ def has_modes() -> bool:
     return torch._C._len_torch_function_stack() > 0
 
 
-_compiles, _tracing, _level = torch.compiler.is_compiling, torch._C._get_tracing_state, maybe_current_level
+_compiler, _traces_code = torch.compiler, torch.compiler.is_dynamo_compiling
+_tracing, _level = torch._C._get_tracing_state, maybe_current_level
 _functions, _dispatches = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
 
 
 def is_unwatched() -> bool:
     """Whether nothing compiles, records, catches, transforms or caches what this thread computes."""
     return not (
-        _compiles() or _tracing() or _functions() or _dispatches() or _level() is not None or parametrize._cache_enabled
+        _traces_code()
+        or _compiler._is_compiling_flag
+        or _functions()
+        or _tracing()
+        or _dispatches()
+        or _level() is not None
+        or parametrize._cache_enabled
     )
+
+
+def read_by(code: Any, module: nn.Module, name: str) -> tuple[Any, Any]:
+    """`only_step` of a parametrized tensor that some code reads just now, while nothing watches; else None for both.
+
+    Args:
+        code: of the function that calls who asks.
+        module, name: where the tensor is.
+    """
+    if (
+        _traces_code()
+        or sys._getframe(2).f_code is not code
+        or _compiler._is_compiling_flag
+        or _functions()
+        or _tracing()
+        or _dispatches()
+        or _level() is not None
+        or parametrize._cache_enabled
+    ):
+        return None, None
+    chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
+    steps = chain._modules
+    if len(steps) != 1 or chain._forward_pre_hooks or chain._forward_hooks:
+        return None, None
+    return chain._parameters.get("original"), steps["0"]
 
 
 def caches_weights() -> bool:

@@ -10,13 +10,22 @@ from torch import nn
 
 from ..algebra.action import Action
 from ..measure.change import Change
+from ..measure.probe import Probe
 from ..measure.verify import Verification
 
 
-def lost_notes(change: Change, names: Sequence[str], outputs: Sequence[Action | None]) -> list[str]:
-    """What the user should know of outputs that say less than before, whatever the weights."""
+def lost_notes(
+    change: Change, names: Sequence[str], outputs: Sequence[Action | None], probe: Probe | None = None
+) -> list[str]:
+    """What the user should know of outputs that say less than before, whatever the weights.
+
+    Args:
+        change: of the outputs.
+        names, outputs: of each, and what it is.
+        probe: of the converted model, with other weights than its own.
+    """
     notes = []
-    for i, had, has in change.lost(outputs):
+    for i, had, has in change.lost(outputs, probe):
         what = (
             f"has {has} independent values where the plain model has {had}"
             if has

@@ -43,7 +43,7 @@ Place = tuple[nn.Module, str]
 """An attribute of a module."""
 
 
-class Change(NamedTuple):
+class Altered(NamedTuple):
     """Something that is not as it was at the conversion.
 
     Attributes:
@@ -151,47 +151,48 @@ class Given(Check):
             same.append(getattr(*place, None) is value and _version(value) == count and found == numbers)
         return all(same)
 
-    def _changes(self) -> Iterator[Change]:
+    def _changes(self) -> Iterator[Altered]:
         """What is not as it was."""
         for (module, names), values in zip(self.settings, self.values, strict=True):
             for name, was in zip(names, values, strict=True):
                 now = vars(module).get(name)
                 if not _equal(was, now):
-                    yield Change((module, name), _said(was), _said(now), _key(now), type(now) in (int, float, list, dict))
+                    tried = type(now) in (int, float, list, dict)
+                    yield Altered((module, name), _said(was), _said(now), _key(now), tried)
         for place in self.empty:
             if is_filled(*place):
-                yield Change(place, "None", "set", _state(*place))
+                yield Altered(place, "None", "set", _state(*place))
         for module, name in self.by_class:
             was, now = getattr(type(module), name, None), vars(module).get(name, getattr(type(module), name, None))
             if not _equal(was, now):
-                yield Change((module, name), _said(was), _said(now), _key(now), type(now) in (int, float))
+                yield Altered((module, name), _said(was), _said(now), _key(now), type(now) in (int, float))
         yield from self._other_functions()
         if not _is_watched():
             yield from self._other_constants()
 
-    def _other_functions(self) -> Iterator[Change]:
+    def _other_functions(self) -> Iterator[Altered]:
         """The functions that were replaced."""
         for i, (place, was) in enumerate(zip(self.functions, self.called, strict=True)):
             now = vars(place[0]).get(place[1])
             if was == _said(now):  # that of a copy
                 self.called[i] = now
             elif now is not was:
-                yield Change(place, was if isinstance(was, str) else _said(was), _said(now), id(now))
+                yield Altered(place, was if isinstance(was, str) else _said(was), _said(now), id(now))
 
-    def _other_constants(self) -> Iterator[Change]:
+    def _other_constants(self) -> Iterator[Altered]:
         """The constants that have other values."""
         for i, (place, was) in enumerate(self.constants):
             value = getattr(*place, None)
             if value is not self.seen[i][0] or _version(value) != self.seen[i][1]:
                 self.seen[i] = (value, _version(value), _print(value))
             if self.seen[i][2] != was:
-                yield Change(place, "a constant of forward", "other values", _state(*place))
+                yield Altered(place, "a constant of forward", "other values", _state(*place))
 
-    def _is_tried(self, change: Change) -> bool:
+    def _is_tried(self, change: Altered) -> bool:
         """Whether what goes on changing has done no harm often enough."""
         return change.counts and len(self.tried.get(change.name, ())) >= PATIENCE
 
-    def _require_law(self, model: nn.Module, args: Any, kwargs: Any, change: Change) -> None:
+    def _require_law(self, model: nn.Module, args: Any, kwargs: Any, change: Altered) -> None:
         if _is_watched():
             fault: str | None = "in a transform or a trace that cannot be measured: call the model as it is first"
         else:
@@ -199,7 +200,7 @@ class Given(Check):
         if fault is not None:
             raise _refusal(model, change, fault)
 
-    def _remember(self, state: Any, changes: list[Change]) -> None:
+    def _remember(self, state: Any, changes: list[Altered]) -> None:
         """Measure this state no more."""
         if len(self.known) >= KNOWN:
             self.known.clear()
@@ -208,7 +209,7 @@ class Given(Check):
             self.tried.setdefault(change.name, set()).add(change.key)
 
 
-def _refusal(model: nn.Module, change: Change, fault: str) -> OtherPartError:
+def _refusal(model: nn.Module, change: Altered, fault: str) -> OtherPartError:
     module, name = change.place
     path = next((path for path, held in model.named_modules() if held is module), "")
     return OtherPartError(

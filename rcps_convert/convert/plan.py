@@ -25,7 +25,7 @@ from ..infer.anchors import AnchoredCall
 from ..infer.match.start import MatchedStart
 from ..infer.stretch import Tested
 from ..measure.verify import Verification
-from ..tie.argument_guard import Given, guard_calls, unguard_calls
+from ..tie.argument_guard import GivenArguments, guard_calls, unguard_calls
 from ..tie.attaching import attach, attach_mirror
 from ..tie.length_guard import LengthRule
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool, unpool
@@ -228,7 +228,7 @@ class ConversionPlan:
     lengths: list[LengthRule] = field(default_factory=list)
     tested: list[Tested] = field(default_factory=list)
     guards: list[LengthRule] = field(default_factory=list)
-    arguments: Given | None = None
+    arguments: GivenArguments | None = None
     calls: list[AnchoredCall] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
     averaged: dict[str, Action] = field(default_factory=dict)

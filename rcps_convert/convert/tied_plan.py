@@ -305,7 +305,8 @@ class _TiedPlanner:
             self.plan.problems.append(idle_once_tied() if lost else self._failed(converted, solution, found))
         else:
             names = structure_names(_structure(self.traces[0]))
-            self.plan.warnings += lost_notes(change, names, solution.inference.outputs)
+            probe = self.probe.at(example, list(actions))
+            self.plan.warnings += lost_notes(change, names, solution.inference.outputs, probe)
             self._verify_lengths(converted, solution)
             self._verify_padding(converted, solution)
 

@@ -29,8 +29,8 @@ from .._torch import (
     only_step,
     own_copying,
     pytree,
+    read_by,
     refresh_recurrent,
-    runs,
     stock_code,
 )
 from .values import leaves_of
@@ -155,11 +155,10 @@ def add_property(module: nn.Module, name: str) -> None:
     code = stock_code(type(module))
 
     def read(self: nn.Module) -> Tensor:
-        if is_unwatched() and runs(code):
-            stored, step = only_step(self, name)
-            if type(stored) is Parameter and getattr(step, "direct", False):
-                return step.in_stock_call(stored)
-        elif not is_recorded() and not caches_weights():
+        stored, step = read_by(code, self, name)
+        if type(stored) is Parameter and getattr(step, "direct", False):
+            return step.in_stock_call(stored)
+        if stored is None and not is_recorded() and not caches_weights():
             stored, step = only_step(self, name)
             if stored is not None and getattr(step, "direct", False) and next(calling_modules(), None) is not None:
                 return step.forward(stored)

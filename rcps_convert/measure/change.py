@@ -89,15 +89,18 @@ class Change:
         self._look_closely()
         return self.moved()
 
-    def lost(self, outputs: Sequence[Action | None]) -> list[tuple[int, int, int]]:
+    def lost(self, outputs: Sequence[Action | None], probe: Probe | None = None) -> list[tuple[int, int, int]]:
         """The outputs that say less than before, whatever the weights: index, and independent values before and after.
 
         An output that no longer depends on the sequence, or by a ten-thousandth of what it did, has none.
 
         Args:
             outputs: what each output is; samples and positions count as repetitions.
+            probe: of the converted model and the example, with other weights, where there is one.
         """
-        if self.readings and _is_full(self.readings, self.nudged, outputs):  # these weights show that nothing is lost
+        if self.readings and _is_full(self.readings[1], self.nudged, outputs, self.readings[0]):
+            return []  # these weights show that nothing is lost
+        if probe is not None and self._shows_all(probe, outputs):
             return []
         self._look_closely()
         with undisturbed_rng():
@@ -112,6 +115,17 @@ class Change:
                     for old, new in zip((had, has), drawn[-1], strict=True)
                 )
         return [(i, had[i], has[i]) for i in had if has[i] < had[i]]
+
+    def _shows_all(self, probe: Probe, outputs: Sequence[Action | None]) -> bool:
+        """Whether the weights of a probe of the converted model show that nothing is lost; what is told is no more."""
+        try:
+            with undisturbed_rng():
+                readings = [output_leaves(probe.outputs(probe.drawn(i, KINDS[:1] * 8))) for i in range(2)]
+                with probe.nudged(0):
+                    nudged = output_leaves(probe.outputs(probe.drawn(0, KINDS[:1] * 8)))
+        except Exception:  # a model may refuse another number of samples
+            return False
+        return _is_full(readings, nudged, outputs)
 
     def _ranks(self, seed: int, outputs: Sequence[Action | None]) -> list[dict[int, int]]:
         """Before and after conversion, the independent values of each output, with other random weights.
@@ -206,16 +220,23 @@ def _parts(readings: list[list[Any]], outputs: Sequence[Action | None]) -> dict[
     return {i: _rows([repetitions(y, a) for y in ys]) for i, (ys, a) in kept.items()}
 
 
-def _is_full(readings: list[list[list[Any]]], nudged: list[Any], outputs: Sequence[Action | None]) -> bool:
+def _is_full(
+    readings: list[list[Any]],
+    nudged: list[Any],
+    outputs: Sequence[Action | None],
+    before: list[list[Any]] | None = None,
+) -> bool:
     """Whether every converted output has as many independent values as so many rows and channels can have.
 
-    What changes as far where the weights change in their last places is rounding, and shows nothing.
+    What changes as far where the weights change in their last places is rounding, and shows nothing. That outputs have
+    not faded is told by `before`, those before conversion; else by how far they move: they may not move much further.
     """
-    before, after = (_parts(r, outputs) for r in readings)
-    if any(_is_rounding(y, z) for y, z in zip(readings[1][0], nudged, strict=False) if _continuous(y)):
+    after = _parts(readings, outputs)
+    if any(_is_rounding(y, z) for y, z in zip(readings[0], nudged, strict=False) if _continuous(y)):
         return False
     full = all(_rank(rows, SURE) >= min(len(rows) - 1, rows.shape[1]) for rows in after.values())
-    return full and not _faded(before, after) and all(_swing(rows) > CLEAR for rows in after.values())
+    faded = before is not None and _faded(_parts(before, outputs), after)
+    return full and not faded and all(_swing(rows) > CLEAR for rows in after.values())
 
 
 def _faded(before: dict[int, Tensor], after: dict[int, Tensor]) -> set[int]:

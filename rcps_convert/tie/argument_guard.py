@@ -18,7 +18,7 @@ from .length_guard import LengthGuard, LengthRule, guard
 PLAIN = (bool, int, float, str, type(None))
 """Kinds of values that decide which way a forward takes."""
 
-Given = dict[str, list[Any]]
+GivenArguments = dict[str, list[Any]]
 """By name of an argument the plain values that it was given as; empty where it was something else."""
 
 
@@ -26,12 +26,14 @@ class ArgumentGuard(Check):
     """The check of a converted model whose forward takes more than the tensors of the example.
 
     Args:
-        given: what the example gave; see `Given`.
+        given: what the example gave; see `GivenArguments`.
         names: of the parameters of forward that can be given by position.
         defaults: of its parameters that may be left out.
     """
 
-    def __init__(self, given: Given, names: Sequence[str] = (), defaults: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, given: GivenArguments, names: Sequence[str] = (), defaults: Mapping[str, Any] | None = None
+    ) -> None:
         self.given, self.names, self.defaults = given, tuple(names), dict(defaults or {})
 
     def plain(self) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def _refused(name: str, value: Any, why: str) -> BreaksSymmetryError:
     )
 
 
-def given_by(model: nn.Module, example: Example) -> Given | None:
+def given_by(model: nn.Module, example: Example) -> GivenArguments | None:
     """What an example gives; None where forward takes nothing else than the tensors of the example.
 
     Args:
@@ -98,7 +100,7 @@ def given_by(model: nn.Module, example: Example) -> Given | None:
     return given if others or any(given.values()) or _gathers(model) else None
 
 
-def read_given(data: Mapping[str, Any]) -> Given:
+def read_given(data: Mapping[str, Any]) -> GivenArguments:
     """What `ArgumentGuard.plain` describes."""
     given = {str(name): [*values] for name, values in data["given"].items()}
     if not all(isinstance(value, PLAIN) for values in given.values() for value in values):
@@ -122,7 +124,7 @@ def _gathers(model: nn.Module) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in _parameters(model))
 
 
-def guard_calls(model: nn.Module, rules: Sequence[LengthRule], given: Given | None) -> None:
+def guard_calls(model: nn.Module, rules: Sequence[LengthRule], given: GivenArguments | None) -> None:
     """Attach the checks of a model's calls: of their lengths, and of their arguments; none where there is no need."""
     if rules:
         guard(model, rules)
@@ -135,7 +137,7 @@ def unguard_calls(model: nn.Module) -> None:
     drop_checks(model, lambda check: isinstance(check, (LengthGuard, ArgumentGuard)))
 
 
-def guard_arguments(model: nn.Module, given: Given) -> None:
+def guard_arguments(model: nn.Module, given: GivenArguments) -> None:
     """Attach an `ArgumentGuard` to a model, in place of one it may have."""
     drop_checks(model, lambda check: isinstance(check, ArgumentGuard))
     attach_check(model, ArgumentGuard(given, positional_names(model), _defaults(model)))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import InstanceNorm, NormBase
+from .._torch import InstanceNorm, NormBase, normed_in_eval
 from ..algebra import axis as ax
 from ..algebra.axis import Axis
 from ..algebra.tables import beside
@@ -39,8 +39,9 @@ class FoldedNorm(TensorHook):
         shape = x.shape
         if len(shape) > 1:
             try:
-                folded = type(module).forward(module, x.reshape(shape[0] * 2, shape[1] // 2, *shape[2:]))
-                return folded.reshape(shape)
+                folded = x.reshape(shape[0] * 2, shape[1] // 2, *shape[2:])
+                made = normed_in_eval(module, folded)
+                return (type(module).forward(module, folded) if made is None else made).reshape(shape)
             except RuntimeError:
                 _require_width(module)
                 raise

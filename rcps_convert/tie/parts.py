@@ -7,6 +7,7 @@ nothing would show it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -40,7 +41,7 @@ class Parts(Check):
         paths: of each.
         open: those of them that are looked into.
         held: what the model and each of these holds, by name.
-        orders: these names, in order: a forward may go through the modules of a dict.
+        order: these names, in order: a forward may go through the modules of a dict.
         added: modules that were put beside them later; each has an `AddedPart`.
     """
 
@@ -50,7 +51,7 @@ class Parts(Check):
         self.paths = [names[id(module)] for module in self.known]
         self.open = [part for part in self.known if not isinstance(part, ParametrizationList)]
         self.held = held_by(model, self.open)
-        self.orders = list(map(tuple, self.held))
+        self.order = [*chain.from_iterable(self.held)]
         self.added: list[nn.Module] = []
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -62,7 +63,7 @@ class Parts(Check):
         if is_compiling() or is_replica(module):
             return
         tables = tables_of(module, self.open)
-        if tables != self.held or list(map(tuple, tables)) != self.orders:
+        if tables != self.held or [*chain.from_iterable(tables)] != self.order:
             self._compare(module)
 
     def _compare(self, model: nn.Module) -> None:

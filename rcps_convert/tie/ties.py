@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .._torch import (
+    Numbers,
     Tabled,
     is_recorded,
     is_replica,
-    same_numbers,
     transform_level,
     unseen,
     version,
@@ -70,19 +70,17 @@ class Expanded:
         table: where in it each entry of the full weight is.
     """
 
-    __slots__ = ("count", "full", "shape", "values")
+    __slots__ = ("count", "full", "numbers")
 
     def __init__(self, stored: Tensor, table: Tensor) -> None:
         with torch.inference_mode(False):  # what is kept serves other calls, too
-            self.values = stored.detach().clone(memory_format=torch.contiguous_format)
-            self.full = self.values.take(table)
-        self.count, self.shape = version(self.full), stored.shape
+            self.numbers = Numbers(stored)
+            self.full = self.numbers.values.take(table)
+        self.count = version(self.full)
 
     def holds(self, stored: Tensor) -> bool:
         """Whether the same is stored, and nobody has written into the full weight."""
-        if not stored.is_cpu or stored.dtype is not self.values.dtype or stored.shape != self.shape:
-            return False
-        return version(self.full) == self.count and same_numbers(stored, self.values)
+        return version(self.full) == self.count and self.numbers.are_in(stored)
 
 
 class RCTie(Tabled):
