@@ -10,7 +10,7 @@ from torch import nn
 
 from .._torch import is_scripting
 from ..errors import refuse_scripting
-from .replicas import follow_replicas, unfollow_replicas
+from .replicas import follow_replicas, rebound, unfollow_replicas
 
 
 class AroundForward:
@@ -49,6 +49,16 @@ class AroundForward:
         if self.before is not None:
             return self.before(*args, **kwargs)
         return type(self.module).forward(self.module, *args, **kwargs)
+
+    def made_for(self, module: nn.Module) -> AroundForward:
+        """The same around the forward of another module."""
+        raise NotImplementedError
+
+    def bound_to(self, replica: nn.Module) -> AroundForward:
+        """The same for a replica of the module, around what this is around."""
+        twin = self.made_for(replica)
+        twin.before = None if self.before is None else rebound(self.before, self.module, replica)
+        return twin
 
 
 def forwards_of(module: nn.Module) -> list[Any]:

@@ -32,7 +32,6 @@ from ..algebra.plain import listed, tupled
 from ..errors import BreaksSymmetryError, ConversionError, Where
 from .around import AroundForward, drop_around, forwards_of, place_around
 from .readings import CallAxes
-from .replicas import rebound
 from .table import EDGE_FUNCTIONS
 
 PLAIN = {bool, int, float, str, type(None)}
@@ -339,11 +338,9 @@ class Anchored(AroundForward):
         settings = [held.get(name) for name in self.settings]
         return (*found, *settings) if all(type(v) in PLAIN or type(v) is tuple for v in settings) else None
 
-    def bound_to(self, replica: nn.Module) -> Anchored:
-        """The same for a replica of the module."""
-        twin = Anchored(replica, self.table)
-        twin.before = None if self.before is None else rebound(self.before, self.module, replica)
-        return twin
+    def made_for(self, module: nn.Module) -> Anchored:
+        """The same around the forward of another module."""
+        return Anchored(module, self.table)
 
 
 def _plain_values(module: nn.Module) -> list[Any]:

@@ -26,7 +26,7 @@ from ..algebra.runs import Runs, read_runs
 from ..algebra.specs import Spec, Tokens
 from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
-from ..geometry import AroundForward, drop_around, place_around, rebound
+from ..geometry import AroundForward, drop_around, place_around
 from ..graph.sandbox import positional_names
 from ..tie.hooks import StrandHook, hook_of, install, uninstall
 
@@ -381,11 +381,9 @@ class StackedForward(AroundForward):
             return self.before(*args, **kwargs)
         return type(module).forward(module, *args, **kwargs)
 
-    def bound_to(self, replica: nn.Module) -> StackedForward:
-        """The same for a replica of the model."""
-        twin = StackedForward(replica, self.reading)
-        twin.before = None if self.before is None else rebound(self.before, self.module, replica)
-        return twin
+    def made_for(self, module: nn.Module) -> StackedForward:
+        """The same around the forward of another module."""
+        return StackedForward(module, self.reading)
 
 
 def this_thread() -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from .._torch import drop_hooks, pre_hooks
-from ..geometry import AroundForward, drop_around, forwards_of, place_around, rebound
+from ..geometry import AroundForward, drop_around, forwards_of, place_around
 from .hooks import Numbered
 
 
@@ -42,15 +42,11 @@ class Checked(AroundForward):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the module's own forward returns."""
         self.check(self.module, args, kwargs)
-        if self.before is None:
-            return type(self.module).forward(self.module, *args, **kwargs)
-        return self.before(*args, **kwargs)
+        return self._own(*args, **kwargs)
 
-    def bound_to(self, replica: nn.Module) -> Checked:
-        """The same for a replica of the module."""
-        twin = Checked(replica, self.check)
-        twin.before = None if self.before is None else rebound(self.before, self.module, replica)
-        return twin
+    def made_for(self, module: nn.Module) -> Checked:
+        """The same around the forward of another module."""
+        return Checked(module, self.check)
 
 
 def attach_check(module: nn.Module, check: Check) -> None:

@@ -16,7 +16,6 @@ from ..geometry import (
     follow_replicas,
     forwards_of,
     place_around,
-    rebound,
     unfollow_replicas,
 )
 
@@ -130,11 +129,9 @@ class Inside(AroundForward):
         made = self.hook.after(self.module, given, named, output)
         return output if made is None else made
 
-    def bound_to(self, replica: nn.Module) -> Inside:
-        """The same for a replica of the module."""
-        twin = type(self)(replica, self.hook)
-        twin.before = None if self.before is None else rebound(self.before, self.module, replica)
-        return twin
+    def made_for(self, module: nn.Module) -> Inside:
+        """The same around the forward of another module."""
+        return type(self)(module, self.hook)
 
 
 def install_inside(module: nn.Module, hook: StrandHook) -> None:

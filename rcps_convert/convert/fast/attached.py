@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..._torch import forward_gradients, hook_tables, is_recorded, transform_level
 from ...geometry import AroundForward, drop_around, place_around
-from ...geometry.replicas import rebound
 from ...strands.conjoined import this_thread
 from ...strands.mixed import Cross
 from ...tie.hooks import After, Before, hook_of
@@ -113,16 +112,9 @@ class Accelerated(AroundForward):
             self.here[dtype] = Ways(*(name if name in known else STOCK for name in parts))
         return self.here[dtype]
 
-    def _own(self, *args: Any, **kwargs: Any) -> Any:
-        if self.before is not None:
-            return self.before(*args, **kwargs)
-        return type(self.module).forward(self.module, *args, **kwargs)
-
-    def bound_to(self, replica: nn.Module) -> Accelerated:
-        """The same for a replica of the module."""
-        twin = Accelerated(replica, self.choice)
-        twin.before = None if self.before is None else rebound(self.before, self.module, replica)
-        return twin
+    def made_for(self, module: nn.Module) -> Accelerated:
+        """The same around the forward of another module."""
+        return Accelerated(module, self.choice)
 
 
 def is_stacked(reading: ProductView) -> bool:
