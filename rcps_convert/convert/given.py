@@ -81,6 +81,8 @@ class Given(Check):
         constants: the tensors that forward reads and that are not trained, each with a fingerprint of its values.
     """
 
+    needed = False
+
     def __init__(self, model: nn.Module, constants: Iterable[str]) -> None:
         modules = _open(model)
         named = {cls: named_by_forward(cls) for cls in {type(module) for module in modules}}
@@ -157,7 +159,9 @@ class Given(Check):
             for name, was in zip(names, values, strict=True):
                 now = vars(module).get(name)
                 if not _equal(was, now):
-                    yield Change((module, name), _said(was), _said(now), _key(now), type(now) in (int, float, list, dict))
+                    yield Change(
+                        (module, name), _said(was), _said(now), _key(now), type(now) in (int, float, list, dict)
+                    )
         for place in self.empty:
             if is_filled(*place):
                 yield Change(place, "None", "set", _state(*place))
