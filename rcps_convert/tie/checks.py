@@ -47,6 +47,7 @@ class Checked(AroundForward):
 
     @property
     def needed(self) -> bool:  # type: ignore[override]
+        """Whether the law rests on the check."""
         return self.check.needed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

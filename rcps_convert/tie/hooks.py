@@ -165,7 +165,7 @@ HOOKED = "_rc_hooked"
 
 
 class Hooked:
-    """Lies in a module whose hooks the law rests on: ``torch.fx.symbolic_trace`` would drop those of the whole model."""
+    """Lies in a module whose hooks the law rests on: ``torch.fx.symbolic_trace`` of the module would drop them."""
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
