@@ -894,6 +894,20 @@ def test_a_symbolic_trace_of_a_whole_model_is_seen() -> None:
     assert any(asked)
 
 
+def test_a_symbolic_trace_records() -> None:
+    """Else it reads a tied weight once and for all."""
+
+    class Asking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            asked.append(_torch.is_recorded())
+            return x
+
+    asked: list[bool] = []
+    torch.fx.symbolic_trace(Asking())
+    assert asked == [True]
+    assert not _torch.is_recorded()
+
+
 def test_replicas_are_known() -> None:
     """Else a replica of ``nn.DataParallel`` is taken for a model whose layers were replaced."""
     module = nn.Linear(1, 1)

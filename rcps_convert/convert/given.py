@@ -24,9 +24,9 @@ from ..errors import Where
 from ..graph.attributes import code_of, named_by_forward
 from ..graph.sandbox import owner
 from ..strands.conjoined import conjoined
-from ..tie.checks import Check, attach_check, drop_checks
+from ..tie.checks import Check, attach_check, checks_of, drop_checks
 from ..tie.notes import noted
-from ..tie.parts import OtherPartError, Parts, parts_of
+from ..tie.parts import OtherPartError, Parts, parts_of, watch
 from .measured_call import fault_of
 from .outline import fingerprint
 
@@ -77,6 +77,7 @@ class Given(Check):
         another: the conversion was worked out for a model whose forward or settings were others.
 
     Attributes:
+        modules: of the model as it was converted.
         settings: the names of its settings, for each module that has some.
         values: of these.
         by_class: settings that the class of a module has, and the module has not.
@@ -88,7 +89,7 @@ class Given(Check):
     needed = False
 
     def __init__(self, model: nn.Module, constants: Iterable[str] = (), another: bool = False) -> None:
-        modules = _open(model)
+        self.modules = modules = _open(model)
         named = {cls: named_by_forward(cls) for cls in {type(module) for module in modules}}
         stored = set().union(*(names for _, names in named.values()))
         kinds = [(module, _kinds(module, named[type(module)][0] - stored)) for module in modules]
@@ -101,7 +102,7 @@ class Given(Check):
         held += [owner(model, name) for name in constants]
         self.constants = [(place, _print(getattr(*place))) for place in held]
         self.values = copy.deepcopy([tuple(map(vars(module).get, names)) for module, names in self.settings])
-        self.another, self.code = another, _code(model)
+        self.another, self.code = another, self._code()
         self._start([vars(module)[name] for module, name in self.functions])
 
     def _start(self, called: Sequence[Any]) -> None:
@@ -119,7 +120,7 @@ class Given(Check):
         self.tried: dict[tuple[int, str], set[Any]] = {}  # values that were, of what goes on changing
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("settings", "by_class", "empty", "functions", "constants", "values", "another", "code")
+        kept = ("modules", "settings", "by_class", "empty", "functions", "constants", "values", "another", "code")
         called = [was if isinstance(was, str) else _said(was) for was in self.called]
         return {**{name: vars(self)[name] for name in kept}, "named": called}
 
@@ -137,7 +138,7 @@ class Given(Check):
         if is_compiling() or is_replica(module):
             return
         if self.loaded:  # the class may have changed since it was saved
-            self.loaded, self.another = False, self.another or self.code != _code(module)
+            self.loaded, self.another = False, self.another or self.code != self._code()
         if self._is_as_it_was():
             return
         changes = [change for change in self._changes(module) if not self._is_tried(change)]
@@ -163,6 +164,9 @@ class Given(Check):
         for (place, numbers), (value, count, found) in zip(self.constants, self.seen, strict=True):
             same.append(getattr(*place, None) is value and _version(value) == count and found == numbers)
         return all(same)
+
+    def _code(self) -> str:
+        return code_of({type(module) for module in self.modules})
 
     def _changes(self, model: nn.Module) -> Iterator[Change]:
         """What is not as it was."""
@@ -255,10 +259,6 @@ def print_of(model: nn.Module) -> str:
     held += [(paths[m], name, getattr(type(m), name)) for m, name in given.by_class]
     held += [(paths[m], name) for m, name in given.empty] + [(paths[m], name, f) for (m, name), f in given.constants]
     return hashlib.sha256(f"{given.code} {held!r}".encode()).hexdigest()[:16]
-
-
-def _code(model: nn.Module) -> str:
-    return code_of({type(module) for module in _open(model)})
 
 
 # --- what there is ------------------------------------------------------------------------------
@@ -355,6 +355,8 @@ def watch_given(model: nn.Module, another: bool = False) -> None:
     unwatch_given(model)
     if conjoined(model) is None:
         attach_check(model, Given(model, (noted(model) or {}).get("constants", ()), another))
+    if any(isinstance(check, Parts) for check in checks_of(model)):
+        watch(model)  # around it: whether a module is another one is asked first
 
 
 def unwatch_given(model: nn.Module) -> None:
