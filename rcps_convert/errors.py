@@ -153,6 +153,19 @@ def refuse_scripting(what: str) -> ConversionError:
     )
 
 
+def refuse_symbols(what: str) -> ConversionError:
+    """What ``torch.fx.symbolic_trace`` of a model is told that holds something of this package.
+
+    Args:
+        what: it holds.
+    """
+    return ConversionError(
+        f"torch.fx.symbolic_trace of a model with {what}",
+        why="it follows the forward of the class alone, so what is around it would be lost",
+        do="use torch.export, which follows all of it",
+    )
+
+
 class Refusal(Exception):  # noqa: N818 - a short fact for inference, never shown to users as it is
     """A fact a rule states about one node; inference adds the place and raises it as a problem.
 

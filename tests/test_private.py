@@ -994,6 +994,40 @@ def test_who_reads_a_weight_for_a_functional_call_is_known() -> None:
     assert torch.nn.utils.stateless.NamedMemberAccessor.__module__ == _torch.FUNCTIONAL_CALL
 
 
+def test_a_symbolic_trace_of_a_whole_model_is_seen() -> None:
+    """Else ``torch.fx.symbolic_trace`` of a model on both strands gives one that reads one of them."""
+    asked = []
+
+    class Asked:
+        @property
+        def __class__(self) -> type:
+            asked.append(_torch.looks_for_symbols())
+            return type(self)
+
+    outer = nn.Sequential(nn.Linear(1, 1))
+    outer[0].inner = Asked()
+    assert isinstance(outer[0].inner, Asked)
+    torch.fx.symbolic_trace(outer)
+    assert not any(asked)
+    outer.held = Asked()
+    torch.fx.symbolic_trace(outer)
+    assert any(asked)
+
+
+def test_a_symbolic_trace_records() -> None:
+    """Else it reads a tied weight once and for all."""
+
+    class Asking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            asked.append(_torch.is_recorded())
+            return x
+
+    asked: list[bool] = []
+    torch.fx.symbolic_trace(Asking())
+    assert asked == [True]
+    assert not _torch.is_recorded()
+
+
 def test_replicas_are_known() -> None:
     """Else a replica of ``nn.DataParallel`` is taken for a model whose layers were replaced."""
     module = nn.Linear(1, 1)

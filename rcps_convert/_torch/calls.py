@@ -68,6 +68,16 @@ def is_scripting() -> bool:
     return frame is not None
 
 
+def looks_for_symbols() -> bool:
+    """Whether who asks is asked by ``torch.fx.symbolic_trace``, what a model holds: it follows its class's forward."""
+    code = sys._getframe(2).f_code
+    asks = code.co_name == "collect_tensor_attrs" and code.co_filename.endswith(_SYMBOLIC)
+    return asks and not sys._getframe(2).f_locals["prefix_atoms"]
+
+
+_SYMBOLIC = os.path.join("torch", "fx", "_symbolic_trace.py")
+
+
 def users_line(inside: int) -> tuple[str, int] | None:
     """File and line of a call if the user's own code makes it, not torch's or this package's.
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch._C._functorch import maybe_current_level
 from torch._library.custom_ops import CustomOpDef as CustomOpDef
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
 
@@ -118,8 +119,8 @@ def is_compiling() -> bool:
 
 
 def is_recorded() -> bool:
-    """Whether the calls of this thread are compiled, exported, or traced by ``torch.jit``."""
-    return is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    """Whether the calls of this thread are compiled, exported, or traced by ``torch.jit`` or ``torch.fx``."""
+    return is_compiling() or torch.jit.is_tracing() or is_fx_symbolic_tracing()  # type: ignore[attr-defined]
 
 
 def transform_level() -> int | None:

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConversionError
+from .given import print_of
 from .outline import Outline, outline
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The parts of a model that its analysis looked at; plain Python attributes are not among them.
+    """The parts of a model that its analysis looked at.
 
     Attributes:
         classes: of the modules, by path.
         parameters, buffers: shapes, by name.
         constants: values of the buffers that were taken for constants, by name.
         outline: the same for files: without the places where classes are defined.
+        code: a fingerprint of the code of forward, and of the settings that it reads.
     """
 
     classes: Mapping[str, str] = field(default_factory=dict)
@@ -29,6 +31,7 @@ class Architecture:
     buffers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     outline: Outline = field(default_factory=dict)
+    code: str = ""
 
     @classmethod
     def of(cls, model: nn.Module, constants: Collection[str] = ()) -> Architecture:
@@ -45,6 +48,7 @@ class Architecture:
             {name: _shape(b) for name, b in buffers.items()},
             {name: b.detach().clone() for name, b in buffers.items() if name in constants},
             outline(model),
+            print_of(model),
         )
 
     def require(self, model: nn.Module) -> None:

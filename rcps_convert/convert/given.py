@@ -8,22 +8,25 @@ symmetric padding. So the first call after a change is measured on both strands,
 from __future__ import annotations
 
 import copy
+import hashlib
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from .._torch import empty_places, is_compiling, is_filled, is_recorded, is_replica, pytree, transform_level, version
 from ..errors import Where
-from ..graph.attributes import named_by_forward
+from ..graph.attributes import code_of, named_by_forward
 from ..graph.sandbox import owner
-from ..tie.checks import Check, attach_check, drop_checks
+from ..strands.conjoined import conjoined
+from ..tie.checks import Check, attach_check, checks_of, drop_checks
 from ..tie.notes import noted
-from ..tie.parts import OtherPartError, Parts, parts_of
+from ..tie.parts import OtherPartError, Parts, parts_of, watch
 from .measured_call import fault_of
 from .outline import fingerprint
 
@@ -71,8 +74,10 @@ class Given(Check):
     Args:
         model: as it was converted.
         constants: names of the buffers whose values forward reads.
+        another: the conversion was worked out for a model whose forward or settings were others.
 
     Attributes:
+        modules: of the model as it was converted.
         settings: the names of its settings, for each module that has some.
         values: of these.
         by_class: settings that the class of a module has, and the module has not.
@@ -81,8 +86,10 @@ class Given(Check):
         constants: the tensors that forward reads and that are not trained, each with a fingerprint of its values.
     """
 
-    def __init__(self, model: nn.Module, constants: Iterable[str]) -> None:
-        modules = _open(model)
+    needed = False
+
+    def __init__(self, model: nn.Module, constants: Iterable[str] = (), another: bool = False) -> None:
+        self.modules = modules = _open(model)
         named = {cls: named_by_forward(cls) for cls in {type(module) for module in modules}}
         stored = set().union(*(names for _, names in named.values()))
         kinds = [(module, _kinds(module, named[type(module)][0] - stored)) for module in modules]
@@ -93,8 +100,9 @@ class Given(Check):
         self.functions = [(m, name) for m, found in kinds for name, kind in found.items() if kind == "function"]
         held = [(m, name) for m, found in kinds for name, kind in found.items() if kind == "constant"]
         held += [owner(model, name) for name in constants]
-        self.constants = [(place, fingerprint(getattr(*place))) for place in held]
+        self.constants = [(place, _print(getattr(*place))) for place in held]
         self.values = copy.deepcopy([tuple(map(vars(module).get, names)) for module, names in self.settings])
+        self.another, self.code = another, self._code()
         self._start([vars(module)[name] for module, name in self.functions])
 
     def _start(self, called: Sequence[Any]) -> None:
@@ -107,17 +115,19 @@ class Given(Check):
         self.expected = [(*values, values[0]) for values in self.values]
         self.seen: list[tuple[Any, int, Any]] = [(None, -1, None)] * len(self.constants)
         self.called = [*called]
+        self.loaded = False
         self.known: dict[Any, None] = {}  # changed states that were found to do no harm
         self.tried: dict[tuple[int, str], set[Any]] = {}  # values that were, of what goes on changing
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("settings", "by_class", "empty", "functions", "constants", "values")
+        kept = ("modules", "settings", "by_class", "empty", "functions", "constants", "values", "another", "code")
         called = [was if isinstance(was, str) else _said(was) for was in self.called]
         return {**{name: vars(self)[name] for name in kept}, "named": called}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._start(self.__dict__.pop("named"))
+        self.loaded = True
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Measure the model if something changed, and refuse the call if the strands disagree.
@@ -125,9 +135,13 @@ class Given(Check):
         Raises:
             OtherPartError: they do, or that could not be measured.
         """
-        if is_compiling() or is_replica(module) or self._is_as_it_was():
+        if is_compiling() or is_replica(module):
             return
-        changes = [change for change in self._changes() if not self._is_tried(change)]
+        if self.loaded:  # the class may have changed since it was saved
+            self.loaded, self.another = False, self.another or self.code != self._code()
+        if self._is_as_it_was():
+            return
+        changes = [change for change in self._changes(module) if not self._is_tried(change)]
         state = (tuple((*c.name, c.key) for c in changes), module.training, _shapes((args, kwargs)))
         if changes and state not in self.known:
             self._require_law(module, args, kwargs, changes[0])
@@ -142,7 +156,7 @@ class Given(Check):
             return False
         changed = [module for module, name in self.empty if is_filled(module, name)]
         changed += [module for module, name in self.by_class if name in module.__dict__]
-        return not changed and self._has_its_objects()
+        return not (changed or self.another) and self._has_its_objects()
 
     def _has_its_objects(self) -> bool:
         """Whether functions and constants are the same objects as at the last call, and as they were."""
@@ -151,8 +165,15 @@ class Given(Check):
             same.append(getattr(*place, None) is value and _version(value) == count and found == numbers)
         return all(same)
 
-    def _changes(self) -> Iterator[Altered]:
+    def _code(self) -> str:
+        return code_of({type(module) for module in self.modules})
+
+    def _changes(self, model: nn.Module) -> Iterator[Altered]:
         """What is not as it was."""
+        if self.another:
+            yield Altered(
+                (model, "forward"), "that of the conversion", "other code, or the settings it reads", "another"
+            )
         for (module, names), values in zip(self.settings, self.values, strict=True):
             for name, was in zip(names, values, strict=True):
                 now = vars(module).get(name)
@@ -226,6 +247,19 @@ def _is_watched() -> bool:
     return transform_level() is not None or is_recorded()
 
 
+def print_of(model: nn.Module) -> str:
+    """A fingerprint of what forward of a plain model does beside its tensors: its code, and the settings it reads."""
+    given = Given(model)
+    paths = {module: path for path, module in model.named_modules()}
+    held = [
+        (paths[m], *zip(names, row, strict=True)) for (m, names), row in zip(given.settings, given.values, strict=True)
+    ]
+    held += [(paths[m], name, _said(was)) for (m, name), was in zip(given.functions, given.called, strict=True)]
+    held += [(paths[m], name, getattr(type(m), name)) for m, name in given.by_class]
+    held += [(paths[m], name) for m, name in given.empty] + [(paths[m], name, f) for (m, name), f in given.constants]
+    return hashlib.sha256(f"{given.code} {held!r}".encode()).hexdigest()[:16]
+
+
 # --- what there is ------------------------------------------------------------------------------
 
 
@@ -284,7 +318,9 @@ def _version(value: Any) -> int:
 
 
 def _print(value: Any) -> Any:
-    return fingerprint(value) if isinstance(value, Tensor) and not value.is_meta else None
+    if not isinstance(value, Tensor) or value.is_meta:
+        return None
+    return fingerprint(torch.view_as_real(value.resolve_conj()) if value.is_complex() else value)
 
 
 def _state(module: nn.Module, name: str) -> Any:
@@ -308,10 +344,18 @@ def _shapes(call: Any) -> tuple[Any, ...]:
     return tuple(tuple(v.shape) if isinstance(v, Tensor) else repr(v) for v in pytree.tree_leaves(call))
 
 
-def watch_given(model: nn.Module) -> None:
-    """Attach `Given` to a converted model as it is now, in place of one it has."""
+def watch_given(model: nn.Module, another: bool = False) -> None:
+    """Attach `Given` to a model with tied weights as it is now; one that reads both strands may be anything.
+
+    Args:
+        model: changed.
+        another: as of `Given`.
+    """
     unwatch_given(model)
-    attach_check(model, Given(model, (noted(model) or {}).get("constants", ())))
+    if conjoined(model) is None:
+        attach_check(model, Given(model, (noted(model) or {}).get("constants", ()), another))
+    if any(isinstance(check, Parts) for check in checks_of(model)):
+        watch(model)  # around it: whether a module is another one is asked first
 
 
 def unwatch_given(model: nn.Module) -> None:

@@ -14,7 +14,7 @@ from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.nesting import input_actions, output_specs
 from ..algebra.opened import opened
 from ..algebra.plain import read_setting
-from ..errors import first_line
+from ..errors import BreaksSymmetryError, first_line
 from ..graph.sandbox import alone, fresh_copy, positional_names
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
@@ -37,11 +37,16 @@ def fault_of(
         args, kwargs: of a call; their shapes and what are no tensors count.
         skip: which checks of its calls are not asked.
         rounded: it holds constants, which may obey the law to their rounding only.
+
+    Raises:
+        BreaksSymmetryError: the model refuses the call.
     """
     try:
         twin = fresh_copy(model)
         drop_checks(twin, skip)
         found = _measured(twin, args, kwargs, ROUNDED_CONSTANTS if rounded else 0.0)
+    except BreaksSymmetryError:  # a refusal that the model carries: it names the place
+        raise
     except Exception as reason:  # a model may raise anything
         return f"whether the strands agree now could not be measured: {first_line(reason)}"
     if found.passed:

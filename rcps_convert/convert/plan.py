@@ -38,7 +38,7 @@ from ..tie.ties import MirrorTie, make_tie
 from ..tie.untied import Untied, allow_calls, is_idle, leave_untied
 from . import plan_text
 from .architecture import Architecture
-from .given import watch_given
+from .given import print_of, watch_given
 from .outline import fingerprint
 from .recipe import Recipe, average, document
 from .settings import MEANINGLESS, Settings, tie_init
@@ -287,9 +287,9 @@ class ConversionPlan:
     @alone
     def _installed(self, target: nn.Module, stacklevel: int) -> nn.Module:
         """`install`, then the warnings: where they are errors, nothing was changed."""
-        self.install(target)
-        note(target, {**self._said(), KEPT: self.given})
-        watch_given(target)
+        another = print_of(target) != self.architecture.code
+        note(self.install(target), {**self._said(), KEPT: self.given})
+        watch_given(target, another)
         for text in self._warnings():
             warnings.warn(text, stacklevel=stacklevel)
         return target
@@ -387,6 +387,7 @@ class ConversionPlan:
             "settings": {name: plain_setting(given[name]) for name in kept},
             "averaged": {name: write_action(action) for name, action in self.averaged.items()},
             "constants": {name: fingerprint(value) for name, value in self.architecture.constants.items()},
+            "code": self.architecture.code,
         }
 
     def _attached(self) -> dict[str, list[dict[str, Any]]]:

@@ -33,7 +33,7 @@ from ..tie.states import SharedState, read_buffers, share_states
 from ..tie.symmetriser import BothStrands, symmetrise
 from ..tie.ties import MirrorTie, RCTie, read_tie
 from ..tie.untied import IdleModule, Untied, refuse_call
-from .given import watch_given
+from .given import print_of, watch_given
 from .outline import outline
 from .settings import Init, tie_init
 
@@ -51,11 +51,22 @@ Recipe = dict[str, Any]
 Step = Callable[[nn.Module], None]
 """Attaches one thing to a model, in place."""
 
-NEW = ("states", "arguments")
-"""Parts that the first recipes did not have: left out where they are empty."""
-
-ATTACHED = ("parameters", "norms", "symmetrisers", "guards", "idle", "anchors", "readings", "mixed", *NEW)
+ATTACHED = (
+    "parameters",
+    "norms",
+    "states",
+    "symmetrisers",
+    "guards",
+    "arguments",
+    "idle",
+    "anchors",
+    "readings",
+    "mixed",
+)
 """The parts of a recipe that say what is attached; each is a list."""
+
+NEW = ("states", "arguments", "code")
+"""Parts that the first recipes did not have: left out where they are empty."""
 
 
 def document(model: str, shape: Mapping[str, Any], **parts: Any) -> Recipe:
@@ -68,7 +79,7 @@ def document(model: str, shape: Mapping[str, Any], **parts: Any) -> Recipe:
     """
     strategy = "tied" if not parts.get("readings") else "mixed" if parts.get("mixed") else "conjoined"
     head = {"format": FORMAT, PACKAGE: sys.modules[PACKAGE].__version__, "model": model, "strategy": strategy}
-    words = {name: parts.get(name) or {} for name in WORDS}
+    words = {name: parts.get(name) or {} for name in WORDS if parts.get(name) or name not in NEW}
     attached = {name: parts.get(name) or [] for name in ATTACHED if parts.get(name) or name not in NEW}
     place = {path: i for i, path in enumerate(shape.get("modules", ()))}
     attached["parameters"] = sorted(attached["parameters"], key=lambda row: place[row["names"][0].rpartition(".")[0]])
@@ -130,6 +141,7 @@ def _notes(modules: Modules) -> dict[str, Any]:
         words = noted(module)
         if words is not None:
             found["settings"] = found["settings"] or words["settings"]
+            found["code"] = "" if path else words.get("code", "")
             for kind in ("averaged", "constants"):
                 found[kind].update({f"{path}.{name}".lstrip("."): value for name, value in words[kind].items()})
     return found
@@ -161,13 +173,14 @@ def attach_all(model: nn.Module, recipe: Mapping[str, Any]) -> None:
         ConversionError: the recipe cannot be read; nothing was changed.
     """
     steps = readable(recipe, lambda: [*_steps(recipe)])
+    another = recipe.get("code") not in (None, print_of(model))
     own_classes(model)
     for step in steps:
         step(model)
-    note(model, {name: recipe[name] for name in WORDS})
+    note(model, {name: recipe[name] for name in WORDS if name in recipe})
     if recipe["parameters"] or recipe["norms"]:
         watch(model)
-        watch_given(model)
+        watch_given(model, another)
 
 
 def readable(recipe: Any, read: Callable[[], T]) -> T:

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from .._torch import is_scripting
-from ..errors import refuse_scripting
+from .._torch import is_scripting, looks_for_symbols
+from ..errors import refuse_scripting, refuse_symbols
 from .replicas import follow_replicas, rebound, unfollow_replicas
 
 
@@ -20,11 +20,13 @@ class AroundForward:
         module: the module.
         before: the forward that was set on the module itself; None where its class's is meant.
         adds: what it adds, in words.
+        needed: the law rests on it.
     """
 
     module: nn.Module
     before: Any
     adds = "calls that read both edges of a length, or both strands"
+    needed = True
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -43,6 +45,14 @@ class AroundForward:
         if is_scripting():
             raise refuse_scripting(self.adds)
         raise AttributeError("__globals__")
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        if looks_for_symbols():
+            found = next((forward for forward in forwards_of(self.module) if forward.needed), None)
+            if found is not None:
+                raise refuse_symbols(found.adds)
+        return type(self)
 
     def _own(self, *args: Any, **kwargs: Any) -> Any:
         """The forward inside."""

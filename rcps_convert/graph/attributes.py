@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dis
+import hashlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from types import CodeType
 from typing import Any
@@ -20,20 +21,55 @@ def named_by_forward(cls: type) -> tuple[set[str], set[str]]:
     Args:
         cls: a class of modules.
     """
-    methods = _methods(cls)
     read: set[str] = set()
     stored: set[str] = set()
+    for code in _reached(cls):
+        read |= {*code.co_names}
+        stored |= {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_ATTR"}
+        if "setattr" in code.co_names:
+            stored |= {text for text in code.co_consts if isinstance(text, str)}
+    return read, stored
+
+
+def code_of(classes: Iterable[type]) -> str:
+    """A fingerprint of the code of forward, and of the methods it may reach, in classes that are not torch's.
+
+    Args:
+        classes: of modules; other versions of Python give another fingerprint.
+    """
+    own = {cls for given in classes for cls in given.__mro__ if not cls.__module__.startswith(NOT_THE_USERS)}
+    texts = (text for cls in sorted(own, key=_name) for text in (_name(cls), *map(_text, _reached(cls))))
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+NOT_THE_USERS = ("torch.", "builtins", __name__.partition(".")[0] + ".")
+"""Beginnings of the modules of classes that are not the user's."""
+
+
+def _name(cls: type) -> str:
+    return cls.__qualname__.rpartition("<locals>.")[2]
+
+
+def _text(code: CodeType) -> str:
+    """What a function does."""
+    constants = [
+        sorted(map(repr, value)) if isinstance(value, frozenset) else value
+        for value in code.co_consts
+        if not isinstance(value, CodeType)
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {constants!r}"
+
+
+def _reached(cls: type) -> Iterator[CodeType]:
+    """The code of forward and of the methods that it may reach."""
+    methods = _methods(cls)
     rest, seen = ["forward"], {"forward"}
     while rest:
         for code in methods.get(rest.pop(), ()):
-            found = {*code.co_names}
-            read |= found
-            stored |= {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_ATTR"}
-            stored |= {text for text in code.co_consts if isinstance(text, str)} if "setattr" in found else set()
-            new = (found & methods.keys()) - seen
-            seen |= new
+            yield code
+            new = sorted({*code.co_names} & methods.keys() - seen)
+            seen.update(new)
             rest += new
-    return read, stored
 
 
 def _methods(cls: type) -> dict[str, list[CodeType]]:

@@ -76,10 +76,13 @@ def own_class(module: nn.Module) -> None:
 def parametrized_class(cls: type) -> type:
     """A new subclass for a module that gets parametrizations: it is copied and pickled as one of the class itself.
 
+    It stands where that class does: ``torch.fx`` looks into other modules than torch's, and would read a weight once.
+
     Args:
         cls: the module's class.
     """
-    own = {} if hasattr(cls, "__deepcopy__") else {"__deepcopy__": TORCHS_COPYING}
+    own: dict[str, Any] = {} if hasattr(cls, "__deepcopy__") else {"__deepcopy__": TORCHS_COPYING}
+    own["__module__"] = cls.__module__
     return _quiet_class(f"Parametrized{cls.__name__}", cls, {**own, **PICKLING, **SETTING})
 
 

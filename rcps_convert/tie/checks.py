@@ -18,7 +18,13 @@ from .hooks import Numbered
 
 
 class Check(Numbered):
-    """A check of the calls of a module."""
+    """A check of the calls of a module.
+
+    Attributes:
+        needed: the law rests on it: there are calls that it refuses though nobody changed the model.
+    """
+
+    needed = True
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse a call, or let it pass."""
@@ -38,6 +44,11 @@ class Checked(AroundForward):
     def __init__(self, module: nn.Module, check: Check) -> None:
         self.module, self.check = module, check
         self.before: Any = module.__dict__.get("forward")
+
+    @property
+    def needed(self) -> bool:  # type: ignore[override]
+        """Whether the law rests on the check."""
+        return self.check.needed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the module's own forward returns."""

@@ -6,10 +6,11 @@ import inspect
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.utils.hooks import RemovableHandle
 
-from .._torch import drop_hooks, is_scripting, is_unwatched, pre_hooks, unseen
-from ..errors import refuse_scripting
+from .._torch import drop_hooks, is_scripting, is_unwatched, looks_for_symbols, pre_hooks, unseen
+from ..errors import refuse_scripting, refuse_symbols
 from ..geometry import (
     AroundForward,
     drop_around,
@@ -116,6 +117,8 @@ class Inside(AroundForward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward, with other arguments, and what is made of its output."""
+        if args and type(args[0]) is Proxy:
+            raise refuse_symbols(self.adds)
         if (
             len(args) == 1
             and not kwargs
@@ -154,6 +157,20 @@ def install(module: nn.Module, hook: StrandHook, *, outside: bool = False, alway
     show_to_compiler(module)
 
 
+HOOKED = "_rc_hooked"
+"""The attribute of a module that holds a `Hooked`."""
+
+
+class Hooked:
+    """Lies in a module whose hooks the law rests on: ``torch.fx.symbolic_trace`` of the module would drop them."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        if looks_for_symbols():
+            raise refuse_symbols(AroundForward.adds)
+        return type(self)
+
+
 def show_to_compiler(module: nn.Module) -> None:
     """Set a module's forward on the module itself, to what it is anyway.
 
@@ -162,6 +179,7 @@ def show_to_compiler(module: nn.Module) -> None:
     """
     if "forward" not in module.__dict__:
         module.forward = module.forward
+        module.__dict__[HOOKED] = Hooked()
         follow_replicas(module)
 
 
@@ -170,6 +188,7 @@ def hide_from_compiler(module: nn.Module) -> None:
     own = module.__dict__.get("forward")
     if inspect.ismethod(own) and own.__self__ is module and own.__func__ is type(module).forward:
         del module.__dict__["forward"]
+        module.__dict__.pop(HOOKED, None)
         unfollow_replicas(module)
 
 

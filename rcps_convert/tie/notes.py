@@ -10,8 +10,9 @@ from torch import nn
 KEPT = "given"
 """What is kept beside the words, and is no part of a recipe: how the conversion was called."""
 
-WORDS = ("settings", "averaged", "constants")
-"""What is noted: the settings as given, which buffers were averaged, and which were taken for constants."""
+WORDS = ("settings", "averaged", "constants", "code")
+"""What is noted: the settings as given, which buffers were averaged, which were taken for constants, and a fingerprint
+of the forward that was converted."""
 
 NOTE = "_rc_conversion"
 """The attribute of a converted model that holds it."""
@@ -19,7 +20,7 @@ NOTE = "_rc_conversion"
 
 def note(model: nn.Module, words: Mapping[str, Any]) -> None:
     """Note on a model what a conversion knew of it."""
-    vars(model)[NOTE] = {name: words[name] for name in (*WORDS, KEPT) if name != KEPT or KEPT in words}
+    vars(model)[NOTE] = {name: words[name] for name in (*WORDS, KEPT) if name in words}
 
 
 def noted(model: nn.Module) -> dict[str, Any] | None:

@@ -45,6 +45,8 @@ class Parts(Check):
         added: modules that were put beside them later; each has an `AddedPart`.
     """
 
+    needed = False
+
     def __init__(self, model: nn.Module) -> None:
         names = {id(module): path for path, module in model.named_modules()}
         self.known = parts_of(model, ())

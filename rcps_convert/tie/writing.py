@@ -12,12 +12,14 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from .._torch import (
     FUNCTIONAL_CALL,
     calling_modules,
     is_compiling,
+    is_recorded,
     is_scripting,
     plain_tensors,
     pytree,
@@ -25,7 +27,7 @@ from .._torch import (
     transform_level,
     version,
 )
-from ..errors import ConversionError, refuse_scripting
+from ..errors import ConversionError, refuse_scripting, refuse_symbols
 
 SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
 SET_REQUIRES_GRAD = torch.Tensor.requires_grad.__set__  # type: ignore[attr-defined]
@@ -56,7 +58,13 @@ class TiedList(ParametrizationList):
     """The parametrization of a tied weight, which is its only one."""
 
     def forward(self) -> Tensor:
-        """The full weight: inside of a call a plain tensor."""
+        """The full weight: inside of a call a plain tensor.
+
+        Raises:
+            ConversionError: ``torch.fx.symbolic_trace`` reads it.
+        """
+        if is_recorded() and isinstance(self.original, Proxy):
+            raise refuse_symbols("weights that its own forward reads, and that are tied")
         full = super().forward()
         if is_compiling() or _inside_a_call() or not _can_be_followed(full):
             return full

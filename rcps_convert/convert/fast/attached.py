@@ -14,7 +14,7 @@ from ...strands.conjoined import this_thread
 from ...strands.mixed import Cross
 from ...tie.hooks import After, Before, hook_of
 from .backends import STOCK, usable
-from .layers import Candidate, ProductView, StackedProductView, is_tied
+from .layers import Candidate, ProductView, StackedProductView, is_tied, sizes_of
 from .operator import Ways, compute
 from .product import Product
 
@@ -42,7 +42,8 @@ class Accelerated(AroundForward):
     """The forward of a layer that is computed as half products.
 
     It is the layer's own forward wherever half products were not chosen or are not shown to be right: in a compiler,
-    under a transform of ``torch.func``, for tensors of another kind, and where the weight is no longer tied.
+    under a transform of ``torch.func``, for tensors of another kind, where the weight is no longer tied, and where the
+    layer's stride, padding or the like was changed.
 
     Args:
         module: the layer; a deep copy of it holds a copy of this, bound to the copy.
@@ -57,6 +58,7 @@ class Accelerated(AroundForward):
         self.before: Any = module.__dict__.get("forward")
         self.here: dict[torch.dtype, Ways] = {}
         self.idle = False
+        self.sizes = sizes_of(module)
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process may have no compiler."""
@@ -79,7 +81,7 @@ class Accelerated(AroundForward):
             return False
         if self.choice.dtype not in (None, computed_in(x)) or transform_level() is not None or forward_gradients():
             return False
-        if is_stacked(self.choice.reading) != (self._cross() is not None):
+        if self.sizes != sizes_of(self.module) or is_stacked(self.choice.reading) != (self._cross() is not None):
             return False
         if not is_stacked(self.choice.reading):
             return is_tied(self.module)
@@ -114,7 +116,9 @@ class Accelerated(AroundForward):
 
     def made_for(self, module: nn.Module) -> Accelerated:
         """The same around the forward of another module."""
-        return Accelerated(module, self.choice)
+        made = Accelerated(module, self.choice)
+        made.sizes = self.sizes
+        return made
 
 
 def is_stacked(reading: ProductView) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +121,14 @@ def is_stock(module: nn.Module) -> bool:
     if own is not None and getattr(own, "__func__", None) is not stock.forward:  # re-anchored, or the user's
         return False
     return not isinstance(module, nn.Conv1d) or _conv_sizes(module) is not None
+
+
+def sizes_of(module: nn.Module) -> tuple[object, ...]:
+    """What a layer computes with beside its weights; nothing for a linear one."""
+    return _SIZES(module) if isinstance(module, nn.Conv1d) else ()
+
+
+_SIZES = attrgetter("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 
 
 def _conv_sizes(conv: nn.Conv1d) -> tuple[int, int, int] | None:

@@ -1,0 +1,331 @@
+"""What a conversion took for given - settings, empty places, functions, constants - and is changed afterwards."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from oracle import assert_law, mirror_bases
+from planned import remembered
+from tiers import some
+from torch import Tensor, nn
+
+from rcps_convert import ConversionError, apply_recipe, bake, convert_model, extend, load, plan_conversion, recipe, save
+from rcps_convert.convert import given
+from rcps_convert.graph.attributes import code_of, named_by_forward
+from rcps_convert.tie.checks import checks_of
+from rcps_convert.tie.parts import OtherPartError
+
+DNA = torch.zeros(2, 4, 42)
+TOLERANCE = 1e-10
+WINDOW = torch.cat([torch.arange(1.0, 22), torch.arange(21.0, 0, -1)]) / 21
+"""The same from either end, to the last place."""
+
+
+class Net(nn.Module):
+    """A tower without a stride, in which many things could be otherwise."""
+
+    switched = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(4, 8, 5, padding=2, bias=False), nn.BatchNorm1d(8)
+        self.drop, self.pool, self.out = nn.Dropout(0.1), nn.MaxPool1d(1), nn.Linear(8, 1)
+        self.register_buffer("window", WINDOW.clone())
+        self.scale, self.shift, self.skip, self.act = 1.0, 0, [1, 2], F.relu
+        self.levels, self.seen = torch.ones(8, 1), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.drop(self.act(self.norm(self.conv(x)))) * self.scale
+        self.seen = h.detach()
+        if self.switched:
+            h = h.cumsum(-1)
+        h = self.pool(h.roll(self.shift, -1) * self.window * self.levels)
+        return self.out(h[..., self.skip[0] - 1 :].mean(-1))
+
+
+def converted() -> Any:
+    return remembered(Net, DNA, verify=False)
+
+
+def exact(model: nn.Module) -> None:
+    assert_law(model, DNA, tolerance=TOLERANCE, randomise=False, modes=("eval",))
+
+
+def stride(model: Any) -> None:
+    model.conv.stride, model.conv.padding = (2,), (2,)
+
+
+def one_sided(model: Any) -> None:
+    model.conv.padding_mode, model.conv._reversed_padding_repeated_twice = "constant", [0, 4]
+
+
+def pooled(model: Any) -> None:
+    model.pool.kernel_size = model.pool.stride = 4
+
+
+def switched(model: Any) -> None:
+    model.switched = True
+
+
+def rolled(model: Any) -> None:
+    model.shift = 3
+
+
+def cropped(model: Any) -> None:
+    model.skip[0] = 4
+
+
+def biased(model: Any) -> None:
+    model.conv.bias = nn.Parameter(torch.randn(8))
+
+
+def summed(model: Any) -> None:
+    model.act = lambda h: h.cumsum(-1)
+
+
+def windowed(model: Any) -> None:
+    model.window.mul_(torch.linspace(0, 1, 42))
+
+
+def loaded(model: Any) -> None:
+    model.load_state_dict({"window": torch.linspace(0, 1, 42)}, strict=False)
+
+
+def levelled(model: Any) -> None:
+    model.levels = torch.rand(8, 1)
+
+
+HARMFUL = [stride, one_sided, pooled, switched, rolled, biased, summed, windowed, loaded, levelled]
+
+
+@pytest.mark.parametrize("change", HARMFUL)
+def test_a_change_that_breaks_the_law_is_refused_at_the_next_call(change: Callable[[Any], None]) -> None:
+    model = converted()
+    exact(model)
+    change(model)
+    for twin in (model, copy.deepcopy(model)):
+        with pytest.raises(ConversionError, match=r"not what it was when|was not traced"):
+            twin.eval()(torch.rand(2, 4, 42))
+
+
+def wider(model: Any) -> None:
+    model.conv.padding, model.window = (3,), torch.ones(44)
+
+
+def scaled(model: Any) -> None:
+    model.scale = 0.5
+
+
+def other_act(model: Any) -> None:
+    model.act = torch.tanh
+
+
+def dropped(model: Any) -> None:
+    model.drop.p = 0.5
+
+
+def free_bias(model: Any) -> None:
+    model.out.bias = nn.Parameter(torch.randn(1))
+
+
+def doubled(model: Any) -> None:
+    model.window.mul_(2)
+
+
+HARMLESS = [wider, scaled, other_act, dropped, free_bias, doubled, cropped]
+
+
+@pytest.mark.parametrize("change", some(HARMLESS, 4))
+def test_a_change_that_keeps_the_law_is_not(change: Callable[[Any], None]) -> None:
+    model = converted()
+    change(model)
+    x, state = torch.rand(2, 4, 42), torch.get_rng_state()
+    kept = {key: value.clone() for key, value in model.state_dict().items()}
+    model.eval()(x)
+    assert torch.equal(torch.get_rng_state(), state)
+    exact(model)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in kept.items())
+    exact(pickle.loads(pickle.dumps(model)))
+
+
+@pytest.mark.parametrize("change", some([stride, biased, pooled], 1))
+def test_extend_ties_a_model_as_it_is_now(change: Callable[[Any], None]) -> None:
+    model = converted()
+    model.window = torch.ones(1)
+    change(model)
+    exact(extend(model, DNA))
+
+
+def test_what_cannot_be_tied_as_it_is_now_is_set_back() -> None:
+    model = converted()
+    switched(model)
+    with pytest.raises(ConversionError, match="cumsum"):
+        extend(model, DNA)
+    model.switched = False
+    exact(model)
+
+
+def test_a_number_that_goes_on_changing_is_measured_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(given, "fault_of", lambda *call: asked.append(1))
+    model = converted().eval()
+    x = torch.rand(2, 4, 42)
+    for _ in range(2 * given.PATIENCE):
+        model.scale *= 0.9
+        model(x)
+        model(x)
+    assert len(asked) == given.PATIENCE
+    model.switched = True
+    for length in (42, 42):
+        model(torch.rand(2, 4, length))
+    assert len(asked) == given.PATIENCE + 1
+
+
+def test_in_a_transform_a_change_is_refused_that_was_not_measured_before() -> None:
+    model = converted().eval()
+    scaled(model)
+    x = torch.rand(3, 4, 42)
+    each = torch.func.vmap(lambda one: model(one[None])[0])
+    model.seen = None
+    with pytest.raises(OtherPartError, match="in a transform or a trace that cannot be measured"):
+        each(x)
+    model(x[:1])
+    torch.testing.assert_close(each(x), each(mirror_bases(x)))
+
+
+def test_a_baked_model_is_an_ordinary_one() -> None:
+    plain = bake(converted())
+    rolled(plain)
+    assert not any(isinstance(check, given.Given) for check in checks_of(plain))
+    plain(torch.rand(2, 4, 42))
+
+
+# --- the forward itself ---------------------------------------------------------------------------
+
+
+def test_a_plan_for_other_settings_is_measured_at_the_first_call() -> None:
+    plan = plan_conversion(Net(), DNA, verify=False)
+    exact(plan.apply(Net()))
+    other = Net()
+    rolled(other)
+    with pytest.raises(OtherPartError, match="forward is not what it was when the model was converted"):
+        plan.apply(other)(torch.rand(2, 4, 42))
+    scaled_only = Net()
+    scaled(scaled_only)
+    exact(plan.apply(scaled_only))
+
+
+def test_a_recipe_for_other_settings_is_measured_at_the_first_call(tmp_path: Path) -> None:
+    model = converted()
+    again = apply_recipe(Net(), recipe(model))
+    assert recipe(again) == recipe(model)
+    assert not any(check.another for check in checks_of(again) if isinstance(check, given.Given))
+    save(model, tmp_path / "model.rc")
+    for make in (lambda other: apply_recipe(other, recipe(model)), lambda other: load(tmp_path / "model.rc", other)):
+        other = Net()
+        rolled(other)
+        with pytest.raises(OtherPartError, match="other code, or the settings it reads"):
+            make(other)(torch.rand(2, 4, 42))
+
+
+def test_a_class_that_changed_since_the_model_was_saved_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = converted()
+    held, said = pickle.dumps(model), recipe(model)
+    exact(pickle.loads(held))
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return self.out((self.act(self.conv(x)).cumsum(-1) * self.window).mean(-1))
+
+    monkeypatch.setattr(Net, "forward", forward)
+    for twin in (pickle.loads(held), apply_recipe(Net(), said)):
+        with pytest.raises(OtherPartError, match="forward is not what it was"):
+            twin(torch.rand(2, 4, 42))
+
+    def renamed(self: Any, x: Tensor) -> Tensor:
+        return self.out((self.act(self.norm(self.conv(x))) * self.window * self.scale).mean(-1))
+
+    monkeypatch.setattr(Net, "forward", renamed)
+    exact(pickle.loads(held))
+
+
+def test_a_recipe_without_a_fingerprint_is_taken_as_it_is() -> None:
+    said = recipe(converted())
+    del said["code"]
+    model = apply_recipe(Net(), said)
+    assert "code" not in recipe(model)
+    exact(model)
+
+
+# --- reading code ---------------------------------------------------------------------------------
+
+
+class Reached(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unread = 1
+
+    @property
+    def width(self) -> int:
+        return self.own_width
+
+    def helper(self) -> int:
+        setattr(self, "by_text", 1)  # noqa: B010
+        return (lambda: self.inner)()
+
+    def other(self) -> int:
+        return self.unread
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = x
+        return x * self.width + self.helper() + self.by_text
+
+
+def test_the_names_that_forward_reads_and_sets() -> None:
+    read, stored = named_by_forward(Reached)
+    assert {"own_width", "inner", "by_text", "width", "helper"} <= read
+    assert "unread" not in read
+    assert {"kept", "by_text"} <= stored
+    assert not {"own_width", "inner", "unread"} & stored
+
+
+def test_the_fingerprint_of_code_is_of_what_forward_reaches() -> None:
+    before = code_of([Reached, nn.Conv1d])
+    assert before == code_of([Reached])
+
+    class Other(Reached):
+        def other(self) -> int:
+            return 2
+
+    class Helped(Reached):
+        def helper(self) -> int:
+            return 2
+
+    Other.__qualname__ = Helped.__qualname__ = "Child"
+    assert code_of([Other]) != code_of([Helped])
+    assert code_of([Other]) == code_of([Other, Reached])
+
+
+# --- models that read both strands ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", some(["conjoined", "mixed"], 1))
+def test_a_model_on_both_strands_may_be_changed_at_will(strategy: str) -> None:
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.more, self.out = nn.Conv1d(4, 6, 5), nn.Conv1d(6, 6, 3), nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.more(self.conv(x).relu()).relu().mean(-1))
+
+    model: Any = convert_model(Small(), DNA, strategy=strategy, verify=False)
+    assert not checks_of(model)
+    model.conv.stride = (3,)
+    exact(model)
