@@ -14,7 +14,15 @@ from tiers import chosen, some
 from torch import Tensor, nn
 from torch.export import register_dataclass
 
-from rcps_convert import BreaksSymmetryError, NeedsChoiceError, NoRuleError, TraceError, Tracks, convert_model
+from rcps_convert import (
+    BreaksSymmetryError,
+    NeedsChoiceError,
+    NoRuleError,
+    TraceError,
+    Tracks,
+    convert_model,
+    plan_conversion,
+)
 from rcps_convert.errors import Where
 
 TOLERANCE = 1e-10
@@ -289,6 +297,43 @@ def test_a_recurrence_over_channels_beside_positions_is_refused() -> None:
     model = Steps(lambda m, x: m.r(m.c(x))[0].mean(-1), c=conv(), r=nn.GRU(12, 4, bidirectional=True, batch_first=True))
     with pytest.raises(BreaksSymmetryError, match="runs over an axis that is no length"):
         convert_model(model, DNA)
+
+
+def test_a_recurrence_over_two_sequences_in_a_row_is_refused() -> None:
+    """As in SPEID and EPIVAN."""
+    model = Steps(
+        lambda m, x: m.r(torch.cat([m.c(x), m.d(x)[..., 2:-2]], -1).mT)[0].mean(1),
+        **{"c": conv(), "d": conv(), "r": nn.GRU(6, 4, bidirectional=True, batch_first=True)},
+    )
+    with pytest.raises(BreaksSymmetryError, match="runs over several sequences that are put one behind") as caught:
+        convert_model(model, DNA)
+    assert "(12 reversed + 8 reversed), not all as one" in str(caught.value)
+
+
+# --- outputs that no spec says --------------------------------------------------------------------
+
+
+JOINED: list[Any] = [
+    lambda m, h: torch.cat([m.plus(h), m.minus(h)], 1),
+    lambda m, h: torch.stack([m.plus(h)[:, 0], m.minus(h)[:, 0]], 1),
+    lambda m, h: torch.hstack([m.plus(h), m.minus(h)]),
+]
+
+
+@pytest.mark.parametrize("join", some(JOINED, 1))
+def test_strands_that_two_layers_write_are_refused_with_a_way_out(join: Any) -> None:
+    strands = {"plus": nn.Conv1d(6, 1, 5, padding=2), "minus": nn.Conv1d(6, 1, 5, padding=2)}
+    with pytest.raises(NeedsChoiceError) as caught:
+        convert_model(Steps(lambda m, x: join(m, m.c(x).relu()), c=conv(), **strands), DNA, outputs="+-")
+    assert "let one layer write both" in str(caught.value)
+
+
+@pytest.mark.parametrize("places", some([lambda h: h.argmax(-1), lambda h: h.max(-1)[1], lambda h: h.argmin(-1)], 1))
+def test_positions_that_are_returned_are_refused_with_a_way_out(places: Any) -> None:
+    model = Steps(lambda m, x: (m.c(x).relu().mean(-1), places(m.c(x))), c=conv())
+    found = plan_conversion(model, DNA, verify=False).problems
+    assert "output 1 holds positions along a length" in [p.what for p in found]
+    assert "(amax)" in str(found[-1])
 
 
 # --- places of maxima -------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from lawful import assert_exact
+from oracle import assert_law
 from tiers import some
 from torch import Tensor, nn
 
-from rcps_convert import convert_model
+from rcps_convert import UpperTriangle, convert_model, plan_conversion
 
 EXAMPLE = torch.zeros(2, 4, 22)
 
@@ -110,3 +111,41 @@ def test_what_a_module_made_is_compared_around_it(make: Callable[[], nn.Module])
     assert_exact(
         convert_model(model, EXAMPLE.double(), outputs="invariant", verify=False), EXAMPLE.double(), outputs="invariant"
     )
+
+
+# --- in one call, and in another one ----------------------------------------------------------------
+
+
+class Pairs(nn.Module):
+    """(N, C, L) -> (N, C, L, L), the same in both orders."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        m = h[..., :, None] * h[..., None, :].tanh()
+        return (m + m.mT) / 2
+
+
+class Upper(nn.Module):
+    """The contacts above a diagonal, taken from the flattened map in one of several ways. (N, C, L, L) -> (N, P, C)."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, m: Tensor) -> Tensor:
+        n = m.shape[-1]
+        at = torch.triu_indices(n, n, 2)
+        flat, places = m.reshape(*m.shape[:2], n * n), at[0] * n + at[1]
+        if self.how == "gather":
+            return torch.gather(flat, 2, places[None, None].expand(*m.shape[:2], -1)).mT
+        return (flat[:, :, places] if self.how == "index" else flat.index_select(2, places)).mT
+
+
+@pytest.mark.parametrize("how", some(["gather", "index", "index_select"], 1))
+def test_a_stretch_may_end_in_a_call_beside_the_one_it_begins_in(how: str) -> None:
+    """Which contact has which partner shows where the map was made the same in both orders."""
+    torch.manual_seed(0)
+    example, outputs = torch.zeros(2, 4, 12), UpperTriangle(2, "..")
+    model = nn.Sequential(nn.Conv1d(4, 6, 5, padding=2), Pairs(), Upper(how), nn.Linear(6, 2))
+    plan = plan_conversion(model, example, outputs=outputs, verify=False)
+    assert not plan.problems, str(plan)
+    assert_law(plan.apply(model), example, outputs=outputs, tolerance=1e-10)

@@ -46,9 +46,19 @@ def pin_output(x: Action, spec: Spec | str, where: Where, name: str, limits: str
             where=where,
             got=got,
             why=str(fact),
-            do="state how it transforms in outputs=: " + _fitting_spec(x) + _other_words(spec),
+            do=_apart(x, spec) + "state how it transforms in outputs=: " + _fitting_spec(x) + _other_words(spec),
         )
     return None
+
+
+def _apart(x: Action, spec: Spec | str) -> str:
+    """A way out where tracks are to be swapped that may come from a layer each."""
+    channel = None if isinstance(spec, str) else spec.channel()
+    if channel is None or ax.is_trivial(channel):
+        return ""
+    found = [ax.walk(t) for t in x.axes if t.size == channel.size and ax.role(t) is None]
+    pieces = any(isinstance(t, ax.Sum) or ax.is_trivial(t) for t in found)
+    return "if each strand has a layer of its own, let one layer write both; else " if pieces else ""
 
 
 def _fitting_spec(x: Action) -> str:
@@ -81,9 +91,16 @@ def _demand(x: Action, spec: Spec | str, name: str) -> None:
         return _demand_ids(x, spec)
     if x.value is not None:
         ax.trivialise(x.value)
+        if ax.is_length(x.value) and x.value.size > 1:
+            raise Refusal(
+                NeedsChoiceError,
+                f"{name} holds positions along a length",
+                why=f"position i of {x.value.size} becomes {x.value.size} - 1 - i, and no spec of an output says that",
+                do="return the values found there (amax) or weights of positions (softmax), and look for places "
+                "outside of forward",
+            )
         if not ax.is_trivial(x.value):
-            places = "positions" if ax.is_length(x.value) else "places"
-            raise Mismatch(f"its numbers are {places} along an axis that is permuted: {ax.describe(x.value)}")
+            raise Mismatch(f"its numbers are places along an axis that is permuted: {ax.describe(x.value)}")
     if isinstance(spec, str):
         for term in x.axes:
             ax.trivialise(term)

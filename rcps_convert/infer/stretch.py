@@ -218,9 +218,9 @@ class Stretches:
     def _ahead(self, start: Node, holds: frozenset[Key]) -> set[str]:
         """The nearest nodes of each place downstream of a node, in the same call of the same module.
 
-        If there are none, in the calls around it, where no weight is read on the way.
+        If there are none, in other calls, where no weight is read on the way.
         """
-        reached, found, around = {start.name}, dict[Key, str](), dict[Key, str]()
+        reached, found, elsewhere = {start.name}, dict[Key, str](), dict[Key, str]()
         weighed = False
         for node in self.trace.nodes[self.place[start.name] :][: 2 * LIMIT]:
             if node is start or reached & set(node.refs()):
@@ -228,9 +228,9 @@ class Stretches:
                 weighed |= not self.weights.isdisjoint(node.refs())
                 if key(node) in holds and node.scope == start.scope:
                     found.setdefault(key(node), node.name)
-                elif key(node) in holds and not weighed and node.scope == start.scope[: len(node.scope)]:
-                    around.setdefault(key(node), node.name)
-        return set((found or around).values())
+                elif key(node) in holds and not weighed:
+                    elsewhere.setdefault(key(node), node.name)
+        return set((found or elsewhere).values())
 
     # --- feeding ---
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from .common import dim_of, rows_of_ids
-from .registry import aten, refuse, require_unsigned, rule
+from .registry import RULES, Const, aten, refuse, require_unsigned, rule
 
 ADDS = {"add", "sum"}
 """Ways to put values together that are linear in them."""
@@ -27,12 +31,27 @@ def _meet(x: Action, places: Action, at: int) -> None:
         ax.unify(a, b)
 
 
-@rule(aten.gather.default, ids=True, signs=True)
-def gather(node: Any, x: Action, dim: int, places: Action, **settings: Any) -> Action:
-    """The axis is permuted as the places in it are; other axes agree."""
+@rule(aten.gather.default, constants=True, ids=True, signs=True)
+def gather(node: Any, x: Any, dim: int, places: Any, **settings: Any) -> Action:
+    """The axis is permuted as the places in it are; other axes agree. The same places everywhere: `index_select`."""
+    x = node.constant(x) if isinstance(x, Const) else x
     at = dim_of(dim, len(x.axes))
+    row = _row(places.value, x.shape, at) if isinstance(places, Const) else None
+    if row is not None:
+        taken: Action = RULES[aten.index_select.default](node, x, at, Const(row))
+        return taken
+    places = node.constant(places) if isinstance(places, Const) else places
     _meet(x, places, at)
     return Action((*x.axes[:at], places.axes[at], *x.axes[at + 1 :]), x.value)
+
+
+def _row(places: Tensor, shape: Sequence[int], dim: int) -> Tensor | None:
+    """The places along an axis, if they are the same wherever one stands along the others."""
+    whole = places.shape[:dim] == shape[:dim] and places.shape[dim + 1 :] == shape[dim + 1 :]
+    if not whole or not places.numel():
+        return None
+    row = places.movedim(dim, -1).reshape(-1, places.shape[dim])
+    return row[0] if torch.equal(row, row[:1].expand_as(row)) else None
 
 
 @rule(aten.scatter.value, aten.scatter.value_reduce, ids=True, signs=True)
