@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from by_hand import Net
 from tiers import some
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from rcps_convert.graph.closed_modules import Bundle, ModuleCall
 from rcps_convert.measure import axis_roles as roles
 from rcps_convert.measure import change
 from rcps_convert.measure import law as law_of_measure
+from rcps_convert.measure import verify as verify_module
 from rcps_convert.measure.deviation import compare
 from rcps_convert.measure.inputs import of_kinds
 from rcps_convert.measure.law import Law, relative_change
@@ -102,6 +104,38 @@ def test_looking_at_what_changed_leaves_the_random_numbers_as_they_were(ask: Cal
     before = torch.get_rng_state()
     ask(change.Change(model, model, EXAMPLE, specs, actions))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0])
+def test_other_weights_show_that_nothing_is_lost_and_no_model_is_copied(scale: float) -> None:
+    """They show nothing where the output is constant."""
+    model = Net(lambda m, x: m.a(scale * m.c(x).mean(-1)), c=nn.Conv1d(4, 3, 5), a=nn.Linear(3, 3))
+    specs, actions = input_actions(EXAMPLE, "ACGT", "auto")
+    probe = Probe(model, EXAMPLE, specs, actions)
+    probe.perturb(0)
+    change_of_it = change.Change(model, model, EXAMPLE, specs, actions)
+    assert change_of_it.lost([Action((ax.batch(2), ax.trivial(3)))], probe) == []
+    assert (change_of_it.probes == []) is (scale == 1.0)
+
+
+def test_what_rounding_explains_is_not_measured_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(verify_module.TOLERANCE, torch.float64, 1e-30)
+    measured: list[Any] = []
+    usual = Law.measure
+
+    def measure(law: Law, seed: int, kinds: Any, **how: Any) -> Any:
+        measured.append((seed, tuple(kinds), bool(how.get("training"))))
+        return usual(law, seed, kinds, **how)
+
+    monkeypatch.setattr(Law, "measure", measure)
+    model = convert_model(nn.Sequential(nn.Conv1d(4, 6, 5), nn.Tanh(), nn.Conv1d(6, 1, 3)), EXAMPLE, verify=False)
+    specs, actions = input_actions(EXAMPLE, "ACGT", "auto")
+    expected = [Action((ax.batch(2), ax.trivial(1), ax.length(18)))]
+    found = verify(model, EXAMPLE, specs, actions, expected, precise=False)
+    assert found.passed
+    assert found.tolerance > 1e-30
+    assert {(0, True), (1, True)} <= {(seed, training) for seed, _, training in measured}
+    assert len(measured) == len({*measured})
 
 
 # --- what an output may be ---------------------------------------------------------------------------
