@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -289,19 +290,18 @@ class Probe:
         generator = torch.Generator().manual_seed(seed)
         kept, moved = (KEPT, (1 - KEPT**2) ** 0.5) if anew else (1.0, 0.3)
 
-        def normal(x: Tensor) -> Tensor:
+        def drawn(x: Tensor) -> Tensor:
             dtype = torch.float64 if x.numel() <= MANY else torch.float32
-            return torch.randn(x.shape, generator=generator, dtype=dtype).to(x)
+            return torch.randn(x.shape, generator=generator, dtype=dtype).to(x.device)
 
         with torch.no_grad():
             for p in self.model.parameters():
                 if p.is_floating_point() and p.numel():
                     size = torch.linalg.vector_norm(p.detach(), dtype=torch.float64) / p.numel() ** 0.5
-                    noise = normal(p).mul_(moved * float(size) + 0.05)
-                    (p.mul_(kept) if anew else p).add_(noise)
+                    (p.mul_(kept) if anew else p).add_(drawn(p), alpha=moved * float(size) + 0.05)
             for module in self.model.modules():
                 if isinstance(module, NormBase) and module.running_mean is not None and module.running_var is not None:
-                    self._perturb_statistics(module, normal)
+                    self._perturb_statistics(module, lambda x: drawn(x).to(x))
         if any(hook_of(module, SharedState) for module in self.model.modules()):
             self._train_states(seed)
         if self.fed:
@@ -388,8 +388,8 @@ def _own(output: Any) -> Any:
 
 def own_dtype(model: nn.Module) -> torch.dtype:
     """The precision of a model's parameters and buffers; float32 where it has none."""
-    held = [t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
-    return held[0] if held else torch.float32
+    held = itertools.chain(model.parameters(), model.buffers())
+    return next((t.dtype for t in held if t.is_floating_point()), torch.float32)
 
 
 class _WithoutDropout(TorchFunctionMode):
