@@ -368,6 +368,17 @@ def test_a_survey_gives_the_variants_of_a_length() -> None:
     assert Survey(accepted=variants).at(10) == [variants[0], variants[2]]
 
 
+def test_the_narrowest_axis_is_one_that_changes_over_the_lengths_accepted_now() -> None:
+    def run(*sizes: int) -> Run:
+        return Run((), frozenset(), (tuple(sizes),))
+
+    survey, at = Survey(start=run(2, 3, 8)), [Variant((), (), 9, "", run=r) for r in (run(2, 3, 9), run(2, 4, 9))]
+    for variant, narrowest in zip(at, (8, 3), strict=True):
+        survey.accepted.append(variant)
+        assert survey.narrowest() == narrowest
+        survey.accepted.pop()
+
+
 def test_names_of_calls_in_their_order() -> None:
     with CallNames() as seen:
         F.avg_pool1d(F.max_pool1d(torch.zeros(2, 4, 24), 2), 3)

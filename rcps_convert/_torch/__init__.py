@@ -67,6 +67,7 @@ from .modules import (
     refresh_recurrent,
     replica,
     tables_of,
+    with_buffers,
 )
 from .operators import OPERATORS, arguments, is_operator, op_name, overloads, plain_twin, writes
 from .parametrizations import Tabled, WeightNormKeys, chains, make_hooks_picklable, own_copying, stored_name
@@ -170,5 +171,6 @@ __all__ = [
     "users_line",
     "value",
     "version",
+    "with_buffers",
     "writes",
 ]
