@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from by_hand import Net
 from tiers import some
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from rcps_convert.graph.closed_modules import Bundle, ModuleCall
 from rcps_convert.measure import axis_roles as roles
 from rcps_convert.measure import change
 from rcps_convert.measure import law as law_of_measure
+from rcps_convert.measure import verify as verify_module
 from rcps_convert.measure.deviation import compare
 from rcps_convert.measure.inputs import of_kinds
 from rcps_convert.measure.law import Law, relative_change
@@ -102,6 +104,38 @@ def test_looking_at_what_changed_leaves_the_random_numbers_as_they_were(ask: Cal
     before = torch.get_rng_state()
     ask(change.Change(model, model, EXAMPLE, specs, actions))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0])
+def test_other_weights_show_that_nothing_is_lost_and_no_model_is_copied(scale: float) -> None:
+    """They show nothing where the output is constant."""
+    model = Net(lambda m, x: m.a(scale * m.c(x).mean(-1)), c=nn.Conv1d(4, 3, 5), a=nn.Linear(3, 3))
+    specs, actions = input_actions(EXAMPLE, "ACGT", "auto")
+    probe = Probe(model, EXAMPLE, specs, actions)
+    probe.perturb(0)
+    change_of_it = change.Change(model, model, EXAMPLE, specs, actions)
+    assert change_of_it.lost([Action((ax.batch(2), ax.trivial(3)))], probe) == []
+    assert (change_of_it.probes == []) is (scale == 1.0)
+
+
+def test_what_rounding_explains_is_not_measured_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(verify_module.TOLERANCE, torch.float64, 1e-30)
+    measured: list[Any] = []
+    usual = Law.measure
+
+    def measure(law: Law, seed: int, kinds: Any, **how: Any) -> Any:
+        measured.append((seed, tuple(kinds), bool(how.get("training"))))
+        return usual(law, seed, kinds, **how)
+
+    monkeypatch.setattr(Law, "measure", measure)
+    model = convert_model(nn.Sequential(nn.Conv1d(4, 6, 5), nn.Tanh(), nn.Conv1d(6, 1, 3)), EXAMPLE, verify=False)
+    specs, actions = input_actions(EXAMPLE, "ACGT", "auto")
+    expected = [Action((ax.batch(2), ax.trivial(1), ax.length(18)))]
+    found = verify(model, EXAMPLE, specs, actions, expected, precise=False)
+    assert found.passed
+    assert found.tolerance > 1e-30
+    assert {(0, True), (1, True)} <= {(seed, training) for seed, _, training in measured}
+    assert len(measured) == len({*measured})
 
 
 # --- what an output may be ---------------------------------------------------------------------------
@@ -332,6 +366,17 @@ def test_a_sequence_that_fades_is_seen_with_statistics_of_its_own() -> None:
 def test_a_survey_gives_the_variants_of_a_length() -> None:
     variants = [Variant((), (), n, f"length {n}") for n in (10, 11, 10)]
     assert Survey(accepted=variants).at(10) == [variants[0], variants[2]]
+
+
+def test_the_narrowest_axis_is_one_that_changes_over_the_lengths_accepted_now() -> None:
+    def run(*sizes: int) -> Run:
+        return Run((), frozenset(), (tuple(sizes),))
+
+    survey, at = Survey(start=run(2, 3, 8)), [Variant((), (), 9, "", run=r) for r in (run(2, 3, 9), run(2, 4, 9))]
+    for variant, narrowest in zip(at, (8, 3), strict=True):
+        survey.accepted.append(variant)
+        assert survey.narrowest() == narrowest
+        survey.accepted.pop()
 
 
 def test_names_of_calls_in_their_order() -> None:

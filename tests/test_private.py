@@ -700,6 +700,9 @@ def test_all_modules_of_a_model_in_their_order() -> None:
     model.register_module("none", None)
     model[2].add_module("round", model)
     assert _torch.all_modules(model) == [*model.modules()]
+    model[0].register_buffer("offset", torch.zeros(2))
+    assert _torch.with_buffers(model) == [model[0]]
+    assert {*map(id, _torch.own_parameters(model))} == {*map(id, model.parameters())}
 
 
 def test_modes_that_were_not_left_are() -> None:

@@ -65,12 +65,14 @@ from .modules import (
     order_parameters,
     output_padding,
     own_buffers,
+    own_parameters,
     own_tensors,
     parameter_order,
     pre_hooks,
     refresh_recurrent,
     replica,
     tables_of,
+    with_buffers,
 )
 from .operators import OPERATORS, arguments, is_operator, op_name, overloads, plain_twin, writes
 from .parametrizations import Tabled, WeightNormKeys, chains, make_hooks_picklable, own_copying, stored_name
@@ -156,6 +158,7 @@ __all__ = [
     "overloads",
     "own_buffers",
     "own_copying",
+    "own_parameters",
     "own_tensors",
     "parameter_order",
     "picklable",
@@ -182,5 +185,6 @@ __all__ = [
     "users_line",
     "value",
     "version",
+    "with_buffers",
     "writes",
 ]

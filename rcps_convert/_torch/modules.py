@@ -67,6 +67,16 @@ def own_tensors(module: nn.Module) -> list[Tensor]:
     return [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
 
 
+def own_parameters(model: nn.Module) -> list[Tensor]:
+    """The parameters of a model as they are stored, as often as each is held: quicker than ``parameters()``."""
+    return [p for m in all_modules(model) for p in m._parameters.values() if p is not None]
+
+
+def with_buffers(model: nn.Module) -> list[nn.Module]:
+    """Those of a model and the modules it holds that have buffers themselves, in the order of ``modules()``."""
+    return [m for m in all_modules(model) if m._buffers]
+
+
 def own_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
     """The names and buffers that a module holds itself."""
     return [(name, b) for name, b in module._buffers.items() if b is not None]

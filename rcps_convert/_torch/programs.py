@@ -107,15 +107,25 @@ _TORCH = os.path.dirname(torch.__file__)
 
 @contextmanager
 def quick_graphs() -> Iterator[None]:
-    """Record graphs that are read and not run: no code is written for them, and lines are named by a shorter way."""
+    """Record graphs that are read and not run: no code is written for them, and lines are named by a shorter way.
+
+    Nodes say what they make by a fake tensor; in other words (strides, layouts) they do not.
+    """
     module, lazy = import_module("torch.fx.proxy"), import_module("torch.fx._lazy_graph_module")
-    usual = module.CapturedTraceback
+    proxies: Any = import_module("torch.fx.experimental.proxy_tensor")
+    usual, words = module.CapturedTraceback, proxies._extract_tensor_metadata
     try:
         module.CapturedTraceback = _CallersLines  # type: ignore[attr-defined]
+        proxies._extract_tensor_metadata = _nothing
         with lazy._use_lazy_graph_module(True):
             yield
     finally:
         module.CapturedTraceback = usual  # type: ignore[attr-defined]
+        proxies._extract_tensor_metadata = words
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """In the place of what nobody reads."""
 
 
 @contextmanager

@@ -68,7 +68,25 @@ def _copied_values(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
-    """A copy of a value; an empty table is made anew, which ``deepcopy`` does the long way."""
-    if type(value) in TABLES and not value:
-        return memo.setdefault(id(value), type(value)())
+    """A copy of a value; a table is made anew, which ``deepcopy`` does the long way."""
+    kind = type(value)
+    if kind in TABLES and not value:
+        return memo.setdefault(id(value), kind())
+    if kind is dict:
+        return memo[id(value)] if id(value) in memo else _copied_table(value, memo)
     return value if is_row(value) else copy.deepcopy(value, memo)
+
+
+def _copied_table(table: dict[Any, Any], memo: dict[int, Any]) -> dict[Any, Any]:
+    """A copy of a table, such as that of the parameters of a module."""
+    twin: dict[Any, Any] = {}
+    memo[id(table)] = twin  # before what it holds, which may lead back to it
+    for name, value in table.items():
+        key = name if type(name) in ATOMS else copy.deepcopy(name, memo)
+        twin[key] = value if type(value) in ATOMS else _known(value, memo) or _copied(value, memo)
+    return twin
+
+
+def _known(value: Any, memo: dict[int, Any]) -> Any:
+    """The copy of a module that was begun before, such as one in the table of its parent; None for anything else."""
+    return memo.get(id(value)) if isinstance(value, nn.Module) else None

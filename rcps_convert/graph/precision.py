@@ -47,7 +47,16 @@ def in_double(func: Any, args: Any, kwargs: dict[str, Any], run: Callable[..., A
         given = [*args, *kwargs.values()]
         if not any(isinstance(v, (Tensor, torch.dtype)) for v in given):
             return run(*args, **{**kwargs, "dtype": torch.float64})
-    found = run(*args, **kwargs)
+    return as_double(run(*args, **kwargs), args, kwargs, run)
+
+
+def as_double(found: Any, args: Any, kwargs: dict[str, Any], run: Callable[..., Any]) -> Any:
+    """What a call returned, or what it returns in double precision where it has the default dtype.
+
+    Args:
+        found: what it returned.
+        args, kwargs, run: as in `in_double`.
+    """
     if not isinstance(found, Tensor) or found.dtype not in (torch.float32, torch.complex64):
         return found
     leaves = pytree.tree_leaves([*args, *kwargs.values()])

@@ -85,15 +85,18 @@ def positional_names(model: nn.Module) -> list[str]:
 @contextmanager
 def mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Put a model in train or eval mode, and every submodule back as it was afterwards."""
-    before = [(m, m.training) for m in all_modules(model)]
-    if any(_sets_its_mode(m) for m, _ in before):
+    modules = all_modules(model)
+    before = [m.training for m in modules]
+    if _set_modes_of_their_own(modules):
         model.train(training)
     else:
-        _set_modes((m, training) for m, was in before if was is not training)
+        _set_modes((m, training) for m, was in zip(modules, before, strict=True) if was is not training)
     try:
         yield
     finally:
-        _set_modes((m, was) for m, was in before if m.training is not was)
+        now = [m.training for m in modules]
+        if now != before:
+            _set_modes((m, was) for m, is_, was in zip(modules, now, before, strict=True) if is_ is not was)
 
 
 def _set_modes(modes: Iterable[tuple[nn.Module, bool]]) -> None:
@@ -105,9 +108,10 @@ def _set_modes(modes: Iterable[tuple[nn.Module, bool]]) -> None:
             module.training = training
 
 
-def _sets_its_mode(module: nn.Module) -> bool:
-    """Whether a module has something of its own to do when the mode is set."""
-    return type(module).train is not nn.Module.train or "train" in vars(module)
+def _set_modes_of_their_own(modules: list[nn.Module]) -> bool:
+    """Whether some of the modules have something of their own to do when the mode is set."""
+    kinds: set[Any] = {*map(type, modules)}
+    return any(cls.train is not nn.Module.train for cls in kinds) or True in ["train" in m.__dict__ for m in modules]
 
 
 # --- what belongs to the whole process ----------------------------------------------------------

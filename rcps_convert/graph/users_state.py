@@ -12,13 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import hook_tables, member_tables, pytree, version
+from .._torch import all_modules, hook_tables, member_tables, pytree, version
 from ..algebra.arguments import Example
 from ..algebra.opened import output_leaves
 from .sandbox import call, fix_randomness
+from .values import ATOMS, ROWS, TABLES
 
 CACHED = type(lru_cache(lambda: None))
 """The class of functions that keep their results."""
+
+PASSIVE = ATOMS | TABLES | ROWS
+"""Types of most of what modules hold, none of which is a function."""
 
 _READ: weakref.WeakSet[Any] = weakref.WeakSet()
 """Cached functions that some run of a model has read."""
@@ -141,13 +145,15 @@ def cached_functions(model: nn.Module) -> list[Any]:
     Found are the functions decorated with ``functools.cache`` or ``lru_cache`` in the modules that define the
     model's classes, in the classes, and on the instances.
     """
-    kinds = dict.fromkeys(c for m in model.modules() for c in type(m).__mro__)
+    modules = all_modules(model)
+    kinds = dict.fromkeys(c for cls in dict.fromkeys(map(type, modules)) for c in cls.__mro__)
     classes = [c for c in kinds if not c.__module__.startswith(("torch.", "builtins"))]
     files = dict.fromkeys(c.__module__ for c in classes if c.__module__ in sys.modules)
-    places: list[Any] = [vars(m) for m in model.modules()] + [vars(c) for c in classes]
+    places: list[Any] = [vars(m) for m in modules] + [vars(c) for c in classes]
     places += [vars(sys.modules[name]) for name in files]
     places += [_closed_over(f) for c in classes for f in vars(c).values()]
-    found = [getattr(v, "__func__", v) for place in places for v in list(place.values())]
+    held = [v for place in places for v in list(place.values()) if type(v) not in PASSIVE]
+    found = [getattr(v, "__func__", v) for v in held]
     return list({id(c): c for c in found if isinstance(c, CACHED)}.values())
 
 

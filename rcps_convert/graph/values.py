@@ -30,7 +30,7 @@ def leaves_of(values: Iterable[Any]) -> Iterator[Any]:
     """What the tree of some values holds that is no number or name, found by a shorter way than torch's."""
     for value in values:
         kind = type(value)
-        if kind in ATOMS:
+        if kind in ATOMS or (kind in TABLES and not value):
             continue
         if kind in ROWS or kind is list:
             yield from leaves_of(value)

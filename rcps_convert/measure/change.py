@@ -98,9 +98,7 @@ class Change:
             outputs: what each output is; samples and positions count as repetitions.
             probe: of the converted model and the example, with other weights, where there is one.
         """
-        if self.readings and _is_full(self.readings[1], self.nudged, outputs, self.readings[0]):
-            return []  # these weights show that nothing is lost
-        if probe is not None and self._shows_all(probe, outputs):
+        if (self.readings and self._shows_all(outputs)) or (probe is not None and _shows_all(probe, outputs)):
             return []
         self._look_closely()
         with undisturbed_rng():
@@ -116,16 +114,11 @@ class Change:
                 )
         return [(i, had[i], has[i]) for i in had if has[i] < had[i]]
 
-    def _shows_all(self, probe: Probe, outputs: Sequence[Action | None]) -> bool:
-        """Whether the weights of a probe of the converted model show that nothing is lost; what is told is no more."""
-        try:
-            with undisturbed_rng():
-                readings = [output_leaves(probe.outputs(probe.drawn(i, KINDS[:1] * 8))) for i in range(2)]
-                with probe.nudged(0):
-                    nudged = output_leaves(probe.outputs(probe.drawn(0, KINDS[:1] * 8)))
-        except Exception:  # a model may refuse another number of samples
-            return False
-        return _is_full(readings, nudged, outputs)
+    def _shows_all(self, outputs: Sequence[Action | None]) -> bool:
+        """Whether the weights that the models have show that nothing is lost."""
+        before, after = self.readings
+        full = _is_full(after, outputs) and not _any_rounding(after[0], self.nudged)
+        return full and not _faded(_parts(before, outputs), _parts(after, outputs))
 
     def _ranks(self, seed: int, outputs: Sequence[Action | None]) -> list[dict[int, int]]:
         """Before and after conversion, the independent values of each output, with other random weights.
@@ -220,28 +213,39 @@ def _parts(readings: list[list[Any]], outputs: Sequence[Action | None]) -> dict[
     return {i: _rows([repetitions(y, a) for y in ys]) for i, (ys, a) in kept.items()}
 
 
-def _is_full(
-    readings: list[list[Any]],
-    nudged: list[Any],
-    outputs: Sequence[Action | None],
-    before: list[list[Any]] | None = None,
-) -> bool:
-    """Whether every converted output has as many independent values as so many rows and channels can have.
+def _shows_all(probe: Probe, outputs: Sequence[Action | None]) -> bool:
+    """Whether other weights of the converted model show that nothing is lost.
 
-    What changes as far where the weights change in their last places is rounding, and shows nothing. That outputs have
-    not faded is told by `before`, those before conversion; else by how far they move: they may not move much further.
+    Outputs that move by so much with the sequence have not faded, however far they did before conversion.
     """
-    after = _parts(readings, outputs)
-    if any(_is_rounding(y, z) for y, z in zip(readings[0], nudged, strict=False) if _continuous(y)):
+    sizes = [16] if _hold_samples(outputs) else [8, 8]
+    try:
+        with undisturbed_rng():
+            drawn = [probe.drawn(i, KINDS[:1] * size) for i, size in enumerate(sizes)]
+            readings = [output_leaves(probe.outputs(x)) for x in drawn]
+            if not _is_full(readings, outputs):
+                return False
+            with probe.nudged(0):
+                return not _any_rounding(readings[0], output_leaves(probe.outputs(drawn[0])))
+    except Exception:  # a model may refuse another number of samples
         return False
-    full = all(_rank(rows, SURE) >= min(len(rows) - 1, rows.shape[1]) for rows in after.values())
-    faded = before is not None and _faded(_parts(before, outputs), after)
-    return full and not faded and all(_swing(rows) > CLEAR for rows in after.values())
+
+
+def _is_full(readings: list[list[Any]], outputs: Sequence[Action | None]) -> bool:
+    """Whether every converted output has as many independent values as so many rows and channels can have."""
+    after = _parts(readings, outputs).values()
+    full = all(_rank(rows, SURE) >= min(len(rows) - 1, rows.shape[1]) for rows in after)
+    return full and all(_swing(rows) > CLEAR for rows in after)
 
 
 def _faded(before: dict[int, Tensor], after: dict[int, Tensor]) -> set[int]:
     """The outputs that move with the sequence next to nothing of what they did."""
     return {i for i, rows in after.items() if i in before and _swing(rows) <= FADED * _swing(before[i])}
+
+
+def _any_rounding(ys: list[Any], nudged: list[Any]) -> bool:
+    """Whether some output changes as far where the weights change in their last places: that shows nothing."""
+    return any(_is_rounding(y, z) for y, z in zip(ys, nudged, strict=False) if _continuous(y))
 
 
 def _is_rounding(y: Tensor, nudged: Any) -> bool:

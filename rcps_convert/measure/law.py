@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._torch import version
+from .._torch import own_parameters, version
 from ..algebra.action import Action
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError
@@ -231,7 +231,7 @@ class Law:
 
     def _run(self, seed: int, kinds: Sequence[str], training: bool) -> Any:
         """What tells one run from another: weights that were written to since are others."""
-        written = sum(map(version, self.probe.model.parameters()))
+        written = sum(map(version, own_parameters(self.probe.model)))
         return seed, tuple(kinds), training, len(self.probe.perturbed), written
 
     def _outputs_of(self, seed: int, kinds: Sequence[str], training: bool, drawn: list[Any]) -> list[Any]:

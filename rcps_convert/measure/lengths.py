@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -76,14 +77,19 @@ class Run:
         """The number of entries of all tensors it made."""
         return sum(map(math.prod, self.shapes))
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """The sizes of the axes of all tensors it made, in order."""
         return [*itertools.chain(*self.shapes)]
 
+    @cached_property
+    def ranks(self) -> list[int]:
+        """The numbers of axes of all tensors it made, in order."""
+        return [*map(len, self.shapes)]
+
     def is_like(self, other: Run) -> bool:
         """Whether the two made tensors of the same numbers of axes."""
-        return [len(s) for s in self.shapes] == [len(s) for s in other.shapes]
+        return self.ranks == other.ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +124,7 @@ class Survey:
         samples: how many were run at other lengths; None where there is no batch.
         start: what forward did on the example, with as many samples.
         variants: makes more of them, and runs them on the same copy.
+        grown: of these accepted variants, which axes change with the length.
     """
 
     accepted: list[Variant] = field(default_factory=list)
@@ -126,6 +133,7 @@ class Survey:
     samples: int | None = None
     start: Run | None = None
     variants: Variants | None = None
+    grown: tuple[list[Variant] | None, list[bool]] = (None, [])
 
     def at(self, length: int) -> list[Variant]:
         """The accepted variants of a length."""
@@ -142,9 +150,16 @@ class Survey:
         start, run = self.start, run or self.start
         if start is None or run is None or not run.is_like(start):
             return UNKNOWN
-        runs = [v.run.sizes for v in self.accepted if v.run is not None and v.run.is_like(start)]
-        growing = (len({*sizes}) > 1 for sizes in zip(start.sizes, *runs, strict=True))
-        return min((n for n, grows in zip(run.sizes, growing, strict=True) if grows), default=UNKNOWN)
+        return min(itertools.compress(run.sizes, self._growing(start)), default=UNKNOWN)
+
+    def _growing(self, start: Run) -> list[bool]:
+        """Whether each of the axes that forward makes changes with the length."""
+        known, growing = self.grown
+        if known != self.accepted:
+            runs = [v.run.sizes for v in self.accepted if v.run is not None and v.run.is_like(start)]
+            growing = [len({*sizes}) > 1 for sizes in zip(start.sizes, *runs, strict=True)]
+            self.grown = [*self.accepted], growing
+        return growing
 
     def moved(self, variant: Variant, side: int) -> frozenset[int]:
         """The axes of all tensors that are shorter than on the example (a side of -1), or longer (1)."""

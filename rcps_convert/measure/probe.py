@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.opened import flatten
 from ..algebra.specs import Invariant, OneHot, Spec, Tokens
 from ..errors import ConversionError
-from ..graph.precision import in_double, widened
+from ..graph.precision import as_double, in_double, is_drawn, widened
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
 from ..graph.users_state import cached_functions, caches_kept_clean
 from ..tie.attaching import keep_full_weights
@@ -289,18 +290,18 @@ class Probe:
         generator = torch.Generator().manual_seed(seed)
         kept, moved = (KEPT, (1 - KEPT**2) ** 0.5) if anew else (1.0, 0.3)
 
-        def normal(x: Tensor) -> Tensor:
+        def drawn(x: Tensor) -> Tensor:
             dtype = torch.float64 if x.numel() <= MANY else torch.float32
-            return torch.randn(x.shape, generator=generator, dtype=dtype).to(x)
+            return torch.randn(x.shape, generator=generator, dtype=dtype).to(x.device)
 
         with torch.no_grad():
             for p in self.model.parameters():
                 if p.is_floating_point() and p.numel():
                     size = torch.linalg.vector_norm(p.detach(), dtype=torch.float64) / p.numel() ** 0.5
-                    p.mul_(kept).add_(normal(p).mul_(moved * float(size) + 0.05))
+                    (p.mul_(kept) if anew else p).add_(drawn(p), alpha=moved * float(size) + 0.05)
             for module in self.model.modules():
                 if isinstance(module, NormBase) and module.running_mean is not None and module.running_var is not None:
-                    self._perturb_statistics(module, normal)
+                    self._perturb_statistics(module, lambda x: drawn(x).to(x))
         if any(hook_of(module, SharedState) for module in self.model.modules()):
             self._train_states(seed)
         if self.fed:
@@ -342,8 +343,9 @@ class Probe:
         try:
             with torch.no_grad():
                 for p, before in kept:
-                    noise = torch.rand(p.shape, generator=generator, dtype=torch.float64) * 2 - 1
-                    p.copy_(before.double() * (1 + noise.to(p.device) * ULPS * torch.finfo(p.dtype).eps))
+                    dtype = torch.float64 if p.numel() <= MANY else torch.float32
+                    noise = torch.rand(p.shape, generator=generator, dtype=dtype).mul_(2).sub_(1).to(p.device)
+                    p.copy_(noise.double().mul_(ULPS * torch.finfo(p.dtype).eps).add_(1).mul_(before))
             yield
         finally:
             with torch.no_grad():
@@ -386,8 +388,8 @@ def _own(output: Any) -> Any:
 
 def own_dtype(model: nn.Module) -> torch.dtype:
     """The precision of a model's parameters and buffers; float32 where it has none."""
-    held = [t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
-    return held[0] if held else torch.float32
+    held = itertools.chain(model.parameters(), model.buffers())
+    return next((t.dtype for t in held if t.is_floating_point()), torch.float32)
 
 
 class _WithoutDropout(TorchFunctionMode):
@@ -402,23 +404,52 @@ class _WithoutDropout(TorchFunctionMode):
         self.whole: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = self.run(func, args, kwargs or {})
+        given = kwargs or {}
+        if _is_special(func) or "dropout_p" in given:
+            return self.noted(func, args, self.run(func, args, given))
+        return self.noted(func, args, func(*args, **given))
+
+    def noted(self, func: Any, args: Any, found: Any) -> Any:
+        """The result of a call; whole numbers in it are noted."""
+        kind = type(found)
+        if kind in NO_TENSORS or (kind is Tensor and found.is_floating_point() and func not in STEPS):
+            return found
         for y in found if isinstance(found, tuple) else (found,):
             if type(y) is Tensor and _is_whole(func, y) and _is_of_floats(args):
                 self.whole += [y] if transform_level() is None else []
         return found
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """The result of a call."""
+        """The result of a call that is not made as it is."""
         return _without_dropout(func, args, kwargs)
 
 
 class _InDouble(_WithoutDropout):
     """The same, and casts to float32 are casts to float64, and so are new tensors: one mode, since each costs time."""
 
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if _is_special(func) or torch.dtype in {*map(type, args), *map(type, given.values())} or "dropout_p" in given:
+            return self.noted(func, args, self.run(func, args, given))
+        found = func(*args, **given)
+        kind = type(found)
+        if kind not in NO_TENSORS and not (kind is Tensor and found.dtype is torch.float64):
+            found = as_double(found, args, given, partial(_widened_call, func))
+        return self.noted(func, args, found)
+
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """The result of a call in double precision."""
         return in_double(func, args, kwargs, partial(_widened_call, func))
+
+
+NO_TENSORS = frozenset((torch.Size, int, bool, float, torch.dtype, torch.device, type(None)))
+"""Types of what many calls return."""
+
+
+@cache
+def _is_special(func: Any) -> bool:
+    """Whether a function is not run as it is, whatever it is given."""
+    return func in DROPOUTS or func in WITHIN or func is Tensor.float or is_drawn(func)
 
 
 def _is_whole(func: Any, y: Tensor) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -236,6 +237,7 @@ class _Check:
         self.modes = "train and eval mode" if training else "eval mode"
         self.cause: str | None = None
         self.last: tuple[int, list[str]] = (0, [])
+        self.forward: list[Any] = []
         self.aside: list[tuple[float, dict[int, float]]] = []
 
     def found(self) -> Verification:
@@ -257,7 +259,7 @@ class _Check:
             whole, aside = self._draw(seed), len(self.aside)
             failed = self._has_failed()
             if not (whole or failed) and aside == len(self.aside):
-                self._draw(seed)  # with what was left out of it, now that rounding is known
+                self._draw(seed, begun=True)  # what was left out of it, now that rounding is known
                 failed = self._has_failed()
             if failed:
                 break
@@ -330,12 +332,16 @@ class _Check:
         """Whether numbers may tie for weights that were not drawn yet."""
         return self.draws > 1 and self.probe.discrete and seed < PLACES
 
-    def _draw(self, seed: int) -> bool:
+    def _draw(self, seed: int, *, begun: bool = False) -> bool:
         """One set of parameters: the example's batch in both modes, and one with all kinds of samples.
+
+        Args:
+            seed: of the random numbers.
+            begun: the first batch was measured already.
 
         Returns: whether nothing was left out, as it is where the law fails on the first batch.
         """
-        kinds = self._measure(seed, self.law.own_kinds(seed))
+        kinds = self._look_around() if begun else self._measure(seed, self.law.own_kinds(seed))
         if self.law.error() <= self.limit and not self.law.all_depend() and self.probe.feed_norms():
             kinds = self._measure(seed, self.law.own_kinds(seed))
         if self.law.error() > self.limit:
@@ -379,12 +385,17 @@ class _Check:
                 raise
             kinds = [KINDS[0]] * len(kinds)
             forward = self.law.measure(seed, kinds)
-        self.last = (seed, kinds)
+        self.last, self.forward = (seed, kinds), forward
         if self.law.error() > self.limit and not self.diagnose:
             return kinds
+        return self._look_around()
+
+    def _look_around(self) -> list[str]:
+        """Beside the batch measured last: which axes hold samples, and whether outputs depend on the sequence."""
+        seed, kinds = self.last
         if self.draws > 1 and len(kinds) == (self.probe.batch or 1) and self.law.error() <= self.limit:
-            self.law.find_batches(forward)
-        self.law.vary(forward, seed, kinds)
+            self.law.find_batches(self.forward)
+        self.law.vary(self.forward, seed, kinds)
         return kinds
 
     def _eval_only(self, why: str) -> None:
