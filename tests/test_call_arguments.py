@@ -10,9 +10,11 @@ from by_hand import bases, conv, mirror, worst
 from torch import Tensor, nn
 
 from rcps_convert import BreaksSymmetryError, apply_recipe, bake, convert_model, plan_conversion, recipe
+from rcps_convert.tie.parts import OtherPartError
 
 TOLERANCE = 1e-10
 EXAMPLE = torch.zeros(2, 4, 21)
+X = bases(3)
 
 
 class Switched(nn.Module):
@@ -84,3 +86,30 @@ def test_a_plan_keeps_what_the_example_gave() -> None:
     assert plan.to_dict()["arguments"] == [{"path": "", "given": {"x": [], "way": ["mean"]}}]
     plain = plan_conversion(nn.Sequential(conv(), nn.AdaptiveAvgPool1d(1)), EXAMPLE)
     assert "arguments" not in plain.to_dict()
+
+
+class Block(nn.Module):
+    """A layer with an attribute that decides what it does, and others that do not matter, or matter to words only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.causal, self.idle, self.traced = nn.Conv1d(4, 8, 3, padding=1), False, False, True
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.c(x).relu()
+        assert self.traced in (True, False)
+        return h.cumsum(-1) if self.causal else h
+
+
+def test_an_attribute_that_decides_the_way_is_refused_once_turned() -> None:
+    torch.manual_seed(0)
+    model = convert_model(nn.Sequential(Block(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 2)), EXAMPLE)
+    plain = nn.Sequential(Block(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 2))
+    for each in (model, apply_recipe(plain, recipe(model))):
+        each[0].idle = each[0].traced = True  # type: ignore[index,union-attr]
+        assert worst(each.double()(mirror(X)), each(X)) < TOLERANCE
+        each[0].causal = True  # type: ignore[index,union-attr]
+        with pytest.raises(OtherPartError, match="causal is not what it was when the model was converted"):
+            each(X)
+        each[0].causal = False  # type: ignore[index,union-attr]
+        each(X)

@@ -91,11 +91,11 @@ def checked_example(example: Any, dtype: torch.dtype, device: torch.device) -> E
     tensors = [v for v in pytree.tree_leaves(example) if isinstance(v, Tensor)]
     if not isinstance(example, (Tensor, tuple, list, Mapping)) or not tensors:
         raise TypeError(
-            f"example={_short(example)}: give what model(...) takes: a tensor, a tuple of tensors, a dict of keyword "
+            f"example={short(example)}: give what model(...) takes: a tensor, a tuple of tensors, a dict of keyword "
             "arguments, or shapes in their places, such as (2, 4, 1000)"
         )
     if isinstance(example, Mapping) and not all(isinstance(name, str) for name in example):
-        raise TypeError(f"example={_short(example)}: the keys of a dict are names of keyword arguments")
+        raise TypeError(f"example={short(example)}: the keys of a dict are names of keyword arguments")
     if any(t.is_meta for t in tensors):
         raise ValueError("example= is on the meta device, without values: give one on the device of the model")
     return pytree.tree_map_only(Tensor, lambda t: t.clone() if t.is_inference() else t, example)
@@ -154,7 +154,7 @@ def _kind(model: Any) -> str | None:
         return f"the class {model.__name__}"
     if isinstance(model, Mapping):
         return "a state_dict or another mapping"
-    return "None" if model is None else f"a {type(model).__name__} ({_short(model)})"
+    return "None" if model is None else f"a {type(model).__name__} ({short(model)})"
 
 
 def check_switch(name: str, value: Any) -> None:
@@ -164,7 +164,7 @@ def check_switch(name: str, value: Any) -> None:
         TypeError: it is another value.
     """
     if not isinstance(value, bool):
-        raise TypeError(f"{name}={_short(value)}: give True or False")
+        raise TypeError(f"{name}={short(value)}: give True or False")
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -174,7 +174,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         ValueError: it is another value.
     """
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}={_short(value)}: use {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}")
+        raise ValueError(f"{name}={short(value)}: use {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}")
 
 
 def check_count(name: str, value: Any, low: int = 1) -> None:
@@ -185,7 +185,7 @@ def check_count(name: str, value: Any, low: int = 1) -> None:
         ValueError: it is smaller than `low`.
     """
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}={_short(value)}: give a whole number")
+        raise TypeError(f"{name}={short(value)}: give a whole number")
     if value < low:
         raise ValueError(f"{name}={value}: give a whole number of at least {low}")
 
@@ -199,11 +199,12 @@ def check_number(name: str, value: Any, low: float, high: float) -> None:
     """
     bound = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{name}={_short(value)}: give a number {bound}")
+        raise TypeError(f"{name}={short(value)}: give a number {bound}")
     if not low <= value <= high or math.isinf(value):
         raise ValueError(f"{name}={value}: give a number {bound}")
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as it is repeated in an error."""
     text = repr(value)
     return text if len(text) < 80 else f"{text[:77]}..."

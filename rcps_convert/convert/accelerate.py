@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..algebra.arguments import Example, check_choice, check_switch
 from ..algebra.nesting import read_call
 from ..errors import ConversionError
+from ..graph.export import does_not_run
 from ..graph.sandbox import call, fresh_copy, mode, undisturbed_rng
 from ..graph.transaction import all_or_nothing
 from .fast import compiled, fused
@@ -78,7 +79,12 @@ def _accelerated(model: nn.Module, example: Example, backend: str) -> Accelerati
     decelerate(model)
     found = candidates(model)
     with undisturbed_rng(), torch.no_grad():
-        met = inputs_met(model, found, example)
+        try:
+            met = inputs_met(model, found, example)
+        except ConversionError:
+            raise
+        except Exception as reason:
+            raise does_not_run(reason) from reason
         rows, known = [], dict[object, Times]()
         for candidate in found:
             if candidate.name in met:

@@ -17,6 +17,8 @@ from ..infer.cuts import Declaration
 from .convert import planned
 from .settings import DEFAULTS, Keywords, Settings
 
+CPU = torch.device("cpu")
+
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
@@ -118,6 +120,8 @@ def rc_equivariant(example: Any, **settings: Unpack[Keywords]) -> Callable[[C], 
     if unknown:
         raise TypeError(f"rc_equivariant has no settings {', '.join(sorted(unknown))}: it takes those of convert_model")
     checked = Settings(**settings)
+    if not callable(example) or isinstance(example, Tensor):
+        checked_example(example if is_shape(example) else _tensors(example, CPU), torch.float32, CPU)
 
     def decorate(cls: C) -> C:
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):

@@ -19,7 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from .._torch import empty_places, is_compiling, is_filled, is_recorded, is_replica, pytree, transform_level, version
+from .._torch import (
+    Numbers,
+    empty_places,
+    is_compiling,
+    is_filled,
+    is_recorded,
+    is_replica,
+    pytree,
+    transform_level,
+    version,
+)
 from ..errors import Where
 from ..graph.attributes import code_of, named_by_forward
 from ..graph.sandbox import owner
@@ -38,6 +48,9 @@ FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, partial)
 
 KNOWN = 256
 """Changed states that were found to do no harm, at most."""
+
+SMALL = 2**15
+"""Bytes of a constant up to which its numbers are compared at each call."""
 
 PATIENCE = 8
 """Values that are measured of what goes on changing, such as a temperature that falls at each step."""
@@ -113,7 +126,7 @@ class Given(Check):
         """
         self.read = [itemgetter(*names, *names[:1]) for _, names in self.settings]  # never of one name alone
         self.expected = [(*values, values[0]) for values in self.values]
-        self.seen: list[tuple[Any, int, Any]] = [(None, -1, None)] * len(self.constants)
+        self.seen = [_Sight(None)] * len(self.constants)
         self.called = [*called]
         self.loaded = False
         self.known: dict[Any, None] = {}  # changed states that were found to do no harm
@@ -161,8 +174,8 @@ class Given(Check):
     def _has_its_objects(self) -> bool:
         """Whether functions and constants are the same objects as at the last call, and as they were."""
         same = [m.__dict__.get(name) is was for (m, name), was in zip(self.functions, self.called, strict=True)]
-        for (place, numbers), (value, count, found) in zip(self.constants, self.seen, strict=True):
-            same.append(getattr(*place, None) is value and _version(value) == count and found == numbers)
+        for (place, numbers), seen in zip(self.constants, self.seen, strict=True):
+            same.append(seen.is_of(getattr(*place, None)) and seen.print == numbers)
         return all(same)
 
     def _code(self) -> str:
@@ -204,9 +217,9 @@ class Given(Check):
         """The constants that have other values."""
         for i, (place, was) in enumerate(self.constants):
             value = getattr(*place, None)
-            if value is not self.seen[i][0] or _version(value) != self.seen[i][1]:
-                self.seen[i] = (value, _version(value), _print(value))
-            if self.seen[i][2] != was:
+            if not self.seen[i].is_of(value):
+                self.seen[i] = _Sight(value)
+            if self.seen[i].print != was:
                 yield Altered(place, "a constant of forward", "other values", _state(*place))
 
     def _is_tried(self, change: Altered) -> bool:
@@ -312,9 +325,33 @@ def _equal(a: Any, b: Any) -> bool:
         return False
 
 
-def _version(value: Any) -> int:
-    """How often a tensor was written into, where that is counted."""
-    return version(value) if isinstance(value, Tensor) and not value.is_inference() else 0
+class _Sight:
+    """A constant when its values were last looked at.
+
+    A write into ``value.data`` is not counted, so the numbers of a small one are compared; of a large one its place.
+
+    Args:
+        value: the tensor; or what else is found in its place.
+    """
+
+    __slots__ = ("mark", "numbers", "print", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value, self.mark, self.print = value, _mark(value), _print(value)
+        is_small = isinstance(value, Tensor) and value.is_cpu and value.nbytes <= SMALL
+        self.numbers = Numbers(value) if is_small else None
+
+    def is_of(self, value: Any) -> bool:
+        """Whether a tensor is the same, and has the same values."""
+        same = value is self.value and _mark(value) == self.mark
+        return same and (self.numbers is None or self.numbers.are_in(value))
+
+
+def _mark(value: Any) -> Any:
+    """How often a tensor was written into, where that is counted, and where its values are."""
+    if not isinstance(value, Tensor):
+        return None
+    return 0 if value.is_inference() else version(value), value.data_ptr()
 
 
 def _print(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 
-from ..algebra.arguments import check_model
+from ..algebra.arguments import check_model, short
 from ..errors import ConversionError, first_line
 from ..graph.sandbox import alone, owner
 from ..graph.transaction import all_or_nothing
@@ -154,7 +154,9 @@ def save(model: nn.Module, path: File) -> None:
 
     Raises:
         ConversionError: as in `recipe`; or the state holds something that is no tensor and no plain value.
+        TypeError: `path` is no file.
     """
+    _check_file(path, "write")
     text = json.dumps(recipe(model))
     state = model.state_dict()
     _require_plain(state, "state_dict")
@@ -163,6 +165,16 @@ def save(model: nn.Module, path: File) -> None:
     plain = OrderedDict(state)
     plain._metadata = versions  # type: ignore[attr-defined]
     torch.save(dict(zip(CONTENTS, (text, plain, held), strict=True)), path)
+
+
+def _check_file(path: Any, use: str) -> None:
+    """Refuse what is no file name and no open file.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(path, (str, PathLike)) and not callable(getattr(path, use, None)):
+        raise TypeError(f"path={short(path)}: give a file name, or a file that is open to {use} bytes")
 
 
 def _require_plain(value: Any, place: str) -> None:
@@ -197,9 +209,10 @@ def load(path: File, model: nn.Module) -> nn.Module:
 
     Raises:
         ConversionError: the file is none of `save`, or does not fit the model, as in `apply_recipe`; it is unchanged.
-        TypeError: `model` is no model.
+        TypeError: `model` is no model, or `path` no file.
     """
     check_model(model)
+    _check_file(path, "read")
     written, state, buffers = _contents(_read(path))
     _check_recipe(written)
     alike = _is_converted_alike(model, written)

@@ -187,15 +187,15 @@ TRANSLATED = (
 """Texts of ``torch.export``, why it says so in terms of what forward does, and what to do."""
 
 
-def does_not_run(reason: Exception) -> TraceError:
-    """The refusal of a model whose own forward raises on the example."""
+def does_not_run(reason: Exception, given: str = "example") -> TraceError:
+    """The refusal of a model whose own forward raises on what it is given; by default on the example."""
     frames = [f'File "{f.filename}", line {f.lineno}' for f in traceback.extract_tb(reason.__traceback__)]
     source = source_line("\n".join(frames))
     return TraceError(
-        "the model does not run on the example",
+        f"the model does not run on {'the example' if given == 'example' else 'what it is given'}",
         where=Where("", source) if source else None,
         why=first_line(reason),
-        do="pass as `example` exactly what model(...) takes, on the model's device: a tensor, a tuple, or a dict of "
+        do=f"pass as `{given}` exactly what model(...) takes, on the model's device: a tensor, a tuple, or a dict of "
         "keyword arguments",
     )
 

@@ -15,7 +15,7 @@ from torch.fx import Node as FxNode
 
 from .._torch import frames, frames_in, inputs_of, is_wrapper, out_spec, pytree, returned, scope, value
 from ..algebra.arguments import Example, call_arguments
-from ..errors import Where
+from ..errors import TraceError, Where
 from ..geometry import MARK, Recorder
 from .closed_modules import ModuleCall
 from .sandbox import aliases
@@ -70,7 +70,23 @@ def _sources(program: Any, model: nn.Module, example: Example) -> Iterator[tuple
             yield name, Source("input", name, next(given))
         else:
             value = program.constants[target]
+            if not _has_values(value):
+                raise TraceError(
+                    "a tensor that forward makes has no value in the trace",
+                    why="a transform inside of forward, such as torch.func.grad, makes tensors that torch.export does "
+                    "not keep",
+                    do='write out what the transform computes, or pass strategy="conjoined"',
+                )
             yield name, Source("constant", _attribute(model, value) or target, value)
+
+
+def _has_values(x: Any) -> bool:
+    """Whether the numbers of a tensor can be read."""
+    try:
+        bool((x == 0).any())
+    except Exception:  # torch has several classes of tensors without values, behind wrappers of its own
+        return not isinstance(x, torch.Tensor)
+    return True
 
 
 def _attribute(model: nn.Module, value: torch.Tensor) -> str:

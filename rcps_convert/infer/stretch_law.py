@@ -236,9 +236,9 @@ class StretchLaw:
         """What leaves the piece; None where it is not finite, or an operator refuses such numbers."""
         try:
             found = self._run(given)
-        except Exception:  # operators raise anything
+            usable = all(not y.is_complex() and bool(torch.isfinite(y).all()) for y in found.values())
+        except Exception:  # operators raise anything, and a sparse tensor has no such numbers
             return None
-        usable = all(not y.is_complex() and bool(torch.isfinite(y).all()) for y in found.values())
         return found if usable else None
 
     def _run(self, given: dict[str, Any]) -> dict[str, Tensor]:

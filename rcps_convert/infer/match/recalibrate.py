@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ..._torch import NormBase
 from ...algebra.arguments import Example, check_model
+from ...errors import ConversionError
+from ...graph.export import does_not_run
 from ...graph.sandbox import alone, call
 from ...graph.transaction import all_or_nothing
 
@@ -37,6 +39,7 @@ def recalibrate(
     Raises:
         TypeError: `batches` is something else.
         ValueError: there is no batch.
+        TraceError: the model does not run on a batch.
 
     Source: Jordan et al. 2022, REPAIR, section 3 (recalibrated statistics of merged networks).
     """
@@ -59,7 +62,12 @@ def _run(model: nn.Module, batches: Iterable[Example], progress: Callable[[int, 
     done = 0
     with torch.no_grad(), _gathering(model, norms):
         for batch in batches:
-            call(model, batch)
+            try:
+                call(model, batch)
+            except ConversionError:
+                raise
+            except Exception as reason:
+                raise does_not_run(reason, "batches[...]") from reason
             done += 1
             if progress is not None:
                 progress(done, total)
