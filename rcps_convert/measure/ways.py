@@ -147,6 +147,8 @@ def turns_by_way(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[T
         variants, survey: of the model.
         seen: what forward compares.
     """
+    if survey.start is None or survey.start.work > WORK:
+        return [], []
     lengths, tried = list[Turn](), _lengths(variants.longest, seen)
     if variants.longest and survey.accepted:
         lengths = _turns(variants, lambda n: _at(variants, survey, n), variants.longest, tried)
