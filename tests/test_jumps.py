@@ -32,6 +32,9 @@ SAMPLES = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
         (torch.ones(8, 2), 0, True),
         (torch.full((8, 2), float("nan")), 0, True),
         (torch.zeros(8, 0), 0, False),
+        (torch.cat([SAMPLES[:7], torch.full((1, 3), float("nan"))]), 0, False),  # no number is one more value
+        (torch.cat([SAMPLES[:7], torch.full((1, 3), float("inf"))]), 0, False),
+        (torch.cat([SAMPLES[:7], torch.full((1, 3), -float("inf"))]), 0, False),
     ],
 )
 def test_an_output_that_takes_few_values_has_steps(y: Tensor, dim: int, steps: bool) -> None:

@@ -1,0 +1,90 @@
+"""Some samples of a batch mirrored, and the others not: what is compared with what, value by value."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rcps_convert.measure.axis_roles import _Runs
+from rcps_convert.measure.law import Law
+
+Y = torch.arange(1.0, 9.0)[:, None].expand(8, 3) * torch.tensor([1.0, 2.0, 3.0])
+R = -Y
+
+
+def law() -> Any:
+    found = Law.__new__(Law)
+    found.usual, found.blended, found.stepped = {}, {}, {}
+    return found
+
+
+def blended(mixed: Tensor, chosen: list[bool], dim: int = 0, y: Tensor = Y, r: Tensor = R) -> Any:
+    found = law()
+    found._blend(0, dim, torch.tensor(chosen), y, r, mixed)
+    return found
+
+
+def of(rows: list[bool]) -> Tensor:
+    return torch.where(torch.tensor(rows)[:, None], R, Y)
+
+
+FEW = [True, False, True, True, False, False, True, False]
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_each_sample_by_itself_is_no_deviation(dim: int) -> None:
+    mixed, y, r = (t if dim == 0 else t.mT for t in (of(FEW), Y, R))
+    assert blended(mixed, FEW, dim, y, r).blended == {0: 0.0}
+    assert blended(r, FEW, dim, y, r).blended[0] > 1  # all, where a few were to be
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        ([True, True, False, False, False, False, True, True], 0.0),  # each sample's entries together
+        ([True, False, False, True, True, False, False, True], 0.0),  # the samples' entries in turn
+        ([True, False, True, False, False, True, False, True], 2.0),  # neither
+    ],
+)
+def test_several_entries_of_a_sample_lie_together_or_in_turn(rows: list[bool], error: float) -> None:
+    found = blended(of(rows), [True, False, False, True])
+    assert found.blended == {0: error}
+    assert not found.stepped  # entries of one axis are no samples
+
+
+def test_the_largest_deviation_of_several_batches_is_kept() -> None:
+    found = law()
+    for mixed in (of(FEW), R, of(FEW)):
+        found._blend(0, 0, torch.tensor(FEW), Y, R, mixed)
+    assert found.blended == {0: 2.0}
+
+
+def test_whether_an_output_steps_is_looked_at_once_there_are_enough_samples() -> None:
+    assert blended(of(FEW), FEW).stepped == {0: False}
+    signs = Y.sign()
+    assert blended(signs, FEW, 0, signs, signs).stepped == {0: True}
+    assert blended(Y[:3], FEW[:3], 0, Y[:3], R[:3]).stepped == {}
+    found = law()
+    found.stepped[0] = True
+    found._blend(0, 0, torch.tensor(FEW), Y, R, of(FEW))
+    assert found.stepped == {0: True}  # what was seen before stays
+
+
+@pytest.mark.parametrize(
+    ("action", "batch", "other", "depends"),
+    [
+        ("an action", None, R, True),
+        ("an action", None, Y, False),  # the same for other sequences
+        ("an action", 0, R, False),  # it has a place for both strands
+        (None, None, R, False),  # no tensor that reverse complement acts on
+    ],
+)
+def test_an_input_without_a_batch_that_follows_the_sequence(
+    action: Any, batch: Any, other: Tensor, depends: bool
+) -> None:
+    runs: Any = SimpleNamespace(given=[action], given_batch=[batch], x=[Y], other=[other])
+    assert _Runs._depends_without_batch(runs) is depends
