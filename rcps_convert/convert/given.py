@@ -104,8 +104,9 @@ class Given(Check):
         self.values = copy.deepcopy([tuple(map(vars(module).get, names)) for module, names in self.settings])
         self.another, self.code = another, self._code()
         self._start([vars(module)[name] for module, name in self.functions])
-        values = [getattr(*place) for place, _ in self.constants]
-        self.seen = [(v, _version(v), found) for v, (_, found) in zip(values, self.constants, strict=True)]
+        for i, (place, found) in enumerate(self.constants):
+            value = getattr(*place)
+            self.seen[i] = (value, _version(value), found)
 
     def _start(self, called: Sequence[Any]) -> None:
         """Know no tensors yet: those of a copy are others.
