@@ -16,7 +16,10 @@ from tiers import some
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval, prune
 
-from rcps_convert import ConversionError, accelerate, bake, convert_model, extend, recipe, save
+from rcps_convert import ConversionError, bake, convert_model, extend, recipe, save
+from rcps_convert.convert.fast.attached import Choice, accelerate_layer
+from rcps_convert.convert.fast.layers import candidates
+from rcps_convert.convert.fast.operator import Ways
 
 DNA = torch.zeros(2, 4, 42)
 TOLERANCE = 1e-10
@@ -242,9 +245,12 @@ def test_a_symbolic_trace_of_layers_is_trained() -> None:
 
 
 def test_an_accelerated_layer_computes_with_what_it_is_set_to() -> None:
-    model = accelerate(converted(), DNA, backend="torch")
-    plain, x = converted().eval(), torch.rand(2, 4, 42)
-    for one in (model, plain):
-        one.conv.padding = (2,)
-    torch.testing.assert_close(model.eval()(x), plain(x))
+    model, plain, x = converted().eval(), converted().eval(), torch.rand(2, 4, 42)
+    for candidate in candidates(model):
+        ways = Ways("torch", "torch", "torch")
+        accelerate_layer(candidate, Choice(candidate.product, candidate.reading, ways, None, "cpu"))
+    for padding in ((1,), (2,), "same"):
+        for one in (model, plain):
+            one.conv.padding = padding
+        torch.testing.assert_close(model(x), plain(x))
     exact(model)

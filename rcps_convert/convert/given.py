@@ -117,6 +117,9 @@ class Given(Check):
         self.values = copy.deepcopy([tuple(map(vars(module).get, names)) for module, names in self.settings])
         self.another, self.code = another, self._code()
         self._start([vars(module)[name] for module, name in self.functions])
+        for i, (place, found) in enumerate(self.constants):
+            value = getattr(*place)
+            self.seen[i] = (value, _version(value), found)
 
     def _start(self, called: Sequence[Any]) -> None:
         """Know no tensors yet: those of a copy are others.
@@ -211,7 +214,7 @@ class Given(Check):
             if was == _said(now):  # that of a copy
                 self.called[i] = now
             elif now is not was:
-                yield Altered(place, was if isinstance(was, str) else _said(was), _said(now), id(now))
+                yield Altered(place, was if isinstance(was, str) else _said(was), _said(now), _key(now))
 
     def _other_constants(self) -> Iterator[Altered]:
         """The constants that have other values."""
@@ -363,12 +366,12 @@ def _print(value: Any) -> Any:
 def _state(module: nn.Module, name: str) -> Any:
     """What stands for the values of a tensor; a trained one may have any."""
     value = getattr(module, name, None)
-    return tuple(_print(value) or ()) if isinstance(value, Tensor) and not value.requires_grad else id(value)
+    return tuple(_print(value) or ()) if isinstance(value, Tensor) and not value.requires_grad else value
 
 
 def _key(value: Any) -> Any:
-    """What stands for a setting."""
-    return value if type(value) in PLAIN else repr(value) if not isinstance(value, Tensor) else id(value)
+    """What stands for a setting: itself, where it can; an object that is kept is no other's later."""
+    return value if type(value) in PLAIN or isinstance(value, (Tensor, *FUNCTIONS)) else repr(value)
 
 
 def _said(value: Any) -> str:
