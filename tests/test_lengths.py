@@ -399,3 +399,44 @@ def test_channels_taken_by_a_list_before_a_pool_with_a_remainder(dim: int) -> No
 
     tied = converted(Takes())
     assert set(outcomes(tied, Takes(), tuple(range(50, 70))).values()) == {"exact"}
+
+
+class Marked(nn.Module):
+    """Positions beside a learned one, pooled whole at the example's length; what follows reads the pooled length."""
+
+    def __init__(self, last: bool = False, pool: int = 3, narrow: bool = False) -> None:
+        super().__init__()
+        self.conv, self.token = nn.Conv1d(4, 6, 5, stride=3, padding=1), nn.Parameter(torch.randn(1, 6, 1))
+        self.out, self.last, self.pool, self.narrow = nn.Linear(6, 1), last, pool, narrow
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        token = self.token.expand(len(h), -1, -1)
+        h = F.max_pool1d(torch.cat([h, token] if self.last else [token, h], -1), self.pool)
+        h = F.avg_pool1d(h, h.shape[-1]) if self.narrow else F.lp_pool1d(h, 2, h.shape[-1])
+        return self.out(h[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("model", "length"),
+    [
+        (lambda: Marked(narrow=True), 8),
+        (lambda: Marked(last=True, narrow=True), 8),
+        (lambda: Marked(pool=4, narrow=True), 9),
+        (lambda: Marked(), 8),
+    ],
+)
+def test_a_side_on_which_the_first_lengths_are_refused_is_measured_all_the_same(model, length: int) -> None:
+    """Longer calls are refused for the pool's new width, but the next few lengths, at which it has the old one."""
+    torch.manual_seed(0)
+    net = converted(model(), torch.zeros(2, 4, length).double())
+    held = []
+    for n in range(length - 3, 4 * length):
+        x = bases(n)
+        try:
+            found = net(x)
+        except (ConversionError, RuntimeError):
+            continue
+        held.append(n)
+        assert float((found - net(complement(x))).abs().max()) < TOLERANCE, n
+    assert length in held

@@ -119,7 +119,7 @@ class Given(Check):
         self._start([vars(module)[name] for module, name in self.functions])
         for i, (place, found) in enumerate(self.constants):
             value = getattr(*place)
-            self.seen[i] = (value, _version(value), found)
+            self.seen[i] = _Sight(value, found)
 
     def _start(self, called: Sequence[Any]) -> None:
         """Know no tensors yet: those of a copy are others.
@@ -335,12 +335,13 @@ class _Sight:
 
     Args:
         value: the tensor; or what else is found in its place.
+        found: its fingerprint, where it was taken already.
     """
 
     __slots__ = ("mark", "numbers", "print", "value")
 
-    def __init__(self, value: Any) -> None:
-        self.value, self.mark, self.print = value, _mark(value), _print(value)
+    def __init__(self, value: Any, found: Any = None) -> None:
+        self.value, self.mark, self.print = value, _mark(value), _print(value) if found is None else found
         is_small = isinstance(value, Tensor) and value.is_cpu and value.nbytes <= SMALL
         self.numbers = Numbers(value) if is_small else None
 

@@ -156,6 +156,8 @@ class LengthChecks:
         varied: which lengths of the inputs, in order, had another size in a check.
         refused: why the converted model refused the first length that it refused.
         limits: lengths from which on, or down, calls are refused, and why.
+        seen: what the law was seen to hold at.
+        turned_away: lengths that the converted model refused.
     """
 
     model: nn.Module
@@ -172,6 +174,8 @@ class LengthChecks:
     varied: set[int] = field(default_factory=set)
     refused: str | None = None
     limits: list[tuple[Turn, str]] = field(default_factory=list)
+    seen: list[Variant] = field(default_factory=list)
+    turned_away: list[int] = field(default_factory=list)
 
     def run(self, measure: Measure, outputs: Sequence[Action | None]) -> None:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
@@ -191,11 +195,17 @@ class LengthChecks:
                 self.varied |= {i for i, (a, b) in enumerate(self._sizes(variant)) if a != b}
             if held:
                 self.checked.append(variant.length)
+                self.seen.append(variant)
+            elif held is None:
+                self.turned_away.append(variant.length)
         if longest is not None and not self.checked:
             self.fixed = self.refused or UNSEEN
             self._is_by_samples(None)
         if self.problem is None:
             self._check_turns()
+            for side in (1, -1):
+                self._check_last(side)
+            self._limit_unseen()
 
     def _keep_to(self, longest: int | None) -> None:
         """Refuse calls at other lengths than the example's."""
@@ -448,11 +458,44 @@ class LengthChecks:
         return [v for v in by_kind if common != least and with_it[v] == min(with_it.values())][:1]
 
     def _others(self, chosen: list[Variant]) -> Iterator[Variant]:
-        """More variants, as long as the converted model refuses each."""
-        for variant in [v for v in sorted(self.survey.accepted, key=self._cost) if v not in chosen][:MORE]:
-            if self.checked:
+        """More variants on a side of a length, as long as the converted model refuses each there."""
+        rest = [v for v in sorted(self.survey.accepted, key=self._cost) if v not in chosen]
+        for axis, side in self._sides():
+            for variant in [v for v in rest if self._goes(v, axis, side)][:MORE]:
+                if any(self._goes(v, axis, side) for v in self.seen):
+                    break
+                yield variant
+
+    def _sides(self) -> list[tuple[int, int]]:
+        """Each length of the inputs, in order, with the sides on which forward takes others."""
+        every = itertools.product(range(sum(map(len, self.variants.lengths))), (-1, 1))
+        return [(axis, side) for axis, side in every if any(self._goes(v, axis, side) for v in self.survey.accepted)]
+
+    def _check_last(self, side: int) -> None:
+        """Measure the law at the last length of a side that the converted model takes, if it refused one there."""
+        own = self.variants.longest
+        refused = [n for n in self.turned_away if (n - own) * side > 0]
+        if self.fixed is not None or not refused or any(turn.side == side for turn, _ in self.limits):
+            return
+        bound = min(refused, key=lambda n: abs(n - own))
+        inside = [n for n in (own, *self.checked) if abs(n - own) < abs(bound - own) and (n - own) * side >= 0]
+        held = max(inside, key=lambda n: abs(n - own))
+        while abs(bound - held) > 1:
+            middle = (held + bound) // 2
+            fails = self._fails_at(middle)
+            if fails:
+                turn = Turn(self._last_held(held, middle) + side, side)
+                self._limit(turn, f"the law fails at length {middle}, and calls much beyond it are refused anyway")
                 return
-            yield variant
+            held, bound = (held, middle) if fails is None else (middle, bound)
+
+    def _limit_unseen(self) -> None:
+        """Refuse the lengths of a side on which the converted model refused each that was tried."""
+        for axis, side in self._sides() if self.fixed is None and self.checked else []:
+            limited = any(turn.side == side for turn, _ in self.limits)
+            if axis == 0 and not limited and not any(self._goes(v, axis, side) for v in self.seen):
+                own = self._sizes(self.survey.accepted[0])[0][0]
+                self._limit(Turn(own + side, side), self.refused or UNSEEN)
 
     def _kinds(self) -> list[Callable[[Variant], bool]]:
         here = self._width(None)
