@@ -124,8 +124,9 @@ class OwnPrecision:
         return own.to(wide.dtype) if tensors and not _same(own, wide) else wide
 
     def wide(self, name: str) -> torch.dtype:
-        """The dtype of a result where float64 is computed with."""
-        return WIDER.get(self.dtypes[name], self.dtypes[name])
+        """The dtype of a result where float64 is computed with; what readings of a length start from has no node."""
+        own = self.dtypes.get(name, torch.float32)
+        return WIDER.get(own, own)
 
     def _operand(self, name: str, wide: Tensor) -> Tensor:
         """A constant in the model's precision; its own memory, as forward may write into it."""
