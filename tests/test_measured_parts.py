@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ from rcps_convert.measure.lengths import Run, Survey, Variant, changed_and_made,
 from rcps_convert.measure.probe import Probe
 from rcps_convert.measure.report import EquivarianceReport, allowed_actions, check_equivariance
 from rcps_convert.measure.verify import Verification, _Check, verify
+from rcps_convert.tie.ties import Kept
 
 EXAMPLE = torch.zeros(2, 4, 24)
 
@@ -104,6 +106,38 @@ def test_looking_at_what_changed_leaves_the_random_numbers_as_they_were(ask: Cal
     before = torch.get_rng_state()
     ask(change.Change(model, model, EXAMPLE, specs, actions))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_copies_that_were_compared_are_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the memory of large models is held until Python looks for cycles."""
+    made: list[Any] = []
+
+    class Seen(Probe):
+        def __init__(self, *given: Any, **how: Any) -> None:
+            super().__init__(*given, **how)
+            made.append(weakref.ref(self.model))
+
+    monkeypatch.setattr(change, "Probe", Seen)
+    plain = nn.Sequential(nn.Conv1d(4, 6, 5), nn.BatchNorm1d(6), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(6, 2))
+    converted = convert_model(plain, EXAMPLE, verify=False)
+    specs, actions = input_actions(EXAMPLE, "ACGT", "auto")
+    assert change.Change(plain, converted, EXAMPLE, specs, actions).moved() > change.CLEAR
+    assert len(made) == 2
+    assert [model() for model in made] == [None, None]
+
+
+def test_the_full_weight_of_before_makes_room_for_the_one_of_now() -> None:
+    known, stored, rooms = Kept(), torch.ones(3), []
+
+    def expand(stored: Tensor) -> Tensor:
+        rooms.append(known.full)
+        return stored.repeat(2)
+
+    with torch.no_grad():
+        for _ in range(2):
+            stored += 1
+            assert torch.equal(known.of(stored, expand), stored.repeat(2))
+    assert rooms == [None, None]
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.0])

@@ -53,6 +53,15 @@ def fresh_copy(model: nn.Module) -> nn.Module:
     return twin
 
 
+def free_young() -> None:
+    """Free copies of models that were made not long ago and are held by nothing.
+
+    Forwards that are set on modules lead back to them, so a copy would keep its memory until Python collects such
+    cycles, which it does by the number of objects made, whatever their size.
+    """
+    gc.collect(1)
+
+
 def _refuse_shared(model: nn.Module, twin: nn.Module) -> None:
     """Refuse a copy that holds a parameter or buffer of the original: to convert the one would change the other."""
     mine = {id(t) for m in all_modules(model) for t in own_tensors(m)}

@@ -13,7 +13,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..algebra.opened import output_leaves
 from ..algebra.specs import Spec
-from ..graph.sandbox import undisturbed_rng
+from ..graph.sandbox import free_young, undisturbed_rng
 from .inputs import KINDS
 from .law import MARGIN, relative_change
 from .probe import Probe, own_dtype
@@ -70,8 +70,14 @@ class Change:
     def _look_closely(self) -> None:
         """Go on in double precision."""
         if not self.precise:
-            self.precise, self.probes = True, []
+            self.precise = True
+            self._look_away()
         self._look()
+
+    def _look_away(self) -> None:
+        """Free the two copies; they are made again where they are needed."""
+        self.probes = []
+        free_young()
 
     def moved(self) -> float:
         """How far the outputs move, relative to their size, in eval mode."""
@@ -84,7 +90,7 @@ class Change:
         pairs = zip(*map(_ends, readings), strict=True)
         found = max((relative_change(a, b) for a, b in pairs if a.numel()), default=0.0)
         if found > CLEAR or self.precise:
-            self.probes = []  # two copies of a model: they are made again where they are needed
+            self._look_away()
             return found
         self._look_closely()
         return self.moved()

@@ -17,7 +17,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..algebra.specs import Spec
 from ..errors import ConversionError, VerificationError, first_line
-from ..graph.sandbox import undisturbed_rng
+from ..graph.sandbox import free_young, undisturbed_rng
 from .deviation import NEAR_ZERO
 from .inputs import AGAIN, KINDS
 from .jumps import beside_jumps
@@ -205,6 +205,7 @@ def verify(
         precise = draws > 1 if precise is None else precise
         if found.passed and precise and probe.own != probe.dtype:
             found = _in_own_dtype(found, probe.again(model, own=True), outputs)
+            free_young()
         return found
 
 

@@ -51,6 +51,7 @@ class Kept:
         if torch.is_grad_enabled() or _is_watched(stored):
             return expand(stored)
         if self.full is None or not self._is_of(stored, self.full):
+            self.full = None  # it makes room for the one of now
             full = expand(stored)
             if full.is_inference():
                 return full
@@ -210,12 +211,15 @@ class HalfTie(RCTie):
         stored[dim] //= 2
         self.stored_shape = torch.Size(stored)
         small = self.full_shape.numel() <= SMALL and not self.negative
-        places = torch.arange(self.stored_shape.numel()).reshape(self.stored_shape)
-        self.table = self.mirrored(places) if small else None  # no buffer: nothing of the user's model
+        self.table = self.mirrored(self._places()) if small else None  # no buffer: nothing of the user's model
 
     def plain(self) -> dict[str, Any]:
         """The tie as plain values, for `read_tie`."""
         return {**super().plain(), "dim": self.dim, "place": self.place}
+
+    def _places(self) -> Tensor:
+        """The number of each entry of what is stored."""
+        return torch.arange(self.stored_shape.numel()).reshape(self.stored_shape)
 
     def expand(self, stored: Tensor) -> Tensor:
         """The half and its mirror image; without gradients, of a small weight, in one operation."""
