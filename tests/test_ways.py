@@ -102,6 +102,12 @@ SAMPLES = {
 }
 
 
+def test_a_branch_that_asks_for_samples_and_a_length_is_refused_from_that_length_on() -> None:
+    model = converted(lambda m, h, x, n: running(h, if_=n / 100 > 1 and x.shape[0] > 2))
+    assert [error(model, 101, samples) for samples in (2, 3)] == [None, None]
+    assert error(model, 100) is not None
+
+
 @pytest.mark.parametrize("body", some(SAMPLES.values(), 1))
 def test_another_way_for_more_samples_is_refused_if_the_law_fails_there(body: Any) -> None:
     with pytest.raises(BreaksSymmetryError, match=r"the law fails with \d+ samples"):

@@ -241,8 +241,10 @@ class LengthChecks:
 
     def _check_turn(self, turn: Turn) -> None:
         """Measure the law at lengths behind a turn; where it fails, or cannot be measured, they are refused."""
+        if any(known.side == turn.side and known.size * turn.side <= turn.size * turn.side for known, _ in self.limits):
+            return
         seen = turn
-        for variant in [v for n in turn.tried for v in itertools.islice(self.variants.at(n), 1)]:
+        for variant in [v for n in turn.tried for v in itertools.islice(self.variants.at(n, turn.samples), 1)]:
             held = self._held(variant) if self._is_affordable(variant) else False
             if held and self.fixed is None:
                 self.checked.append(variant.length)

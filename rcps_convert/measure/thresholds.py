@@ -228,11 +228,13 @@ class Turn:
         size: the first length, in positions, or number of samples.
         side: 1 where that is more than the example has, -1 where it is less.
         beyond: a size behind it at which forward was seen to run; 0 if none is known.
+        samples: with how many samples a length was; None where that does not matter.
     """
 
     size: int
     side: int
     beyond: int = 0
+    samples: int | None = None
 
     @property
     def before(self) -> Step:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ RUNGS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 SAMPLES = (*range(1, 9), 10, 12, 16, 25, 32, 64, 128, 256, 512, 1024)
 """Numbers of samples that are tried."""
+
+TOGETHER = 5
+"""Number of samples with which other lengths are tried too: a branch may ask for both."""
 
 EVERY = 512
 """Lengths that are tried one by one where forward looks a length up, or reads it as text."""
@@ -151,7 +155,11 @@ def turns_by_way(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[T
         return [], []
     lengths, tried = list[Turn](), _lengths(variants.longest, seen)
     if variants.longest and survey.accepted:
-        lengths = _turns(variants, lambda n: _at(variants, survey, n), variants.longest, tried)
+        lengths = _turns(variants, lambda n: _at(variants, n, survey.samples), variants.longest, tried)
+        if survey.samples is not None:
+            few = {(t.size, t.side) for t in lengths}
+            more = _turns(variants, lambda n: _at(variants, n, TOGETHER), variants.longest, tried)
+            lengths += [replace(t, samples=TOGETHER) for t in more if (t.size, t.side) not in few]
     return lengths, turns_of_samples(variants, survey.samples)
 
 
@@ -177,11 +185,11 @@ def _turns(variants: Variants, at: Callable[[int], Example | None], own: int, si
     return list(dict.fromkeys(found))
 
 
-def _at(variants: Variants, survey: Survey, length: int) -> Example | None:
-    """The example at a length; its own with as many samples as the others have."""
+def _at(variants: Variants, length: int, samples: int | None) -> Example | None:
+    """The example at a length with some samples; None where there is none."""
     if length == variants.longest:
-        return variants.example if survey.samples is None else variants.with_samples(survey.samples).example
-    return next((v.example for v in variants.at(length, survey.samples)), None)
+        return variants.example if samples is None else variants.with_samples(samples).example
+    return next((v.example for v in variants.at(length, samples)), None)
 
 
 def _lengths(own: int, seen: Seen) -> list[int]:
