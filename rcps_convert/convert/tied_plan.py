@@ -45,7 +45,8 @@ from ..tie.untied import unguarded
 from .advice import looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
 from .as_it_is import as_it_is
-from .length_checks import UNSEEN, Chains, LengthChecks, chains_of, guarded_chains, length_rules, needing_alignment
+from .length_checks import UNSEEN, LengthChecks
+from .length_rules import Chains, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import (
     ConversionPlan,
     DeclaredLeaf,
