@@ -331,7 +331,7 @@ def test_another_number_of_samples_is_checked_too(samples: int) -> None:
         def forward(self, x: Tensor) -> Tensor:
             h = self.conv(x)
             if (x.shape[0] == 1) == (samples == 2):
-                h = h * torch.arange(h.shape[-1])
+                h = h * (1 + torch.arange(h.shape[-1]))
             return self.out(h.mean(-1))
 
     (problem,) = plan_conversion(OneByOne().double(), torch.zeros(samples, 4, 64).double()).problems
@@ -440,3 +440,34 @@ def test_a_side_on_which_the_first_lengths_are_refused_is_measured_all_the_same(
         held.append(n)
         assert float((found - net(complement(x))).abs().max()) < TOLERANCE, n
     assert length in held
+
+
+class InGroups(nn.Module):
+    """Positions in groups, of which the example has one; only some lengths far from it have more."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor] | None = None, size: int = 5, stride: int = 2) -> None:
+        super().__init__()
+        self.conv, self.size = nn.Conv1d(4, 5, 6, stride=stride), size
+        self.mix, self.out, self.between = nn.Conv1d(5 * size, 4, 3, padding=1), nn.Linear(4, 1), between
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).unflatten(-1, (-1, self.size)).transpose(2, 3).flatten(1, 2)
+        return self.out((self.mix(h) if self.between is None else self.between(self.mix(h))).relu().mean(-1))
+
+
+@pytest.mark.parametrize(
+    ("model", "length"),
+    [
+        (lambda: InGroups(), 15),
+        (lambda: InGroups(), 14),
+        (lambda: InGroups(lambda h: h.cumsum(-1)), 15),
+        (lambda: InGroups(lambda h: h * (1 + torch.arange(h.shape[-1])), size=4, stride=3), 17),
+    ],
+)
+def test_a_hidden_length_of_one_that_stays_near_the_example_is_measured_where_it_does_not(model, length: int) -> None:
+    torch.manual_seed(0)
+    plain = model()
+    found = outcomes(converted(plain, torch.zeros(2, 4, length).double()), model().double(), tuple(range(10, 130)))
+    assert "wrong" not in found.values()
+    assert len(found) > 10
+    assert found[length] == "exact"

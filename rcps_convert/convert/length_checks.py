@@ -28,6 +28,9 @@ from .length_rules import hidden_lengths
 AROUND = (0, *(c for k in (1, 2, 3, 4, 6, 8, 16) for c in (-k, k)))
 """Changes, in positions, of a multiple of the length that forward does not take as it is."""
 
+NEXT = 7
+"""Of these, the ones that are tried where forward was seen to run at lengths near the example's only."""
+
 MORE = 8
 """Lengths that are tried beside, where the converted model refuses all that were chosen."""
 
@@ -329,11 +332,15 @@ class LengthChecks:
         return found.varied
 
     def _widen(self, longest: int) -> None:
-        """Look for a length at which every hidden length has several positions, if none is known."""
+        """Look for a length at which every hidden length has several positions, and a much longer one, if unknown."""
         for times, change in itertools.product((3, 4, 6, 8), AROUND):
             if max(self._width(run) for run in (None, *(v.run for v in self.survey.accepted))) == WIDE:
-                return
+                break
             self.variants.try_at(times * longest + change, self.survey, {})
+        for change in AROUND[:NEXT] if self._work(3 * longest) <= MOST_WORK else ():
+            if any(v.length >= 1.5 * longest for v in self.survey.accepted):
+                break
+            self.variants.try_at(3 * longest + change, self.survey, {})
 
     def _width(self, run: Run | None) -> int:
         """The smallest hidden length of a run, or of the example's; nothing is told from more than a few entries."""
