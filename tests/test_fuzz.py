@@ -184,3 +184,14 @@ def test_a_foreign_exception_is_named() -> None:
     with pytest.raises(trial.Foreign) as caught, trial.ours("convert"):
         raise KeyError("x")
     assert caught.value.reason == "convert: KeyError"
+
+
+def test_what_rounding_is_tried_with_leaves_buffers_as_they_were() -> None:
+    model = nn.Sequential(nn.Conv1d(4, 5, 3, padding=1), nn.BatchNorm1d(5)).eval()
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    judge = oracle.Judge(case(), model)
+    x = judge.inputs(3, 12)
+    with oracle.Rounding(judge.generator):
+        moved = judge.run(x)
+    assert not torch.equal(moved[0], judge.run(x)[0])
+    assert all(torch.equal(b, before[name]) for name, b in model.named_buffers())

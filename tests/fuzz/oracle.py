@@ -196,7 +196,8 @@ class Judge:
 
     def run(self, inputs: Sequence[Tensor], model: Callable[..., Any] | None = None) -> list[Tensor]:
         """Outputs, with buffers as they were before: running statistics do not move."""
-        kept = [(b, b.clone()) for b in self.model.buffers()]
+        with torch._C.DisableTorchFunction():  # as they are, also where `Rounding` changes what is made
+            kept = [(b, b.clone()) for b in self.model.buffers()]
         try:
             with torch.no_grad():
                 return [t.clone() for t in opened((model or self.model)(*inputs))]
