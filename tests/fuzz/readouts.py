@@ -189,7 +189,8 @@ def profile_head(s: Scene) -> tuple[str, Slot]:
     h = s.let(f"{s.layer(f'nn.Conv1d({c}, {t}, {k}, padding={s.dice.pick(k // 2, 0)})')}({x})")
     stated = f'Tracks("{"." * t}", layout="n c l")'
     s.maybe() if s.written else None
-    spec = s.dice.pick(stated if s.written else '"auto"', stated)
+    is_open = s.written or k == 4  # a padding may make two of a single position, which need not be mirrored
+    spec = s.dice.pick(stated if is_open else '"auto"', stated)
     if s.dice.chance(25):
         return s.let(f"{h}.mT"), _slot(spec.replace("n c l", "n l c"), "t.flip(1)", "profile")
     if t == 1 and s.dice.chance(50):
