@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from tiers import some
+from torch import Tensor, nn
 
+from rcps_convert import plan_conversion
 from rcps_convert.measure.axis_roles import _Runs
 from rcps_convert.measure.law import Law
 
@@ -18,7 +20,7 @@ R = -Y
 
 def law() -> Any:
     found = Law.__new__(Law)
-    found.usual, found.blended, found.stepped = {}, {}, {}
+    found.usual, found.blended, found.stepped, found.alive = {}, {}, {}, set()
     return found
 
 
@@ -88,3 +90,26 @@ def test_an_input_without_a_batch_that_follows_the_sequence(
 ) -> None:
     runs: Any = SimpleNamespace(given=[action], given_batch=[batch], x=[Y], other=[other])
     assert _Runs._depends_without_batch(runs) is depends
+
+
+class Gated(nn.Module):
+    """Less a mean over the batch, behind a gate that is closed for random bases with most weights."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv, self.mix = nn.Conv1d(4, 2, 3, padding=1), nn.Conv1d(2, 6, 2, stride=3, padding=1)
+        self.norm, self.out = nn.LayerNorm(6, elementwise_affine=False), nn.Linear(6, 1, bias=False)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        h = self.mix(self.conv(x) * self.conv(z).relu().amax(-1, keepdim=True))
+        h = h - h.mean((0, 2), keepdim=True)
+        return self.out(self.norm((h + torch.sin(torch.arange(h.shape[-1]) * 0.3)).mT).mean(1))
+
+
+@pytest.mark.parametrize("seed", some([17, 31, 21, 35], 2))
+def test_samples_that_influence_each_other_behind_a_closed_gate_are_refused(seed: int) -> None:
+    example = torch.zeros(2, 4, 37), torch.zeros(2, 4, 14)
+    plan = plan_conversion(Gated(seed), example, inputs=("ACGT", "ACGT"), outputs="invariant")
+    (problem,) = plan.problems
+    assert "samples of one batch influence each other" in problem.what

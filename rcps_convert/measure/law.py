@@ -66,6 +66,7 @@ class Law:
         any_batch: the outputs' actions hold for batches of other sizes too: no axis holds samples and more.
         usual: per output leaf, the largest middle size of its entries that was met.
         stepped: per output leaf with samples, whether it takes a few values only over those of a batch.
+        alive: output leaves that differ between samples of random bases, of which some were mirrored.
     """
 
     def __init__(self, probe: Probe, outputs: Allowed, trained: Allowed | None = None) -> None:
@@ -80,6 +81,7 @@ class Law:
         self.errors: dict[tuple[int, int, bool], float] = {}
         self.usual: dict[int, float] = {}
         self.stepped: dict[int, bool] = {}
+        self.alive: set[int] = set()
         self.latest: tuple[Any, list[Any]] | None = None
 
     # --- results ---
@@ -114,6 +116,14 @@ class Law:
         """Whether every output depends on the sequence."""
         return bool(self.variation) and all(v > VARIED for v in self.variation.values())
 
+    def all_alive(self) -> bool:
+        """Whether it shows for every output with samples if they influence each other.
+
+        Samples whose results are all alike may be dead for the weights drawn, behind a gate that is closed, and runs of
+        one base or blank samples are much the same mirrored.
+        """
+        return {*(self.batches or {})} <= self.alive
+
     def require_measured(self) -> None:
         """Refuse to judge a model without outputs.
 
@@ -129,7 +139,7 @@ class Law:
 
     def forget(self) -> None:
         """Drop all that was measured but the sizes of the outputs."""
-        self.errors, self.blended, self.variation = {}, {}, {}
+        self.errors, self.blended, self.variation, self.alive = {}, {}, {}, set()
 
     def forget_training(self) -> None:
         """Drop what was measured in train mode."""
@@ -209,6 +219,8 @@ class Law:
         if len(kinds) > 1 and not training:
             chosen = some_of(len(kinds), seed) if chosen is None else chosen
             self._mirror_some(drawn, chosen, forward, reverse)
+            if set(kinds) == {KINDS[0]}:
+                self._note_alive(forward, len(kinds))
         return forward
 
     def vary(self, forward: list[Any], seed: int, kinds: Sequence[str]) -> None:
@@ -221,6 +233,13 @@ class Law:
             change = relative_change(forward[i], other[i])
             if not VARIED < change <= SURELY or change > self._rounding_of(i, forward[i], seed, kinds):
                 self._note_change(i, forward[i], other[i])
+
+    def _note_alive(self, forward: list[Any], samples: int) -> None:
+        """Note the outputs that differ between the samples of a batch."""
+        for i, dim in (self.batches or {}).items():
+            y = forward[i]
+            if relative_change(y, y.roll(max(1, y.shape[dim] // samples), dim)) > SURELY:
+                self.alive.add(i)
 
     def _note_mirrored(self, index: int, y: Tensor, r: Tensor) -> None:
         """The mirror image is another sequence: an output that it clearly changes depends on the sequence."""

@@ -51,6 +51,12 @@ TIMES = 2
 JUMPING = 4
 """Outputs whose jumps are looked for, those first that are seen to step."""
 
+SEVERAL = 4
+"""Samples of random bases, of which some are mirrored, that a verification measures at once."""
+
+DEAD = 4
+"""More sets of weights that are drawn while such samples all give the same."""
+
 ASIDE = 3
 """Random parameter sets put aside where rounding alone decides what an output is."""
 
@@ -321,12 +327,17 @@ class _Check:
 
     def _needs_others(self) -> bool:
         """Whether weights like the model's own hide something: numbers that tie, or an output that is dead for them."""
-        return bool(self.probe.discrete or self.aside) or not self.law.all_depend()
+        return bool(self.probe.discrete or self.aside) or not (self.law.all_depend() and self._is_alive())
+
+    def _is_alive(self) -> bool:
+        """Whether samples that influence each other would have shown, where batches of several are measured."""
+        return self.draws == 1 or not (self.law.any_batch and self.met_all) or self.law.all_alive()
 
     def _is_enough(self, seed: int, turns: int) -> bool:
         """Whether the draws before a seed show what there is to be seen."""
         seen = self.met_all and self.law.any_batch and seed >= self.draws
-        shown = (seed >= turns or seen) and self.law.all_depend()
+        alive = self._is_alive() or seed >= self.draws + DEAD
+        shown = (seed >= turns or seen) and self.law.all_depend() and alive
         return not self._may_tie(seed) and (shown or seed >= 4 * turns)
 
     def _may_tie(self, seed: int) -> bool:
@@ -352,6 +363,8 @@ class _Check:
             self._widen(seed)
         elif self.draws > 1 and seed == 0 and len(kinds) > 1:
             self._measure(seed, [*itertools.islice(itertools.cycle(ALIKE), len(kinds))])
+        if not self._is_alive() and self.law.error() <= self.limit:
+            self._measure(seed, [KINDS[0]] * max(SEVERAL, len(kinds)))
         if self.training and self.law.error() <= self.limit:
             self._train(seed, kinds)
         return True
