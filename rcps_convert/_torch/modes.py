@@ -163,22 +163,9 @@ def read_by(code: Any, module: nn.Module, name: str) -> tuple[Any, Any]:
         code: of the function that calls who asks.
         module, name: where the tensor is.
     """
-    if (
-        _traces_code()
-        or sys._getframe(2).f_code is not code
-        or _compiler._is_compiling_flag
-        or _functions()
-        or _tracing()
-        or _dispatches()
-        or _level() is not None
-        or parametrize._cache_enabled
-    ):
+    if not is_unwatched() or sys._getframe(2).f_code is not code:
         return None, None
-    chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
-    steps = chain._modules
-    if len(steps) != 1 or chain._forward_pre_hooks or chain._forward_hooks:
-        return None, None
-    return chain._parameters.get("original"), steps["0"]
+    return only_step(module, name)
 
 
 def caches_weights() -> bool:
