@@ -1103,3 +1103,35 @@ def test_the_line_of_a_call_is_the_user_s_or_nobody_s() -> None:
     assert asked() == (__file__, line[1] + 3)
     assert Calls(asked)(None) == (__file__, Calls.forward.__code__.co_firstlineno + 1)
     assert Calls(lambda: _torch.users_line(2))(None) is None  # torch's own code calls forward
+
+
+def test_a_layer_s_question_is_told_from_the_user_s() -> None:
+    """Else every forward with a norm seems to ask for sizes, and is run at all sizes of a ladder."""
+    found: list[tuple[str, bool]] = []
+
+    class Watching(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if not (result is None or isinstance(result, Tensor)):
+                found.append((_torch.function_name(func), _torch.is_asked_by_layer()))
+            return result
+
+    x, norm = torch.zeros(2, 4, 3), nn.BatchNorm1d(4)
+    with Watching():
+        norm(x)
+        assert found
+        assert all(by_layer for _, by_layer in found)
+        found.clear()
+        assert (x.size(0), len(x), x.shape[1]) == (2, 2, 4)
+    assert [by_layer for _, by_layer in found] == [False] * 3
+
+
+def test_a_subclass_of_tensors_has_plain_results() -> None:
+    """Else all that sizes are used for, an activation too, becomes a size."""
+
+    class Size(Tensor):
+        __torch_function__ = _torch.as_plain_tensor
+
+    two = torch.tensor(2).as_subclass(Size)
+    assert type(two * 3) is Tensor
+    assert type(torch.zeros(4, 3).view(two, -1)) is Tensor

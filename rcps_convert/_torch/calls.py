@@ -89,6 +89,17 @@ def users_line(inside: int) -> tuple[str, int] | None:
     return None if file.startswith(_NOT_THE_USERS) else (file, frame.f_lineno)
 
 
+def is_asked_by_layer() -> bool:
+    """Whether a layer or a function of torch's own makes the call of a torch function that a mode is asked about."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename in _HANDLING and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_filename.startswith(_LAYERS)
+
+
+_HANDLING = tuple(os.path.join(os.path.dirname(torch.__file__), name) for name in ("overrides.py", "_tensor.py"))
+_LAYERS = os.path.dirname(torch.nn.__file__) + os.sep
+
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _NOT_THE_USERS = (os.path.dirname(torch.__file__) + os.sep, _PACKAGE + os.sep)
 

@@ -23,6 +23,9 @@ unseen = torch._C.DisableTorchFunction
 plain_tensors = torch._C.DisableTorchFunctionSubclass
 """Context in which subclasses of tensors are computed with as tensors."""
 
+as_plain_tensor = torch._C._disabled_torch_function_impl
+"""The ``__torch_function__`` of a subclass of tensors whose results are plain tensors."""
+
 PADS: tuple[Any, ...] = (torch.nn.functional.pad, torch._C._nn.pad)
 """What a function mode may see of ``F.pad``: the function, or what it is bound to."""
 

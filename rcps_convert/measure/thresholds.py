@@ -22,6 +22,7 @@ from .._torch import users_line
 from ..algebra.arguments import Example
 from ..algebra.axis import Step
 from ..graph.sandbox import call, mode, quiet, undisturbed_rng
+from .known_sizes import SHAPE
 from .lengths import Survey, Variants
 
 Place = tuple[str, int, int]
@@ -171,9 +172,6 @@ class _Sizes(tuple[Any, ...]):
         return math.prod(map(int, self))
 
 
-_SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
-
-
 class _Watching(TorchFunctionMode):
     """Gives forward sizes that note what they are compared with."""
 
@@ -189,7 +187,7 @@ class _Watching(TorchFunctionMode):
             self.seen.counted = True
         if func is Tensor.size and type(result) is int:
             return _Size(result).of(self.seen)
-        if func is Tensor.size or func == _SHAPE:
+        if func is Tensor.size or func == SHAPE:
             return _Sizes(_Size(n).of(self.seen) for n in result)
         return result
 

@@ -2,7 +2,7 @@
 
 However a branch is decided (by ``math.log2(n)``, ``n // 100``, ``len(str(n))``, a table of lengths), forward calls
 other functions on its two sides, or reads other parameters. So it is run on a ladder of sizes, in eval and train mode,
-and what it calls is compared with what it calls on the example.
+and what it calls is compared with what it calls on the example; at a few sizes only, where it cannot go by them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..algebra.arguments import Example
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode, quiet, undisturbed_rng
+from .known_sizes import can_go_by_sizes
 from .lengths import Survey, Variants
 from .thresholds import MOST, Seen, Turn
 
@@ -121,7 +122,7 @@ class _Ladder:
             sizes: that are tried, the nearest first.
         """
         start, found = self.way(own), list[Turn]()
-        if start is None:
+        if start is None or not (self._may_turn(own) or self._turns_at(start, (own + 1, own - 1, 2 * own))):
             return []
         tried = [n for n in dict.fromkeys(sizes) if n > 0 and n != own and self.way(n) is not None]
         for side in (1, -1):
@@ -131,6 +132,16 @@ class _Ladder:
                     found.append(self._between(before, size, side))
                 before = size
         return [t for side in (1, -1) for t in [t for t in found if t.side == side][:MOST]]
+
+    def _may_turn(self, own: int) -> bool:
+        """Whether forward may know a size as a plain number."""
+        example = self.at(own)
+        with mode(self.model, self.training):
+            return example is None or can_go_by_sizes(self.model, example)
+
+    def _turns_at(self, start: Way, sizes: Iterable[int]) -> bool:
+        """Whether forward takes another way at a few sizes: an operator may raise there, and the error be caught."""
+        return any(self.way(n) not in (None, start) for n in sizes if n > 0)
 
     def _between(self, before: int, size: int, side: int) -> Turn:
         """The first size of another way, between two of a ladder; forward may not run at those between."""
