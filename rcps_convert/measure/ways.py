@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -39,6 +41,9 @@ TOGETHER = 5
 
 EVERY = 512
 """Lengths that are tried one by one where forward looks a length up, or reads it as text."""
+
+Rungs = tuple[Callable[[int], Example | None], int, Sequence[int]]
+"""A ladder: the example of a size, or None; the size of the example; those that are tried, the nearest first."""
 
 Way = frozenset[tuple[Any, Any]]
 """The functions that a forward calls directly after each other, and the parameters it gives to functions."""
@@ -72,10 +77,13 @@ class _Ladder:
         model: changed, where forward changes its state.
         at: the example of a size; None if there is none.
         training: run in train mode.
+        knows_sizes: forward may know a size as a plain number; None where it was not looked at.
     """
 
-    def __init__(self, model: nn.Module, at: Callable[[int], Example | None], training: bool) -> None:
-        self.model, self.at, self.training = model, at, training
+    def __init__(
+        self, model: nn.Module, at: Callable[[int], Example | None], training: bool, knows_sizes: bool | None
+    ) -> None:
+        self.model, self.at, self.training, self.knows_sizes = model, at, training, knows_sizes
         self.work, self.calls = WORK, CALLS
         self.found: dict[int, Way | None] = {}
         self.cost: dict[int, tuple[int, int]] = {}
@@ -114,14 +122,14 @@ class _Ladder:
         self.cost[size] = seen.work, seen.calls
         return frozenset(seen.pairs | {(seen.last, None)})
 
-    def turns(self, own: int, sizes: Iterable[int]) -> list[Turn]:
+    def turns(self, own: int, sizes: Sequence[int]) -> list[Turn]:
         """Where forward takes another way than on the example: the nearest few on either side.
 
         Args:
             own: the example's size.
             sizes: that are tried, the nearest first.
         """
-        start, found = self.way(own), list[Turn]()
+        start, found = (self.way(own) if sizes else None), list[Turn]()
         if start is None or not (self._may_turn(own) or self._turns_at(start, (own + 1, own - 1, 2 * own))):
             return []
         tried = [n for n in dict.fromkeys(sizes) if n > 0 and n != own and self.way(n) is not None]
@@ -136,8 +144,10 @@ class _Ladder:
     def _may_turn(self, own: int) -> bool:
         """Whether forward may know a size as a plain number."""
         example = self.at(own)
-        with mode(self.model, self.training):
-            return example is None or can_go_by_sizes(self.model, example)
+        if self.knows_sizes is None:
+            with mode(self.model, self.training):
+                self.knows_sizes = example is None or can_go_by_sizes(self.model, example)
+        return self.knows_sizes
 
     def _turns_at(self, start: Way, sizes: Iterable[int]) -> bool:
         """Whether forward takes another way at a few sizes: an operator may raise there, and the error be caught."""
@@ -164,14 +174,15 @@ def turns_by_way(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[T
     """
     if survey.start is None or survey.start.work > WORK:
         return [], []
-    lengths, tried = list[Turn](), _lengths(variants.longest, seen)
-    if variants.longest and survey.accepted:
-        lengths = _turns(variants, lambda n: _at(variants, n, survey.samples), variants.longest, tried)
-        if survey.samples is not None:
-            few = {(t.size, t.side) for t in lengths}
-            more = _turns(variants, lambda n: _at(variants, n, TOGETHER), variants.longest, tried)
-            lengths += [replace(t, samples=TOGETHER) for t in more if (t.size, t.side) not in few]
-    return lengths, turns_of_samples(variants, survey.samples)
+    own, samples, tried = variants.longest, survey.samples, _lengths(variants.longest, seen)
+    ladders: list[Rungs] = [(partial(_at, variants, samples), own, tried)] if own and survey.accepted else []
+    if ladders and samples is not None:
+        ladders.append((partial(_at, variants, TOGETHER), own, tried))
+    *found, by_samples = _turns(variants, [*ladders, _of_samples(variants, samples)])
+    lengths = found[0] if found else []
+    few = {(t.size, t.side) for t in lengths}
+    together = [replace(t, samples=TOGETHER) for t in chain(*found[1:]) if (t.size, t.side) not in few]
+    return lengths + together, by_samples
 
 
 def turns_of_samples(variants: Variants, samples: int | None) -> list[Turn]:
@@ -181,22 +192,28 @@ def turns_of_samples(variants: Variants, samples: int | None) -> list[Turn]:
         variants: of the example.
         samples: how many the example has, or as many with which forward does the same; None where there is no batch.
     """
-    if samples is None:
-        return []
-    return _turns(variants, lambda n: variants.with_samples(n).example, samples, SAMPLES)
+    return _turns(variants, [_of_samples(variants, samples)])[0]
 
 
-def _turns(variants: Variants, at: Callable[[int], Example | None], own: int, sizes: Sequence[int]) -> list[Turn]:
-    """Where forward takes another way than at its own size, in eval or train mode."""
-    found: list[Turn] = []
+def _of_samples(variants: Variants, samples: int | None) -> Rungs:
+    return lambda n: variants.with_samples(n).example, samples or 1, SAMPLES if samples is not None else ()
+
+
+def _turns(variants: Variants, ladders: Sequence[Rungs]) -> list[list[Turn]]:
+    """Where forward takes another way than at its own size, in eval or train mode: for each ladder."""
+    found = [list[Turn]() for _ in ladders]
     with undisturbed_rng(), quiet():
         for training in (False, True):
-            fix_randomness()
-            found += _Ladder(fresh_copy(variants.model), at, training).turns(own, sizes)
-    return list(dict.fromkeys(found))
+            model, knows = fresh_copy(variants.model), None
+            for turns, (at, own, sizes) in zip(found, ladders, strict=True):
+                fix_randomness()
+                ladder = _Ladder(model, at, training, knows)
+                turns += ladder.turns(own, sizes)
+                knows = ladder.knows_sizes
+    return [list(dict.fromkeys(turns)) for turns in found]
 
 
-def _at(variants: Variants, length: int, samples: int | None) -> Example | None:
+def _at(variants: Variants, samples: int | None, length: int) -> Example | None:
     """The example at a length with some samples; None where there is none."""
     if length == variants.longest:
         return variants.example if samples is None else variants.with_samples(samples).example
