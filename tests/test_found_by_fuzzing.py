@@ -888,3 +888,18 @@ def test_the_largest_of_all_samples_is_found_beside_a_flat_output(dims: tuple[in
     plan = plan_conversion(Net(), torch.zeros(2, 4, 21), outputs=("+-", "auto"))
     assert plan.problems
     assert "sample" in str(plan.problems[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sign_that_most_weights_leave_alike_is_not_lost(seed: int) -> None:
+    """Behind a norm of one channel only a sign is left, which bases share where the bias is large."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = m.norm(m.c(x).mT)
+        return m.a(((h * 2).softmax(1) * h).sum(1))
+
+    torch.manual_seed(seed)
+    net = OfParts(forward, c=nn.Conv1d(4, 1, 1), norm=nn.RMSNorm(1), a=nn.Linear(1, 3))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*no longer depends.*")
+        convert_model(net, torch.zeros(2, 4, 12))

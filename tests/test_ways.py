@@ -139,3 +139,24 @@ def test_a_place_in_a_large_batch_is_refused_by_both_strands_too(strategy: Any) 
     model.d = nn.Conv1d(8, 8, 3, padding=1)
     with pytest.raises(BreaksSymmetryError, match="the law fails with 33 samples, which are 66 with both strands"):
         convert_model(model, EXAMPLE, strategy=strategy)
+
+
+ALONE: dict[str, Callable[[Any, Tensor, Tensor, int], Tensor]] = {
+    "summed up": lambda m, h, x, n: running(h, if_=len(x) == 1),
+    "summed up in train mode": lambda m, h, x, n: running(h, if_=m.training and x.shape[0] < 2),
+    "weighed": lambda m, h, x, n: h * torch.linspace(0, 1, n, dtype=h.dtype) if x.size(0) == 1 else h,
+}
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("body", ALONE.values(), ids=ALONE)
+def test_one_sample_alone_is_measured_whatever_other_lengths_give(body: Any, fixed: bool) -> None:
+    """Another way for a single sample, in models that are exact at one length only and in others."""
+    table = torch.arange(20.0)
+
+    def step(m: Any, h: Tensor, x: Tensor, n: int) -> Tensor:
+        h = body(m, h, x, n)
+        return h * (table[:n] - 9.5).abs().to(h) if fixed else h
+
+    with pytest.raises(BreaksSymmetryError, match="the law fails with 1 sample"):
+        converted(step)

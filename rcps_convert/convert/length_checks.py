@@ -109,6 +109,16 @@ class LengthChecks:
         self.variants = self.survey.variants or Variants(self.model, self.example, self.actions)
         if longest is not None:
             self._widen(longest)
+        self._check_lengths(longest)
+        if self.problem is None:
+            self._check_turns()
+        if self.problem is None and self.fixed is None:
+            for side in (1, -1):
+                self._check_last(side)
+            self._limit_unseen()
+
+    def _check_lengths(self, longest: int | None) -> None:
+        """Measure the law at a few lengths around the example's, until it fails at one."""
         chosen = self._chosen()
         for number, variant in enumerate(itertools.chain(chosen, self._others(chosen))):
             held = self._held(self._with_other_samples(variant) if number == 0 else variant)
@@ -127,11 +137,6 @@ class LengthChecks:
         if longest is not None and not self.checked:
             self.fixed = self.refused or UNSEEN
             self._is_by_samples(None)
-        if self.problem is None:
-            self._check_turns()
-            for side in (1, -1):
-                self._check_last(side)
-            self._limit_unseen()
 
     def _keep_to(self, longest: int | None) -> None:
         """Refuse calls at other lengths than the example's."""

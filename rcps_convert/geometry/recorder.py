@@ -53,6 +53,7 @@ class CallNames(TorchFunctionMode):
         parameters: ids of the parameters.
         shapes: of the tensors that any function returned, in order.
         fractions: numbers of Python that any function is given and that float32 rounds, or nearly all do.
+        pairs: of functions, of the table or not, that were called directly after each other and returned tensors.
     """
 
     def __init__(self) -> None:
@@ -61,6 +62,8 @@ class CallNames(TorchFunctionMode):
         self.parameters: set[int] = set()
         self.shapes: list[tuple[int, ...]] = []
         self.fractions: set[float] = set()
+        self.pairs: set[tuple[Any, Any]] = set()
+        self._last: Any = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call and note its name, its parameters and its numbers."""
@@ -73,6 +76,8 @@ class CallNames(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
             self.shapes.append(tuple(result.shape))
+            self.pairs.add((self._last, func))
+            self._last = func
         return result
 
 

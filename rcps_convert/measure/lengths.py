@@ -60,12 +60,14 @@ class Run:
         parameters: ids of the parameters it read.
         shapes: of the tensors it made, in order.
         fractions: the numbers of Python it gave to functions that are no halves of whole ones.
+        pairs: of functions that it called directly after each other, also those that no edge matters to.
     """
 
     names: tuple[str, ...]
     parameters: frozenset[int]
     shapes: tuple[tuple[int, ...], ...]
     fractions: frozenset[float] = frozenset()
+    pairs: frozenset[tuple[Any, Any]] = frozenset()
 
     @property
     def way(self) -> tuple[tuple[Any, ...], frozenset[int]]:
@@ -326,9 +328,9 @@ class Variants:
     def _survey_samples(self, found: Survey, ways: dict[Any, Variant | None]) -> None:
         """Whether another number of samples goes another way; where one does not, it is the cheapest to try."""
         other = self.with_samples(self.other_samples)
-        run = _run_of(self.model, other.example)
-        same = run is not None and run.way in ways
-        if run is not None and not same:
+        run, own = _run_of(self.model, other.example), found.start
+        same = run is not None and own is not None and (run.way, run.pairs) == (own.way, own.pairs)
+        if run is not None and run.way not in ways:
             ways[run.way] = other
         found.samples = min(self.samples, self.other_samples) if same else min(self.samples, SAMPLES)
         if found.samples != self.samples:
@@ -423,7 +425,8 @@ def _run_of(model: nn.Module, example: Example, *, gradients: bool = False) -> R
             call(model, example)
     except Exception:  # the model's own errors: this length is none of its own
         return None
-    return Run(tuple(seen.names), frozenset(seen.parameters), tuple(seen.shapes), frozenset(seen.fractions))
+    fractions, pairs = frozenset(seen.fractions), frozenset(seen.pairs)
+    return Run(tuple(seen.names), frozenset(seen.parameters), tuple(seen.shapes), fractions, pairs)
 
 
 def changed_and_made(model: nn.Module, example: Example) -> tuple[list[str], list[str]]:

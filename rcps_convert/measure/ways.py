@@ -178,7 +178,7 @@ def turns_by_way(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[T
     ladders: list[Rungs] = [(partial(_at, variants, samples), own, tried)] if own and survey.accepted else []
     if ladders and samples is not None:
         ladders.append((partial(_at, variants, TOGETHER), own, tried))
-    *found, by_samples = _turns(variants, [*ladders, _of_samples(variants, samples)])
+    *found, by_samples = _turns(variants, [*ladders, _of_samples(variants, samples and variants.samples)])
     lengths = found[0] if found else []
     few = {(t.size, t.side) for t in lengths}
     together = [replace(t, samples=TOGETHER) for t in chain(*found[1:]) if (t.size, t.side) not in few]
@@ -190,7 +190,7 @@ def turns_of_samples(variants: Variants, samples: int | None) -> list[Turn]:
 
     Args:
         variants: of the example.
-        samples: how many the example has, or as many with which forward does the same; None where there is no batch.
+        samples: how many the example has; None where there is no batch.
     """
     return _turns(variants, [_of_samples(variants, samples)])[0]
 

@@ -300,8 +300,8 @@ class Judge:
         found = [False] * len(self.case.outputs)
         least = 1e-7 if self.dtype == torch.float64 else 1e-4
         for way in ("random", "soft"):
-            x = self.inputs(4, length, way)
-            others = self.inputs(4, length, way)
+            x = self.inputs(3, length, way)
+            others = self.inputs(3, length, way)
             y = [o if s.kind in ("onehot", "ids") else a for s, a, o in zip(self.case.inputs, x, others, strict=True)]
             for i, (a, b) in enumerate(zip(self.run(x), self.run(y), strict=True)):
                 if a.shape == b.shape:

@@ -215,6 +215,17 @@ def randomise(model: nn.Module, seed: int, scale: float = 0.3) -> nn.Module:
     return model
 
 
+def redrawn(model: nn.Module, seed: int) -> nn.Module:
+    """Draws every stored parameter anew; single numbers, such as biases, are small in half of the draws."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.is_floating_point():
+                scale = SCALES[seed % 3] * (0.1 if p.numel() == 1 and seed % 2 else 1)
+                p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float64) * scale)
+    return model
+
+
 def quiet(model: nn.Module) -> nn.Module:
     """Without dropout."""
     for m in model.modules():
@@ -324,7 +335,7 @@ def _lost(case: Case, plain: nn.Module, model: nn.Module, said: str) -> None:
     with ours("call"):
         after = Judge(case, model.eval(), 5).depends(case.length)
     if any(b and not a for b, a in zip(before, after, strict=True)):
-        again = [Judge(case, randomise(deepcopy(model), k, SCALES[k % 3]), k).depends(case.length) for k in range(12)]
+        again = [Judge(case, redrawn(deepcopy(model), k), k).depends(case.length) for k in range(24)]
         lost = [
             f"{slot.name} ({slot.kind})"
             for i, slot in enumerate(case.outputs)
