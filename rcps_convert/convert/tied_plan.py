@@ -47,14 +47,8 @@ from .architecture import Architecture
 from .as_it_is import as_it_is
 from .length_checks import UNSEEN, LengthChecks
 from .length_rules import Chains, chains_of, guarded_chains, length_rules, needing_alignment
-from .plan import (
-    ConversionPlan,
-    DeclaredLeaf,
-    KeptState,
-    SharedNorm,
-    Symmetriser,
-    TiedParameter,
-)
+from .plan import ConversionPlan
+from .plan_rows import DeclaredLeaf, KeptState, SharedNorm, Symmetriser, TiedParameter
 from .settings import Settings
 from .tied_words import (
     does_not_run_tied,
