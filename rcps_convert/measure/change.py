@@ -24,11 +24,11 @@ SURE, FAINT = 1e-4, 1e-9
 FADED = 1e-4
 """How far an output still moves with the sequence, of what it did before conversion, where it says nothing."""
 
-WEIGHTS = 12
-"""Random weights that are tried before an output is said to lose values."""
+WEIGHTS, AGREE = 5, 3
+"""Random weights that are tried before an output is said to lose values; the same for weights that all show the same."""
 
-AGREE = 8
-"""The same for weights that all show the same: behind a norm of one channel most may leave the same sign everywhere."""
+OF_NONE = 8
+"""The same where none is left: behind a norm of one channel most weights may leave the same sign everywhere."""
 
 CLEAR = 1e-3
 """Relative change of the outputs that single precision shows well enough."""
@@ -110,8 +110,10 @@ class Change:
         with undisturbed_rng():
             drawn = [self._ranks(0, outputs)]
             had, has = drawn[0]
-            for seed in range(1, WEIGHTS):
-                if all(has[i] >= had[i] > 0 for i in had) or drawn[-AGREE:] == drawn[-1:] * AGREE:
+            for seed in range(1, max(WEIGHTS, OF_NONE)):
+                agree, most = (AGREE, WEIGHTS) if all(has.values()) else (OF_NONE, OF_NONE)
+                same = drawn[-agree:] == drawn[-1:] * agree
+                if all(has[i] >= had[i] > 0 for i in had) or same or seed >= most:
                     break
                 drawn.append(self._ranks(seed, outputs))  # dead units are a matter of the weights
                 had, has = (
