@@ -25,7 +25,7 @@ FADED = 1e-4
 """How far an output still moves with the sequence, of what it did before conversion, where it says nothing."""
 
 WEIGHTS, AGREE = 5, 3
-"""Random weights that are tried before an output is said to lose values; the same for weights that all show the same."""
+"""Random weights that are tried before an output is said to lose values; the same for such that show the same."""
 
 OF_NONE = 8
 """The same where none is left: behind a norm of one channel most weights may leave the same sign everywhere."""
