@@ -14,6 +14,7 @@ from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import BreaksSymmetryError, ConversionError, bake, convert_model, plan_conversion
+from rcps_convert.measure import ways
 
 TOLERANCE = 1e-10
 EXAMPLE = torch.zeros(2, 4, 20)
@@ -160,3 +161,34 @@ def test_one_sample_alone_is_measured_whatever_other_lengths_give(body: Any, fix
 
     with pytest.raises(BreaksSymmetryError, match="the law fails with 1 sample"):
         converted(step)
+
+
+LONG: dict[str, tuple[Callable[[Any, Tensor, Tensor, int], Tensor], int]] = {
+    "a logarithm": (lambda m, h, x, n: running(h, if_=math.log2(n) > 4.8), 28),
+    "train mode": (lambda m, h, x, n: running(h, if_=m.training and n > 30), 31),
+    "text, shorter": (lambda m, h, x, n: running(h, if_=len(str(n)) < 2), 9),
+}
+
+
+@pytest.mark.parametrize(("body", "length"), LONG.values(), ids=LONG)
+def test_a_forward_that_makes_many_numbers_is_run_at_lengths_around_the_example_s(
+    body: Any, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one forward makes more than a ladder may, some rungs are tried all the same."""
+    monkeypatch.setattr(ways, "WORK", 2**8)
+    model = converted(body).train()
+    assert error(model, length) is None
+    assert error(model, 20) is not None
+
+
+def test_a_long_forward_that_knows_no_size_is_run_at_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "WORK", 2**8)
+    seen: list[Tensor] = []
+
+    def body(m: Any, h: Tensor, x: Tensor, n: int) -> Tensor:
+        seen.append(x)
+        return h
+
+    converted(body)
+    assert max(map(len, seen)) < 100
+    assert max(map(len, seen)) > 3

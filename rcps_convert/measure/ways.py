@@ -25,7 +25,13 @@ from .lengths import Survey, Variants
 from .thresholds import MOST, Seen, Turn
 
 WORK = 2**22
-"""Entries of all tensors that all forwards on a ladder may make, in each mode."""
+"""Entries of all tensors that all forwards on a ladder may make, in each mode; more where one forward makes many."""
+
+OFTEN = 8
+"""So many times what forward makes on the example may be made in any case: lengths up to its double are tried."""
+
+MOST_WORK = 2**28
+"""Entries of all tensors up to which that holds."""
 
 CALLS = 2**12
 """Calls of torch's functions that all forwards on a ladder may make, in each mode."""
@@ -77,13 +83,22 @@ class _Ladder:
         model: changed, where forward changes its state.
         at: the example of a size; None if there is none.
         training: run in train mode.
+        is_long: forward is run at no further size where it knows none.
         knows_sizes: forward may know a size as a plain number; None where it was not looked at.
+
+    Attributes:
+        work, calls: what may still be made.
     """
 
     def __init__(
-        self, model: nn.Module, at: Callable[[int], Example | None], training: bool, knows_sizes: bool | None
+        self,
+        model: nn.Module,
+        at: Callable[[int], Example | None],
+        training: bool,
+        is_long: bool,
+        knows_sizes: bool | None,
     ) -> None:
-        self.model, self.at, self.training, self.knows_sizes = model, at, training, knows_sizes
+        self.model, self.at, self.training, self.is_long, self.knows_sizes = model, at, training, is_long, knows_sizes
         self.work, self.calls = WORK, CALLS
         self.found: dict[int, Way | None] = {}
         self.cost: dict[int, tuple[int, int]] = {}
@@ -129,9 +144,13 @@ class _Ladder:
             own: the example's size.
             sizes: that are tried, the nearest first.
         """
-        start, found = (self.way(own) if sizes else None), list[Turn]()
+        found: list[Turn] = []
+        if not sizes or (not self._may_turn(own) and self.is_long):
+            return found
+        start = self.way(own)
+        self.work = max(WORK, OFTEN * self.cost[own][0]) if own in self.cost else 0
         if start is None or not (self._may_turn(own) or self._turns_at(start, (own + 1, own - 1, 2 * own))):
-            return []
+            return found
         tried = [n for n in dict.fromkeys(sizes) if n > 0 and n != own and self.way(n) is not None]
         for side in (1, -1):
             before = own
@@ -172,13 +191,14 @@ def turns_by_way(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[T
         variants, survey: of the model.
         seen: what forward compares.
     """
-    if survey.start is None or survey.start.work > WORK:
+    if survey.start is None or survey.start.work > MOST_WORK // OFTEN:
         return [], []
     own, samples, tried = variants.longest, survey.samples, _lengths(variants.longest, seen)
     ladders: list[Rungs] = [(partial(_at, variants, samples), own, tried)] if own and survey.accepted else []
     if ladders and samples is not None:
         ladders.append((partial(_at, variants, TOGETHER), own, tried))
-    *found, by_samples = _turns(variants, [*ladders, _of_samples(variants, samples and variants.samples)])
+    ladders.append(_of_samples(variants, samples and variants.samples))
+    *found, by_samples = _turns(variants, ladders, OFTEN * survey.start.work > WORK)
     lengths = found[0] if found else []
     few = {(t.size, t.side) for t in lengths}
     together = [replace(t, samples=TOGETHER) for t in chain(*found[1:]) if (t.size, t.side) not in few]
@@ -199,7 +219,7 @@ def _of_samples(variants: Variants, samples: int | None) -> Rungs:
     return lambda n: variants.with_samples(n).example, samples or 1, SAMPLES if samples is not None else ()
 
 
-def _turns(variants: Variants, ladders: Sequence[Rungs]) -> list[list[Turn]]:
+def _turns(variants: Variants, ladders: Sequence[Rungs], is_long: bool = False) -> list[list[Turn]]:
     """Where forward takes another way than at its own size, in eval or train mode: for each ladder."""
     found = [list[Turn]() for _ in ladders]
     with undisturbed_rng(), quiet():
@@ -207,7 +227,7 @@ def _turns(variants: Variants, ladders: Sequence[Rungs]) -> list[list[Turn]]:
             model, knows = fresh_copy(variants.model), None
             for turns, (at, own, sizes) in zip(found, ladders, strict=True):
                 fix_randomness()
-                ladder = _Ladder(model, at, training, knows)
+                ladder = _Ladder(model, at, training, is_long, knows)
                 turns += ladder.turns(own, sizes)
                 knows = ladder.knows_sizes
     return [list(dict.fromkeys(turns)) for turns in found]
