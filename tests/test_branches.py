@@ -194,3 +194,37 @@ def test_an_embedding_with_a_largest_norm_is_named() -> None:
 
     with pytest.raises(ConversionError, match=r"changes the parameter emb\.weight in forward"):
         convert_model(Renormed(), torch.randint(4, (2, 40)), inputs=Tokens("ACGTN"))
+
+
+MEMORY: dict[str, Callable[[Tensor], bool]] = {
+    "contiguous": lambda x: x.is_contiguous(),
+    "stride": lambda x: x.stride(-1) == 1,
+    "strides": lambda x: x.stride() == tuple(sorted(x.stride(), reverse=True)),
+}
+
+
+class Laid(nn.Module):
+    """A convolution, and something else where the input is transposed in memory."""
+
+    def __init__(self, usual: Callable[[Tensor], bool], other: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.usual, self.other, self.conv, self.out = usual, other, nn.Conv1d(4, 8, 3, padding=1), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x if self.usual(x) else self.other(x))
+        return self.out(h.tanh().mean(-1))
+
+
+@pytest.mark.parametrize("usual", some(MEMORY.values(), 1))
+def test_a_way_that_goes_by_how_the_input_lies_in_memory_is_refused(usual: Callable[[Tensor], bool]) -> None:
+    plan = plan_conversion(Laid(usual, lambda x: x.cumsum(-1)), EXAMPLE.float())
+    assert [p.what for p in plan.problems] == [
+        "the law fails where an input lies otherwise in memory, as a transposed one does"
+    ]
+
+
+@pytest.mark.parametrize("usual", some(MEMORY.values(), 1))
+def test_an_input_that_is_copied_where_it_lies_otherwise_is_no_other_way(usual: Callable[[Tensor], bool]) -> None:
+    model = converted(Laid(usual, lambda x: x.contiguous()))
+    for x in (bases(), bases().mT.contiguous().mT):
+        assert error(model, x) < 1e-12

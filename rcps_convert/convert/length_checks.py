@@ -153,6 +153,8 @@ class LengthChecks:
             self._check_far(side)
         for number in dict.fromkeys(n for turn in samples for n in turn.tried):
             self._check_samples(number)
+        if seen.here is not None and seen.here.laid:
+            self._check_memory()
 
     def _check_rests(self, seen: Seen) -> None:
         """Measure the law where comparisons of the rest of a division come out otherwise than on the example."""
@@ -249,6 +251,20 @@ class LengthChecks:
             before, self.fixed = self.fixed, None
             self._held(self.variants.with_samples(number))
             self._blame_samples(number)
+            self.fixed = before
+
+    def _check_memory(self) -> None:
+        """Measure the law with inputs that lie otherwise in memory, where forward asks for that."""
+        across = self.variants.laid_across()
+        if across is not None and self.problem is None:
+            before, self.fixed = self.fixed, None
+            self._held(across)
+            if self.fixed is not None:
+                self.problem = BreaksSymmetryError(
+                    "the law fails where an input lies otherwise in memory, as a transposed one does",
+                    why="forward asks how it lies (is_contiguous, stride), and takes another way there",
+                    do="write forward so that it does the same however its input lies: x = x.contiguous()",
+                )
             self.fixed = before
 
     def _is_affordable(self, variant: Variant) -> bool:

@@ -304,6 +304,14 @@ class Variants:
         example, actions = resized(self.example, self.actions, [{} for _ in self.actions], samples)
         return Variant(example, actions, self.longest, f"{samples} sample" + "s" * (samples > 1))
 
+    def laid_across(self) -> Variant | None:
+        """The example with the last two axes of its inputs exchanged in memory; None where none has two."""
+        given = [x.mT.contiguous().mT if isinstance(x, Tensor) and x.dim() > 1 else x for x in leaves(self.example)]
+        if all(not isinstance(x, Tensor) or x.is_contiguous() for x in given):
+            return None
+        words = "an input that lies otherwise in memory"
+        return Variant(with_leaves(self.example, given), self.actions, self.longest, words)
+
     def survey(self) -> Survey:
         """At which lengths forward runs, and where it takes another way than on the example."""
         with undisturbed_rng(), quiet():
