@@ -233,7 +233,7 @@ class StretchLaw:
         x: dict[str, Any] = {}
         for name, value in self.given.items():
             if isinstance(value, Action):
-                x[name] = self._sized(draw(value, self.dtypes[name], self._kind(seed), generator), seed)
+                x[name] = self._drawn_as(value, name, seed, generator)
             else:
                 x[name] = wide(value.value) if isinstance(value, Const) else value
         found = x, self._results(x)
@@ -241,15 +241,15 @@ class StretchLaw:
             self.plain[seed] = found
         return found
 
-    def _kind(self, seed: int) -> int:
-        """The kind of numbers of a draw; see `draw`."""
-        return seed if seed < DRAWS else KINDS_OF_SIZE[seed % len(KINDS_OF_SIZE)]
-
-    def _sized(self, x: Tensor, seed: int) -> Tensor:
-        """Numbers of the size of a draw."""
-        if seed < DRAWS or not (x.is_floating_point() or x.is_complex()):
+    def _drawn_as(self, action: Action, name: str, seed: int, generator: torch.Generator) -> Tensor:
+        """Random numbers of the kind and size of a draw; ids are as they are."""
+        if seed < DRAWS:
+            return draw(action, self.dtypes[name], seed, generator)
+        x = draw(action, self.dtypes[name], KINDS_OF_SIZE[seed % len(KINDS_OF_SIZE)], generator)
+        scale = self.scales[(seed - DRAWS) // len(KINDS_OF_SIZE)]
+        if action.value is not None or x.dtype == torch.bool:
             return x
-        return x * self.scales[(seed - DRAWS) // len(KINDS_OF_SIZE)]
+        return x * scale if x.is_floating_point() or x.is_complex() else x * max(1, int(scale))
 
     def _results(self, given: dict[str, Any]) -> dict[str, Tensor] | None:
         """What leaves the piece; None where it is not finite, or an operator refuses such numbers."""

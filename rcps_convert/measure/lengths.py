@@ -270,11 +270,28 @@ class Variants:
         for sizes in [by_as_much, *([in_proportion] if several and exact else [])]:
             if self._have_positions(sizes):
                 yield self._variant(sizes, samples)
-        if sum(map(bool, self.lengths)) > 1:
-            for alone in range(len(self.lengths)):
-                sizes = [size if i == alone else {} for i, size in enumerate(by_as_much)]
-                if sizes[alone] and self._have_positions(sizes):
-                    yield self._variant(sizes, samples)
+        for i in self.several:
+            alone = self.alone(i, max(self.lengths[i]) + change, samples)
+            if alone is not None:
+                yield alone
+
+    @property
+    def several(self) -> list[int]:
+        """The inputs that have lengths, where more than one has."""
+        found = [i for i, sizes in enumerate(self.lengths) if sizes]
+        return found if len(found) > 1 else []
+
+    def alone(self, index: int, length: int, samples: int | None = None) -> Variant | None:
+        """The example with one input at another length; None at its own, or where no positions are left.
+
+        Args:
+            index: of the input.
+            length: its longest, in positions; any other of it changes by as much.
+            samples: as of `at`.
+        """
+        change = length - max(self.lengths[index])
+        sizes = [{n: n + change for n in mine} if i == index else {} for i, mine in enumerate(self.lengths)]
+        return self._variant(sizes, samples) if change and self._have_positions(sizes) else None
 
     def _have_positions(self, sizes: list[dict[int, int]]) -> bool:
         """Whether every length has positions left, beside the special tokens at its ends."""

@@ -7,9 +7,11 @@ and what it calls is compared with what it calls on the example.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from ..algebra.arguments import Example
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode, quiet, undisturbed_rng
 from .lengths import Survey, Variants
-from .thresholds import MOST, Seen, Turn
+from .thresholds import MOST, Seen, Turn, compared, turns
 
 WORK = 2**22
 """Entries of all tensors that all forwards on a ladder may make, in each mode."""
@@ -161,6 +163,38 @@ def turns_by_way(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[T
             more = _turns(variants, lambda n: _at(variants, n, TOGETHER), variants.longest, tried)
             lengths += [replace(t, samples=TOGETHER) for t in more if (t.size, t.side) not in few]
     return lengths, turns_of_samples(variants, survey.samples)
+
+
+def turns_of_one(variants: Variants, survey: Survey, seen: Seen) -> list[tuple[int, Turn]]:
+    """Where forward takes another way than on the example if one of several inputs alone is longer or shorter.
+
+    A branch may go by which of two inputs is the longer, or by how much: nothing of that changes if both do.
+
+    Args:
+        variants, survey, seen: as of `turns_by_way`.
+
+    Returns: the input's index, and a turn of its length, in positions.
+    """
+    if survey.start is None or survey.start.work > WORK:
+        return []
+    found, every = list[tuple[int, Turn]](), sorted({*itertools.chain(*variants.lengths)})
+    for index in variants.several:
+        own = max(variants.lengths[index])
+        at = partial(_alone, variants, index, survey.samples)
+        double = at(2 * own)
+        there = None if double is None else compared(variants.model, double)
+        turned = turns(seen.here, there, own, 2 * own) if seen.here is not None and there is not None else []
+        near = [n + c for n in every for c in (0, -1, 1)] + [n for turn in turned for n in turn.tried]
+        found += [(index, turn) for turn in _turns(variants, at, own, [*near, *_lengths(own, seen)])]
+    return found
+
+
+def _alone(variants: Variants, index: int, samples: int | None, length: int) -> Example | None:
+    """The example with one input at a length; None where there is none."""
+    if length == max(variants.lengths[index]):
+        return variants.example if samples is None else variants.with_samples(samples).example
+    variant = variants.alone(index, length, samples)
+    return None if variant is None else variant.example
 
 
 def turns_of_samples(variants: Variants, samples: int | None) -> list[Turn]:
