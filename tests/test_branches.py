@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable
 
@@ -194,3 +195,83 @@ def test_an_embedding_with_a_largest_norm_is_named() -> None:
 
     with pytest.raises(ConversionError, match=r"changes the parameter emb\.weight in forward"):
         convert_model(Renormed(), torch.randint(4, (2, 40)), inputs=Tokens("ACGTN"))
+
+
+MEMORY: dict[str, Callable[[Tensor], bool]] = {
+    "contiguous": lambda x: x.is_contiguous(),
+    "stride": lambda x: x.stride(-1) == 1,
+    "strides": lambda x: x.stride() == tuple(sorted(x.stride(), reverse=True)),
+}
+
+
+class Laid(nn.Module):
+    """A convolution, and something else where the input is transposed in memory."""
+
+    def __init__(self, usual: Callable[[Tensor], bool], other: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.usual, self.other, self.conv, self.out = usual, other, nn.Conv1d(4, 8, 3, padding=1), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x if self.usual(x) else self.other(x))
+        return self.out(h.tanh().mean(-1))
+
+
+@pytest.mark.parametrize("usual", some(MEMORY.values(), 1))
+def test_a_way_that_goes_by_how_the_input_lies_in_memory_is_refused(usual: Callable[[Tensor], bool]) -> None:
+    plan = plan_conversion(Laid(usual, lambda x: x.cumsum(-1)), EXAMPLE.float())
+    assert [p.what for p in plan.problems] == [
+        "the law fails where an input lies otherwise in memory, as a transposed one does"
+    ]
+
+
+@pytest.mark.parametrize("usual", some(MEMORY.values(), 1))
+def test_an_input_that_is_copied_where_it_lies_otherwise_is_no_other_way(usual: Callable[[Tensor], bool]) -> None:
+    model = converted(Laid(usual, lambda x: x.contiguous()))
+    for x in (bases(), bases().mT.contiguous().mT):
+        assert error(model, x) < 1e-12
+
+
+BESIDE: dict[str, Callable[[int, int], bool]] = {
+    "as long": lambda n, k: n == k,
+    "longer by more": lambda n, k: n - k > 20,
+    "a multiple": lambda n, k: n >= 4 * k,
+    "the shorter one": lambda n, k: math.copysign(1, k - n) > 0,
+}
+
+
+class Compares(nn.Module):
+    """Two sequences, and another way where their lengths are of a kind."""
+
+    def __init__(self, other: Callable[[int, int], bool], way: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.other, self.way = other, way
+        self.a, self.b, self.out = nn.Conv1d(4, 8, 3), nn.Conv1d(4, 8, 3), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        h = self.a(x).relu()
+        h = self.way(h) if self.other(x.shape[-1], z.shape[-1]) else h
+        return self.out(h.mean(-1) + self.b(z).relu().mean(-1))
+
+
+@pytest.mark.parametrize("other", some(BESIDE.values(), 1))
+@pytest.mark.parametrize("lengths", some([[31, 17], [24, 24]], 1))
+@pytest.mark.parametrize("way", some([lambda h: h.cumsum(-1), lambda h: h * 2], 1))
+def test_a_way_that_goes_by_which_input_is_the_longer_is_exact_or_refused(
+    other: Callable[[int, int], bool], lengths: list[int], way: Callable[[Tensor], Tensor]
+) -> None:
+    if other(*lengths):
+        pytest.skip("the example goes that way itself")
+    example = tuple(torch.zeros(2, 4, n) for n in lengths)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = convert_model(Compares(other, way), example, inputs=("ACGT", "ACGT"), outputs="invariant").double()
+    taken, refused = 0, not torch.equal(way(torch.ones(2)), torch.ones(2) * 2)
+    for n, k in ([9, 9], lengths, (60, 17), (17, 40), (40, 9)):
+        x, z = bases(n), bases(k)
+        try:
+            torch.testing.assert_close(model(x, z), model(x.flip(1, 2), z.flip(1, 2)), rtol=1e-10, atol=1e-10)
+            taken += 1
+        except ConversionError:
+            assert refused
+    assert taken == (1 if refused else 5)

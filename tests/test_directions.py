@@ -198,6 +198,30 @@ def test_two_readings_meet_in_a_sum_of_several_terms(forward: Any) -> None:
     assert_exact(model, X.double(), lengths=(9, 20))
 
 
+def seen_twice(m: Any, h: Tensor) -> Tensor:
+    h = m.wide(h).mT
+    return m.o(m.a(h.mT)[0] + m.b(h.mT.flip(1))[0].flip(1)).mean(1)
+
+
+def exchanged_behind(m: Any, h: Tensor) -> Tensor:
+    h = m.wide(h)
+    first, second = m.a(h)[0].permute(0, 2, 1), m.b(h.flip(1))[0].flip(1).permute(0, 2, 1)
+    return m.o((first * second).mean(-1))
+
+
+def turned_before_it_is_exchanged(m: Any, h: Tensor) -> Tensor:
+    h = m.wide(h).transpose(1, 2)
+    first, second = (m.a(h.transpose(1, 2))[0], m.b(h.flip(2).transpose(1, 2))[0].flip(1))
+    return m.o(torch.maximum(first.mT, second.mT).mT).mean(1)
+
+
+@pytest.mark.parametrize("forward", some([seen_twice, exchanged_behind, turned_before_it_is_exchanged], 3))
+def test_two_readings_of_what_is_transposed_for_each(forward: Any) -> None:
+    torch.manual_seed(0)
+    model = convert_model(Residual(forward).double(), X.double(), verify=False)
+    assert_exact(model, X.double(), lengths=(9, 20))
+
+
 def kept_too(m: Any, h: Tensor) -> Tensor:
     h = m.wide(h)
     z = h + m.a(h)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,14 +21,13 @@ R = -Y
 
 def law() -> Any:
     found = Law.__new__(Law)
-    found.usual, found.blended, found.stepped, found.alive = {}, {}, {}, set()
+    found.usual, found.stepped, found.alive = {}, {}, set()
     return found
 
 
-def blended(mixed: Tensor, chosen: list[bool], dim: int = 0, y: Tensor = Y, r: Tensor = R) -> Any:
+def blended(mixed: Tensor, chosen: list[bool], dim: int = 0, y: Tensor = Y, r: Tensor = R) -> tuple[Any, float]:
     found = law()
-    found._blend(0, dim, torch.tensor(chosen), y, r, mixed)
-    return found
+    return found, found._blend(0, dim, torch.tensor(chosen), y, r, mixed)
 
 
 def of(rows: list[bool]) -> Tensor:
@@ -40,8 +40,8 @@ FEW = [True, False, True, True, False, False, True, False]
 @pytest.mark.parametrize("dim", [0, 1])
 def test_each_sample_by_itself_is_no_deviation(dim: int) -> None:
     mixed, y, r = (t if dim == 0 else t.mT for t in (of(FEW), Y, R))
-    assert blended(mixed, FEW, dim, y, r).blended == {0: 0.0}
-    assert blended(r, FEW, dim, y, r).blended[0] > 1  # all, where a few were to be
+    assert blended(mixed, FEW, dim, y, r)[1] == 0.0
+    assert blended(r, FEW, dim, y, r)[1] > 1  # all, where a few were to be
 
 
 @pytest.mark.parametrize(
@@ -53,23 +53,24 @@ def test_each_sample_by_itself_is_no_deviation(dim: int) -> None:
     ],
 )
 def test_several_entries_of_a_sample_lie_together_or_in_turn(rows: list[bool], error: float) -> None:
-    found = blended(of(rows), [True, False, False, True])
-    assert found.blended == {0: error}
+    found, measured = blended(of(rows), [True, False, False, True])
+    assert measured == error
     assert not found.stepped  # entries of one axis are no samples
 
 
 def test_the_largest_deviation_of_several_batches_is_kept() -> None:
     found = law()
-    for mixed in (of(FEW), R, of(FEW)):
-        found._blend(0, 0, torch.tensor(FEW), Y, R, mixed)
-    assert found.blended == {0: 2.0}
+    found.blended = {False: {}, True: {}}
+    for error in (0.5, 2.0, 1.0):
+        found._note_blended(0, error, False)
+    assert found.blended == {False: {0: 2.0}, True: {}}
 
 
 def test_whether_an_output_steps_is_looked_at_once_there_are_enough_samples() -> None:
-    assert blended(of(FEW), FEW).stepped == {0: False}
+    assert blended(of(FEW), FEW)[0].stepped == {0: False}
     signs = Y.sign()
-    assert blended(signs, FEW, 0, signs, signs).stepped == {0: True}
-    assert blended(Y[:3], FEW[:3], 0, Y[:3], R[:3]).stepped == {}
+    assert blended(signs, FEW, 0, signs, signs)[0].stepped == {0: True}
+    assert blended(Y[:3], FEW[:3], 0, Y[:3], R[:3])[0].stepped == {}
     found = law()
     found.stepped[0] = True
     found._blend(0, 0, torch.tensor(FEW), Y, R, of(FEW))
@@ -113,3 +114,39 @@ def test_samples_that_influence_each_other_behind_a_closed_gate_are_refused(seed
     plan = plan_conversion(Gated(seed), example, inputs=("ACGT", "ACGT"), outputs="invariant")
     (problem,) = plan.problems
     assert "samples of one batch influence each other" in problem.what
+
+
+class InTraining(nn.Module):
+    """Something between the samples of a batch that is done in train mode only."""
+
+    def __init__(self, mix: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.mix, self.conv, self.out = mix, nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        return self.out((self.mix(h) if self.training else h).relu().mean(-1))
+
+
+MIXED: list[Callable[[Tensor], Tensor]] = [
+    lambda h: (h - h.mean((0, 2), keepdim=True)) / h.std((0, 2), keepdim=True),  # a batch norm written by hand
+    lambda h: h - h.mean(0),
+    lambda h: 0.7 * h + 0.3 * h.flip(0),
+    lambda h: h * h.roll(1, 0).sigmoid(),
+]
+
+
+@pytest.mark.parametrize("samples", some([1, 2], 1))
+@pytest.mark.parametrize("mix", some(MIXED, 2))
+def test_samples_that_influence_each_other_in_train_mode_are_told(
+    mix: Callable[[Tensor], Tensor], samples: int
+) -> None:
+    plan = plan_conversion(InTraining(mix), torch.zeros(samples, 4, 12))
+    assert not plan.problems
+    assert any("in train mode the samples of a batch influence each other" in text for text in plan.warnings)
+
+
+def test_batch_norm_is_exact_for_each_sample_in_train_mode_and_nothing_is_told() -> None:
+    model = nn.Sequential(nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    plan = plan_conversion(model, torch.zeros(2, 4, 12), outputs="invariant")
+    assert not [text for text in plan.warnings if "influence each other" in text]

@@ -355,3 +355,27 @@ def test_what_is_read_for_its_shape_is_not_cut_apart(middle: Callable[[Tensor], 
     assert not plan.problems, str(plan)
     assert "4 pairs" in str(plan)
     assert_law(plan.apply(Middle(middle)), EXAMPLE, outputs="invariant", tolerance=1e-10)
+
+
+SWITCHED: list[Callable[[Tensor], Tensor]] = [
+    lambda h: torch.where(h.sum() > 1e4, h.cumsum(-1), h),
+    lambda h: h + h.sub(50).relu() * torch.arange(h.shape[-1]),
+    lambda h: h + F.hardshrink(h, 1e-5).sub(h).cumsum(-1),
+    lambda h: h + h.div(1e3).round().cumsum(-1),
+]
+
+
+@pytest.mark.parametrize("middle", some(SWITCHED, 2))
+def test_what_only_small_or_large_numbers_do_is_tested_too(middle: Callable[[Tensor], Tensor]) -> None:
+    """Activations of the usual size never reach the other piece of the operator."""
+    (problem,) = plan_conversion(Middle(middle), EXAMPLE, verify=False).problems
+    assert problem.what.startswith(("no rule for aten.cumsum", "a constant made in forward is not invariant"))
+
+
+def test_an_operator_of_several_pieces_that_obeys_the_law_for_all_sizes_is_found() -> None:
+    def middle(h: Tensor) -> Tensor:
+        return torch.maximum(h.cumsum(-1) - h, h.flip(-1).cumsum(-1).flip(-1) - h).clamp(max=1e3)
+
+    plan = plan_conversion(Middle(middle), EXAMPLE, verify=False)
+    assert not plan.problems, str(plan)
+    assert_law(plan.apply(Middle(middle)), EXAMPLE, outputs="invariant", tolerance=TOLERANCE)

@@ -49,3 +49,20 @@ def test_a_failure_inside_leaves_no_hidden_dimension() -> None:
         node.op(torch.zeros(2))
     assert torch.randn(3).shape == (3,)
     assert not torch._C._functorch.maybe_current_level()
+
+
+class Stacked(nn.Module):
+    """A convolution for each of several weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 8, 4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.vmap(lambda w: nn.functional.conv1d(x, w, padding=1))(self.weight).amax(0).mean(-1)
+
+
+def test_what_a_trace_does_not_keep_of_a_vmap_is_told() -> None:
+    (problem,) = plan_conversion(Stacked(), torch.zeros(2, 4, 20)).problems
+    assert problem.what == "torch.export cannot trace this torch.vmap"
+    assert "stack the weights instead" in str(problem)

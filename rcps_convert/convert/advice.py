@@ -39,12 +39,17 @@ def lost_notes(
 
 
 def noise_notes(found: Verification) -> list[str]:
-    """What the user should know of a model that draws random numbers in eval mode."""
+    """What the user should know of a model that draws random numbers in eval mode, or mixes samples in train mode."""
     noisy = (
         "forward draws random numbers in eval mode: the law holds in distribution, and was measured with all numbers "
         "of a draw alike; two calls differ by the noise, on one strand as on both"
     )
-    return [noisy] if found.held else []
+    shared = (
+        "in train mode the samples of a batch influence each other, as statistics over the batch make them: there the "
+        "law holds where the whole batch is mirrored, in eval mode for each sample; nn.BatchNorm1d, which keeps its "
+        "statistics for both strands, is exact in both modes"
+    )
+    return [noisy] * found.held + [shared] * found.shared
 
 
 def looks_trained(model: nn.Module) -> bool:

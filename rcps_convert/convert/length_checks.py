@@ -21,7 +21,7 @@ from ..infer.inference import Inference
 from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length, run_of
 from ..measure.thresholds import MOST_WORK, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verify import Verification
-from ..measure.ways import turns_by_way
+from ..measure.ways import turns_by_way, turns_of_one
 from ..tie.length_guard import LengthRule
 from .length_rules import hidden_lengths
 
@@ -45,6 +45,9 @@ FAR_WORK = 2**21
 
 UNSEEN = "forward was seen to run at no other length at which the law could be checked"
 """Why other lengths are refused where none was checked."""
+
+FIXED_TO_IT = "as something in forward was fixed to the length of the example"
+"""Why the law fails at other lengths, where nothing else is known."""
 
 STEPS = (
     "forward rounds, or compares, fractions that it computes from the length, and at some lengths two mirrored ones "
@@ -138,12 +141,11 @@ class LengthChecks:
             self.fixed = self.refused or UNSEEN
             self._is_by_samples(None)
 
-    def _keep_to(self, longest: int | None) -> None:
+    def _keep_to(self, longest: int | None, because: str = FIXED_TO_IT) -> None:
         """Refuse calls at other lengths than the example's."""
         self.checked, self.failed = [], True
         self.warnings.append(
-            f"exact at length {longest} only: {self.fixed}, as something in forward was fixed to the length of the "
-            "example; calls at other lengths are refused"
+            f"exact at length {longest} only: {self.fixed}, {because}; calls at other lengths are refused"
         )
 
     def _check_turns(self) -> None:
@@ -154,10 +156,14 @@ class LengthChecks:
         lengths, samples = (dict.fromkeys(itertools.chain(*turns)) for turns in zip(*found, strict=True))
         for turn in lengths if self.fixed is None else []:
             self._check_turn(turn)
+        for index, turn in turns_of_one(self.variants, self.survey, seen) if self.fixed is None else []:
+            self._check_one(index, turn)
         for side in (1, -1):
             self._check_far(side)
         for number in dict.fromkeys(n for turn in samples for n in turn.tried):
             self._check_samples(number)
+        if seen.here is not None and seen.here.laid:
+            self._check_memory()
 
     def _check_rests(self, seen: Seen) -> None:
         """Measure the law where comparisons of the rest of a division come out otherwise than on the example."""
@@ -186,6 +192,20 @@ class LengthChecks:
                 reason, self.fixed = self.fixed, None
                 self._limit(seen, f"{reason}, and forward, which compares sizes, takes another way there")
                 return
+
+    def _check_one(self, index: int, turn: Turn) -> None:
+        """Measure the law with one of several inputs at lengths behind a turn; where it fails, others are refused."""
+        for variant in [self.variants.alone(index, n) for n in turn.tried]:
+            if variant is None or self.fixed is not None or not self._runs(variant):
+                continue
+            held = self._held(variant) if self._is_affordable(variant) else False
+            if held is False and self.fixed is None:
+                self.fixed = f"the law could not be measured at {variant.words}"
+            if self.fixed is not None:
+                self.fixed = (
+                    f"{self.fixed}, and forward, which compares the lengths of its inputs, takes another way there"
+                )
+                self._keep_to(self.variants.longest)
 
     def _check_far(self, side: int) -> None:
         """Measure the law far from the example: what is its own mirror image near it by chance is not there.
@@ -254,6 +274,20 @@ class LengthChecks:
             before, self.fixed = self.fixed, None
             self._held(self.variants.with_samples(number))
             self._blame_samples(number)
+            self.fixed = before
+
+    def _check_memory(self) -> None:
+        """Measure the law with inputs that lie otherwise in memory, where forward asks for that."""
+        across = self.variants.laid_across()
+        if across is not None and self.problem is None:
+            before, self.fixed = self.fixed, None
+            self._held(across)
+            if self.fixed is not None:
+                self.problem = BreaksSymmetryError(
+                    "the law fails where an input lies otherwise in memory, as a transposed one does",
+                    why="forward asks how it lies (is_contiguous, stride), and takes another way there",
+                    do="write forward so that it does the same however its input lies: x = x.contiguous()",
+                )
             self.fixed = before
 
     def _is_affordable(self, variant: Variant) -> bool:

@@ -67,10 +67,14 @@ def choose(left: Tensor, right: Tensor, site: CallAxes) -> Tensor:
         half = left.shape[c] // 2
         return torch.cat([left.narrow(c, 0, half), right.narrow(c, half, half)], c)
     if site.ids or not (left.is_floating_point() or left.is_complex()):
+        ids = site.ids or left.dtype != torch.bool
         raise BreaksSymmetryError(
             f"two readings of a tensor of {left.dtype} that has no swapped channels",
-            why="reading it from the left or from the right edge differs at this length, and ids have no mean",
-            do="crop or pad after the embedding or the one-hot encoding",
+            why="reading it from the left or from the right edge differs at this length, and "
+            f"{'ids' if ids else 'truth values'} have no mean",
+            do="crop or pad after the embedding or the one-hot encoding"
+            if ids
+            else "make it numbers before that (mask.float()), or crop or pad what it is computed from",
         )
     mean = (left + right) / 2
     if c is None or site.table is None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import exporting, unvalidated_distributions
+from .._torch import exporting, transform_level, unvalidated_distributions
 from ..algebra.arguments import Example, separate_arguments
 from ..algebra.opened import opened
 from ..errors import NoRuleError, TraceError, Where, first_line
@@ -148,6 +148,15 @@ def _trace_error(
             why="what it holds is not seen, so how its tensors transform cannot be inferred",
             do="return tensors, tuples, lists, dicts, named tuples or dataclasses",
         )
+    if VMAP in calls.names and "fake" in str(reason).lower():
+        return TraceError(
+            "torch.export cannot trace this torch.vmap",
+            where=where,
+            why="some functions, such as convolutions over a stack of weights, make tensors inside of it that a trace "
+            "does not keep",
+            do="stack the weights instead (one convolution whose filters are those of all, or groups=), or write a "
+            "loop over them",
+        )
     known = next((words for pattern, *words in TRANSLATED if re.search(pattern, str(reason))), None)
     why, do = known or (first, f"{VALUES_DO}")
     return TraceError(
@@ -200,6 +209,9 @@ def does_not_run(reason: Exception, given: str = "example") -> TraceError:
     )
 
 
+VMAP = "torch.vmap"
+
+
 class _CalledNames(TorchFunctionMode):
     """Collects the names of torch functions that are called."""
 
@@ -208,7 +220,7 @@ class _CalledNames(TorchFunctionMode):
         self.names: set[str] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(getattr(func, "__name__", ""))
+        self.names |= {getattr(func, "__name__", ""), *([VMAP] if transform_level() is not None else [])}
         return func(*args, **(kwargs or {}))
 
 

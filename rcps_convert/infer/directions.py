@@ -16,7 +16,7 @@ import torch
 
 from .._torch import pytree
 from ..graph.trace import Node, Ref, Trace
-from ..rules.directions import COMMUTES, PILES, ROWS, TURNS, keeps_places
+from ..rules.directions import COMMUTES, EXCHANGES, PILES, ROWS, TURNS, keeps_places
 from ..rules.node import Swap
 from ..rules.registry import facts_of
 from .mirrors import computed_alike, live_nodes
@@ -149,14 +149,24 @@ class Directions:
     def _goes_on_behind(self, found: Reading, node: Node) -> bool:
         """Note what is done to each entry of the second reading after it was turned round again, as to the first."""
         refs = node.refs()
-        if len(refs) != 1 or not keeps_places(node.op):
+        back = self._place_of(node, found.back[refs[0]]) if len(refs) == 1 else None
+        if back is None:
             return False
         near = (n for n in self.readers[found.unturned[refs[0]]] if computed_alike(n, node) and n.name in self.live)
         like = next((n.name for n in near), None)
         if like is None:
             return False
-        found.unturned[node.name], found.back[node.name] = like, found.back[refs[0]]
+        found.unturned[node.name], found.back[node.name] = like, back
         return True
+
+    def _place_of(self, node: Node, dim: int) -> int | None:
+        """Where an operator that keeps or exchanges axes, and the entries on them, has an axis of its operand."""
+        if keeps_places(node.op):
+            return dim
+        if node.op not in EXCHANGES:
+            return None
+        place = node.op(torch.empty([2 if i == dim else 1 for i in range(len(node.shape))]), *node.args[1:])
+        return next(i for i, size in enumerate(place.shape) if size == 2)
 
     def _like(self, found: Reading, node: Node) -> Node | None:
         """The node of the first reading that does the same."""

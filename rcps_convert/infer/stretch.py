@@ -40,7 +40,7 @@ from .stretch_law import StretchLaw, can_be_still
 LIMIT = 64
 """Nodes a stretch may hold: a stretch is a few lines of code, not half of a model."""
 
-BUDGET = 4000
+BUDGET = 2000
 """Guesses for a whole model: what is not found in seconds is refused."""
 
 NEAR = 8

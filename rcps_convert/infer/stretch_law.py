@@ -2,14 +2,15 @@
 
 Candidates come from the actions of what the piece reads: their axes, factors and parts, put together to the size
 of a result's axis. Random numbers decide. For almost all numbers a law that fails is seen to fail; several
-draws of different kinds are made all the same, since not every operator is smooth.
+draws of different kinds are made all the same, since not every operator is smooth, and of different sizes where one
+has pieces (`sizes`).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,13 +21,11 @@ from .._torch import arguments, pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
-from ..graph.precision import WIDER, double_precision, widened
+from ..graph.precision import double_precision, widened
 from ..graph.trace import Node, Ref
 from ..measure.deviation import deviation
 from ..rules.registry import Const
-
-DRAWS = 7
-"""Random inputs on which a law must hold."""
+from .stretch_numbers import DRAWS, KINDS_OF_SIZE, concrete, concrete_action, draw, numbers, random_action, sizes, wide
 
 TOLERANCE = 1e-10
 """Largest relative deviation taken for rounding, in float64."""
@@ -119,6 +118,8 @@ class StretchLaw:
         found = self._agreeing(signed=False)
         if found is None:
             return self._renamed()
+        if not self._holds_for_all_sizes(found):
+            return None
         with_sign = [v for v in self.variables() if not v.unsigned]
         if with_sign and self._worst(found, signed=True) > self.tolerance:
             for v in with_sign:
@@ -143,7 +144,7 @@ class StretchLaw:
                     fits[node.name] = list(itertools.islice(self._fitting(y, r, values), ALTERNATIVES))
                 else:
                     fits[node.name] = [
-                        a for a in known if deviation(r, y, _concrete_action(a, values)) <= self.tolerance
+                        a for a in known if deviation(r, y, concrete_action(a, values)) <= self.tolerance
                     ]
                 if not fits[node.name]:
                     return None
@@ -192,26 +193,34 @@ class StretchLaw:
         table = torch.where(table[:size] < 0, torch.arange(size), table[:size])
         return Action(places.axes, ax.permutation(table.tolist())) if _is_involution(table) else None
 
-    def _worst(self, found: dict[str, Action], *, signed: bool) -> float:
+    def _worst(self, found: dict[str, Action], *, signed: bool, seeds: Iterable[int] = range(DRAWS)) -> float:
         """The largest deviation from a law, over all draws."""
         deviations = (
-            deviation(mirrored[name], plain[name], _concrete_action(action, values))
-            for values, plain, mirrored in self._pairs(signed=signed)
+            deviation(mirrored[name], plain[name], concrete_action(action, values))
+            for values, plain, mirrored in self._pairs(signed=signed, seeds=seeds)
             for name, action in found.items()
         )
         return max(deviations, default=0.0)  # nothing leaves a piece whose result nobody reads
 
+    def _holds_for_all_sizes(self, found: dict[str, Action]) -> bool:
+        """Whether a law that was found holds for small and large numbers too, on other pieces of operators."""
+        self.scales = sizes(self.nodes, self.given)
+        others = range(DRAWS, DRAWS + len(KINDS_OF_SIZE) * len(self.scales))
+        return self._worst(found, signed=False, seeds=others) <= ROUNDED
+
     # --- running ---
 
-    def _pairs(self, *, signed: bool) -> Iterator[tuple[Assignment, dict[str, Tensor], dict[str, Tensor]]]:
+    def _pairs(
+        self, *, signed: bool, seeds: Iterable[int] = range(DRAWS)
+    ) -> Iterator[tuple[Assignment, dict[str, Tensor], dict[str, Tensor]]]:
         """Per draw with finite results: open axes' random actions, the results, and those of the mirror image."""
         variables = self.variables()
-        for seed in range(DRAWS):
+        for seed in seeds:
             x, plain = self._drawn(seed)
             if plain is None:
                 continue
-            values = {v: _random_action(v, i, seed, signed and not v.unsigned) for i, v in enumerate(variables)}
-            actions = {name: _concrete_action(a, values) for name, a in self.actions.items()}
+            values = {v: random_action(v, i, seed, signed and not v.unsigned) for i, v in enumerate(variables)}
+            actions = {name: concrete_action(a, values) for name, a in self.actions.items()}
             mirrored = self._results({n: act(actions[n], v) if n in actions else v for n, v in x.items()})
             if mirrored is not None:
                 yield values, plain, mirrored
@@ -224,13 +233,23 @@ class StretchLaw:
         x: dict[str, Any] = {}
         for name, value in self.given.items():
             if isinstance(value, Action):
-                x[name] = _draw(value, self.dtypes[name], seed, generator)
+                x[name] = self._drawn_as(value, name, seed, generator)
             else:
-                x[name] = _wide(value.value) if isinstance(value, Const) else value
+                x[name] = wide(value.value) if isinstance(value, Const) else value
         found = x, self._results(x)
         if sum(v.numel() for v in x.values() if isinstance(v, Tensor)) <= KEPT:
             self.plain[seed] = found
         return found
+
+    def _drawn_as(self, action: Action, name: str, seed: int, generator: torch.Generator) -> Tensor:
+        """Random numbers of the kind and size of a draw; ids are as they are."""
+        if seed < DRAWS:
+            return draw(action, self.dtypes[name], seed, generator)
+        x = draw(action, self.dtypes[name], KINDS_OF_SIZE[seed % len(KINDS_OF_SIZE)], generator)
+        scale = self.scales[(seed - DRAWS) // len(KINDS_OF_SIZE)]
+        if action.value is not None or x.dtype == torch.bool:
+            return x
+        return x * scale if x.is_floating_point() or x.is_complex() else x * max(1, int(scale))
 
     def _results(self, given: dict[str, Any]) -> dict[str, Tensor] | None:
         """What leaves the piece; None where it is not finite, or an operator refuses such numbers."""
@@ -249,7 +268,7 @@ class StretchLaw:
                 filled = (env[leaf.name] if isinstance(leaf, Ref) else leaf for leaf in leaves)
                 args, kwargs = pytree.tree_unflatten(filled, nested)
                 env[node.name] = node.op(*args, **kwargs)
-        return {n.name: _numbers(env[n.name]) for n in self.live}
+        return {n.name: numbers(env[n.name]) for n in self.live}
 
     # --- which action fits ---
 
@@ -266,14 +285,14 @@ class StretchLaw:
             per_axis.append(fits if derived is None else [derived])
         for chosen in itertools.islice(itertools.product(*per_axis), JOINT):
             for action in (Action(chosen), _negated(Action(chosen))):
-                if action and deviation(r, y, _concrete_action(action, values)) <= self.tolerance:
+                if action and deviation(r, y, concrete_action(action, values)) <= self.tolerance:
                     yield action
 
     def _candidates(self, dim: int, size: int, values: Assignment) -> Iterator[tuple[Axis, Tensor]]:
         """Actions an axis may have with their tables, each once: those of the operands at its place first."""
         seen: set[Any] = set()
         for term in self._proposed(dim, size):
-            known = _concrete(term, values)
+            known = concrete(term, values)
             table = ax.indices(known)
             mark = (tuple(table.tolist()), ax.has_sign(known), ax.role(known) is None, tuple(ax.free(term)))
             if mark not in seen:
@@ -371,65 +390,6 @@ def _shown(term: Axis, variables: dict[ax.Var, int]) -> Any:
         inner = term.factors if isinstance(term, ax.Prod) else term.parts
         return (type(term).__name__, *(_shown(t, variables) for t in inner))
     return term, ax.role(term)
-
-
-# --- random actions and numbers -----------------------------------------------------------------
-
-
-def _random_action(v: ax.Var, number: int, seed: int, signed: bool) -> Axis:
-    """A random involution of the entries of an open axis, with a random sign where it may have one.
-
-    Whether it moves anything is read off a code of the variable's number, so that no two variables do the same in
-    every draw, and none always moves or never.
-    """
-    code, generator = 0b101100 + 7 * number, torch.Generator().manual_seed(1000 * number + seed)
-    order, table = torch.randperm(v.size, generator=generator).tolist(), list(range(v.size))
-    if code >> (seed % 6) & 1:
-        for i in range(0, v.size - 1, 2):
-            table[order[i]], table[order[i + 1]] = order[i + 1], order[i]
-    term = ax.permutation(table)
-    negative = signed and bool((code * 5 + 3) >> (seed % 6) & 1)
-    return ax.product([term, ax.SIGN]) if negative else term
-
-
-def _concrete(term: Axis, values: Assignment) -> Axis:
-    """A term with its open variables replaced."""
-    return ax.replaced(term, values.__getitem__)
-
-
-def _concrete_action(action: Action, values: Assignment) -> Action:
-    return action.replaced(values.__getitem__)
-
-
-def _draw(action: Action, dtype: torch.dtype, seed: int, generator: torch.Generator) -> Tensor:
-    """Random numbers of one of several kinds: normal, positive, large, with ties, flags; ids and truth values as such.
-
-    Flags are what masks hold: of other numbers, ``-10000 * (1 - mask)`` hides whatever is added to it.
-    """
-    shape = action.shape
-    if action.value is not None:
-        return torch.randint(action.value.size, shape, generator=generator).to(dtype)
-    if dtype == torch.bool:
-        return torch.rand(shape, generator=generator) < 0.5
-    if not (dtype.is_floating_point or dtype.is_complex):
-        return torch.randint(-3, 4, shape, generator=generator).to(dtype)
-    wide = WIDER.get(dtype, dtype)
-    if wide.is_complex:
-        return torch.randn(shape, generator=generator, dtype=wide)
-    x = torch.randn(shape, generator=generator, dtype=wide)
-    kinds = (
-        *(lambda: x, lambda: x.exp(), lambda: 5 * x, lambda: x.abs(), lambda: x.relu(), lambda: x.sigmoid()),
-        lambda: (x > 0).to(wide),
-    )
-    return kinds[seed % len(kinds)]()
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.detach().to(WIDER.get(value.dtype, value.dtype))
-
-
-def _numbers(value: Tensor) -> Tensor:
-    return value if value.is_complex() else value.double()
 
 
 SWITCHES = {"train": False, "dropout_p": 0.0}

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .._torch import pytree
 from ..graph.trace import Node, Ref, Trace
+from ..graph.writes import is_inplace, is_view
 from ..rules.directions import COMMUTES, TURNS, keeps_places
 from .directions import Directions
 from .loops import turned_loops
@@ -24,13 +26,40 @@ def regrouped(trace: Trace) -> Trace:
     trace = turned_loops(trace)
     if not any(n.op in TURNS for n in trace.nodes):
         return trace
-    sums = list(_sums(trace))
+    trace = _with_more_readings(trace, with_views_once(trace))
     new = trace
-    for found in sums:
+    for found in _sums(trace):
         new = _meeting(new, found) or new
-    if new is trace or len(Directions(new).by_node) <= len(Directions(trace).by_node):
+    return _with_more_readings(trace, new)
+
+
+def _with_more_readings(trace: Trace, new: Trace) -> Trace:
+    """Another form of a trace if it shows more readings of a length from either end."""
+    return new if new is not trace and len(Directions(new).by_node) > len(Directions(trace).by_node) else trace
+
+
+def with_views_once(trace: Trace) -> Trace:
+    """The trace with each view of a tensor made once, as where ``f(h.mT)`` and ``g(h.mT.flip(1))`` make one each.
+
+    What reads a later one reads the first; where something is written into, views are left as they are.
+    """
+    if any(is_inplace(n.op) for n in trace.nodes):
         return trace
-    return new
+    first: dict[str, Node] = {}
+    again: dict[str, str] = {}
+
+    def renamed(leaf: object) -> object:
+        return Ref(again.get(leaf.name, leaf.name)) if isinstance(leaf, Ref) else leaf
+
+    nodes = []
+    for node in trace.nodes:
+        args, kwargs = pytree.tree_map(renamed, (node.args, node.kwargs))
+        nodes.append(replace(node, args=args, kwargs=kwargs))
+        if is_view(node.op) and not kwargs:
+            known = first.setdefault(f"{node.op} {args}", node)
+            if known is not node:
+                again[node.name] = known.name
+    return replace(trace, nodes=nodes) if again else trace
 
 
 @dataclass(frozen=True)

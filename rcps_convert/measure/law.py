@@ -60,7 +60,8 @@ class Law:
     Attributes:
         entries: per output leaf, how many numbers were compared.
         variation: per output leaf, its largest relative change between two sequences.
-        blended: per output leaf, how far mirroring a sample moved the results of others.
+        blended: per output leaf, how far mirroring a sample moved the results of others; by mode, in train
+            mode without being an error: statistics over a batch do that.
         batches: per output leaf with samples the axis that holds them; None until they are found.
         summed: output leaves that have one shape whatever the number of samples, such as a loss.
         any_batch: the outputs' actions hold for batches of other sizes too: no axis holds samples and more.
@@ -73,7 +74,7 @@ class Law:
         self.probe, self.outputs, self.trained = probe, outputs, trained
         self.entries: dict[int, int] = {}
         self.variation: dict[int, float] = {}
-        self.blended: dict[int, float] = {}
+        self.blended: dict[bool, dict[int, float]] = {False: {}, True: {}}
         self.batches: dict[int, int] | None = None
         self.summed: list[int] = []
         self.any_batch = False
@@ -97,7 +98,7 @@ class Law:
             return INFINITE, next(iter(actions), None)
         scored = [(max(self.errors.get((index, k, m), 0.0) for m in modes), k) for k in range(len(actions))]
         error, k = min(scored)
-        return max(error, self.blended.get(index, 0.0)), actions[k]
+        return max(error, self.blended[False].get(index, 0.0)), actions[k]
 
     def obeyed(self) -> tuple[Action | None, ...]:
         """Per output leaf the action with which its error is smallest; None for what holds no numbers."""
@@ -139,11 +140,12 @@ class Law:
 
     def forget(self) -> None:
         """Drop all that was measured but the sizes of the outputs."""
-        self.errors, self.blended, self.variation, self.alive = {}, {}, {}, set()
+        self.errors, self.blended, self.variation, self.alive = {}, {False: {}, True: {}}, {}, set()
 
     def forget_training(self) -> None:
         """Drop what was measured in train mode."""
         self.errors = {key: e for key, e in self.errors.items() if not key[2]}
+        self.blended[True] = {}
 
     # --- batches ---
 
@@ -216,10 +218,10 @@ class Law:
                 self._compare(i, y, r, training, probe.orders(drawn))
                 if not training:
                     self._note_mirrored(i, y, r)
-        if len(kinds) > 1 and not training:
+        if len(kinds) > 1 and not (training and self._is_settled_in_training()):
             chosen = some_of(len(kinds), seed) if chosen is None else chosen
-            self._mirror_some(drawn, chosen, forward, reverse)
-            if set(kinds) == {KINDS[0]}:
+            self._mirror_some(drawn, chosen, forward, reverse, training)
+            if set(kinds) == {KINDS[0]} and not training:
                 self._note_alive(forward, len(kinds))
         return forward
 
@@ -276,26 +278,35 @@ class Law:
         known = self.actions.setdefault(place, allowed)
         return allowed if len(allowed) == len(known) else known
 
-    def _mirror_some(self, drawn: Any, chosen: Tensor, forward: list[Any], reverse: list[Any]) -> None:
+    def _is_settled_in_training(self) -> bool:
+        """Whether samples were mirrored alone in train mode already, or its outputs are others than those of eval."""
+        return self.trained is not None or bool(self.blended[True])
+
+    def _mirror_some(
+        self, drawn: Any, chosen: Tensor, forward: list[Any], reverse: list[Any], training: bool = False
+    ) -> None:
         """Some samples of a batch mirrored alone; needs no actions of the outputs, only where samples are.
 
         Where an output has no samples, and does not change when all are mirrored, it does not when some are.
         """
         summed = [i for i in self.summed if self._is_invariant(i)]
         if self.batches or summed:
-            mixed = output_leaves(self.probe.outputs(self.probe.some_mirrored(drawn, chosen)))
+            mixed = output_leaves(self.probe.outputs(self.probe.some_mirrored(drawn, chosen), training))
             for i, dim in (self.batches or {}).items():
-                self._blend(i, dim, chosen, forward[i], reverse[i], mixed[i])
+                self._note_blended(i, self._blend(i, dim, chosen, forward[i], reverse[i], mixed[i]), training)
             for i in summed:
-                error = compare(mixed[i], forward[i], self.usual.get(i, 0.0)).error
-                self.blended[i] = max(self.blended.get(i, 0.0), error)
+                self._note_blended(i, compare(mixed[i], forward[i], self.usual.get(i, 0.0)).error, training)
+
+    def _note_blended(self, index: int, error: float, training: bool) -> None:
+        found = self.blended[training]
+        found[index] = max(found.get(index, 0.0), error)
 
     def _is_invariant(self, index: int) -> bool:
         """Whether an output may only be one that reverse complement leaves as it is."""
         return all(action is not None and action.is_trivial() for action in self.actions.get(index, [None]))
 
-    def _blend(self, index: int, dim: int, chosen: Tensor, y: Tensor, r: Tensor, mixed: Tensor) -> None:
-        """Compare with mirroring each sample for itself: the chosen samples as in `r`, the others as in `y`.
+    def _blend(self, index: int, dim: int, chosen: Tensor, y: Tensor, r: Tensor, mixed: Tensor) -> float:
+        """How far it is from mirroring each sample for itself: the chosen samples as in `r`, the others as in `y`.
 
         An axis of more entries than samples holds each sample's entries together, or the samples' entries in turn.
         """
@@ -305,9 +316,9 @@ class Law:
         for sample in [place] if each == 1 else [place // each, place % samples]:
             these = chosen[sample].to(y.device).view(-1, *[1] * (y.dim() - dim - 1))
             errors.append(compare(mixed, torch.where(these, r, y), self.usual.get(index, 0.0)).error)
-        self.blended[index] = max(self.blended.get(index, 0.0), min(errors))
         if each == 1 and samples >= ENOUGH and index not in self.stepped:
             self.stepped[index] = has_steps(y, dim)
+        return min(errors)
 
     # --- rounding, randomness ---
 

@@ -272,11 +272,28 @@ class Variants:
         for sizes in [by_as_much, *([in_proportion] if several and exact else [])]:
             if self._have_positions(sizes):
                 yield self._variant(sizes, samples)
-        if sum(map(bool, self.lengths)) > 1:
-            for alone in range(len(self.lengths)):
-                sizes = [size if i == alone else {} for i, size in enumerate(by_as_much)]
-                if sizes[alone] and self._have_positions(sizes):
-                    yield self._variant(sizes, samples)
+        for i in self.several:
+            alone = self.alone(i, max(self.lengths[i]) + change, samples)
+            if alone is not None:
+                yield alone
+
+    @property
+    def several(self) -> list[int]:
+        """The inputs that have lengths, where more than one has."""
+        found = [i for i, sizes in enumerate(self.lengths) if sizes]
+        return found if len(found) > 1 else []
+
+    def alone(self, index: int, length: int, samples: int | None = None) -> Variant | None:
+        """The example with one input at another length; None at its own, or where no positions are left.
+
+        Args:
+            index: of the input.
+            length: its longest, in positions; any other of it changes by as much.
+            samples: as of `at`.
+        """
+        change = length - max(self.lengths[index])
+        sizes = [{n: n + change for n in mine} if i == index else {} for i, mine in enumerate(self.lengths)]
+        return self._variant(sizes, samples) if change and self._have_positions(sizes) else None
 
     def _have_positions(self, sizes: list[dict[int, int]]) -> bool:
         """Whether every length has positions left, beside the special tokens at its ends."""
@@ -305,6 +322,14 @@ class Variants:
         """The example with another number of samples."""
         example, actions = resized(self.example, self.actions, [{} for _ in self.actions], samples)
         return Variant(example, actions, self.longest, f"{samples} sample" + "s" * (samples > 1))
+
+    def laid_across(self) -> Variant | None:
+        """The example with the last two axes of its inputs exchanged in memory; None where none has two."""
+        given = [x.mT.contiguous().mT if isinstance(x, Tensor) and x.dim() > 1 else x for x in leaves(self.example)]
+        if all(not isinstance(x, Tensor) or x.is_contiguous() for x in given):
+            return None
+        words = "an input that lies otherwise in memory"
+        return Variant(with_leaves(self.example, given), self.actions, self.longest, words)
 
     def survey(self) -> Survey:
         """At which lengths forward runs, and where it takes another way than on the example."""

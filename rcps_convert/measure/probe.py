@@ -251,7 +251,8 @@ class Probe:
     def outputs(self, drawn: list[Any], training: bool = False, rng: int = 0) -> Any:
         """The model's outputs, without dropout, other randomness fixed by the seed `rng`; what was drawn stays."""
         fix_randomness(rng)
-        given = [x.clone() if isinstance(x, Tensor) else x for x in drawn]  # a forward may write into its inputs
+        own = leaves(self.example)
+        given = [laid_as(x, y) if isinstance(x, Tensor) else x for x, y in zip(drawn, own, strict=True)]
         wide = not self.as_given and self.dtype == torch.float64
         with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
@@ -376,6 +377,15 @@ class Probe:
             if isinstance(hook, PooledNorm):
                 noise = (noise + noise[hook.table.to(noise.device)]) / 2
             value.copy_(value * noise.exp() if positive else value + noise)  # type: ignore[operator]
+
+
+def laid_as(x: Tensor, other: Any) -> Tensor:
+    """A copy, in memory as another tensor is: a forward may write into its inputs, or ask how they lie."""
+    if not isinstance(other, Tensor) or other.dim() != x.dim() or other.is_contiguous():
+        return x.clone()
+    order = sorted(range(x.dim()), key=other.stride, reverse=True)
+    back = sorted(range(x.dim()), key=order.__getitem__)
+    return x.permute(order).clone(memory_format=torch.contiguous_format).permute(back)
 
 
 def _own(output: Any) -> Any:

@@ -49,12 +49,13 @@ class Compared:
         rests: of comparisons of the rest of a division, the dividend, the divisor, and whether it held.
         counted: whether forward asked for the ``len`` of a tensor, which is a plain number.
         looked_up: whether a size was looked up in a table or a set, or read as text or by its bits.
+        laid: whether forward asked how a tensor lies in memory.
     """
 
     def __init__(self) -> None:
         self.differences: dict[Place, float] = {}
         self.rests: dict[Place, tuple[int, int, bool]] = {}
-        self.counted = self.looked_up = False
+        self.counted = self.looked_up = self.laid = False
         self._times: Counter[tuple[str, int]] = Counter()
 
     def note(self, size: int, number: float, inside: int = 3) -> None:
@@ -165,6 +166,10 @@ _OF_TENSORS = {
 """Functions that compare the entries of a tensor with numbers."""
 
 
+_OF_MEMORY = {Tensor.is_contiguous, Tensor.stride, Tensor.dim_order}
+"""Functions that tell how a tensor lies in memory."""
+
+
 class _Sizes(tuple[Any, ...]):
     """The sizes of a tensor, as ``torch.Size`` has them."""
 
@@ -183,6 +188,7 @@ class _Watching(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func in _OF_TENSORS and isinstance(args[0], Tensor) and _counts(args[0]):
             self._note_entries(args[0], [*args[1:], *(kwargs or {}).values()])
+        self.seen.laid |= func in _OF_MEMORY
         if func is Tensor.__len__:
             self.seen.counted = True
         if func is Tensor.size and type(result) is int:

@@ -76,6 +76,7 @@ class Verification:
         held: random numbers were held: the law holds in distribution.
         outputs: per output leaf the action it obeys, of those it may have; None for what holds no numbers.
         own: the check in the model's own precision, in words.
+        shared: in train mode samples of one batch influence each other, so the law holds for whole batches.
     """
 
     error: float
@@ -87,6 +88,7 @@ class Verification:
     held: bool
     outputs: tuple[Action | None, ...] = ()
     own: str | None = None
+    shared: bool = False
 
     @property
     def passed(self) -> bool:
@@ -254,7 +256,10 @@ class _Check:
             doubtful = [e for e, sizes in self.aside if not self._were_zero(sizes)]
             error, cause = max([error, *doubtful]), "precision" if doubtful else cause
         probe, depends, outputs = self.probe, self.law.depends(), self.law.obeyed()
-        return Verification(error, self.limit, probe.dtype, depends, self.modes, cause, probe.held, outputs)
+        shared = max(self.law.blended[True].values(), default=0.0) > max(self.limit, CAP[probe.dtype])
+        return Verification(
+            error, self.limit, probe.dtype, depends, self.modes, cause, probe.held, outputs, shared=shared
+        )
 
     def run(self) -> None:
         """Measure until the law fails or the draws are used up; more are made while an output ignores the sequence."""
@@ -383,6 +388,9 @@ class _Check:
         self.last = (seed, kinds)
         try:
             self.law.measure(seed, kinds, training=True)
+            if seed == 0 and len(kinds) == 1 and self.draws > 1 and self.law.any_batch:
+                self.last = (seed, [KINDS[0]] * 2)
+                self.law.measure(*self.last, training=True)
         except ConversionError:
             raise
         except (RuntimeError, ValueError) as reason:  # such as batch norm of a single value

@@ -22,7 +22,7 @@ from ..algebra.arguments import Example
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode, quiet, undisturbed_rng
 from .known_sizes import can_go_by_sizes
 from .lengths import Survey, Variants
-from .thresholds import MOST, Seen, Turn
+from .thresholds import MOST, Seen, Turn, compared, turns
 
 WORK = 2**22
 """Entries of all tensors that all forwards on a ladder may make, in each mode; more where one forward makes many."""
@@ -203,6 +203,41 @@ def turns_by_way(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[T
     few = {(t.size, t.side) for t in lengths}
     together = [replace(t, samples=TOGETHER) for t in chain(*found[1:]) if (t.size, t.side) not in few]
     return lengths + together, by_samples
+
+
+def turns_of_one(variants: Variants, survey: Survey, seen: Seen) -> list[tuple[int, Turn]]:
+    """Where forward takes another way than on the example if one of several inputs alone is longer or shorter.
+
+    A branch may go by which of two inputs is the longer, or by how much: nothing of that changes if both do.
+
+    Args:
+        variants, survey, seen: as of `turns_by_way`.
+
+    Returns: the input's index, and a turn of its length, in positions.
+    """
+    if survey.start is None or survey.start.work > MOST_WORK // OFTEN:
+        return []
+    ladders = [_of_one(variants, index, survey.samples, seen) for index in variants.several]
+    found = _turns(variants, ladders, OFTEN * survey.start.work > WORK)
+    return [(index, turn) for index, turns_of in zip(variants.several, found, strict=True) for turn in turns_of]
+
+
+def _of_one(variants: Variants, index: int, samples: int | None, seen: Seen) -> Rungs:
+    """The ladder of one input's length."""
+    own, at = max(variants.lengths[index]), partial(_alone, variants, index, samples)
+    double = at(2 * own)
+    there = None if double is None else compared(variants.model, double)
+    turned = turns(seen.here, there, own, 2 * own) if seen.here is not None and there is not None else []
+    near = [n + c for n in sorted({*chain(*variants.lengths)}) for c in (0, -1, 1)]
+    return at, own, [*near, *(n for turn in turned for n in turn.tried), *_lengths(own, seen)]
+
+
+def _alone(variants: Variants, index: int, samples: int | None, length: int) -> Example | None:
+    """The example with one input at a length; None where there is none."""
+    if length == max(variants.lengths[index]):
+        return variants.example if samples is None else variants.with_samples(samples).example
+    variant = variants.alone(index, length, samples)
+    return None if variant is None else variant.example
 
 
 def turns_of_samples(variants: Variants, samples: int | None) -> list[Turn]:

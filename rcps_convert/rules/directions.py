@@ -21,6 +21,9 @@ PILES = {aten.stack.default}
 COMMUTES = {aten.add.Tensor, aten.mul.Tensor, aten.maximum.default, aten.minimum.default, aten.logaddexp.default}
 """Operators to which it is the same which reading comes first."""
 
+EXCHANGES = {aten.permute.default, aten.transpose.int, aten.numpy_T.default, aten.mT.default, aten.t.default}
+"""Operators that exchange axes."""
+
 DROPS = {aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default}
 """Operators that set entries to zero, wherever they are."""
 

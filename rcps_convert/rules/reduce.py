@@ -160,5 +160,6 @@ def distance(node: Any, a: Action, b: Action, p: float = 2.0, eps: float = 1e-6,
 declare(
     aten.cumsum, aten.cumprod, aten.cummax, aten.cummin, aten.logcumsumexp,
     unruled="at each position it has read what lies to the left; on the other strand that lies to the right: one from "
-    "either end, joined, obeys the law",
+    "either end, joined, obeys the law (positions that are counted, as by cumsum of a mask, come from torch.arange, or "
+    "from a rotary or relative encoding)",
 )  # fmt: skip
