@@ -34,7 +34,7 @@ PARTS = {
     "geometry": ("test_edge_functions.py", "test_geometry.py", "test_transforms.py", "test_stock_calls.py"),
     "tie": (
         "test_ties_in_full.py", "test_tie.py", "test_norm.py", "test_guards.py", "test_branches.py", "test_states.py",
-        "test_life.py", "test_call_arguments.py",
+        "test_life.py", "test_call_arguments.py", "test_ties_by_hand.py",
     ),
     "measure": (
         "test_verify.py", "test_along_sequence.py", "test_vmap.py", "test_measured_*.py", "test_lengths.py",
