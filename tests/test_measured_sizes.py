@@ -604,6 +604,8 @@ def test_both_modes_are_looked_at_and_nothing_is_left_behind() -> None:
     assert ways.turns_of_samples(variants, 3) == [Turn(9, 1, 10)]
     assert {*seen} == {False, True}
     assert torch.equal(torch.get_rng_state(), before)
+    variants.model.function = lambda m, x: x.sin() if m.training or int(len(x) ** 0.5) < 3 else x.cos()
+    assert ways.turns_of_samples(variants, 3) == [Turn(9, 1, 10)]
 
 
 def test_the_example_at_a_length_with_some_samples() -> None:

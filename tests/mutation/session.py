@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from .draw import FOLDERS, PACKAGE
-from .live import Importer, exchange
+from .live import Importer, Living, exchange
 from .operators import Mutant
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -234,10 +234,10 @@ def _child(work: Callable[[], dict], out: Path, seconds: float) -> None:
         os._exit(0)
 
 
-def judged(mutant: Mutant, session: pytest.Session, items: list[pytest.Item]) -> dict:
+def judged(mutant: Mutant, living: Living, session: pytest.Session, items: list[pytest.Item]) -> dict:
     """What becomes of a mutant of a function's body, in this process."""
     try:
-        exchange(mutant)
+        exchange(mutant, living)
     except ValueError as reason:
         return {"outcome": "import", "by": str(reason)}
     return _verdict(*first_failure(session, items))
