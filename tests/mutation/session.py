@@ -29,7 +29,7 @@ PARTS = {
     "algebra": (
         "test_terms_in_full.py", "test_axis.py", "test_action.py", "test_augment.py", "test_arguments.py",
         "test_specs.py", "test_special_tokens.py", "test_structured_outputs.py", "test_plan_text.py",
-        "test_devices.py",
+        "test_devices.py", "test_algebra_by_hand.py",
     ),
     "geometry": ("test_edge_functions.py", "test_geometry.py", "test_transforms.py", "test_stock_calls.py"),
     "tie": (
@@ -40,7 +40,7 @@ PARTS = {
         "test_verify.py", "test_along_sequence.py", "test_vmap.py", "test_measured_*.py", "test_lengths.py",
         "test_jumps.py", "test_thresholds.py", "test_ways.py", "test_mirrored_samples.py",
     ),
-    "rules": ("test_rules_in_full.py", "test_rules.py"),
+    "rules": ("test_rules_in_full.py", "test_rules_by_hand.py", "test_rules.py"),
 }  # fmt: skip
 """The files of the quick tests of each folder; those of the other folders are run after them."""
 
