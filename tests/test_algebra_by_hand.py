@@ -166,11 +166,16 @@ def test_entries_beside_the_positions_of_an_axis() -> None:
 
 def test_what_an_attempt_bound_is_undone_and_kept_for_the_one_around_it() -> None:
     a, b = Var(2), Var(2)
-    with pytest.raises(Mismatch), ax.attempt():
+
+    def bind_and_fail() -> None:
         with ax.attempt():
-            ax.unify(a, PAIR)
-        assert a.ref is PAIR
-        ax.unify(b, ax.trivial(3))
+            with ax.attempt():
+                ax.unify(a, PAIR)
+            assert a.ref is PAIR
+            ax.unify(b, ax.trivial(3))
+
+    with pytest.raises(Mismatch):
+        bind_and_fail()
     assert a.ref is None
     with ax.attempt():
         ax.unify(a, PAIR)
@@ -872,3 +877,86 @@ def test_samples_are_replaced_with_their_targets() -> None:
     ):
         with pytest.raises(kind, match=words):
             call()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Tokens("ACGT", prefix=-1), "prefix=-1: give a whole number of at least 0"),
+        (lambda: Tokens("ACGT", suffix=1.0), "suffix=1.0: give a whole number"),
+        (lambda: Mask(prefix=True), "prefix=True: give a whole number"),
+        (lambda: Mask(suffix=-2), "suffix=-2: give a whole number of at least 0"),
+        (lambda: Tracks("+-", offset=0.5), "offset=[0.5]: give a whole number"),
+        (lambda: Tracks(3), "signs=3: give one of"),
+        (lambda: Tracks("+x"), "tracks '+x': 'x' at 1 is not"),
+        (lambda: OneHot(3), "alphabet=3: give the bases"),
+        (lambda: OneHot("AC"), "alphabet 'AC': the complement of A is not in it"),
+        (lambda: OneHot("AACT"), "alphabet 'AACT': letters must be distinct"),
+        (lambda: Permutation("10"), "table='10': give the place"),
+        (lambda: Permutation([]), "table=[]: give the place"),
+        (lambda: Permutation([1, 0], ["a", 1]), "signs=['a', 1]: give 1 or -1"),
+        (lambda: Permutation([1, 0], [1]), "signs=[1]: give 1 or -1 for each of 2 channels"),
+        (lambda: Permutation([1, 0], [1, 2]), "signs=[1, 2]: give 1 or -1 for each of 2 channels"),
+        (lambda: Permutation([1, 0], offset="a"), "offset=['a']: give a whole number"),
+        (lambda: Tokens(3), "vocab=3: give the text of each id"),
+        (lambda: Tokens(["A", 3]), "vocab=['A', 3]: give the text of each id"),
+        (lambda: Tokens({"A": 0.5}), "vocab={'A': 0.5}: the ids of a mapping are whole numbers"),
+        (lambda: Tokens({"A": 0, "T": 2}), "the ids of a vocabulary must be 0, 1, 2"),
+        (lambda: Tokens(["A", "T", "A"]), "a vocabulary has a text twice"),
+        (lambda: Tokens(["[x]"]), "vocab=('[x]',): no text is made of nucleotides"),
+        (lambda: Tokens("AC"), "the vocabulary lacks 'T', the reverse complement of 'A'; write"),
+        (
+            lambda: Tokens(["A", "T", "AC", "ACG"]),
+            "the vocabulary lacks 'GT', the reverse complement of 'AC': its texts",
+        ),
+    ],
+)
+def test_a_spec_that_is_none_names_what_was_given(make: Any, words: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as refused:
+        make()
+    assert str(refused.value).startswith(words)
+
+
+def test_axes_with_tokens_at_their_ends() -> None:
+    term = Tokens("ACGT", prefix=1, suffix=2).along(8)
+    assert table(term) == [0, 5, 4, 3, 2, 1, 6, 7]
+    roles = [ax.role(p) for p in ax.children(term)]
+    assert Role("length", 8, (Step(1, -3),)) in roles
+    assert ax.role(Tokens("ACGT", prefix=0).along(8)) == Role("length", 8)
+    assert Tokens("ACGT", prefix=1, suffix=2).along(4).size == 4
+    with pytest.raises(NeedsChoiceError, match="an axis of 3 entries has no position between 1 before and 2 after"):
+        Tokens("ACGT", prefix=1, suffix=2).along(3)
+    assert Mask().with_ends(Tokens("ACGT", prefix=1)) == Mask(1, 0)
+    for own in (Mask(2), Mask(suffix=0)):
+        assert own.with_ends(Tokens("ACGT", prefix=1)) is own
+    ended = Tokens(["[CLS]", "A", "C", "G", "T", "[PAD]"])
+    with pytest.raises(NeedsChoiceError, match=r"begin or end with a special token, such as \[CLS\]"):
+        ended.action((2, 8))
+    assert ended.runs is None
+    said = Tokens(ended.vocab, prefix=1)
+    assert said.runs == Runs(1, 0, (5,))
+    assert Tokens("ACGT", prefix=1).runs is None
+    assert table(said.action((2, 8)).value) == [0, 4, 3, 2, 1, 5]
+    scores = said.scores()
+    assert (scores.prefix, scores.suffix) == (1, None)
+    assert table(scores.action((2, 6)).axes[1]) == [0, 4, 3, 2, 1, 5]
+    assert scores.action((2, 8, 6)).shape == (2, 8, 6)
+    assert str(scores) == "scores of tokens of 6 texts"
+    rna = Tokens(["A", "C", "G", "U"])
+    assert table(rna.values()) == [3, 2, 1, 0]
+    both = Tokens(["A", "C", "G", "T", "a", "t", "UNK"])
+    assert table(both.values()) == [3, 2, 1, 0, 5, 4, 6]
+    assert both.text_lengths == [1, 3]
+
+
+def test_terms_know_whether_they_are_known() -> None:
+    inner = ax.total([PAIR, ax.trivial(1)])
+    for term in (ax.product([PAIR, ax.trivial(3)]), inner, ax.product([ax.trivial(2), inner])):
+        assert term.known is True  # type: ignore[attr-defined]
+        assert ax.walk(term) is term
+    for term in (
+        ax.product([PAIR, Var(3)]),
+        ax.total([Var(2), PAIR]),
+        ax.product([ax.trivial(2), Sum((Var(2), PAIR))]),
+    ):
+        assert term.known is False  # type: ignore[attr-defined]

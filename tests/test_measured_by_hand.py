@@ -21,6 +21,7 @@ from rcps_convert.measure import along_sequence as along
 from rcps_convert.measure import axis_roles as roles
 from rcps_convert.measure import inputs as drawn_inputs
 from rcps_convert.measure import law as law_module
+from rcps_convert.measure import verify as verify_module
 from rcps_convert.measure.deviation import compare, deviation, held_to
 from rcps_convert.measure.held_noise import HeldNoise
 from rcps_convert.measure.inputs import KINDS, batch_dim, of_kinds, random_like, some_of, turned
@@ -960,3 +961,56 @@ def test_a_model_that_forgets_half_of_the_law_has_not_passed() -> None:
     assert fine.passed
     assert fine.modes == "eval mode"
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- how a check goes on ---
+
+
+def check_of(monkeypatch: pytest.MonkeyPatch, body: Any = lambda m, x: x.sum((1, 2)), draws: int = 2) -> Any:
+    """A check, and what it measures: seeds, kinds, and modes."""
+    check = _Check(Law(probe_of(body), lambda i, s: [Action((ax.batch(2),))]), True, draws, 0.0, True)
+    check.measured = []  # type: ignore[attr-defined]
+    usual = Law.measure
+
+    def measure(law: Law, seed: int, kinds: Any, **how: Any) -> Any:
+        check.measured.append((seed, tuple(kinds), bool(how.get("training"))))  # type: ignore[attr-defined]
+        return usual(law, seed, kinds, **how)
+
+    monkeypatch.setattr(Law, "measure", measure)
+    return check
+
+
+@pytest.mark.parametrize(
+    ("stepped", "discrete", "looked_at"),
+    [
+        ({0: True}, False, [0]),
+        ({0: False}, False, []),
+        ({0: False, 1: True}, False, [1]),
+        ({0: False, 1: True}, True, [1, 0]),
+        ({i: True for i in range(6)}, False, [0, 1, 2, 3]),
+    ],
+)
+def test_jumps_are_looked_for_where_outputs_step(
+    stepped: Any, discrete: bool, looked_at: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, seen = check_of(monkeypatch, lambda m, x: (x.sum((1, 2)),) * 6), list[Any]()
+    monkeypatch.setattr(verify_module, "beside_jumps", lambda probe, drawn, i, at: seen.append((i, at)) or iter([None]))
+    check.law.stepped, check.probe.discrete = stepped, discrete
+    check.law.batches = dict.fromkeys(range(6), 0)
+    check._measure_jumps()
+    assert seen == [(i, (0, sample)) for i in looked_at for sample in (3, 0, 3, 0)]
+    assert [m[:2] for m in check.measured] == [(0, ("random",) * 4)] * len(seen)
+
+
+def test_each_draw_has_other_weights_and_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = check_of(monkeypatch, draws=1)
+    check.run()
+    assert {m[1] for m in check.measured} == {("random", "padded")}
+    assert {m[2] for m in check.measured} == {False, True}
+    assert len({m[0] for m in check.measured}) == 1
+    check.measured.clear()
+    two = check_of(monkeypatch)
+    two.run()
+    assert {kind for m in two.measured for kind in m[1]} >= {*KINDS}
+    assert two.found().passed
+    assert two.probe.perturbed >= {0, 1, 2, 3}
