@@ -16,9 +16,9 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
-from rcps_convert.algebra.axis import Step
-from rcps_convert.errors import BreaksSymmetryError
-from rcps_convert.tie import written
+from rcps_convert.algebra.axis import SIGN, Step
+from rcps_convert.errors import BreaksSymmetryError, ConversionError
+from rcps_convert.tie import attaching, written
 from rcps_convert.tie.argument_guard import (
     ArgumentGuard,
     given_by,
@@ -27,13 +27,18 @@ from rcps_convert.tie.argument_guard import (
     read_given,
     unguard_calls,
 )
+from rcps_convert.tie.attaching import attach, attach_mirror, keep_full_weights, require_unpruned, ties
 from rcps_convert.tie.checks import Check, attach_check, checks_of, drop_checks
 from rcps_convert.tie.factors import Factor, factors, sign_of
+from rcps_convert.tie.hooks import hook_of
 from rcps_convert.tie.length_guard import KNOWN, LengthGuard, LengthRule, only_at, read_rule, through
+from rcps_convert.tie.norms import fold, folds, keeps_statistics, pool, settle_statistics, unfold, unpool
 from rcps_convert.tie.parts import AddedPart, OtherPartError, Parts, parts_of, unwatch, watch
 from rcps_convert.tie.passage import Passage
 from rcps_convert.tie.states import read_buffers, share_states
+from rcps_convert.tie.ties import HalfTie, MirrorTie, OrbitTie, make_tie, read_tie
 from rcps_convert.tie.untied import IdleModule, allow_calls, is_idle, leave_untied, refuse_call, unguarded, untied
+from rcps_convert.tie.writing import TiedWeight
 from rcps_convert.tie.written import Written
 
 X = torch.zeros(2, 4, 12)
@@ -611,3 +616,277 @@ def test_calls_of_idle_modules_are_refused_until_they_are_allowed() -> None:
     assert isinstance(checks_of(model[0])[0], IdleModule)
     allow_calls(model)
     assert model(torch.zeros(1, 3)).shape == (1, 2)
+
+
+# --- norms ---
+
+
+def folded(make: Any = nn.BatchNorm1d, width: int = 4, **how: Any) -> nn.Module:
+    norm = make(width, **how)
+    with torch.no_grad():
+        for i, name in enumerate(("weight", "bias", "running_mean", "running_var")):
+            value = getattr(norm, name, None)
+            if value is not None:
+                value.copy_(torch.arange(1.0, width + 1) * (i + 1))
+    fold(norm, "keep")
+    return norm
+
+
+@pytest.mark.parametrize("init", ["keep", "project"])
+def test_a_folded_norm_keeps_one_half(init: str) -> None:
+    norm = nn.BatchNorm1d(4)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 2.0, 5.0, 8.0]))
+    kept = norm.weight
+    norm.weight.grad = torch.ones(4)
+    fold(norm, init)
+    assert norm.weight is kept
+    assert norm.weight.tolist() == ([1.0, 2.0] if init == "keep" else [3.0, 5.0])
+    assert norm.weight.grad is None
+    assert norm.num_features == 2
+    assert norm.running_mean.shape == norm.running_var.shape == norm.bias.shape == (2,)  # type: ignore[union-attr]
+    unfold(norm)
+    assert norm.weight.tolist() == ([1.0, 2.0] * 2 if init == "keep" else [3.0, 5.0] * 2)
+    assert norm.num_features == 4
+    assert hook_of(norm) is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5)])
+def test_a_folded_norm_is_the_stock_one_on_twice_the_samples(training: bool, shape: tuple[int, ...]) -> None:
+    norm = folded().train(training)
+    plain = nn.BatchNorm1d(2).train(training)
+    plain.load_state_dict(norm.state_dict())
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    expected = plain(x.reshape(6, 2, *shape[2:])).reshape(shape)
+    assert torch.equal(norm(x), expected)
+    seen: list[Any] = []
+    norm.register_forward_hook(lambda m, args, out: seen.append((args[0].shape, out.shape)))
+    norm.load_state_dict(folded().state_dict())
+    assert torch.allclose(norm(x), expected)
+    assert seen == [(torch.Size(shape), torch.Size(shape))]
+    with pytest.raises(ValueError):  # noqa: PT011 - of another number of axes
+        norm(torch.zeros(4))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_vector_of_both_halves_is_refused_by_name(training: bool) -> None:
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        norm = folded().train(training)
+        value = torch.ones(4)
+        setattr(norm, name, nn.Parameter(value) if name in ("weight", "bias") else value)
+        with pytest.raises(ConversionError) as refused:
+            norm(torch.zeros(3, 4, 5))
+        assert refused.value.what == f"the {name} of a BatchNorm1d was set to 4 values"
+        assert refused.value.got == "2 are stored, for 4 channels"
+
+
+def test_which_channels_fold() -> None:
+    for term, does in (
+        (ax.regular(6), True), (ax.product([PAIR, ax.trivial(3)]), True), (PAIR, True), (ax.trivial(4), False),
+        (ax.product([ax.trivial(2), PAIR]), False), (ax.product([PAIR, SIGN]), False), (REVERSED, False),
+        (ax.product([PAIR, ax.permutation([2, 1, 0])]), False), (ax.total([PAIR, ax.trivial(1)]), False),
+    ):  # fmt: skip
+        assert folds(term) is does
+
+
+def test_statistics_that_were_written_by_hand_are_averaged_before_they_are_read() -> None:
+    norm = nn.BatchNorm1d(3)
+    pool(norm, ax.permutation([1, 0, 2]))
+    norm.eval()
+    with torch.no_grad():
+        norm.running_mean.copy_(torch.tensor([1.0, 3.0, 5.0]))  # type: ignore[union-attr]
+        norm.running_var.copy_(torch.tensor([2.0, 4.0, 1.0]))  # type: ignore[union-attr]
+    x = torch.randn(2, 3, 4)
+    y = norm(x)
+    assert norm.running_mean.tolist() == [2.0, 2.0, 5.0]  # type: ignore[union-attr]
+    assert norm.running_var.tolist() == [3.0, 3.0, 1.0]  # type: ignore[union-attr]
+    mean, var = torch.tensor([2.0, 2.0, 5.0]), torch.tensor([3.0, 3.0, 1.0])
+    assert torch.allclose(y, (x - mean[:, None]) / (var[:, None] + norm.eps).sqrt(), atol=1e-6)
+    assert keeps_statistics(norm)
+    assert not keeps_statistics(nn.BatchNorm1d(3, track_running_stats=False))
+    settle_statistics(norm)
+    assert hook_of(norm) is None
+    bare = nn.BatchNorm1d(3, track_running_stats=False)
+    pool(bare, ax.permutation([1, 0, 2]))
+    settle_statistics(bare)
+    assert hook_of(bare) is not None
+    unpool(nn.Sequential(bare))
+    assert hook_of(bare) is None
+
+
+# --- weights that are written into ---
+
+
+def tied() -> nn.Conv1d:
+    conv = nn.Conv1d(4, 4, 3)
+    attach(conv, ["weight"], make_tie(Action((ax.regular(4), REVERSED, ax.length(3)))), "keep")  # type: ignore[arg-type]
+    return conv
+
+
+def image(w: Tensor) -> Tensor:
+    return w.roll(2, 0).flip(1, 2)
+
+
+WRITES: dict[str, Any] = {
+    "normal_": lambda w: nn.init.normal_(w),
+    "in place": lambda w: w.mul_(2),
+    "a view": lambda w: w[0].fill_(3.0),
+    "an image": lambda w: w[2:].fill_(3.0),
+    "one entry": lambda w: w.__setitem__((3, 1, 2), 7.0),
+    "data": lambda w: setattr(w, "data", torch.ones_like(w) * 4),
+    "copy_": lambda w: w.copy_(torch.arange(48.0).view(4, 4, 3)),
+    "out": lambda w: torch.add(torch.ones(4, 4, 3), 1, out=w),
+}
+
+
+@pytest.mark.parametrize("how", WRITES)
+def test_what_is_written_into_a_weight_is_stored_with_its_image(how: str) -> None:
+    conv, plain = tied(), nn.Conv1d(4, 4, 3)
+    with torch.no_grad():
+        plain.weight.copy_(conv.weight)
+        torch.manual_seed(0)
+        read = conv.weight
+        WRITES[how](read)
+        torch.manual_seed(0)
+        WRITES[how](plain.weight)
+    full = conv.weight.detach().as_subclass(Tensor)
+    assert torch.equal(full, image(full))
+    assert torch.equal(read.detach().as_subclass(Tensor), full)
+    before = image(plain.weight.detach())
+    assert bool(((full == plain.weight) | (full == before)).all())
+    if how == "one entry":
+        assert full[3, 1, 2] == full[1, 2, 0] == 7.0
+    if how == "an image":
+        assert bool((full == 3.0).all())
+
+
+def test_weights_that_are_read_are_followed_and_copies_are_not() -> None:
+    conv = tied()
+    weight = conv.weight
+    assert isinstance(weight, TiedWeight)
+    assert not weight.is_view
+    assert isinstance(weight[0], TiedWeight)
+    assert weight[0].is_view
+    assert all(isinstance(part, TiedWeight) for part in weight.unbind(0))
+    for other in (weight + 1, weight.clone(), copy.deepcopy(weight.detach())):
+        assert type(other) is Tensor
+    stored = conv.parametrizations.weight.original  # type: ignore[union-attr,index]
+    weight.requires_grad_(False)
+    assert not stored.requires_grad
+    weight.requires_grad = True
+    assert stored.requires_grad
+    view = weight.detach()[0]
+    view.requires_grad_(True)
+    with torch.no_grad():
+        kept = conv.weight.clone()
+        view.fill_(5.0)
+    assert torch.equal(conv.weight.clone(), kept)  # a tensor of its own by then
+    assert repr(weight).startswith("tensor(")
+    assert type(pickle.loads(pickle.dumps(weight.detach()))) is Tensor
+
+
+def test_what_a_tied_weight_refuses() -> None:
+    conv = tied()
+    chain: Any = conv.parametrizations.weight  # type: ignore[union-attr,index]
+    cases: list[tuple[Any, str, str]] = [
+        (lambda: setattr(conv, "weight", torch.zeros(4)), "values of another shape", r"\(4,\), and the weight is \(4, 4, 3\)"),
+        (lambda: chain.right_inverse("text"), "was set to no tensor", "text, and the weight"),
+        (lambda: chain.write(torch.zeros(2, 4, 3)), "values of another shape", ""),
+        (lambda: chain.append(nn.Identity()), "Identity on a tied weight", ""),
+        (lambda: chain.refuse_removal("weight"), "weight is tied, so it cannot be deleted", ""),
+        (lambda: nn.utils.prune.l1_unstructured(conv, "weight", 1), "prune on a tied weight", ""),
+        (lambda: nn.utils.weight_norm(conv), "weight_norm on a tied weight", ""),
+    ]  # fmt: skip
+    for call, what, got in cases:
+        with pytest.raises(ConversionError) as refused:
+            call()
+        assert what in refused.value.what
+        assert re.search(got, str(refused.value.got))
+    conv.weight = torch.ones(4, 4, 3)  # type: ignore[assignment]
+    assert bool((conv.weight == 1).all())
+    conv.weight = torch.ones(2, 4, 3) * 2  # type: ignore[assignment]
+    assert bool((conv.weight == 2).all())
+    chain.take(nn.Parameter(torch.ones(4, 4, 3), requires_grad=False))
+    assert not chain.original.requires_grad
+    wider = chain.write(torch.ones(4, 4, 3, dtype=torch.float64))
+    assert wider.dtype == chain.original.dtype == torch.float64
+
+
+# --- ties ---
+
+
+def test_ties_come_back_from_plain_values() -> None:
+    half = make_tie(Action((ax.regular(4), REVERSED, ax.length(3))))
+    orbit = make_tie(Action((ax.permutation([0, 2, 1]),)))
+    assert isinstance(half, HalfTie)
+    assert isinstance(orbit, OrbitTie)
+    for tie in (half, orbit):
+        again = read_tie(json.loads(json.dumps(tie.plain())))
+        stored = torch.randn(tie.stored_shape)
+        assert torch.equal(again(stored), tie(stored))
+        assert again.extra_repr() == tie.extra_repr()
+    assert half.extra_repr() == f"(2, 4, 3) -> (4, 4, 3), {half.action}"
+    for wrong in ({"kind": "none"}, {"dim": 3}, {"place": 5}, {"dim": -1}, {"place": 1}):
+        with pytest.raises(ConversionError, match="no tie of the kind"):
+            read_tie({**half.plain(), **wrong})
+    assert make_tie(Action((ax.trivial(3), ax.batch(2)))) is None
+
+
+def test_an_orbit_stores_its_first_entry_and_zero_where_a_sign_meets_itself() -> None:
+    tie = OrbitTie(Action((ax.product([ax.permutation([2, 1, 0]), SIGN]),)))
+    assert tie.stored_shape == (1,)
+    assert tie(torch.tensor([3.0])).tolist() == [3.0, 0.0, -3.0]
+    assert tie.reduce(torch.tensor([5.0, 1.0, 2.0])).tolist() == [5.0]
+    assert tie.project(torch.tensor([5.0, 1.0, 1.0])).tolist() == [2.0, 0.0, -2.0]
+    nothing = OrbitTie(Action((ax.product([ax.trivial(2), SIGN]),)))
+    zero = nothing(torch.zeros(0, requires_grad=True))
+    assert zero.tolist() == [0.0, 0.0]
+    assert zero.requires_grad
+    assert zero.is_contiguous()
+    plain = OrbitTie(Action((ax.permutation([0, 2, 1]),)))
+    assert plain.factor is None
+    assert plain(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0, 2.0]
+    alias = torch.ones(3)
+    assert plain(alias) is alias
+    assert plain.right_inverse(torch.ones(2)).tolist() == [1.0, 1.0]
+
+
+def test_a_mirror_image_writes_into_the_other_one() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(3, 4), "b": nn.Linear(3, 4)})
+    action = Action((ax.regular(4), ax.permutation([0, 2, 1])))
+    attach_mirror(model, ["b.weight"], action, "a.weight", "keep")
+    with torch.no_grad():
+        model["b"].weight[0, 1] = 9.0
+    assert model["a"].weight[2, 2] == 9.0
+    assert torch.equal(model["b"].weight.detach().as_subclass(Tensor), model["a"].weight.roll(2, 0)[:, [0, 2, 1]])
+    signed = MirrorTie(Action((ax.product([ax.trivial(2), SIGN]),)), (nn.BatchNorm1d(2), "bias"))
+    assert signed.image(torch.tensor([1.0, 2.0])).tolist() == [-1.0, -2.0]
+    assert signed.stored_shape == (0,)
+    assert [t.shape for t in signed.sources()] == [(2,)]
+    assert {*signed.tables()} == {"sign"}
+    two = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
+    mean = (two["a"].weight + two["b"].weight.flip(0)).detach() / 2
+    attach_mirror(two, ["b.weight"], Action((PAIR, ax.trivial(3))), "a.weight", "project")
+    assert torch.allclose(two["a"].weight, mean)
+
+
+def test_full_weights_of_small_copies_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for most, kept in ((48, True), (47, False)):
+        monkeypatch.setattr(attaching, "KEPT", most)
+        model = nn.Sequential(tied())
+        keep_full_weights(model)
+        ((_, _, _, tie),) = ties(model)
+        assert (tie.known is not None) is kept
+
+
+def test_pruned_weights_are_refused_by_their_place() -> None:
+    model = nn.Sequential(tied())
+    require_unpruned(model, "extend")
+    nn.utils.prune.l1_unstructured(model[0].parametrizations.weight, "original", 1)
+    with pytest.raises(ConversionError) as refused:
+        require_unpruned(model, "extend")
+    assert refused.value.what == "extend of a model with a pruned weight"
+    assert refused.value.where is not None
+    assert refused.value.where.path == "0"
+    assert "module.parametrizations.weight, 'original'" in str(refused.value.do)
