@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from . import session as judge
 from .draw import FOLDERS
+from .live import Living
 from .operators import Mutant
 
 SURVIVORS = Path(__file__).parent / "survivors.json"
@@ -123,14 +125,15 @@ class Campaign:
 
     def _live(self, mutants: list[Mutant], coverage: Coverage, end: float) -> None:
         def work(session: pytest.Session, items: dict[str, pytest.Item]) -> None:
-            children = judge.Children(self.jobs, self._write)
+            children, living = judge.Children(self.jobs, self._write), Living()
+            gc.freeze()
             for m in mutants:
                 if time.monotonic() > end:
                     break
                 names = [t for t in coverage.tests(m, self.budget) if t in items]
                 chosen = [items[t] for t in names]
                 limit = judge.SLOWER * sum(coverage.seconds[t] for t in names) + 20
-                children.fork(m, lambda m=m, chosen=chosen: judge.judged(m, session, chosen), limit)
+                children.fork(m, lambda m=m, chosen=chosen: judge.judged(m, living, session, chosen), limit)
             children.finish()
 
         if mutants:

@@ -8,6 +8,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 import types
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,10 +37,25 @@ def codes(code: types.CodeType, *, below: bool = False) -> dict[Key, types.CodeT
     return found
 
 
-def functions_of(file: str) -> list[types.FunctionType]:
-    """Every function that was made from a file of the package and is alive."""
-    path = str(PACKAGE / file)
-    return [f for f in every_object() if type(f) is types.FunctionType and f.__code__.co_filename == path]
+class Living:
+    """What is alive of the package: its functions, and those of them that remember results.
+
+    Looked for once, before processes are forked: touching every object in each of them would copy all memory.
+    """
+
+    def __init__(self) -> None:
+        self.functions: dict[str, list[types.FunctionType]] = defaultdict(list)
+        self.caches: list[Any] = []
+        for o in every_object():
+            if type(o) is types.FunctionType and o.__code__.co_filename.startswith(str(PACKAGE)):
+                self.functions[o.__code__.co_filename].append(o)
+            if type(o) is functools._lru_cache_wrapper and str(getattr(o, "__module__", "")).startswith("rcps_convert"):
+                self.caches.append(o)
+
+    def forget(self) -> None:
+        """Empty the caches of the package's functions."""
+        for cache in self.caches:
+            cache.cache_clear()
 
 
 def every_object() -> list[Any]:
@@ -52,44 +68,39 @@ def every_object() -> list[Any]:
     return found
 
 
-def exchange(mutant: Mutant) -> dict[types.FunctionType, types.CodeType]:
+def exchange(mutant: Mutant, living: Living) -> dict[types.FunctionType, types.CodeType]:
     """Put a mutant into its function and all copies of it.
 
     Returns: the code that was there.
     Raises: ValueError: no living function has the change, or it needs other variables around it.
     """
-    plain = compile((PACKAGE / mutant.file).read_text(), str(PACKAGE / mutant.file), "exec", dont_inherit=True)
+    path = str(PACKAGE / mutant.file)
+    plain = compile((PACKAGE / mutant.file).read_text(), path, "exec", dont_inherit=True)
     new, old = codes(tree_code(mutant), below=True), codes(plain, below=True)
     keys = {k for k in new if k not in old or new[k] != old[k]}
     before: dict[types.FunctionType, types.CodeType] = {}
-    for function in functions_of(mutant.file):
+    for function in living.functions.get(path, ()):
         key = function.__code__.co_name, function.__code__.co_firstlineno
         if key in keys:
             before[function] = function.__code__
             function.__code__ = new[key]
     if not before:
         raise ValueError(f"{mutant.key} is in no living function")
-    forget()
+    living.forget()
     return before
-
-
-def forget() -> None:
-    """Empty the caches of the package's functions."""
-    for cache in [c for c in every_object() if type(c) is functools._lru_cache_wrapper]:
-        if str(getattr(cache, "__module__", "")).startswith("rcps_convert"):
-            cache.cache_clear()
 
 
 @contextmanager
 def alive(mutant: Mutant) -> Iterator[None]:
     """A mutant inside the block, the plain function before and after."""
-    before = exchange(mutant)
+    living = Living()
+    before = exchange(mutant, living)
     try:
         yield
     finally:
         for function, code in before.items():
             function.__code__ = code
-        forget()
+        Living().forget()
 
 
 class Importer(importlib.abc.MetaPathFinder):

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from .draw import FOLDERS, PACKAGE
-from .live import Importer, exchange
+from .live import Importer, Living, exchange
 from .operators import Mutant
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -29,18 +29,18 @@ PARTS = {
     "algebra": (
         "test_terms_in_full.py", "test_axis.py", "test_action.py", "test_augment.py", "test_arguments.py",
         "test_specs.py", "test_special_tokens.py", "test_structured_outputs.py", "test_plan_text.py",
-        "test_devices.py",
+        "test_devices.py", "test_algebra_by_hand.py",
     ),
     "geometry": ("test_edge_functions.py", "test_geometry.py", "test_transforms.py", "test_stock_calls.py"),
     "tie": (
         "test_ties_in_full.py", "test_tie.py", "test_norm.py", "test_guards.py", "test_branches.py", "test_states.py",
-        "test_life.py",
+        "test_life.py", "test_call_arguments.py", "test_ties_by_hand.py",
     ),
     "measure": (
         "test_verify.py", "test_along_sequence.py", "test_vmap.py", "test_measured_*.py", "test_lengths.py",
-        "test_jumps.py",
+        "test_jumps.py", "test_thresholds.py", "test_ways.py", "test_mirrored_samples.py",
     ),
-    "rules": ("test_rules_in_full.py", "test_rules.py"),
+    "rules": ("test_rules_in_full.py", "test_rules_by_hand.py", "test_rules.py"),
 }  # fmt: skip
 """The files of the quick tests of each folder; those of the other folders are run after them."""
 
@@ -234,10 +234,10 @@ def _child(work: Callable[[], dict], out: Path, seconds: float) -> None:
         os._exit(0)
 
 
-def judged(mutant: Mutant, session: pytest.Session, items: list[pytest.Item]) -> dict:
+def judged(mutant: Mutant, living: Living, session: pytest.Session, items: list[pytest.Item]) -> dict:
     """What becomes of a mutant of a function's body, in this process."""
     try:
-        exchange(mutant)
+        exchange(mutant, living)
     except ValueError as reason:
         return {"outcome": "import", "by": str(reason)}
     return _verdict(*first_failure(session, items))
