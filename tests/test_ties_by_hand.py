@@ -790,7 +790,11 @@ def test_what_a_tied_weight_refuses() -> None:
     conv = tied()
     chain: Any = conv.parametrizations.weight  # type: ignore[union-attr,index]
     cases: list[tuple[Any, str, str]] = [
-        (lambda: setattr(conv, "weight", torch.zeros(4)), "values of another shape", r"\(4,\), and the weight is \(4, 4, 3\)"),
+        (
+            lambda: setattr(conv, "weight", torch.zeros(4)),
+            "values of another shape",
+            r"\(4,\), and the weight is \(4, 4, 3\)",
+        ),
         (lambda: chain.right_inverse("text"), "was set to no tensor", "text, and the weight"),
         (lambda: chain.write(torch.zeros(2, 4, 3)), "values of another shape", ""),
         (lambda: chain.append(nn.Identity()), "Identity on a tied weight", ""),

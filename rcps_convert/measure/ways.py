@@ -95,8 +95,8 @@ class _Ladder:
         model: nn.Module,
         at: Callable[[int], Example | None],
         training: bool,
-        is_long: bool,
-        knows_sizes: bool | None,
+        is_long: bool = False,
+        knows_sizes: bool | None = None,
     ) -> None:
         self.model, self.at, self.training, self.is_long, self.knows_sizes = model, at, training, is_long, knows_sizes
         self.work, self.calls = WORK, CALLS
