@@ -310,7 +310,13 @@ def odd_head(s: Scene) -> tuple[str, Slot]:
         (f"torch.where({x} < 0, -1e9, {x})", INVARIANT, "yes", True),
         (f"torch.where(({y}.sum(1) < 0), -1e9, {y}.mean(1))", "t.flip(-1)", "yes", True),
         (f"({y}.mT @ {y})", "t.flip(1, 2)", "yes", True),
-        (f"{y}.flatten(1)", INVARIANT if c > 1 else "t.flip(-1)", "maybe", True),
+        # all of a map of bases, flattened, is a profile read from the other end
+        (
+            f"{y}.flatten(1)" if c != 4 else f"{y}[:, :3].flatten(1)",
+            INVARIANT if c > 1 else "t.flip(-1)",
+            "maybe",
+            True,
+        ),
         (f"torch.cat([{x} * 1e9, {x}], 1)", INVARIANT, "yes", True),
         (f"{y}.mean(1, keepdim=True) * torch.ones(2, 1)", "t.flip(-1)", "yes", True),
         (f"{x}.var(0)", INVARIANT, "never", False),
