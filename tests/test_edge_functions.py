@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rcps_convert import convert_model
 from rcps_convert.convert.fast import channels
 from rcps_convert.errors import BreaksSymmetryError
 from rcps_convert.geometry import UnplannedCallError, frames, readings
@@ -484,6 +485,17 @@ def test_an_unplanned_call_says_where() -> None:
         assert caught.value.where.path == "tower.block"
         assert ("several ways" in str(caught.value)) == (function == "max_pool1d")
     assert table.other_calls(["a"]).where.path == "tower.block"  # type: ignore[union-attr]
+
+
+def test_a_sequence_without_a_batch_axis_is_refused_with_the_way_out() -> None:
+    """The plain model takes one, and so do tied weights; what is told by its axes cannot be."""
+    net = nn.Sequential(nn.Conv1d(4, 6, 3, padding=1), nn.MaxPool1d(2), nn.AdaptiveAvgPool1d(1))
+    model = convert_model(net, torch.zeros(2, 4, 20))
+    x = torch.rand(2, 4, 21)
+    with pytest.raises(UnplannedCallError, match=r"a tensor of 2 axes, and one of 3 was converted") as refused:
+        model(x[0])
+    assert "model(x[None])" in str(refused.value)
+    torch.testing.assert_close(model(x[0][None])[0], model(x)[0])
 
 
 def test_a_copy_shows_the_compiler_what_the_original_did(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,14 @@ class Table:
         )
 
     def _unplanned(self, function: str, shape: torch.Size, ambiguous: bool) -> UnplannedCallError:
+        if any(len(e.pattern) == len(shape) + 1 for e in self.by_function.get(function, ())):
+            return UnplannedCallError(
+                f"{function} is called on a tensor of {len(shape)} axes, and one of {len(shape) + 1} was converted",
+                where=Where(self.path),
+                got=f"shape {tuple(shape)}",
+                why="the model was converted with batches, and the axes of its tensors are told by their places",
+                do="give a single sequence a batch axis: model(x[None])",
+            )
         return UnplannedCallError(
             f"{function} is called on a tensor of shape {tuple(shape)}, "
             + ("whose channels may be swapped in several ways" if ambiguous else "as it was not when converted"),
