@@ -33,6 +33,9 @@ OFTEN = 8
 MOST_WORK = 2**28
 """Entries of all tensors up to which that holds."""
 
+QUICK = 2**16
+"""Entries of all tensors a forward makes, up to which it is run at a few sizes even if it can go by none."""
+
 CALLS = 2**12
 """Calls of torch's functions that all forwards on a ladder may make, in each mode."""
 
@@ -198,7 +201,7 @@ def turns_by_way(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[T
     if ladders and samples is not None:
         ladders.append((partial(_at, variants, TOGETHER), own, tried))
     ladders.append(_of_samples(variants, samples and variants.samples))
-    *found, by_samples = _turns(variants, ladders, OFTEN * survey.start.work > WORK)
+    *found, by_samples = _turns(variants, ladders, survey.start.work > QUICK)
     lengths = found[0] if found else []
     few = {(t.size, t.side) for t in lengths}
     together = [replace(t, samples=TOGETHER) for t in chain(*found[1:]) if (t.size, t.side) not in few]
@@ -218,7 +221,7 @@ def turns_of_one(variants: Variants, survey: Survey, seen: Seen) -> list[tuple[i
     if survey.start is None or survey.start.work > MOST_WORK // OFTEN:
         return []
     ladders = [_of_one(variants, index, survey.samples, seen) for index in variants.several]
-    found = _turns(variants, ladders, OFTEN * survey.start.work > WORK)
+    found = _turns(variants, ladders, survey.start.work > QUICK)
     return [(index, turn) for index, turns_of in zip(variants.several, found, strict=True) for turn in turns_of]
 
 
