@@ -64,6 +64,19 @@ class Slotted(nn.Module):
         self.aside = [1]
 
 
+class HeldTwice(nn.Module):
+    """Holds containers in two places, as Enformer holds its stem: by itself, and in the trunk it begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Identity())
+        self.stem = nn.Sequential(nn.Linear(2, 2))
+        self.trunk.append(self.stem)
+        self.heads, self.none = nn.ModuleDict(), nn.ModuleList()
+        self.both = nn.ModuleList([self.heads, self.none, self.trunk])
+        self.heads["stem"] = self.stem
+
+
 def models() -> dict[str, nn.Module]:
     tied = convert_model(
         nn.Sequential(nn.Conv1d(4, 8, 5), nn.BatchNorm1d(8), nn.Flatten(), nn.Linear(32, 1)), torch.zeros(2, 4, 8)
@@ -80,6 +93,7 @@ def models() -> dict[str, nn.Module]:
         "tied": tied,
         "state": nn.Sequential(SetsState()),
         "taken": nn.Sequential(OnlyTakes()),
+        "held twice": HeldTwice(),
         "itself": nn.Sequential(CopiesItself()),
         "slots": nn.Sequential(Slotted()),
     }
@@ -104,7 +118,7 @@ def described(value: Any, seen: dict[int, int]) -> Any:
     return value if isinstance(value, (bool, int, float, str, torch.dtype)) else type(value)
 
 
-@pytest.mark.parametrize("name", some(models(), 3))
+@pytest.mark.parametrize("name", [*some([n for n in models() if n != "held twice"], 3), "held twice"])
 def test_a_copy_is_what_deepcopy_makes(name: str) -> None:
     model = models()[name]
     twin = deep_copy(model)

@@ -348,7 +348,8 @@ def rests(body: Any, work: int = 1, length: int = 20) -> tuple[tuple[list[int], 
     survey.start = Run((), frozenset(), ((work,),))
     given, thresholds.compared = thresholds.compared, lambda m, e: tried.append(e[0].shape[-1]) or given(m, e)
     try:
-        return rests_of(variants, survey, seen), tried
+        found = rests_of(variants, survey, seen)
+        return (found.lengths, found.all_tried), tried
     finally:
         thresholds.compared = given
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from by_hand import Net, bases, conv, mirror, worst
+from einops import rearrange
 from torch import Tensor, nn
 
 from rcps_convert import BreaksSymmetryError, ConversionError, bake, convert_model, plan_conversion
@@ -205,6 +206,63 @@ def test_where_not_every_rest_can_be_tried_other_lengths_are_refused(monkeypatch
         model = convert_model(net(at_a_far_rest), EXAMPLE)
     with pytest.raises(ConversionError, match="rest of a division"):
         model(torch.zeros(2, 4, 21))
+
+
+def asserted(m: Any, x: Tensor) -> Tensor:
+    assert x.shape[-1] % 24 == 0
+    return m.a(m.c(x).relu().mean(-1))
+
+
+def asserted_of_a_hidden_length(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).relu()[..., ::2]
+    if h.shape[-1] % 12:
+        raise ValueError("windows of 12")
+    return m.a(h.mean(-1))
+
+
+def in_bins(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).relu()
+    assert not x.shape[-1] % 8
+    assert not x.shape[-1] % 6
+    return m.a(h.cumsum(-1).mean(-1) if h.shape[-1] > 500 else h.mean(-1))
+
+
+@pytest.mark.parametrize("body", [asserted, asserted_of_a_hidden_length, in_bins])
+def test_lengths_that_leave_the_rests_of_the_example_are_taken_where_forward_takes_no_others(
+    body: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long forward is run at a few of the other rests only; behind an assert it runs at none of these."""
+    monkeypatch.setattr(thresholds, "MOST_WORK", 1)
+    with pytest.warns(UserWarning, match="other than 48 and whole multiples of 24 more or fewer are refused"):
+        model = convert_model(net(body), torch.zeros(2, 4, 48)).double().eval()
+    for n in (24, 48, 72, 96, 240):
+        found = error(model, n)
+        assert found is not None
+        assert found < TOLERANCE
+    for n in (12, 47, 49, 60, 64):
+        with pytest.raises(ConversionError, match="rest of a division"):
+            model(torch.zeros(2, 4, n).double())
+    if body is in_bins:
+        assert error(model, 504) is None
+    if body is not asserted_of_a_hidden_length:  # there every other position is read from either end
+        assert plan_conversion(net(body), torch.zeros(2, 4, 48)).valid_lengths(1, 99) == [24, 48, 72, 96]
+
+
+def padded_bins(m: Any, x: Tensor) -> Tensor:
+    h = m.c(x).relu()
+    if h.shape[-1] % 2:
+        h = nn.functional.pad(h, (0, 1))
+    return m.a(rearrange(h, "b c (l p) -> b c l p", p=2).amax(-1).mean(-1))
+
+
+def test_what_einops_asks_is_no_branch_of_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks whether a length divides, and raises if not: no way of its own begins there."""
+    monkeypatch.setattr(thresholds, "MOST_WORK", 1)
+    found = compared(net(padded_bins), (EXAMPLE,))
+    assert found is not None
+    assert {file for file, *_ in found.rests} == {__file__}
+    model = converted(padded_bins)
+    assert all(e is not None and e < TOLERANCE for e in (error(model, n) for n in (8, 14, 20, 40)))
 
 
 def marked(m: Any, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+import einops
 import torch
 from torch import Tensor, nn
 from torch._library.custom_ops import CustomOpDef as CustomOpDef
@@ -79,7 +80,7 @@ _SYMBOLIC = os.path.join("torch", "fx", "_symbolic_trace.py")
 
 
 def users_line(inside: int) -> tuple[str, int] | None:
-    """File and line of a call if the user's own code makes it, not torch's or this package's.
+    """File and line of a call if the user's own code makes it, not torch's, einops' or this package's.
 
     Args:
         inside: functions between the call and who asks.
@@ -101,7 +102,8 @@ _HANDLING = tuple(os.path.join(os.path.dirname(torch.__file__), name) for name i
 _LAYERS = os.path.dirname(torch.nn.__file__) + os.sep
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_NOT_THE_USERS = (os.path.dirname(torch.__file__) + os.sep, _PACKAGE + os.sep)
+_INSTALLED = tuple(os.path.dirname(str(package.__file__)) for package in (torch, einops))
+_NOT_THE_USERS = tuple(path + os.sep for path in (*_INSTALLED, _PACKAGE))
 
 _MODULE_CALL = os.path.join("torch", "nn", "modules", "module.py")
 _CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")

@@ -16,10 +16,11 @@ from torch import nn
 
 from ..algebra.action import Action
 from ..algebra.arguments import Example
+from ..algebra.axis import Step
 from ..errors import BreaksSymmetryError, ConversionError
 from ..infer.inference import Inference
 from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length, run_of
-from ..measure.thresholds import MOST_WORK, Seen, Turn, rests_of, seen_of, turns_of
+from ..measure.thresholds import MOST_WORK, Rests, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verify import Verification
 from ..measure.ways import turns_by_way, turns_of_one
 from ..tie.length_guard import LengthRule
@@ -48,6 +49,9 @@ UNSEEN = "forward was seen to run at no other length at which the law could be c
 
 FIXED_TO_IT = "as something in forward was fixed to the length of the example"
 """Why the law fails at other lengths, where nothing else is known."""
+
+RESTS = "forward goes by the rest of a division of a size, and not every rest could be tried"
+"""Why lengths are refused that leave another rest than the example's."""
 
 STEPS = (
     "forward rounds, or compares, fractions that it computes from the length, and at some lengths two mirrored ones "
@@ -87,6 +91,7 @@ class LengthChecks:
         limits: lengths from which on, or down, calls are refused, and why.
         seen: what the law was seen to hold at.
         turned_away: lengths that the converted model refused.
+        kept: what is aligned at the lengths at which calls are not refused, where these leave the example's rests.
     """
 
     model: nn.Module
@@ -105,6 +110,7 @@ class LengthChecks:
     limits: list[tuple[Turn, str]] = field(default_factory=list)
     seen: list[Variant] = field(default_factory=list)
     turned_away: list[int] = field(default_factory=list)
+    kept: Step | None = None
 
     def run(self, measure: Measure, outputs: Sequence[Action | None]) -> None:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
@@ -167,14 +173,23 @@ class LengthChecks:
 
     def _check_rests(self, seen: Seen) -> None:
         """Measure the law where comparisons of the rest of a division come out otherwise than on the example."""
-        lengths, all_tried = rests_of(self.variants, self.survey, seen) if self.fixed is None else ([], True)
-        for n in lengths:
+        rests = rests_of(self.variants, self.survey, seen) if self.fixed is None else Rests([])
+        for n in rests.lengths:
             if self.fixed is None and self._held(next(self.variants.at(n))):
                 self.checked.append(n)
-        if self.fixed is None and not all_tried:
-            self.fixed = "forward goes by the rest of a division of a size, and not every rest could be tried"
-        if self.fixed is not None and (lengths or not all_tried):
-            self._keep_to(main_length(self.actions))
+        own = main_length(self.actions)
+        kept = Step(1, -(own or 0) % rests.period, rests.period) if rests.period else None
+        held = [n for n in self.checked if kept is not None and kept.aligned(n)]
+        if self.fixed is None and held:
+            self.kept, self.checked = kept, held
+            self.warnings.append(
+                f"calls at lengths other than {own} and whole multiples of {rests.period} more or "
+                f"fewer are refused: {RESTS}"
+            )
+        elif self.fixed is None and not rests.all_tried:
+            self.fixed = RESTS
+        if self.fixed is not None and (rests.lengths or not rests.all_tried):
+            self._keep_to(own)
 
     def _check_turn(self, turn: Turn) -> None:
         """Measure the law at lengths behind a turn; where it fails, or cannot be measured, they are refused."""

@@ -45,7 +45,7 @@ from ..tie.untied import unguarded
 from .advice import looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
 from .as_it_is import as_it_is
-from .length_checks import UNSEEN, LengthChecks
+from .length_checks import RESTS, UNSEEN, LengthChecks
 from .length_rules import Chains, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import ConversionPlan
 from .plan_rows import DeclaredLeaf, KeptState, SharedNorm, Symmetriser, TiedParameter
@@ -412,8 +412,9 @@ class _TiedPlanner:
             self.plan.guards = fixed
         else:
             self.plan.guards += [rule for i, rule in enumerate(fixed) if i not in checks.varied]
-            for turn, why in checks.limits:
-                self.plan.guards += self._rules({n: {(turn.before,)} for n in sizes}, why)
+            kept = [(checks.kept, RESTS)] if checks.kept is not None else []
+            for step, why in [*kept, *((turn.before, why) for turn, why in checks.limits)]:
+                self.plan.guards += self._rules({n: {(step,)} for n in sizes}, why)
 
     def _rules(self, chains: Chains, why: str = "") -> list[LengthRule]:
         return length_rules(self.model, self.example, self.actions, chains, why)

@@ -83,10 +83,8 @@ def _copied_table(table: dict[Any, Any], memo: dict[int, Any]) -> dict[Any, Any]
     memo[id(table)] = twin  # before what it holds, which may lead back to it
     for name, value in table.items():
         key = name if type(name) in ATOMS else copy.deepcopy(name, memo)
-        twin[key] = value if type(value) in ATOMS else _known(value, memo) or _copied(value, memo)
+        begun = memo.get(id(value)) if isinstance(value, nn.Module) else None  # a module of the table of its parent
+        if begun is None:  # one that is only begun has no length yet, and cannot be asked whether it is true
+            begun = value if type(value) in ATOMS else _copied(value, memo)
+        twin[key] = begun
     return twin
-
-
-def _known(value: Any, memo: dict[int, Any]) -> Any:
-    """The copy of a module that was begun before, such as one in the table of its parent; None for anything else."""
-    return memo.get(id(value)) if isinstance(value, nn.Module) else None

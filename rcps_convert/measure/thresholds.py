@@ -309,28 +309,55 @@ def turns_of(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[Turn]
     return lengths, numbers + [Turn(n, 1) for n in COUNTED if here.counted]
 
 
-def rests_of(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[int], bool]:
-    """Longer lengths at which comparisons of the rest of a division come out otherwise.
+@dataclass(frozen=True)
+class Rests:
+    """Where comparisons of the rest of a division come out otherwise than on the example.
 
-    Returns:
-        The lengths, and whether every rest was tried that may matter: long forwards are run a few times only.
+    Attributes:
+        lengths: some longer ones at which they do, and forward runs.
+        all_tried: whether every rest was tried that may matter: long forwards are run a few times only.
+        period: lengths that differ by it, in positions, leave the same rests; 0 if that was not seen.
+    """
+
+    lengths: list[int]
+    all_tried: bool = True
+    period: int = 0
+
+
+def rests_of(variants: Variants, survey: Survey, seen: Seen) -> Rests:
+    """Where comparisons of the rest of a division come out otherwise.
+
+    The period is told where forward was seen to run at no length that leaves other rests, as behind an ``assert``.
     """
     own, samples, start = variants.longest, survey.samples, survey.start
     if seen.here is None or not seen.here.rests or start is None or not any(variants.lengths):
-        return [], True
-    left, found = _of_lengths(seen.here, seen.there), list[int]()
-    period = max((abs(divisor) * -(-own // max(1, dividend)) for dividend, divisor, _ in left.values()), default=1)
+        return Rests([])
+    left, found, ran = _of_lengths(seen.here, seen.there), list[int](), False
+    periods = [abs(divisor) * -(-own // max(1, dividend)) for dividend, divisor, _ in left.values()]
+    period = max(periods, default=1)
     after = range(own + 1, own + 1 + period)
     every = list(dict.fromkeys([after[-1] - (after[-1] % period), *after]))  # first where nothing is left over
     tried = every[: min(LARGEST, max(2, MOST_WORK // max(1, start.work)))]
     for n in tried if left else []:
         there = compared(variants.model, next(variants.at(n, samples)).example)
+        ran = ran or (there is not None and (n - own) % period != 0)
         turned = [p for p, rest in left.items() if there is not None and there.rests.get(p, rest)[2] is not rest[2]]
         left = {p: rest for p, rest in left.items() if p not in turned}
         found += [n] if turned else []
         if not left:
             break
-    return found, not left or tried == every
+    all_tried = not left or tried == every
+    common = 0 if all_tried or ran else math.lcm(*periods)
+    return Rests(found, all_tried, common if common and _is_same(variants, samples, seen.here, common) else 0)
+
+
+def _is_same(variants: Variants, samples: int | None, here: Compared, period: int) -> bool:
+    """Whether comparisons of rests come out as on the example at the next two lengths of a period."""
+    for n in (variants.longest + period, variants.longest + 2 * period):
+        there = compared(variants.model, next(variants.at(n, samples)).example)
+        if there is None or any(there.rests.get(p, rest)[2] is not rest[2] for p, rest in here.rests.items()):
+            return False
+    return True
 
 
 def _of_lengths(here: Compared, there: Compared | None) -> dict[Place, tuple[int, int, bool]]:
