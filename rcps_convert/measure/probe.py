@@ -340,14 +340,29 @@ class Probe:
     def nudged(self, seed: int) -> Iterator[None]:
         """Every parameter changed in its last places: how far outputs move then is how far rounding moves them."""
         generator = torch.Generator().manual_seed(seed)
-        kept = [(p, p.detach().clone()) for p in self.model.parameters() if p.is_floating_point()]
-        try:
+        with self._kept() as kept:
             with torch.no_grad():
                 for p, before in kept:
                     dtype = torch.float64 if p.numel() <= MANY else torch.float32
                     noise = torch.rand(p.shape, generator=generator, dtype=dtype).mul_(2).sub_(1).to(p.device)
                     p.copy_(noise.double().mul_(ULPS * torch.finfo(p.dtype).eps).add_(1).mul_(before))
             yield
+
+    @contextmanager
+    def multiplied(self, factor: float) -> Iterator[None]:
+        """Every parameter larger by a factor."""
+        with self._kept() as kept:
+            with torch.no_grad():
+                for p, _ in kept:
+                    p.mul_(factor)
+            yield
+
+    @contextmanager
+    def _kept(self) -> Iterator[list[tuple[nn.Parameter, Tensor]]]:
+        """The parameters, with copies that they are given back afterwards."""
+        kept = [(p, p.detach().clone()) for p in self.model.parameters() if p.is_floating_point()]
+        try:
+            yield kept
         finally:
             with torch.no_grad():
                 for p, before in kept:
