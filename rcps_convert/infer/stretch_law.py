@@ -25,7 +25,18 @@ from ..graph.precision import double_precision, widened
 from ..graph.trace import Node, Ref
 from ..measure.deviation import deviation
 from ..rules.registry import Const
-from .stretch_numbers import DRAWS, KINDS_OF_SIZE, concrete, concrete_action, draw, numbers, random_action, sizes, wide
+from .stretch_numbers import (
+    DRAWS,
+    KINDS_OF_SIZE,
+    SIZED,
+    concrete,
+    concrete_action,
+    draw,
+    numbers,
+    random_action,
+    sizes,
+    wide,
+)
 
 TOLERANCE = 1e-10
 """Largest relative deviation taken for rounding, in float64."""
