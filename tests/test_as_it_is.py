@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from tiers import some
@@ -48,3 +50,31 @@ def test_a_plan_says_what_the_user_said_of_the_outputs_of_an_equivariant_model()
     plan = plan_conversion(Weightless("strands"), torch.zeros(2, 4, 40), outputs="+-")
     assert plan.symmetric
     assert plan.outputs == ["0: tracks +-, shape (2, 2), (batch of 2, 1 pair)"]
+
+
+class BothStrands(nn.Module):
+    """Reads both strands itself, and does something else where activations are large. (N, 4, L) -> (N, 3)."""
+
+    def __init__(self, switch: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.switch, self.conv = switch, nn.Conv1d(4, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.switch(self.conv(x) + self.conv(x.flip(1, 2)).flip(2)).square().mean(-1)
+
+
+SWITCHED: list[Callable[[Tensor], Tensor]] = [
+    lambda h: torch.where(h.abs().sum() > 1e4, h.cumsum(-1), h),
+    lambda h: h + nn.functional.softshrink(h, 50.0).cumsum(-1),
+    lambda h: h.clamp(-1e3, 1e3) + (h - h.clamp(-1e3, 1e3)).roll(1, -1),
+    lambda h: h.cumsum(-1) if torch.is_grad_enabled() else h,
+    lambda h: h.cumsum(-1) if h.requires_grad else h,
+]
+
+
+@pytest.mark.parametrize("switch", some(SWITCHED, 2))
+def test_a_model_is_not_as_it_should_be_that_breaks_the_law_for_large_activations_or_while_gradients_are_recorded(
+    switch: Callable[[Tensor], Tensor],
+) -> None:
+    assert plan_conversion(BothStrands(lambda h: h), torch.zeros(2, 4, 24), outputs="invariant").symmetric
+    assert plan_conversion(BothStrands(switch), torch.zeros(2, 4, 24), outputs="invariant").problems

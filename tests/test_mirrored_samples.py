@@ -150,3 +150,66 @@ def test_batch_norm_is_exact_for_each_sample_in_train_mode_and_nothing_is_told()
     model = nn.Sequential(nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
     plan = plan_conversion(model, torch.zeros(2, 4, 12), outputs="invariant")
     assert not [text for text in plan.warnings if "influence each other" in text]
+
+
+class Compared(nn.Module):
+    """How alike samples are: (N, 4, L) -> (N, N), or what becomes of that."""
+
+    def __init__(self, alike: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.alike, self.conv = alike, nn.Conv1d(4, 6, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.alike(self.conv(x).relu().mean(-1))
+
+
+ALIKE: list[Callable[[Tensor], Tensor]] = [
+    lambda z: z @ z.mT,
+    lambda z: torch.cdist(z, z),
+    lambda z: (z @ z.mT).flatten(),
+    lambda z: torch.pdist(z),
+]
+
+
+@pytest.mark.parametrize("alike", some(ALIKE, 2))
+def test_an_output_for_each_pair_of_samples_is_none_of_each_alone(alike: Callable[[Tensor], Tensor]) -> None:
+    """Their channels are swapped where one of them is mirrored, and not where both are."""
+    (problem,) = plan_conversion(Compared(alike), torch.zeros(2, 4, 12)).problems
+    assert problem.what == "samples of one batch influence each other"
+
+
+def test_an_output_for_each_pair_of_samples_of_invariant_numbers_converts() -> None:
+    plan = plan_conversion(Compared(lambda z: z.sum(1) * z.sum(1)[:, None]), torch.zeros(2, 4, 12))
+    assert not plan.problems, str(plan)
+
+
+BEHIND: list[Callable[[Tensor], Tensor]] = [
+    lambda h: h - (h - 50).relu().mean(0),
+    lambda h: torch.where((h > 50).any(0), h.square(), h),
+    lambda h: h + nn.functional.threshold(h, 80.0, 0.0).amax(0),
+]
+
+
+class Open(nn.Module):
+    """Something between samples that only large activations reach."""
+
+    def __init__(self, mix: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.mix, self.conv, self.out = mix, nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.mix(self.conv(x)).relu().mean(-1))
+
+
+@pytest.mark.parametrize("mix", some(BEHIND, 2))
+def test_samples_that_influence_each_other_where_activations_are_large_are_refused(
+    mix: Callable[[Tensor], Tensor],
+) -> None:
+    (problem,) = plan_conversion(Open(mix), torch.zeros(2, 4, 12)).problems
+    assert problem.what == "samples of one batch influence each other"
+
+
+def test_large_parameters_are_no_fault_of_a_model_whose_samples_are_apart() -> None:
+    for mix in (torch.exp, lambda h: h / h.norm(), lambda h: h.softmax(-1) * h):
+        plan = plan_conversion(Open(mix), torch.zeros(2, 4, 12))
+        assert not plan.problems, str(plan)

@@ -18,6 +18,7 @@ from ..algebra.specs import Spec
 from ..errors import ConversionError, NeedsChoiceError
 from ..infer.outputs import AUTO, auto_words
 from ..measure.along_sequence import FOLLOWS, following, growing
+from ..measure.large import fails_where_large, fails_with_gradients
 from ..measure.lengths import Variants
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
@@ -60,7 +61,8 @@ def as_it_is(
         wanted = output_specs(outputs, made)
         allowed = partial(allowed_actions, wanted, None)
         found = verify(model, example, specs, actions, allowed, diagnose=False, probe=probe)
-        checked = _lengths(probe, model, wanted, found) if found.passed else None
+        holds = found.passed and not (fails_where_large(probe, allowed) or fails_with_gradients(probe, allowed))
+        checked = _lengths(probe, model, wanted, found) if holds else None
     except ConversionError:
         raise
     except Exception:  # the model does not run as given; tracing reports why

@@ -25,7 +25,18 @@ from ..graph.precision import double_precision, widened
 from ..graph.trace import Node, Ref
 from ..measure.deviation import deviation
 from ..rules.registry import Const
-from .stretch_numbers import DRAWS, KINDS_OF_SIZE, concrete, concrete_action, draw, numbers, random_action, sizes, wide
+from .stretch_numbers import (
+    DRAWS,
+    KINDS_OF_SIZE,
+    SIZED,
+    concrete,
+    concrete_action,
+    draw,
+    numbers,
+    random_action,
+    sizes,
+    wide,
+)
 
 TOLERANCE = 1e-10
 """Largest relative deviation taken for rounding, in float64."""
@@ -205,7 +216,7 @@ class StretchLaw:
     def _holds_for_all_sizes(self, found: dict[str, Action]) -> bool:
         """Whether a law that was found holds for small and large numbers too, on other pieces of operators."""
         self.scales = sizes(self.nodes, self.given)
-        others = range(DRAWS, DRAWS + len(KINDS_OF_SIZE) * len(self.scales))
+        others = range(SIZED, SIZED + len(KINDS_OF_SIZE) * len(self.scales))
         return self._worst(found, signed=False, seeds=others) <= ROUNDED
 
     # --- running ---
@@ -243,10 +254,10 @@ class StretchLaw:
 
     def _drawn_as(self, action: Action, name: str, seed: int, generator: torch.Generator) -> Tensor:
         """Random numbers of the kind and size of a draw; ids are as they are."""
-        if seed < DRAWS:
+        if seed < SIZED:
             return draw(action, self.dtypes[name], seed, generator)
         x = draw(action, self.dtypes[name], KINDS_OF_SIZE[seed % len(KINDS_OF_SIZE)], generator)
-        scale = self.scales[(seed - DRAWS) // len(KINDS_OF_SIZE)]
+        scale = self.scales[(seed - SIZED) // len(KINDS_OF_SIZE)]
         if action.value is not None or x.dtype == torch.bool:
             return x
         return x * scale if x.is_floating_point() or x.is_complex() else x * max(1, int(scale))

@@ -25,6 +25,9 @@ from ..rules.registry import Const
 DRAWS = 7
 """Random inputs on which a law must hold."""
 
+SIZED = 2**20
+"""The seed of the first draw of small or large numbers."""
+
 KINDS_OF_SIZE = (0, 3)
 """Kinds of numbers, normal and positive, that are drawn small and large; see `draw`."""
 

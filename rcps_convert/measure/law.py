@@ -63,7 +63,7 @@ class Law:
         blended: per output leaf, how far mirroring a sample moved the results of others; by mode, in train
             mode without being an error: statistics over a batch do that.
         batches: per output leaf with samples the axis that holds them; None until they are found.
-        summed: output leaves that have one shape whatever the number of samples, such as a loss.
+        summed: output leaves without an axis of samples, such as a loss, or with two, such as how alike samples are.
         any_batch: the outputs' actions hold for batches of other sizes too: no axis holds samples and more.
         usual: per output leaf, the largest middle size of its entries that was met.
         stepped: per output leaf with samples, whether it takes a few values only over those of a batch.
@@ -173,7 +173,7 @@ class Law:
         grown = [_grown(a, b, own) for a, b in zip(forward, large, strict=False)]
         if len(forward) == len(large):
             self.batches = {i: d for i, d in enumerate(grown) if d is not None and d >= 0}
-            self.summed = [i for i, y in enumerate(forward) if grown[i] is None and isinstance(y, Tensor)]
+            self.summed = [i for i, y in enumerate(forward) if grown[i] in (None, -1) and isinstance(y, Tensor)]
             self.any_batch = -1 not in grown and all(forward[i].shape[d] == own for i, d in self.batches.items())
             for i, d in self.batches.items():
                 part = large[i].narrow(d, 0, forward[i].shape[d])

@@ -105,6 +105,7 @@ class Probe:
         fed: norms keep the statistics of random inputs; see `feed_norms`.
         discrete: forward was seen to make whole numbers or truth values of others, such as places of maxima, that
             depend on the input.
+        recorded: record gradients.
 
     Raises:
         ConversionError: the example holds no samples or no positions.
@@ -121,7 +122,7 @@ class Probe:
         padded: bool = False,
         held: bool = False,
     ) -> None:
-        self.padded, self.held = padded, held
+        self.padded, self.held, self.recorded = padded, held, False
         self.example, self.specs, self.actions = example, specs, actions
         self.reads = any(isinstance(spec, (OneHot, Tokens)) for spec in specs)  # a sequence
         self.batch = self._batch()
@@ -254,7 +255,7 @@ class Probe:
         own = leaves(self.example)
         given = [laid_as(x, y) if isinstance(x, Tensor) else x for x, y in zip(drawn, own, strict=True)]
         wide = not self.as_given and self.dtype == torch.float64
-        with warnings.catch_warnings(), torch.no_grad(), mode(self.model, training):
+        with warnings.catch_warnings(), torch.set_grad_enabled(self.recorded), mode(self.model, training):
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
             kept = self.buffers.held(), caches_kept_clean(self.model, self.caches)
             noise = HeldNoise(rng) if self.held else nullcontext()
@@ -340,14 +341,29 @@ class Probe:
     def nudged(self, seed: int) -> Iterator[None]:
         """Every parameter changed in its last places: how far outputs move then is how far rounding moves them."""
         generator = torch.Generator().manual_seed(seed)
-        kept = [(p, p.detach().clone()) for p in self.model.parameters() if p.is_floating_point()]
-        try:
+        with self._kept() as kept:
             with torch.no_grad():
                 for p, before in kept:
                     dtype = torch.float64 if p.numel() <= MANY else torch.float32
                     noise = torch.rand(p.shape, generator=generator, dtype=dtype).mul_(2).sub_(1).to(p.device)
                     p.copy_(noise.double().mul_(ULPS * torch.finfo(p.dtype).eps).add_(1).mul_(before))
             yield
+
+    @contextmanager
+    def multiplied(self, factor: float) -> Iterator[None]:
+        """Every parameter larger by a factor."""
+        with self._kept() as kept:
+            with torch.no_grad():
+                for p, _ in kept:
+                    p.mul_(factor)
+            yield
+
+    @contextmanager
+    def _kept(self) -> Iterator[list[tuple[nn.Parameter, Tensor]]]:
+        """The parameters, with copies that they are given back afterwards."""
+        kept = [(p, p.detach().clone()) for p in self.model.parameters() if p.is_floating_point()]
+        try:
+            yield kept
         finally:
             with torch.no_grad():
                 for p, before in kept:

@@ -21,6 +21,7 @@ from ..graph.sandbox import free_young, undisturbed_rng
 from .deviation import NEAR_ZERO
 from .inputs import AGAIN, KINDS
 from .jumps import beside_jumps
+from .large import blended_where_large
 from .law import Allowed, Law
 from .probe import Probe
 from .report import CAP, TOLERANCE
@@ -149,7 +150,8 @@ _CAUSES = {
         "samples of one batch influence each other",
         "mirroring some samples of a batch changed the results of the others, or changed their own in another way "
         "than mirroring all of them",
-        "check for a recurrence or attention over the batch axis, such as a forgotten batch_first=True",
+        "check for a recurrence or attention over the batch axis, such as a forgotten batch_first=True; samples that "
+        "are compared are so outside of forward, by what it returns for each",
     ),
     "dtype": (
         "the converted model is not equivariant in its own precision, though it is in float64",
@@ -278,6 +280,9 @@ class _Check:
         self.law.require_measured()
         if self.draws > 1 and self.widened and self.met_all and self.law.error() <= self.limit:
             self._measure_jumps()
+            large = blended_where_large(self.law) if self.law.error() <= self.limit else 0.0
+            if large:
+                self.law.blended[False], self.cause = {min(self.law.actions): large}, "samples"
 
     def _has_failed(self) -> bool:
         """Whether the law failed, and neither rounding nor noise of train mode explains it."""
