@@ -692,6 +692,26 @@ def test_an_axis_that_is_in_order_with_all_weights_is_not_fixed() -> None:
     assert along._verdicts([listening(0.0)[:, None]]) == [along.FIXED, along.FIXED]  # one entry
 
 
+def test_each_draw_that_is_followed_has_weights_of_its_own() -> None:
+    for before in ((), (0,), (0, 5)):
+        probe = probe_of(lambda m, x: m.c(x), c=nn.Conv1d(4, 2, 3))
+        for seed in before:
+            probe.perturb(seed)
+        seen: list[Any] = []
+
+        def read(drawn: list[Any], probe: Probe = probe, seen: list[Any] = seen) -> list[Any]:
+            seen.append(
+                (float(probe.model.c.weight.detach().sum()), float(drawn[0].sum(0)[0] @ torch.arange(24.0).double()))
+            )
+            return [probe.outputs(drawn)]
+
+        (found,) = along.following(probe, read, draws=3)
+        assert found == [along.FIXED, along.FIXED, along.FOLLOWS]
+        assert len({weight for weight, _ in seen}) == 3
+        assert len(seen) == 3 * (1 + along.BLOCKS)
+        assert len({start for _, start in seen}) > 3 * 4
+
+
 PROFILE = Action((ax.batch(2), ax.length(24)))
 
 

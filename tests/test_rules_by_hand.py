@@ -13,7 +13,7 @@ from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
 from rcps_convert.algebra.axis import Mismatch, Role, Step
 from rcps_convert.errors import Refusal
-from rcps_convert.rules import common, lookup, pieces, places, pool, reduce, shape
+from rcps_convert.rules import common, lookup, pieces, places, pointwise, pool, reduce, shape
 from rcps_convert.rules.pins import in_full, is_short, nearly_equal
 from rcps_convert.rules.registry import Const, Facts, aten, require_fit, require_no_ids, require_unsigned
 
@@ -942,3 +942,55 @@ def test_bins_of_numbers() -> None:
     assert places.bins(node(aten.searchsorted.Tensor), edges, x).axes == x.axes
     with pytest.raises(ValueError, match="the edges differ from row to row"):
         places.bins(node(aten.bucketize.Tensor), edges, x)
+
+
+# --- pointwise ---
+
+
+def test_factors_meet_where_they_broadcast_and_one_may_carry_a_sign() -> None:
+    n = node(aten.mul.Tensor, 4, 5)
+    signed = Action((SIGNED, ax.length(5)))
+    for small in (Action((ax.trivial(1), ax.length(5))), Action((ax.length(5),)), Action(())):
+        for pair in ((small, signed), (signed, small)):
+            found = pointwise.multiply(n, *pair)
+            assert [ax.has_sign(t) for t in found.axes] == [False, True]
+            assert tables(found) == [[0, 1, 2, 3], reverse(5)]
+    twice = pointwise.multiply(n, signed, signed)
+    assert not any(map(ax.has_sign, twice.axes))
+    parts = Action((ax.total([SIGNED, ax.trivial(2)]),))
+    free = Action((ax.trivial(1),))
+    for pair in ((parts, free), (free, parts)):
+        found = pointwise.multiply(node(aten.mul.Tensor, 6), *pair)
+        assert ax.signs(found.axes[0]).tolist() == [-1] * 4 + [1, 1]  # type: ignore[union-attr]
+    with pytest.raises(Refusal) as refused:
+        pointwise.multiply(node(aten.mul.Tensor, 6), parts, parts)
+    assert "only one factor may change its sign" in refused.value.why
+    assert pointwise.multiply(n, signed, 3.0) is signed
+    open_one = Action((ax.Var(1), ax.length(5)))
+    out = pointwise.multiply(node(aten.mul.Tensor, 1, 5), open_one, Action((ax.trivial(1), ax.length(5))))
+    assert ax.free(out.axes[0]) or ax.is_trivial(out.axes[0])
+
+
+def test_slopes_gates_fills_and_casts() -> None:
+    x = Action((ax.batch(2), ax.regular(4), ax.length(5)))
+    slope, one = ax.Var(4), ax.Var(1)
+    assert pointwise.prelu(node(), x, Action((slope,))) is x
+    assert ax.same(slope, ax.regular(4))
+    pointwise.prelu(node(), x, Action((one,)))
+    assert ax.is_trivial(one)
+    halves = Action((ax.batch(2), ax.total([PAIR, PAIR]), ax.length(5)))
+    gated = pointwise.glu(node(), halves, 1)
+    assert tables(gated) == [[0, 1], [1, 0], reverse(5)]
+    with pytest.raises(Mismatch):
+        pointwise.glu(node(), x, 1)
+    signed = Action((SIGNED,))
+    assert pointwise.fill(node(aten.fill_.Scalar), signed) is signed
+    assert pointwise.fill(node(aten.fill_.Scalar), signed, 0.0) is signed
+    with pytest.raises(Refusal):
+        pointwise.fill(node(aten.fill_.Scalar), signed, 1.0)
+    assert pointwise.identity(node(), x, 3, k=2) is pointwise.cast_as(node(), x, signed) is x
+    assert pointwise.copy_into(node(), Action((ax.Var(4),)), Action((ax.regular(4),))).axes == (ax.regular(4),)
+    ids = Action((ax.length(3),), IDS)
+    assert pointwise.compare(node(), ids, 2).value is None
+    with pytest.raises(Mismatch):
+        pointwise.compare(node(), ids, 1)

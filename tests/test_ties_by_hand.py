@@ -33,6 +33,7 @@ from rcps_convert.tie.factors import Factor, factors, sign_of
 from rcps_convert.tie.hooks import hook_of
 from rcps_convert.tie.length_guard import KNOWN, LengthGuard, LengthRule, only_at, read_rule, through
 from rcps_convert.tie.norms import fold, folds, keeps_statistics, pool, settle_statistics, unfold, unpool
+from rcps_convert.tie.notes import forget, note, noted
 from rcps_convert.tie.parts import AddedPart, OtherPartError, Parts, parts_of, unwatch, watch
 from rcps_convert.tie.passage import Passage
 from rcps_convert.tie.states import read_buffers, share_states
@@ -256,6 +257,10 @@ def test_only_the_last_operator_of_a_chain_must_end_well() -> None:
     assert through(rule.chains[0], 13) == 2
     assert through((), 13) == 13
     assert not rule.fixed
+    for chain in ((Step(1, -2, only=12),), (Step(1, 0, 2), Step(1, 0, 3), Step(1, -1, only=2))):
+        one = LengthRule("x", 0, 2, 12, (chain,))
+        assert one.fixed
+        assert [n for n in range(1, 30) if one.ends_well(n) and one.holds(n)] == [12]
 
 
 def test_a_length_is_refused_with_what_to_do() -> None:
@@ -366,6 +371,16 @@ def test_a_module_that_is_called_elsewhere_may_be_added() -> None:
     unwatch(model)
     assert refusal_of(model) == (None, None)
     assert not any(checks_of(m) for m in model.modules())
+
+
+def test_what_is_noted_is_forgotten() -> None:
+    model = nn.ReLU()
+    assert noted(model) is None
+    forget(model)
+    note(model, {"given": {"a": 1}, "nothing": 2})
+    assert noted(model) == {"given": {"a": 1}}
+    forget(model)
+    assert noted(model) is None
 
 
 def test_watching_anew_takes_what_is_there_for_what_was_converted() -> None:
@@ -790,7 +805,7 @@ def test_what_a_tied_weight_refuses() -> None:
     conv = tied()
     chain: Any = conv.parametrizations.weight  # type: ignore[union-attr,index]
     cases: list[tuple[Any, str, str]] = [
-        (lambda: setattr(conv, "weight", torch.zeros(4)), "values of another shape", r"\(4,\), and the weight is \(4, 4, 3\)"),
+        (lambda: setattr(conv, "weight", torch.zeros(4)), "values of another shape", r"\(4,\), and the weight is \(4,"),
         (lambda: chain.right_inverse("text"), "was set to no tensor", "text, and the weight"),
         (lambda: chain.write(torch.zeros(2, 4, 3)), "values of another shape", ""),
         (lambda: chain.append(nn.Identity()), "Identity on a tied weight", ""),
