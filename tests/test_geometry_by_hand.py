@@ -404,3 +404,35 @@ def test_a_setting_that_is_changed_is_another_call() -> None:
     expected = (F.max_pool1d(X, 5) + F.max_pool1d(X.flip(2), 5).flip(2)) / 2
     for part in model:
         assert torch.equal(part(X), expected)
+
+
+def test_settings_are_the_plain_attributes_that_are_not_private() -> None:
+    module = nn.MaxPool1d(3)
+    module.gain_, module.table, module._own = 2, [3], 4  # type: ignore[assignment]
+    names = {"training", "kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode", "gain_"}
+    assert {*Anchored(module, Table("a")).settings} == names
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "sites"),
+    [
+        (F.max_pool2d, (5,), (2, 3)),
+        (F.max_pool2d, (5, 3, 1), (2, 3)),
+        (F.avg_pool2d, ((3, 5),), (2, 3)),
+        (F.max_pool2d, (5,), (3,)),
+        (F.avg_pool2d, (5, 2, 1), (2,)),
+        (F.unfold, ((3, 5), 1, 1, 2), (2, 3)),
+        (F.unfold, ((3, 5), 1, 0, 3), (3,)),
+    ],
+)
+def test_windows_from_the_other_edge_of_planes(function: Any, args: Any, sites: tuple[int, ...]) -> None:
+    plane = torch.randn(2, 3, 11, 12, generator=torch.Generator().manual_seed(0))
+    edge, s = bound(function, plane, *args)
+    found = edge.right(s, CallAxes(sites, sites))
+    if function is F.unfold:
+        grid = [len(range(0, n + 2 * p - k + 1, args[3])) for n, p, k in ((11, args[2], 3), (12, args[2], 5))]
+        there = function(plane.flip(sites), *args).view(2, 3, 3, 5, *grid)
+        expected = there.flip([d + 2 for d in sites]).flip([d for d in sites]).reshape(found.shape)
+    else:
+        expected = function(plane.flip(sites), *args).flip(sites)
+    assert torch.allclose(found, expected, atol=1e-6)

@@ -886,6 +886,27 @@ def test_a_report_of_a_model() -> None:
     assert check_equivariance(model, EXAMPLE, tolerance=0.5).tolerance == 0.5
 
 
+@pytest.mark.parametrize(
+    ("body", "sizes"),
+    [
+        (lambda m, x: x.sum((1, 2)), {2: 4, 3: 1, 7: 3}),  # twice for noise, once mirrored, mixed; 3; all kinds
+        (lambda m, x: x.mT.flatten(0, 1), {2: 30, 3: 1}),
+    ],
+)
+def test_a_report_meets_every_kind_of_input(body: Any, sizes: dict[int, int]) -> None:
+    seen: list[int] = []
+    blank: list[bool] = []
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        seen.append(len(x))
+        blank.append(bool((x == 0).all((1, 2)).any()))
+        return body(m, x)
+
+    check_equivariance(Net(forward), EXAMPLE)
+    assert any(blank)
+    assert {*seen} == {*sizes}
+
+
 # --- verifications ---
 
 
