@@ -381,6 +381,35 @@ def test_dropout_inside_of_functions_does_nothing(training: bool) -> None:
     assert torch.allclose(probe.outputs(x, training), expected)
 
 
+CASTS: dict[str, Any] = {
+    "float": lambda x: (x * 0.1).float(),
+    "to": lambda x: (x * 0.1).to(torch.float32),
+    "to by name": lambda x: (x * 0.1).to(dtype=torch.float32),
+    "type": lambda x: (x * 0.1).type(torch.float32),
+    "a new tensor": lambda x: x + torch.full((4, 24), 0.1),
+    "a table": lambda x: x + torch.linspace(0, 1, 24),
+    "whole numbers": lambda x: x + torch.arange(24) / 3,
+}
+
+
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
+def test_casts_and_new_tensors_are_in_float64(cast: Any) -> None:
+    probe = probe_of(lambda m, x: cast(x))
+    x = probe.inputs(0)
+    found = probe.outputs(x)
+    assert found.dtype == torch.float64
+    exact = {
+        "a new tensor": 0.1,
+        "a table": torch.arange(24).double() / 23,
+        "whole numbers": torch.arange(24).double() / 3,
+    }
+    name = next(n for n, c in CASTS.items() if c is cast)
+    expected = x[0] + exact[name] if name in exact else x[0] * 0.1
+    assert torch.allclose(found, expected, rtol=0, atol=1e-14)
+    given = Probe(Net(lambda m, x: cast(x)), EXAMPLE, *input_actions(EXAMPLE, "ACGT", "auto"), own=True)
+    assert given.outputs(given.inputs(0)).dtype == torch.float32
+
+
 # --- random numbers and buffers ---
 
 
