@@ -411,6 +411,8 @@ def test_settings_are_the_plain_attributes_that_are_not_private() -> None:
     module.gain_, module.table, module._own = 2, [3], 4  # type: ignore[assignment]
     names = {"training", "kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode", "gain_"}
     assert {*Anchored(module, Table("a")).settings} == names
+    assert Anchored(module, Table("a")).read_settings is not None
+    assert Anchored(Pools(3), Table("a")).read_settings is None  # the user's own may read more
 
 
 @pytest.mark.parametrize(

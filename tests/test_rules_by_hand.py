@@ -370,6 +370,8 @@ def test_numbers_that_are_short_and_nearly_equal() -> None:
     assert nearly_equal(a * 100, a * 100 + torch.tensor([0.0, 0.0, 2e-5])).tolist() == [True, True, True]
     assert nearly_equal(a, a + 1e-5).tolist() == [False] * 3
     assert not nearly_equal(torch.tensor([1e-9]), torch.tensor([0.0])).any()
+    many = torch.tensor([0.0, 0.0, 0.0, 1.0, float("inf")])
+    assert nearly_equal(many + 2e-7, many).tolist() == [True] * 5  # zeros have no size
 
 
 # --- layouts ---
@@ -1335,3 +1337,36 @@ def test_overloads_that_torch_lacks_are_missing() -> None:
         registry.refuse("what", why="why", do="do", never=False, got="got")
     assert (refused.value.what, refused.value.why, refused.value.do, refused.value.got) == ("what", "why", "do", "got")
     assert refused.value.kind is NoRuleError  # type: ignore[attr-defined]
+
+
+def test_sums_carry_signs_that_all_of_their_operands_have() -> None:
+    signed, plain = axes(SIGNED), axes(ax.trivial(4))
+    for op, args in (
+        (aten.add.Tensor, (signed, signed)),
+        (aten.rsub.Tensor, (signed, signed)),
+        (aten.lerp.Scalar, (signed, signed, 0.5)),
+    ):
+        assert pointwise.pointwise(node(op), *args).axes == (SIGNED,)
+    assert pointwise.pointwise(node(aten.add.Scalar), signed, 0).axes == (SIGNED,)
+    for op, args in (
+        (aten.add.Tensor, (signed, plain)),
+        (aten.add.Scalar, (signed, 1.0)),
+        (aten.rsub.Scalar, (signed, 2)),
+    ):
+        with pytest.raises((Refusal, Mismatch)):
+            pointwise.pointwise(node(op), *args)
+    for op, args, odd in (
+        (aten.tanh.default, (), True), (aten.exp.default, (), False), (aten.pow.Tensor_Scalar, (3,), True),
+        (aten.pow.Tensor_Scalar, (2,), False), (aten.pow.Tensor_Scalar, (0.5,), False),
+        (aten.clamp.default, (-1, 1), True), (aten.clamp.default, (-1, 2), False), (aten.clamp.default, (1,), False),
+        (aten.hardtanh.default, (-2.0, 2.0), True), (aten.threshold.default, (-1, 1), False),
+    ):  # fmt: skip
+        if odd:
+            assert pointwise.pointwise(node(op), signed, *args).axes == (SIGNED,)
+        else:
+            with pytest.raises(Refusal):
+                pointwise.pointwise(node(op), signed, *args)
+    assert pointwise.range_of(aten.sigmoid.default).startswith("the result of sigmoid ")
+    assert pointwise.range_of(aten.tanh.default) == ""
+    assert pointwise.rule_of(aten.exp.default) is pointwise.pointwise
+    assert pointwise.rule_of(aten.nonzero.default) is None

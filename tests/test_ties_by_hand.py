@@ -848,6 +848,23 @@ def test_ties_come_back_from_plain_values() -> None:
     assert make_tie(Action((ax.trivial(3), ax.batch(2)))) is None
 
 
+@pytest.mark.parametrize(
+    ("tie", "names"),
+    [
+        (HalfTie(Action((PAIR, ax.permutation([0, 2, 1]))), 0, 0), ["index1"]),
+        (OrbitTie(Action((ax.permutation([0, 2, 1]),))), ["gather", "kept"]),
+        (OrbitTie(Action((ax.product([ax.permutation([0, 2, 1]), SIGN]),))), ["gather", "kept", "factor"]),
+        (MirrorTie(Action((ax.permutation([0, 2, 1]),)), (nn.BatchNorm1d(3), "bias")), ["index0"]),
+    ],
+)
+def test_tables_of_ties_are_made_anew(tie: Any, names: list[str]) -> None:
+    found = tie.tables()
+    held = dict(tie.named_buffers())
+    assert [*found] == [*held] == names
+    assert all(torch.equal(found[name], held[name]) and found[name] is not held[name] for name in names)
+    assert not tie.state_dict()
+
+
 def test_an_orbit_stores_its_first_entry_and_zero_where_a_sign_meets_itself() -> None:
     tie = OrbitTie(Action((ax.product([ax.permutation([2, 1, 0]), SIGN]),)))
     assert tie.stored_shape == (1,)
