@@ -695,7 +695,7 @@ def test_specs_are_laid_over_nested_arguments() -> None:
 def test_names_of_arguments_and_outputs() -> None:
     assert nesting.leaf_names((X, {"a": [X, X]})) == ["0", "1.a.0", "1.a.1"]
     assert nesting.leaf_names({"dna": X}) == ["dna"]
-    assert nesting.leaf_names(X) == ["0"]
+    assert nesting.leaf_names(X) == nesting.structure_names(X) == ["0"]
     assert nesting.output_fields({"a": X, "b": {"c": X}}) == ["a", "b.c"]
     assert nesting.output_fields({"a": [X]}) == []
     assert nesting.output_fields((X,)) == []

@@ -381,6 +381,35 @@ def test_dropout_inside_of_functions_does_nothing(training: bool) -> None:
     assert torch.allclose(probe.outputs(x, training), expected)
 
 
+CASTS: dict[str, Any] = {
+    "float": lambda x: (x * 0.1).float(),
+    "to": lambda x: (x * 0.1).to(torch.float32),
+    "to by name": lambda x: (x * 0.1).to(dtype=torch.float32),
+    "type": lambda x: (x * 0.1).type(torch.float32),
+    "a new tensor": lambda x: x + torch.full((4, 24), 0.1),
+    "a table": lambda x: x + torch.linspace(0, 1, 24),
+    "whole numbers": lambda x: x + torch.arange(24) / 3,
+}
+
+
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
+def test_casts_and_new_tensors_are_in_float64(cast: Any) -> None:
+    probe = probe_of(lambda m, x: cast(x))
+    x = probe.inputs(0)
+    found = probe.outputs(x)
+    assert found.dtype == torch.float64
+    exact = {
+        "a new tensor": 0.1,
+        "a table": torch.arange(24).double() / 23,
+        "whole numbers": torch.arange(24).double() / 3,
+    }
+    name = next(n for n, c in CASTS.items() if c is cast)
+    expected = x[0] + exact[name] if name in exact else x[0] * 0.1
+    assert torch.allclose(found, expected, rtol=0, atol=1e-14)
+    given = Probe(Net(lambda m, x: cast(x)), EXAMPLE, *input_actions(EXAMPLE, "ACGT", "auto"), own=True)
+    assert given.outputs(given.inputs(0)).dtype == torch.float32
+
+
 # --- random numbers and buffers ---
 
 
@@ -692,6 +721,26 @@ def test_an_axis_that_is_in_order_with_all_weights_is_not_fixed() -> None:
     assert along._verdicts([listening(0.0)[:, None]]) == [along.FIXED, along.FIXED]  # one entry
 
 
+def test_each_draw_that_is_followed_has_weights_of_its_own() -> None:
+    for before in ((), (0,), (0, 5)):
+        probe = probe_of(lambda m, x: m.c(x), c=nn.Conv1d(4, 2, 3))
+        for seed in before:
+            probe.perturb(seed)
+        seen: list[Any] = []
+
+        def read(drawn: list[Any], probe: Probe = probe, seen: list[Any] = seen) -> list[Any]:
+            seen.append(
+                (float(probe.model.c.weight.detach().sum()), float(drawn[0].sum(0)[0] @ torch.arange(24.0).double()))
+            )
+            return [probe.outputs(drawn)]
+
+        (found,) = along.following(probe, read, draws=3)
+        assert found == [along.FIXED, along.FIXED, along.FOLLOWS]
+        assert len({weight for weight, _ in seen}) == 3
+        assert len(seen) == 3 * (1 + along.BLOCKS)
+        assert len({start for _, start in seen}) > 3 * 4
+
+
 PROFILE = Action((ax.batch(2), ax.length(24)))
 
 
@@ -864,6 +913,27 @@ def test_a_report_of_a_model() -> None:
         with pytest.raises((TypeError, ValueError), match="tolerance"):
             check_equivariance(model, EXAMPLE, tolerance=tolerance)  # type: ignore[arg-type]
     assert check_equivariance(model, EXAMPLE, tolerance=0.5).tolerance == 0.5
+
+
+@pytest.mark.parametrize(
+    ("body", "sizes"),
+    [
+        (lambda m, x: x.sum((1, 2)), {2: 4, 3: 1, 7: 3}),  # twice for noise, once mirrored, mixed; 3; all kinds
+        (lambda m, x: x.mT.flatten(0, 1), {2: 30, 3: 1}),
+    ],
+)
+def test_a_report_meets_every_kind_of_input(body: Any, sizes: dict[int, int]) -> None:
+    seen: list[int] = []
+    blank: list[bool] = []
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        seen.append(len(x))
+        blank.append(bool((x == 0).all((1, 2)).any()))
+        return body(m, x)
+
+    check_equivariance(Net(forward), EXAMPLE)
+    assert any(blank)
+    assert {*seen} == {*sizes}
 
 
 # --- verifications ---

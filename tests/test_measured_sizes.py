@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from typing import Any
 
 import pytest
@@ -876,3 +877,31 @@ def test_weights_are_drawn_large_to_see_what_forward_bounds() -> None:
     model = Bounded()
     assert changed_and_made(model, (torch.zeros(2, 4, 20),)) == (["w"], [])
     assert bool((model.w == 0).all())
+
+
+def noisy(x: Tensor) -> Tensor:
+    warnings.warn("look", UserWarning, stacklevel=1)
+    return x * torch.rand(())
+
+
+LOOKS: dict[str, Any] = {
+    "survey": lambda v: v.survey(),
+    "another length": lambda v: v.try_at(24, Survey(samples=2), {}),
+    "a run": lambda v: run_of(v.model, v.example),
+    "a quiet run": lambda v: run_quietly(v.model, v.example, False) and torch.set_rng_state(START),
+    "comparisons": lambda v: compared(v.model, v.example),
+    "the ladder": lambda v: ways.turns_of_samples(v, 3),
+    "what changes": lambda v: changed_and_made(v.model, v.example),
+    "what is made": lambda v: made_in_forward(v.model, v.example),
+}
+START = torch.get_rng_state()
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_looking_draws_no_random_numbers_and_tells_nobody_of_warnings(look: Any) -> None:
+    variants = variants_of(noisy)
+    torch.set_rng_state(START)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        look(variants)
+    assert torch.equal(torch.get_rng_state(), START)

@@ -13,9 +13,25 @@ from rcps_convert.algebra import axis as ax
 from rcps_convert.algebra.action import Action
 from rcps_convert.algebra.axis import Mismatch, Role, Step
 from rcps_convert.errors import Refusal
-from rcps_convert.rules import common, lookup, pieces, places, pool, reduce, shape
+from rcps_convert.rules import (
+    common,
+    complex_numbers,
+    conv,
+    linear,
+    lookup,
+    loss,
+    norm,
+    pieces,
+    places,
+    pointwise,
+    pool,
+    recurrent,
+    reduce,
+    registry,
+    shape,
+)
 from rcps_convert.rules.pins import in_full, is_short, nearly_equal
-from rcps_convert.rules.registry import Const, Facts, aten, require_fit, require_no_ids, require_unsigned
+from rcps_convert.rules.registry import Const, Facts, Missing, aten, require_fit, require_no_ids, require_unsigned
 
 PAIR, BASES = ax.permutation([1, 0]), ax.permutation([3, 2, 1, 0])
 IDS = ax.permutation([1, 0, 2])
@@ -354,6 +370,8 @@ def test_numbers_that_are_short_and_nearly_equal() -> None:
     assert nearly_equal(a * 100, a * 100 + torch.tensor([0.0, 0.0, 2e-5])).tolist() == [True, True, True]
     assert nearly_equal(a, a + 1e-5).tolist() == [False] * 3
     assert not nearly_equal(torch.tensor([1e-9]), torch.tensor([0.0])).any()
+    many = torch.tensor([0.0, 0.0, 0.0, 1.0, float("inf")])
+    assert nearly_equal(many + 2e-7, many).tolist() == [True] * 5  # zeros have no size
 
 
 # --- layouts ---
@@ -942,3 +960,413 @@ def test_bins_of_numbers() -> None:
     assert places.bins(node(aten.searchsorted.Tensor), edges, x).axes == x.axes
     with pytest.raises(ValueError, match="the edges differ from row to row"):
         places.bins(node(aten.bucketize.Tensor), edges, x)
+
+
+# --- pointwise ---
+
+
+def test_factors_meet_where_they_broadcast_and_one_may_carry_a_sign() -> None:
+    n = node(aten.mul.Tensor, 4, 5)
+    signed = Action((SIGNED, ax.length(5)))
+    for small in (Action((ax.trivial(1), ax.length(5))), Action((ax.length(5),)), Action(())):
+        for pair in ((small, signed), (signed, small)):
+            found = pointwise.multiply(n, *pair)
+            assert [ax.has_sign(t) for t in found.axes] == [False, True]
+            assert tables(found) == [[0, 1, 2, 3], reverse(5)]
+    twice = pointwise.multiply(n, signed, signed)
+    assert not any(map(ax.has_sign, twice.axes))
+    parts = Action((ax.total([SIGNED, ax.trivial(2)]),))
+    free = Action((ax.trivial(1),))
+    for pair in ((parts, free), (free, parts)):
+        found = pointwise.multiply(node(aten.mul.Tensor, 6), *pair)
+        assert ax.signs(found.axes[0]).tolist() == [-1] * 4 + [1, 1]  # type: ignore[union-attr]
+    with pytest.raises(Refusal) as refused:
+        pointwise.multiply(node(aten.mul.Tensor, 6), parts, parts)
+    assert "only one factor may change its sign" in refused.value.why
+    assert pointwise.multiply(n, signed, 3.0) is signed
+    open_one = Action((ax.Var(1), ax.length(5)))
+    out = pointwise.multiply(node(aten.mul.Tensor, 1, 5), open_one, Action((ax.trivial(1), ax.length(5))))
+    assert ax.free(out.axes[0]) or ax.is_trivial(out.axes[0])
+
+
+def test_slopes_gates_fills_and_casts() -> None:
+    x = Action((ax.batch(2), ax.regular(4), ax.length(5)))
+    slope, one = ax.Var(4), ax.Var(1)
+    assert pointwise.prelu(node(), x, Action((slope,))) is x
+    assert ax.same(slope, ax.regular(4))
+    pointwise.prelu(node(), x, Action((one,)))
+    assert ax.is_trivial(one)
+    halves = Action((ax.batch(2), ax.total([PAIR, PAIR]), ax.length(5)))
+    gated = pointwise.glu(node(), halves, 1)
+    assert tables(gated) == [[0, 1], [1, 0], reverse(5)]
+    with pytest.raises(Mismatch):
+        pointwise.glu(node(), x, 1)
+    signed = Action((SIGNED,))
+    assert pointwise.fill(node(aten.fill_.Scalar), signed) is signed
+    assert pointwise.fill(node(aten.fill_.Scalar), signed, 0.0) is signed
+    with pytest.raises(Refusal):
+        pointwise.fill(node(aten.fill_.Scalar), signed, 1.0)
+    assert pointwise.identity(node(), x, 3, k=2) is pointwise.cast_as(node(), x, signed) is x
+    assert pointwise.copy_into(node(), Action((ax.Var(4),)), Action((ax.regular(4),))).axes == (ax.regular(4),)
+    ids = Action((ax.length(3),), IDS)
+    assert pointwise.compare(node(), ids, 2).value is None
+    with pytest.raises(Mismatch):
+        pointwise.compare(node(), ids, 1)
+
+
+# --- contractions, convolutions, recurrences, norms, losses ---
+
+
+def axes(*terms: ax.Axis) -> Action:
+    return Action(terms)
+
+
+def test_contracted_axes_agree_and_the_others_pass() -> None:
+    n, open_ = node(aten.linear.default), ax.Var
+    w_in, bias = open_(4), open_(6)
+    made = linear.linear(n, axes(ax.batch(2), ax.regular(4)), axes(ax.regular(6), w_in), axes(bias))
+    assert tables(made) == [[0, 1], [3, 4, 5, 0, 1, 2]]
+    assert ax.same(w_in, ax.regular(4))
+    assert ax.same(bias, ax.regular(6))
+    with pytest.raises(Mismatch):
+        linear.linear(n, axes(SIGNED, ax.trivial(3)), axes(ax.trivial(2), ax.trivial(3)), axes(ax.trivial(2)))
+    assert linear.linear(n, axes(SIGNED, ax.trivial(3)), axes(ax.trivial(2), ax.trivial(3))).axes[0] == SIGNED
+    a, b = axes(ax.batch(2), ax.length(3), ax.regular(4)), axes(ax.batch(2), ax.Var(4), ax.regular(6))
+    assert [t.size for t in linear.matmul(n, a, b).axes] == [2, 3, 6]
+    assert ax.same(b.axes[1], ax.regular(4))
+    vector = ax.Var(4)
+    assert [t.size for t in linear.matmul(n, a, axes(vector)).axes] == [2, 3]
+    assert ax.same(vector, ax.regular(4))
+    assert [t.size for t in linear.matmul(n, axes(ax.regular(4)), axes(ax.Var(4), ax.length(3))).axes] == [3]
+    assert linear.outer(n, axes(ax.regular(4)), axes(ax.length(3))).shape == (4, 3)
+    assert linear.inner(n, axes(ax.trivial(2), ax.regular(4)), axes(ax.length(3), ax.Var(4))).shape == (2, 3)
+    kron = linear.kronecker(node(aten.kron.default, 2, 6), axes(PAIR), axes(ax.trivial(2), ax.trivial(3)))
+    assert tables(kron) == [[0, 1], [3, 4, 5, 0, 1, 2]]
+    rows = ax.Var(4)
+    assert linear.matrix_exp(n, axes(rows, ax.regular(4))).shape == (4, 4)
+    assert ax.same(rows, ax.regular(4))
+    assert linear.inverse(n, axes(ax.batch(1), ax.regular(4), ax.length(4))).axes == (
+        ax.batch(1),
+        ax.length(4),
+        ax.regular(4),
+    )
+    assert linear.vecdot(n, axes(ax.trivial(2), ax.regular(4)), axes(ax.trivial(2), ax.Var(4))).shape == (2,)
+    assert linear.vecdot(n, axes(ax.trivial(2), ax.regular(4)), axes(ax.trivial(2), ax.Var(4)), dim=0).shape == (4,)
+    dot = linear.tensordot(
+        n, axes(ax.trivial(2), ax.regular(4), ax.length(3)), axes(ax.Var(3), ax.length(5), ax.Var(4)), [1, -1], [2, 0]
+    )
+    assert [t.size for t in dot.axes] == [2, 5]
+    x, y, w, b = (
+        axes(ax.batch(2), ax.regular(4)),
+        axes(ax.batch(2), ax.length(3)),
+        [ax.regular(6), ax.Var(4), ax.Var(3)],
+        ax.Var(6),
+    )
+    assert linear.bilinear(n, x, y, Action(tuple(w)), axes(b)).shape == (2, 6)
+    assert ax.same(w[1], ax.regular(4))
+    assert ax.same(w[2], ax.length(3))
+    assert ax.same(b, ax.regular(6))
+    summed = linear.add_matmul(node(aten.addbmm.default, 3, 6), axes(ax.Var(3), ax.Var(6)), a, b_of())
+    assert [t.size for t in summed.axes] == [3, 6]
+
+
+def b_of() -> Action:
+    return axes(ax.batch(2), ax.regular(4), ax.regular(6))
+
+
+def test_triangles_and_attention() -> None:
+    for terms, fine in (
+        ((ax.trivial(4), ax.trivial(4)), True),
+        ((ax.trivial(4), ax.regular(4)), False),
+        ((ax.regular(4), ax.trivial(4)), False),
+    ):
+        if fine:
+            assert linear.triangle(node(aten.tril.default), axes(ax.length(2), *terms)).shape == (2, 4, 4)
+        else:
+            with pytest.raises(Refusal, match="the triangle of a matrix"):
+                linear.triangle(node(aten.tril.default), axes(*terms))
+    q, k, v = axes(ax.length(5), ax.regular(4)), axes(ax.length(7), ax.Var(4)), axes(ax.Var(7), ax.regular(6))
+    mask = axes(ax.Var(5), ax.Var(7))
+    made = linear.attention(node(), q, k, v, mask)
+    assert tables(made) == [reverse(5), [3, 4, 5, 0, 1, 2]]
+    assert ax.is_length(v.axes[0])
+    assert all(map(ax.is_length, mask.axes))
+    with pytest.raises(Refusal) as refused:
+        linear.attention(node(), q, k, v, None, 0.0, True)
+    assert refused.value.what == "causal attention"
+    with pytest.raises(Mismatch):
+        linear.attention(node(), axes(ax.product([ax.length(5), ax.SIGN]), ax.regular(4)), k, v)
+
+
+@pytest.mark.parametrize(
+    ("equation", "operands", "sizes"),
+    [
+        ("ij,jk->ik", [(2, 4), (4, 3)], [2, 3]),
+        ("ij,jk", [(2, 4), (4, 3)], [2, 3]),
+        ("ba", [(2, 4)], [4, 2]),
+        ("...i,i->...", [(2, 5, 4), (4,)], [2, 5]),
+        ("i...,...->...i", [(4, 2, 5), (2, 5)], [2, 5, 4]),
+        ("a...b,b", [(2, 5, 4), (4,)], [5, 2]),
+        ("ij->", [(2, 4)], []),
+        ("n c, n -> n c", [(2, 4), (1,)], [2, 4]),
+    ],
+)
+def test_letters_of_an_equation(equation: str, operands: Any, sizes: list[int]) -> None:
+    given = [Action(tuple(ax.Var(n) if n > 1 else ax.Var(1) for n in s)) for s in operands]
+    assert [t.size for t in linear.einsum(node(), equation, given).axes] == sizes
+
+
+def test_signs_of_an_equation_cancel_in_pairs() -> None:
+    signed = axes(SIGNED)
+    assert linear.einsum(node(), "i,i->", [signed, signed]).axes == ()
+    with pytest.raises(Mismatch):
+        linear.einsum(node(), "i->", [signed])
+    with pytest.raises(Mismatch):
+        linear.einsum(node(), "i,i->i", [signed, signed])
+    assert linear.einsum(node(), "i->i", [signed]).axes == (SIGNED,)
+    with pytest.raises(Refusal, match="drops its ellipsis"):
+        linear.einsum(node(), "...i->i", [axes(ax.trivial(2), ax.trivial(3))])
+
+
+def test_axes_of_a_convolution() -> None:
+    w = axes(ax.regular(6), ax.Var(4), ax.Var(3))
+    bias = ax.Var(6)
+    made = conv.conv(node(aten.conv1d.default, 2, 6, 9), axes(ax.batch(2), BASES, ax.length(9)), w, axes(bias), 1, 1)
+    assert tables(made) == [[0, 1], [3, 4, 5, 0, 1, 2], reverse(9)]
+    assert (ax.indices(w.axes[1]).tolist(), ax.indices(w.axes[2]).tolist()) == ([3, 2, 1, 0], [2, 1, 0])
+    assert ax.same(bias, ax.regular(6))
+    free = axes(ax.regular(6), ax.Var(4), ax.Var(3))
+    made = conv.conv(node(aten.conv1d.default, 6, 4), axes(BASES, ax.length(9)), free, None, [2], "valid")  # unbatched
+    assert ax.role(made.axes[1]) == Role("length", 9, (Step(1, -1, 2),))
+    grouped = axes(ax.Var(4), ax.Var(2), ax.Var(1))
+    made = conv.conv(
+        node(aten.conv1d.default, 2, 4, 9),
+        axes(ax.batch(2), ax.product([PAIR, ax.trivial(2)]), ax.length(9)),
+        grouped,
+        groups=2,
+    )
+    assert ax.same(ax.factor(grouped.axes[0], 2, 2)[0], PAIR)
+    assert conv._pads("same", w, [2], 1) == [(2, 2)]
+    assert conv._pads("same", axes(ax.trivial(1), ax.trivial(1), ax.trivial(4)), [1], 1) == [(1, 2)]
+    assert conv._pads("valid", w, [1], 2) == [(0, 0), (0, 0)]
+    assert conv._pads([1, 2], w, [1], 2) == [(1, 1), (2, 2)]
+
+
+def test_groups_that_change_their_sign_are_read_by_odd_filters() -> None:
+    group = ax.total([ax.product([ax.trivial(2), ax.SIGN]), ax.trivial(1)])
+    one = ax.Var(3)
+    made = conv._filters(group, one, one_tap=True)
+    assert ax.signs(made).tolist() == [-1, -1, 1]  # type: ignore[union-attr]
+    assert ax.is_trivial(one)
+    more = ax.Var(6)
+    assert conv._filters(group, more, one_tap=True).size == 6
+    assert conv._is_negative(ax.product([ax.trivial(2), ax.SIGN]))
+    assert conv._is_negative(ax.SIGN)
+    assert not conv._is_negative(ax.trivial(2))
+
+
+def test_axes_of_a_transposed_convolution() -> None:
+    n = node(aten.conv_transpose1d.default, 2, 6, 19)
+    w = axes(ax.Var(4), ax.regular(6), ax.Var(3))
+    made = conv.conv_transpose(n, axes(ax.batch(2), BASES, ax.length(9)), w, axes(ax.Var(6)), 2)
+    assert ax.role(made.axes[2]) == Role("length", 9, (Step(2, 1),))
+    assert ax.same(w.axes[0], BASES)
+    assert n.anchors == []
+    n = node(aten.conv_transpose1d.default, 2, 6, 18)
+    made = conv.conv_transpose(
+        n, axes(ax.batch(2), BASES, ax.length(9)), axes(ax.Var(4), ax.trivial(6), ax.Var(3)), None, 2, 1, 1
+    )
+    assert ax.role(made.axes[2]) == Role("length", 9, (Step(2, 0, lopsided=True),))
+    (anchor,) = n.anchors
+    assert anchor.refusal.what == "conv_transpose1d adds 1 positions on the right (output_padding)"
+    taps = ax.Var(1)
+    assert conv._transposed_axis(n, ax.length(9), taps, 1, 0, 0, 1, 9) == ax.length(9)
+    assert ax.is_trivial(taps)
+    wide = ax.Var(5)
+    assert conv._transposed_axis(n, ax.trivial(1), wide, 1, 0, 0, 1, 5) is wide
+    fixed = ax.Var(3)
+    assert conv._transposed_axis(n, ax.trivial(4), fixed, 1, 0, 0, 1, 6) == ax.trivial(6)
+    assert ax.is_trivial(fixed)
+    over = ax.Var(3)
+    assert ax.indices(conv._transposed_axis(n, BASES, over, 2, 0, 0, 1, 9)).tolist() == reverse(9)
+    assert ax.indices(over).tolist() == [2, 1, 0]
+    with pytest.raises(Refusal):
+        conv._transposed_axis(n, BASES, ax.Var(3), 2, 0, 1, 1, 10)
+    patches = conv.unfold(
+        node(aten.im2col.default, 1, 12, 8),
+        axes(ax.batch(1), ax.regular(2), ax.trivial(3), ax.length(4)),
+        [2, 3],
+        [1, 1],
+        [0, 1],
+        [1, 1],
+    )
+    assert [t.size for t in patches.axes] == [1, 12, 8]
+
+
+def test_which_way_a_recurrence_reads() -> None:
+    n = node(aten.gru.input)
+    for x, over, first in (
+        (axes(ax.length(5), ax.batch(2), ax.trivial(3)), "the samples of the batch", True),
+        (axes(ax.batch(2), ax.regular(4), ax.trivial(3)), "an axis that is no length", True),
+    ):
+        with pytest.raises(Refusal) as refused:
+            recurrent._require_length(n, x, 1)
+        assert refused.value.what == f"a recurrence (gru) that runs over {over}"
+        assert f"with batch_first={first} it reads along axis 1" in refused.value.why
+        assert f"set batch_first={not first}" in refused.value.do
+    with pytest.raises(Refusal, match="several sequences"):
+        recurrent._require_length(n, axes(ax.total([ax.length(2), ax.length(3)]), ax.batch(2), ax.trivial(3)), 0)
+    written = ax.Var(5)
+    recurrent._require_length(n, axes(written, ax.batch(2), ax.trivial(3)), 0)
+    assert ax.role(written) == Role("length", steps=None)
+    assert recurrent._stands(axes(ax.Leaf(5, role=ax.STANDING), ax.batch(2), ax.length(3)), 0)
+    assert recurrent._stands(axes(ax.trivial(5), ax.length(2), ax.trivial(3)), 0)
+    assert not recurrent._stands(axes(ax.length(5), ax.batch(2), ax.trivial(3)), 0)
+    assert not recurrent._stands(axes(ax.trivial(5), ax.batch(2), ax.length(3)), 0)
+    assert not recurrent._stands(axes(ax.Var(5), ax.batch(2), ax.trivial(3)), 0)
+    assert not recurrent._stands(axes(ax.regular(4), ax.length(2), ax.trivial(3)), 0)
+    with pytest.raises(Refusal) as refused:
+        recurrent.gru(
+            n,
+            axes(ax.length(5), ax.batch(2), ax.trivial(3)),
+            axes(ax.trivial(1), ax.batch(2), ax.Var(4)),
+            [],
+            True,
+            1,
+            0.0,
+            False,
+            False,
+            False,
+        )
+    assert "reads in one direction only" in refused.value.what
+
+
+def test_axes_of_a_recurrence_in_both_directions() -> None:
+    def weights(into: int) -> list[Action]:
+        return [axes(*(ax.Var(s) for s in shape)) for shape in ((12, into), (12, 4), (12,), (12,))]
+
+    swapped: list[Any] = []
+    n = node(aten.gru.input, swap=lambda a, b: swapped.append((a, b)))
+    given = [*weights(3), *weights(3), *weights(8), *weights(8)]
+    state = axes(ax.Var(4), ax.Var(2), ax.Var(4))
+    y, last = recurrent.gru(
+        n, axes(ax.batch(2), ax.length(5), ax.trivial(3)), state, given, True, 2, 0.0, False, True, True
+    )
+    assert [t.size for t in y.axes] == [2, 5, 8]
+    assert [t.size for t in last.axes] == [4, 2, 4]
+    assert ax.indices(last.axes[0]).tolist() == [1, 0, 3, 2]
+    assert len(swapped) == 8
+    assert swapped[0] == (given[4], given[0])
+    assert swapped[-1] == (given[15], given[11])
+    hidden = ax.walk(last.axes[2])
+    ax.unify(hidden, ax.trivial(4))
+    assert ax.indices(y.axes[2]).tolist() == [4, 5, 6, 7, 0, 1, 2, 3]
+    assert ax.indices(given[8].axes[1]).tolist() == [4, 5, 6, 7, 0, 1, 2, 3]
+
+
+def test_norms_and_losses() -> None:
+    x = axes(ax.batch(2), ax.regular(4), ax.length(5))
+    vectors = [axes(ax.Var(4)) for _ in range(4)]
+    assert norm.batch_norm(node(one_of_two=False), x, *vectors) is x
+    assert all(ax.same(v.axes[0], ax.regular(4)) for v in vectors)
+    n = node(aten.batch_norm.default, one_of_two=True)
+    norm.batch_norm(n, x, None, None, axes(ax.Var(4)), None)
+    assert n.deferred == []
+    norm.batch_norm(n, x, None, None, None, None)
+    assert "inside one of two readings" in n.deferred[0].what
+    groups = axes(ax.batch(2), ax.product([PAIR, ax.trivial(2)]), ax.length(5))
+    assert norm.group_norm(node(), groups, 2) is groups
+    with pytest.raises(Mismatch):
+        norm.group_norm(node(), axes(ax.batch(2), ax.permutation([2, 1, 0, 3]), ax.length(5)), 2)
+    g = axes(ax.Var(4), ax.Var(1))
+    norm.weight_norm(node(), axes(ax.regular(4), ax.regular(6)), g, 0)
+    assert ax.same(g.axes[0], ax.regular(4))
+    assert ax.is_trivial(g.axes[1])
+    last = axes(ax.Var(4), ax.Var(5))
+    norm.layer_norm(node(), x, [4, 5], last, 3)
+    assert ax.is_length(last.axes[1])
+    target = axes(ax.Var(2), ax.Var(4), ax.Var(5))
+    assert loss.entrywise_loss(node(aten.mse_loss.default), x, target) == Action(())
+    assert loss.entrywise_loss(node(aten.mse_loss.default, 2, 4, 5), x, target).shape == (2, 4, 5)
+    assert ax.is_length(target.axes[2])
+    scores = axes(ax.batch(2), ax.Var(3), ax.length(5))
+    ids, weight = Action((ax.batch(2), ax.length(5)), IDS), axes(ax.Var(3))
+    assert loss.class_loss(node(aten.cross_entropy_loss.default), scores, ids, weight) == Action(())
+    assert ax.indices(scores.axes[1]).tolist() == ax.indices(weight.axes[0]).tolist() == [1, 0, 2]
+    assert loss.class_loss(node(aten.nll_loss.default, 2, 5), scores, ids).shape == (2, 5)
+    plain = axes(ax.batch(2), ax.Var(3))
+    loss.class_loss(node(aten.nll_loss.default), plain, axes(ax.batch(2)))
+    assert ax.is_trivial(plain.axes[1])
+    same = axes(ax.batch(2), ax.Var(3), ax.Var(5))
+    loss.class_loss(node(aten.cross_entropy_loss.default), scores, same)
+    assert ax.indices(same.axes[1]).tolist() == [1, 0, 2]
+
+
+def test_complex_numbers() -> None:
+    pair = ax.Var(2)
+    assert complex_numbers.together(node(), axes(ax.length(5), pair)).axes == (ax.length(5),)
+    assert ax.is_trivial(pair)
+    assert complex_numbers.apart(node(), axes(ax.length(5))).axes == (ax.length(5), ax.trivial(2))
+    imaginary = ax.Var(5)
+    assert ax.is_length(complex_numbers.from_parts(node(), axes(ax.length(5)), axes(imaginary)).axes[0])
+    assert ax.is_length(imaginary)
+
+
+# --- the registry ---
+
+
+def test_overloads_that_torch_lacks_are_missing() -> None:
+    assert aten.relu.no_such_overload == Missing("aten.relu.no_such_overload")
+    assert registry.overloads(torch.ops.aten.relu.default) == [torch.ops.aten.relu.default]
+    with pytest.raises(AttributeError):
+        Missing("aten.a").__wrapped__  # noqa: B018
+    with pytest.raises(TypeError, match="signs=1: give True or False"):
+        Facts(signs=1)  # type: ignore[arg-type]
+    for ops, words in ((("relu",), "not 'relu'"), ((), "not 'nothing'")):
+        with pytest.raises(TypeError, match=words):
+            registry.rule(*ops)
+    with pytest.raises(TypeError, match="decorates a function"):
+        registry.rule(Missing("aten.no"))(int)
+    before = registry.RULES[torch.ops.aten.linear.default]
+    with pytest.raises(ValueError, match=r"linear.default has a rule already, linear: pass replace=True"):
+        registry.rule(torch.ops.aten.linear.default)(lambda node, x: x)
+    assert registry.RULES[torch.ops.aten.linear.default] is before
+    assert registry.is_silent(aten._assert_async.default)
+    assert not registry.is_silent(aten.relu.default)
+    with pytest.raises(Refusal) as refused:
+        registry.refuse("what", why="why", do="do", never=False, got="got")
+    assert (refused.value.what, refused.value.why, refused.value.do, refused.value.got) == ("what", "why", "do", "got")
+    assert refused.value.kind is NoRuleError  # type: ignore[attr-defined]
+
+
+def test_sums_carry_signs_that_all_of_their_operands_have() -> None:
+    signed, plain = axes(SIGNED), axes(ax.trivial(4))
+    for op, args in (
+        (aten.add.Tensor, (signed, signed)),
+        (aten.rsub.Tensor, (signed, signed)),
+        (aten.lerp.Scalar, (signed, signed, 0.5)),
+    ):
+        assert pointwise.pointwise(node(op), *args).axes == (SIGNED,)
+    assert pointwise.pointwise(node(aten.add.Scalar), signed, 0).axes == (SIGNED,)
+    for op, args in (
+        (aten.add.Tensor, (signed, plain)),
+        (aten.add.Scalar, (signed, 1.0)),
+        (aten.rsub.Scalar, (signed, 2)),
+    ):
+        with pytest.raises((Refusal, Mismatch)):
+            pointwise.pointwise(node(op), *args)
+    for op, args, odd in (
+        (aten.tanh.default, (), True), (aten.exp.default, (), False), (aten.pow.Tensor_Scalar, (3,), True),
+        (aten.pow.Tensor_Scalar, (2,), False), (aten.pow.Tensor_Scalar, (0.5,), False),
+        (aten.clamp.default, (-1, 1), True), (aten.clamp.default, (-1, 2), False), (aten.clamp.default, (1,), False),
+        (aten.hardtanh.default, (-2.0, 2.0), True), (aten.threshold.default, (-1, 1), False),
+    ):  # fmt: skip
+        if odd:
+            assert pointwise.pointwise(node(op), signed, *args).axes == (SIGNED,)
+        else:
+            with pytest.raises(Refusal):
+                pointwise.pointwise(node(op), signed, *args)
+    assert pointwise.range_of(aten.sigmoid.default).startswith("the result of sigmoid ")
+    assert pointwise.range_of(aten.tanh.default) == ""
+    assert pointwise.rule_of(aten.exp.default) is pointwise.pointwise
+    assert pointwise.rule_of(aten.nonzero.default) is None

@@ -33,6 +33,7 @@ from rcps_convert.tie.factors import Factor, factors, sign_of
 from rcps_convert.tie.hooks import hook_of
 from rcps_convert.tie.length_guard import KNOWN, LengthGuard, LengthRule, only_at, read_rule, through
 from rcps_convert.tie.norms import fold, folds, keeps_statistics, pool, settle_statistics, unfold, unpool
+from rcps_convert.tie.notes import forget, note, noted
 from rcps_convert.tie.parts import AddedPart, OtherPartError, Parts, parts_of, unwatch, watch
 from rcps_convert.tie.passage import Passage
 from rcps_convert.tie.states import read_buffers, share_states
@@ -256,6 +257,10 @@ def test_only_the_last_operator_of_a_chain_must_end_well() -> None:
     assert through(rule.chains[0], 13) == 2
     assert through((), 13) == 13
     assert not rule.fixed
+    for chain in ((Step(1, -2, only=12),), (Step(1, 0, 2), Step(1, 0, 3), Step(1, -1, only=2))):
+        one = LengthRule("x", 0, 2, 12, (chain,))
+        assert one.fixed
+        assert [n for n in range(1, 30) if one.ends_well(n) and one.holds(n)] == [12]
 
 
 def test_a_length_is_refused_with_what_to_do() -> None:
@@ -366,6 +371,16 @@ def test_a_module_that_is_called_elsewhere_may_be_added() -> None:
     unwatch(model)
     assert refusal_of(model) == (None, None)
     assert not any(checks_of(m) for m in model.modules())
+
+
+def test_what_is_noted_is_forgotten() -> None:
+    model = nn.ReLU()
+    assert noted(model) is None
+    forget(model)
+    note(model, {"given": {"a": 1}, "nothing": 2})
+    assert noted(model) == {"given": {"a": 1}}
+    forget(model)
+    assert noted(model) is None
 
 
 def test_watching_anew_takes_what_is_there_for_what_was_converted() -> None:
@@ -790,11 +805,7 @@ def test_what_a_tied_weight_refuses() -> None:
     conv = tied()
     chain: Any = conv.parametrizations.weight  # type: ignore[union-attr,index]
     cases: list[tuple[Any, str, str]] = [
-        (
-            lambda: setattr(conv, "weight", torch.zeros(4)),
-            "values of another shape",
-            r"\(4,\), and the weight is \(4, 4, 3\)",
-        ),
+        (lambda: setattr(conv, "weight", torch.zeros(4)), "values of another shape", r"\(4,\), and the weight is \(4,"),
         (lambda: chain.right_inverse("text"), "was set to no tensor", "text, and the weight"),
         (lambda: chain.write(torch.zeros(2, 4, 3)), "values of another shape", ""),
         (lambda: chain.append(nn.Identity()), "Identity on a tied weight", ""),
@@ -835,6 +846,23 @@ def test_ties_come_back_from_plain_values() -> None:
         with pytest.raises(ConversionError, match="no tie of the kind"):
             read_tie({**half.plain(), **wrong})
     assert make_tie(Action((ax.trivial(3), ax.batch(2)))) is None
+
+
+@pytest.mark.parametrize(
+    ("tie", "names"),
+    [
+        (HalfTie(Action((PAIR, ax.permutation([0, 2, 1]))), 0, 0), ["index1"]),
+        (OrbitTie(Action((ax.permutation([0, 2, 1]),))), ["gather", "kept"]),
+        (OrbitTie(Action((ax.product([ax.permutation([0, 2, 1]), SIGN]),))), ["gather", "kept", "factor"]),
+        (MirrorTie(Action((ax.permutation([0, 2, 1]),)), (nn.BatchNorm1d(3), "bias")), ["index0"]),
+    ],
+)
+def test_tables_of_ties_are_made_anew(tie: Any, names: list[str]) -> None:
+    found = tie.tables()
+    held = dict(tie.named_buffers())
+    assert [*found] == [*held] == names
+    assert all(torch.equal(found[name], held[name]) and found[name] is not held[name] for name in names)
+    assert not tie.state_dict()
 
 
 def test_an_orbit_stores_its_first_entry_and_zero_where_a_sign_meets_itself() -> None:

@@ -37,7 +37,7 @@ class Pooling(Sliding):
             return self.call(s, input=x)  # type: ignore[no-any-return]
         sides = [[p, p] for p in pads]
         for w in self.windows(s, site):
-            sides[w.dim - (x.dim() - self._rank)][0] -= w.shift
+            sides[w.dim - x.dim()][0] -= w.shift
         x = F.pad(x, [n for side in reversed(sides) for n in side], value=filler)
         return self.call(s, input=x, padding=0)  # type: ignore[no-any-return]
 
@@ -93,7 +93,7 @@ class Patches(Sliding):
         x = s["input"]
         sides = [[p, p] for p in setting_per_axis(s["padding"], 2)]
         for w in self.windows(s, site):
-            sides[w.dim - (x.dim() - 2)][0] -= w.shift
+            sides[w.dim - x.dim()][0] -= w.shift
         return self.call(s, input=F.pad(x, [*sides[1], *sides[0]]), padding=0)  # type: ignore[no-any-return]
 
 
@@ -181,7 +181,7 @@ class Convolution(Sliding):
         crops = []
         for w in windows:
             extra = 1 if w.shift else 0
-            pads[w.dim - (x.dim() - rank)] += extra * w.stride - w.shift
+            pads[w.dim - x.dim()] += extra * w.stride - w.shift
             crops.append((w.dim, extra, (w.size + w.left + w.right - w.extent) // w.stride + 1))
         y: Tensor = self.call(s, padding=pads)
         for dim, start, count in crops:

@@ -45,7 +45,7 @@ def pointwise(node: Any, *args: Any, **kwargs: Any) -> Action:
         return function_of_ids(node, args, kwargs)
     name = op_name(node.op).strip("_")
     summands = [a for a in args[:2] if a != 0]
-    if name in LINEAR and len(operands) == len(summands) and all(isinstance(a, Action) for a in summands):
+    if name in LINEAR and len(operands) == len(summands):  # all of them tensors
         return sum_of(node, operands)
     if name not in ODD and not _is_odd_here(name, args):
         for x in operands:

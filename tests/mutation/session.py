@@ -31,7 +31,10 @@ PARTS = {
         "test_specs.py", "test_special_tokens.py", "test_structured_outputs.py", "test_plan_text.py",
         "test_devices.py", "test_algebra_by_hand.py",
     ),
-    "geometry": ("test_edge_functions.py", "test_geometry.py", "test_transforms.py", "test_stock_calls.py"),
+    "geometry": (
+        "test_geometry_by_hand.py", "test_edge_functions.py", "test_geometry.py", "test_transforms.py",
+        "test_stock_calls.py",
+    ),
     "tie": (
         "test_ties_in_full.py", "test_tie.py", "test_norm.py", "test_guards.py", "test_branches.py", "test_states.py",
         "test_life.py", "test_call_arguments.py", "test_ties_by_hand.py",
