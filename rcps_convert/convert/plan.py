@@ -273,13 +273,22 @@ class ConversionPlan:
         if self.symmetric:
             notice = "; ".join(["the model is equivariant already: nothing needed tying", *self.warnings, *self.notes])
             warnings.warn(notice, stacklevel=stacklevel)
-            target = model if in_place else fresh_copy(model)
-            note(target, self._said())
-            return target
+            return self._watched(model if in_place else fresh_copy(model))
         if not in_place:
             self._check_copyable()
             return self._installed(fresh_copy(model), stacklevel + 2)
         return all_or_nothing(model, lambda: self._installed(model, stacklevel + 4))
+
+    @alone
+    def _watched(self, target: nn.Module) -> nn.Module:
+        """A model that obeys the law as it is, and whose calls are checked from now on, in place."""
+        another = print_of(target) != self.architecture.code
+        unguard_calls(target)
+        guard_calls(target, self.guards, self.arguments)
+        watch(target)
+        note(target, {**self._said(), KEPT: self.given})
+        watch_given(target, another)
+        return target
 
     def _check_copyable(self) -> None:
         """Refuse a model that can be converted in place only."""
@@ -399,13 +408,15 @@ class ConversionPlan:
             for name in self.unused
             for names in [shared.get(name, [name])]
         ]
+        tied = [row for r in self.parameters if (row := r.plain()) is not None] + unread
         return {
-            "parameters": [row for r in self.parameters if (row := r.plain()) is not None] + unread,
+            "parameters": tied,
             "norms": [{"path": path, **hook.plain()} for path, hook in norms],
             "states": [{"path": s.path, **SharedState(s.buffers).plain()} for s in self.states],
             "symmetrisers": [{"path": s.path, **s.passage.plain()} for s in self.symmetrisers],
             "guards": [{"path": "", "rules": [rule.plain() for rule in self.guards]}] if self.guards else [],
             "arguments": [{"path": "", "given": self.arguments}] if self.arguments is not None else [],
+            "watched": [] if tied else [{"path": ""}],
             "anchors": [{"at": path, **table.plain()} for path, table in self.tables.items()],
         }
 

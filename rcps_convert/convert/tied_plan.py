@@ -45,6 +45,7 @@ from ..tie.untied import unguarded
 from .advice import looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
 from .as_it_is import as_it_is
+from .counted import counted
 from .length_checks import UNSEEN, LengthChecks
 from .length_rules import Chains, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import (
@@ -164,6 +165,7 @@ class _TiedPlanner:
         statistics = {id(b) for m in self.model.modules() if needs_statistics(m) for b in m.buffers(recurse=False)}
         constants = {name for name, b in self.model.named_buffers() if id(b) not in statistics}
         self.plan.architecture = Architecture.of(self.model, constants)
+        self.plan.arguments = given_by(self.model, self.example)
         return True
 
     # --- words ---
@@ -310,6 +312,12 @@ class _TiedPlanner:
             self.plan.warnings += lost_notes(change, names, solution.inference.outputs, probe)
             self._verify_lengths(converted, solution)
             self._verify_padding(converted, solution)
+            self.plan.problems += counted(
+                self.model, converted, example, partial(self._verify_at, list(actions), solution)
+            )
+
+    def _verify_at(self, actions: list[Action | None], solution: Solution, model: nn.Module, example: Any) -> Any:
+        return self._measure(model, example, actions, solution, 1, lambda *_: None)
 
     def _verify_padding(self, converted: nn.Module, solution: Solution) -> None:
         """The check on padded rows of ids: tied weights mirror a whole row, a tokenizer the sequence within it."""

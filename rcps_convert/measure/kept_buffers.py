@@ -1,4 +1,4 @@
-"""Buffers that are the same before each pass of a model: what a forward writes into them is undone."""
+"""Buffers, and values that forward counts with, that are the same before each pass of a model: writes are undone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._torch import NormBase, stock_code, version
 from ..graph.assigned import held_buffers
+from ..graph.counters import Counters
 
 
 class KeptBuffers:
@@ -22,7 +23,7 @@ class KeptBuffers:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
+        self.model, self.counters = model, Counters(model)
         self.values: dict[int, tuple[Tensor, int, Tensor]] = {}  # the buffer, its writes, its value
 
     def forget(self) -> None:
@@ -34,7 +35,8 @@ class KeptBuffers:
         """A pass, after which every buffer is in its place and has its value. No gradients are recorded."""
         places = [(*place, self._value(place[2])) for place in held_buffers(self.model)]
         try:
-            yield
+            with self.counters.held():
+                yield
         finally:
             for module, name, buffer, value in places:
                 if version(buffer) != self.values[id(buffer)][1] or not (

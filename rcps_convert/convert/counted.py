@@ -1,0 +1,46 @@
+"""The refusal of a model that breaks the law once its forward has counted far enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from ..algebra.arguments import Example
+from ..errors import BreaksSymmetryError, ConversionError, Where
+from ..measure.counted import Elsewhere, elsewhere
+from ..measure.verify import Verification
+
+UNDECIDED = ("noise", "state", "precision", "dtype")
+"""Causes of a deviation that say nothing of the way forward takes."""
+
+
+def counted(
+    model: nn.Module, converted: nn.Module, example: Example, measure: Callable[[nn.Module, Example], Verification]
+) -> list[ConversionError]:
+    """What stands in the way of converting a model that counts, or sets other values of Python's own.
+
+    Args:
+        model, converted: before and after; not touched.
+        example: what it is called with.
+        measure: the check of the law for a model.
+    """
+    for other in elsewhere(model, converted, example):
+        try:
+            found = measure(other.model, example)
+        except Exception:  # such a call is refused, or ends in an error of the model's own
+            continue
+        if not found.passed and found.varied and found.error < float("inf") and found.cause not in UNDECIDED:
+            return [_refusal(other, found)]
+    return []
+
+
+def _refusal(other: Elsewhere, found: Verification) -> ConversionError:
+    return BreaksSymmetryError(
+        f"forward sets {other.name} itself, and with another value of it the strands disagree",
+        where=Where(other.path),
+        got=f"{other.name} = {other.value!r}: error {found.error:.1e}",
+        why="the calls of a model bring it there, where forward takes a way that was not traced",
+        do="count outside of forward, and convert a model for each way it takes; "
+        'or strategy="conjoined", which reads both strands in one call',
+    )
