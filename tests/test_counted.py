@@ -11,7 +11,7 @@ from by_hand import bases, mirror, worst
 from tiers import slow, some
 from torch import Tensor, nn
 
-from rcps_convert import BreaksSymmetryError, convert_model, plan_conversion
+from rcps_convert import BreaksSymmetryError, VerificationError, convert_model, plan_conversion
 from rcps_convert.graph.counters import Counters
 from rcps_convert.graph.sandbox import fresh_copy
 from rcps_convert.measure.counted import elsewhere
@@ -86,8 +86,7 @@ HARMFUL = [
     pytest.param(lambda: Warmup(60), "held", id="warmup"),
     pytest.param(lambda: InTraining(), "held", id="in training"),
     pytest.param(lambda: Every([0]), "held", id="every"),
-    pytest.param(lambda: InObject(SimpleNamespace(calls=0, patience=3)), r"held\.calls", id="in an object"),
-    pytest.param(lambda: Once(False), "held", id="once"),
+    pytest.param(lambda: InObject(SimpleNamespace(calls=0, patience=300)), r"held\.calls", id="in an object"),
     pytest.param(lambda: Shifted(), "held", id="shifted"),
 ]
 
@@ -101,11 +100,16 @@ def test_a_count_that_leads_another_way_is_refused(make: Any, name: str) -> None
     assert repr(vars(model)["held"]) == before
 
 
+def test_a_count_that_matters_at_the_second_call_is_a_state() -> None:
+    with pytest.raises(VerificationError, match="something else at every call"):
+        convert_model(Once(False), DNA)
+
+
 class Cooling(Counting):
     """A schedule that does no harm."""
 
     def forward(self, x: Tensor) -> Tensor:
-        self.held *= 0.99
+        self.held *= 0.99 if self.training else 1
         return self.out(self.conv(x).relu().mean(-1) * self.held)
 
 
@@ -113,7 +117,7 @@ class Scaled(Counting):
     """Another way that does no harm."""
 
     def forward(self, x: Tensor) -> Tensor:
-        self.held += 1
+        self.held += self.training
         h = self.conv(x).relu()
         return self.out((h * 2 if self.held > 5 else h).mean(-1))
 

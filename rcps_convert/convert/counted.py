@@ -11,7 +11,7 @@ from ..errors import BreaksSymmetryError, ConversionError, Where
 from ..measure.counted import Elsewhere, elsewhere
 from ..measure.verify import Verification
 
-UNDECIDED = ("noise", "state", "precision", "dtype")
+UNDECIDED = ("noise", "precision", "dtype")
 """Causes of a deviation that say nothing of the way forward takes."""
 
 

@@ -14,17 +14,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
 
 from .._torch import (
     Numbers,
     empty_places,
     is_compiling,
     is_filled,
-    is_recorded,
     is_replica,
-    pytree,
-    transform_level,
     version,
 )
 from ..errors import Where
@@ -34,8 +30,9 @@ from ..graph.sandbox import owner
 from ..strands.conjoined import conjoined
 from ..tie.checks import Check, attach_check, checks_of, drop_checks
 from ..tie.notes import noted
-from ..tie.parts import OtherPartError, Parts, parts_of, watch
-from .measured_call import fault_of
+from ..tie.parts import OtherPartError, Parts, open_modules, watch
+from .hook_checks import unwatch_hooks, watch_hooks
+from .measured_call import CANNOT, KNOWN, fault_of, is_watched, shapes_of
 from .outline import fingerprint
 
 KEPT = (
@@ -52,9 +49,6 @@ KEPT = (
     "code",
 )
 """Attributes of a `Given` that are kept in files and copies."""
-
-KNOWN = 256
-"""Changed states that were found to do no harm, at most."""
 
 SMALL = 2**15
 """Bytes of a constant up to which its numbers are compared at each call."""
@@ -105,10 +99,10 @@ class Given(Check):
         buffers: the constants that are buffers, by name.
     """
 
-    needed = False
+    needed = on_copies = False
 
     def __init__(self, model: nn.Module, constants: Iterable[str] = (), another: bool = False) -> None:
-        self.modules, self.buffers = _open(model), (*constants,)
+        self.modules, self.buffers = open_modules(model), (*constants,)
         found = read_by_forward(self.modules)
         self.settings, self.by_class, self.functions, self.kept = (
             found.settings,
@@ -177,7 +171,7 @@ class Given(Check):
             self._follow_objects(module, args, kwargs)
             return
         changes = [change for change in self._changes(module) if not self._is_tried(change)]
-        state = (tuple((*c.name, c.key) for c in changes), module.training, _shapes((args, kwargs)))
+        state = (tuple((*c.name, c.key) for c in changes), module.training, shapes_of((args, kwargs)))
         if changes and state not in self.known:
             self._require_law(module, args, kwargs, changes[0])
             self._remember(state, changes)
@@ -220,7 +214,7 @@ class Given(Check):
             root, *name = differ[0]
             was, is_ = (_said(said.get(differ[0], "not there")) for said in (before, found))
             self._require_law(model, args, kwargs, Altered((root, ".".join(map(str, name))), was, is_, None))
-        if not _is_watched():
+        if not is_watched():
             kept = {name: vars(self)[name] for name in ("code", "known", "tried")}
             self.__dict__.update({**vars(now), **kept})
 
@@ -269,7 +263,7 @@ class Given(Check):
             if not _equal(was, now):
                 yield Altered((holder, name), _said(was), _said(now), _key(now), type(now) in (int, float))
         yield from self._other_functions()
-        if not _is_watched():
+        if not is_watched():
             yield from self._other_constants()
 
     def _other_functions(self) -> Iterator[Altered]:
@@ -295,10 +289,10 @@ class Given(Check):
         return change.counts and len(self.tried.get(change.name, ())) >= PATIENCE
 
     def _require_law(self, model: nn.Module, args: Any, kwargs: Any, change: Altered) -> None:
-        if _is_watched():
-            fault: str | None = "in a transform or a trace that cannot be measured: call the model as it is first"
+        if is_watched():
+            fault: str | None = CANNOT
         else:
-            fault = fault_of(model, args, kwargs, lambda check: isinstance(check, (Given, Parts)), bool(self.constants))
+            fault = fault_of(model, args, kwargs, bool(self.constants))
         if fault is not None:
             root, *name = self._place_of(*change.place)
             raise _refusal(model, root, ".".join(map(str, name)), change, fault)
@@ -323,11 +317,6 @@ def _refusal(model: nn.Module, root: nn.Module, name: str, change: Altered, faul
     )
 
 
-def _is_watched() -> bool:
-    """Whether tensors have no values of their own: in transforms of ``torch.func``, and where calls are recorded."""
-    return transform_level() is not None or is_recorded()
-
-
 def print_of(model: nn.Module) -> str:
     """A fingerprint of what forward of a plain model does beside its tensors: its code, and the settings it reads."""
     given = Given(model)
@@ -349,11 +338,6 @@ def print_of(model: nn.Module) -> str:
 
 
 # --- what there is ------------------------------------------------------------------------------
-
-
-def _open(model: nn.Module) -> list[nn.Module]:
-    """The modules of a model, without those of ties."""
-    return [model, *(part for part in parts_of(model, ()) if not isinstance(part, ParametrizationList))]
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -421,11 +405,6 @@ def _said(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _shapes(call: Any) -> tuple[Any, ...]:
-    """The shapes of the tensors of a call, and its other arguments."""
-    return tuple(tuple(v.shape) if isinstance(v, Tensor) else repr(v) for v in pytree.tree_leaves(call))
-
-
 def watch_given(model: nn.Module, another: bool = False) -> None:
     """Attach `Given` to a model with tied weights as it is now; one that reads both strands may be anything.
 
@@ -436,15 +415,17 @@ def watch_given(model: nn.Module, another: bool = False) -> None:
     unwatch_given(model)
     if conjoined(model) is None:
         attach_check(model, Given(model, (noted(model) or {}).get("constants", ()), another))
+        watch_hooks(model)
     if any(isinstance(check, Parts) for check in checks_of(model)):
         watch(model)  # around it: whether a module is another one is asked first
 
 
-def is_watched(model: nn.Module) -> bool:
+def has_given(model: nn.Module) -> bool:
     """Whether a model has a `Given`: it was converted to tied weights, or needed none."""
     return any(isinstance(check, Given) for check in checks_of(model))
 
 
 def unwatch_given(model: nn.Module) -> None:
-    """Detach every `Given` of a model."""
+    """Detach every `Given` and `Hooks` of a model."""
+    unwatch_hooks(model)
     drop_checks(model, lambda check: isinstance(check, Given))

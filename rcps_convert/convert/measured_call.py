@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from .._torch import is_recorded, pytree, transform_level
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves, with_leaves
@@ -19,23 +20,27 @@ from ..graph.sandbox import alone, fresh_copy, positional_names
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
 from ..measure.verify import ROUNDED_CONSTANTS, Verification, undecided, verify
-from ..tie.checks import Check, drop_checks
+from ..tie.checks import drop_checks
 from ..tie.notes import noted
+from ..tie.watched_hooks import keep_acting_hooks
+
+KNOWN = 256
+"""States that were found to do no harm, at most."""
+
+CANNOT = "in a transform or a trace that cannot be measured: call the model as it is first"
+"""Why a state is refused that was not measured before."""
 
 SAMPLES = 2
 """Samples of a call that are measured, where its batch can be told."""
 
 
 @alone
-def fault_of(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], skip: Callable[[Check], bool], rounded: bool
-) -> str | None:
+def fault_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], rounded: bool) -> str | None:
     """Why a converted model, as it is now, does not obey the law; None where it does.
 
     Args:
         model: not touched.
         args, kwargs: of a call; their shapes and what are no tensors count.
-        skip: which checks of its calls are not asked.
         rounded: it holds constants, which may obey the law to their rounding only.
 
     Raises:
@@ -43,7 +48,8 @@ def fault_of(
     """
     try:
         twin = fresh_copy(model)
-        drop_checks(twin, skip)
+        drop_checks(twin, lambda check: not check.on_copies)
+        keep_acting_hooks(twin.modules())
         found = _measured(twin, args, kwargs, ROUNDED_CONSTANTS if rounded else 0.0)
     except BreaksSymmetryError:  # a refusal that the model carries: it names the place
         raise
@@ -52,6 +58,40 @@ def fault_of(
     if found.passed:
         return None
     return f"now the strands disagree: {undecided(found) or f'error {found.error:.1e} on random sequences'}"
+
+
+class MeasuredStates:
+    """States of a model that were found to do no harm, each measured once."""
+
+    def __init__(self) -> None:
+        self.known: dict[Any, None] = {}
+
+    def fault(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> str | None:
+        """As `fault_of`, of a state that was not measured before.
+
+        Args:
+            model, args, kwargs: as there.
+            state: what stands for it, beside the model's mode and the shapes of the call.
+        """
+        state = state, model.training, shapes_of((args, kwargs))
+        if state in self.known:
+            return None
+        fault = CANNOT if is_watched() else fault_of(model, args, kwargs, bool((noted(model) or {}).get("constants")))
+        if fault is None:
+            if len(self.known) >= KNOWN:
+                self.known.clear()
+            self.known[state] = None
+        return fault
+
+
+def is_watched() -> bool:
+    """Whether tensors have no values of their own: in transforms of ``torch.func``, and where calls are recorded."""
+    return transform_level() is not None or is_recorded()
+
+
+def shapes_of(call: Any) -> tuple[Any, ...]:
+    """The shapes of the tensors of a call, and its other arguments."""
+    return tuple(tuple(v.shape) if isinstance(v, Tensor) else repr(v) for v in pytree.tree_leaves(call))
 
 
 def _measured(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], tolerance: float) -> Verification:

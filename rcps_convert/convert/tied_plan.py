@@ -32,6 +32,7 @@ from ..infer.match.start import MatchedStart
 from ..infer.outputs import AUTO, auto_words
 from ..infer.states import kept_states
 from ..measure.change import Change
+from ..measure.counted import counts
 from ..measure.lengths import Variant, changed_and_made, made_in_forward, main_length
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
@@ -433,6 +434,8 @@ class _TiedPlanner:
         return length_rules(self.model, self.example, self.actions, chains, why)
 
     def _failed(self, converted: nn.Module, solution: Solution, found: Verification) -> ConversionError:
+        if found.cause is None and counts(self.model, self.example):
+            found = replace(found, cause="state")
         nothing = undecided(found)
         if nothing is not None:
             return nothing

@@ -109,6 +109,21 @@ def elsewhere(model: nn.Module, converted: nn.Module, example: Example) -> Itera
             yield Elsewhere(other, *words, value)
 
 
+def counts(model: nn.Module, example: Example) -> bool:
+    """Whether the eval-mode forward of a model changes values of Python's own.
+
+    Args:
+        model: not touched.
+        example: what it is called with.
+    """
+    twin = fresh_copy(model)
+    counters = Counters(twin)
+    if counters.places:
+        with quiet(), undisturbed_rng():
+            _call(twin, example, counters, {}, [WORK, CALLS], False)
+    return any(value_at(*place) != was for place, was in zip(counters.places, counters.values, strict=True))
+
+
 def _words(model: nn.Module, counters: Counters, index: int) -> tuple[str, str]:
     """The path of the module that leads to a place, and the name of the place there."""
     holder, name = counters.places[index]

@@ -1,9 +1,9 @@
-"""Buffers, and values that forward counts with, that are the same before each pass of a model: writes are undone."""
+"""Buffers that are the same before each pass of a model, and in train mode what forward counts: writes are undone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +31,15 @@ class KeptBuffers:
         self.values.clear()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """A pass, after which every buffer is in its place and has its value. No gradients are recorded."""
+    def held(self, training: bool = False) -> Iterator[None]:
+        """A pass, after which every buffer is in its place and has its value. No gradients are recorded.
+
+        Args:
+            training: the pass is one in train mode, in which forward may count; what it counts has its value again.
+        """
         places = [(*place, self._value(place[2])) for place in held_buffers(self.model)]
         try:
-            with self.counters.held():
+            with self.counters.held() if training else nullcontext():
                 yield
         finally:
             for module, name, buffer, value in places:
