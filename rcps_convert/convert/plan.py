@@ -39,6 +39,7 @@ from ..tie.untied import Untied, allow_calls, is_idle, leave_untied
 from . import plan_text
 from .architecture import Architecture
 from .given import print_of, watch_given
+from .measured_call import MeasuredStates
 from .outline import fingerprint
 from .recipe import Recipe, average, document
 from .settings import MEANINGLESS, Settings, tie_init
@@ -284,7 +285,7 @@ class ConversionPlan:
         """A model that obeys the law as it is, and whose calls are checked from now on, in place."""
         another = print_of(target) != self.architecture.code
         unguard_calls(target)
-        guard_calls(target, self.guards, self.arguments)
+        guard_calls(target, self.guards, self.arguments, MeasuredStates())
         watch(target)
         note(target, {**self._said(), KEPT: self.given})
         watch_given(target, another)
@@ -331,7 +332,7 @@ class ConversionPlan:
         for s in self.symmetrisers:
             symmetrise(target.get_submodule(s.path), s.passage)
         anchor(target, self.tables)
-        guard_calls(target, self.guards, self.arguments)
+        guard_calls(target, self.guards, self.arguments, MeasuredStates())
         if self.start is not None:
             self.start.recalibrate(target)
         watch(target)

@@ -114,7 +114,17 @@ def attached(plan: ConversionPlan) -> Section:
     lines += dict.fromkeys(str(call) for call in plan.calls)
     if plan.unused:
         lines.append(f"unused, not tied: {', '.join(plan.unused)}; a call that reads one is refused")
+    lines.append(watched(plan))
     return Section("norms, read-outs, re-anchored calls", lines=lines)
+
+
+def watched(plan: ConversionPlan) -> str:
+    """What is looked at when the converted model is called."""
+    given = "arguments, " if plan.arguments is not None else ""
+    return (
+        f"watched at each call: {given}settings, constants, hooks and modules; a change is measured on both strands, "
+        "and refused if they disagree"
+    )
 
 
 def _alike_but_for_the_path(rows: Iterable[object], paths: Iterable[str]) -> list[str]:

@@ -34,6 +34,7 @@ from ..tie.symmetriser import BothStrands, symmetrise
 from ..tie.ties import MirrorTie, RCTie, read_tie
 from ..tie.untied import IdleModule, Untied, refuse_call
 from .given import Given, print_of, watch_given
+from .measured_call import MeasuredStates
 from .outline import outline
 from .settings import Init, tie_init
 
@@ -227,7 +228,7 @@ def _steps(recipe: Mapping[str, Any]) -> Iterator[Step]:
     for row in recipe["guards"]:
         yield _on(_known(row["path"], paths), partial(guard, rules=[read_rule(rule) for rule in row["rules"]]))
     for row in recipe.get("arguments", ()):
-        yield _on(_known(row["path"], paths), partial(guard_arguments, given=read_given(row)))
+        yield _on(_known(row["path"], paths), partial(guard_arguments, given=read_given(row), states=MeasuredStates()))
     readings = {_known(row["path"], paths): read_reading(row) for row in recipe["readings"]}
     for path, reading in readings.items():
         yield _on(path, partial(conjoin, reading=reading))
