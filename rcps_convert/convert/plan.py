@@ -198,6 +198,7 @@ class ConversionPlan:
         guards: lengths at which a call is refused, with the reason: an operator that cannot be re-anchored leaves a
             remainder there, or the law does not hold there, or was not seen to.
         arguments: what the example gave, where forward takes more: another argument, or value of one, is refused.
+        watched: settings of the user's own modules and objects that forward reads.
         calls: calls that are re-anchored, at this or at other lengths.
         tables: per module path, what is known of its calls.
         averaged: buffers to replace by the mean with their mirror image.
@@ -230,6 +231,7 @@ class ConversionPlan:
     tested: list[Tested] = field(default_factory=list)
     guards: list[LengthRule] = field(default_factory=list)
     arguments: GivenArguments | None = None
+    watched: list[str] = field(default_factory=list)
     calls: list[AnchoredCall] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
     averaged: dict[str, Action] = field(default_factory=dict)

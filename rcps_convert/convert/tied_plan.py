@@ -17,6 +17,7 @@ from ..algebra.plain import plain_structure
 from ..algebra.specs import Antisymmetric, Spec, Tokens
 from ..errors import ConversionError, NoRuleError, VerificationError, Where
 from ..graph.export import does_not_run
+from ..graph.held_objects import users_settings
 from ..graph.progress import stage
 from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
@@ -166,8 +167,11 @@ class _TiedPlanner:
         statistics = {id(b) for m in self.model.modules() if needs_statistics(m) for b in m.buffers(recurse=False)}
         constants = {name for name, b in self.model.named_buffers() if id(b) not in statistics}
         self.plan.architecture = Architecture.of(self.model, constants)
-        self.plan.arguments = given_by(self.model, self.example)
+        self._watch()
         return True
+
+    def _watch(self) -> None:
+        self.plan.arguments, self.plan.watched = given_by(self.model, self.example), users_settings(self.model)
 
     # --- words ---
 
@@ -207,7 +211,7 @@ class _TiedPlanner:
             lengths = tuple(rule.plain() for rule in self.plan.lengths)
             self.plan.tables[""] = replace(self.plan.tables[""], lengths=lengths)
         self.plan.guards = self._rules(guarded_chains(inference.guarded, self.actions))
-        self.plan.arguments = given_by(self.model, self.example)
+        self._watch()
         used = self._used() | inference.wanted
         self.plan.called = frozenset(path for t in self.traces for n in t.nodes for path, _ in n.scope)
         untied = dict.fromkeys(found.cuts, 0)

@@ -112,6 +112,26 @@ def read_by_forward(modules: Sequence[nn.Module]) -> Read:
     return _Collector(modules).found
 
 
+def users_settings(model: nn.Module) -> list[str]:
+    """The names of the settings that forward reads, but for those of torch's own modules.
+
+    Args:
+        model: not touched.
+    """
+    found = read_by_forward(list(model.modules()))
+    paths = {module: path for path, module in model.named_modules()}
+    named = []
+    rows = [(h, n) for h, names in found.settings for n in names if not _is_torchs(h)]
+    for holder, name in rows + [place for place in found.by_class if not _is_torchs(place[0])]:
+        kept = next((one for one in found.kept if one.value is holder), None)
+        if isinstance(holder, Globals):
+            named.append(f"{holder.name}.{name}")
+        else:
+            path = paths[holder] if kept is None else f"{paths[kept.root]}.{kept.label}"
+            named.append(f"{path}.{name}".strip("."))
+    return named
+
+
 class _Collector:
     """Goes from modules to what they keep."""
 
