@@ -13,7 +13,7 @@ from planned import remembered
 from tiers import some
 from torch import Tensor, nn
 
-from rcps_convert import bake, convert_model
+from rcps_convert import ConversionError, bake, convert_model
 from rcps_convert.convert import measured_call
 from rcps_convert.tie.parts import OtherPartError
 from rcps_convert.tie.watched_hooks import WatchedHook
@@ -86,6 +86,56 @@ def test_a_copy_refuses_it_too_and_a_baked_one_computes_with_it(twin: Any) -> No
     plain = bake(model)
     assert not any(isinstance(hook, WatchedHook) for hook in plain.act._forward_hooks.values())
     assert worst(plain(mirror(X)), plain(X)) > 1e-3
+
+
+def patched(model: Any) -> None:
+    before = model.act.forward
+    model.act.forward = lambda h: before(h).cumsum(-1)
+
+
+def patched_as_a_whole(model: Any) -> None:
+    before = model.forward
+    model.forward = lambda x: before(x.cumsum(-1))
+
+
+class Summing(nn.ReLU):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).cumsum(-1)
+
+
+def of_another_class(model: Any) -> None:
+    model.act.__class__ = Summing
+
+
+@pytest.mark.parametrize("change", some([patched, patched_as_a_whole, of_another_class], 3))
+def test_another_forward_of_a_module_is_measured(change: Any) -> None:
+    model = converted()
+    model(X)
+    change(model)
+    for _ in range(2):
+        with pytest.raises(OtherPartError, match=r"a forward was set on a module|forward is not what it was"):
+            model(X)
+
+
+def test_a_forward_that_keeps_the_law_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = converted()
+    before = model.act.forward
+    model.act.forward = lambda h: before(h) * 2
+    y = model(X)
+    monkeypatch.setattr(measured_call, "fault_of", lambda *_: "measured again")
+    assert worst(model(mirror(X)), y) < TOLERANCE
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantization_of_a_tied_layer_says_what_to_do() -> None:
+    model = converted().float()
+    for inplace in (False, True):
+        with pytest.raises(ConversionError, match=r"quantize bake\(model\)"):
+            torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8, inplace=inplace)
+    assert not hasattr(model.out, "qconfig")
+    quantized = torch.ao.quantization.quantize_dynamic(bake(model), {nn.Linear}, dtype=torch.qint8)
+    x = X.float()
+    assert torch.equal(quantized(mirror(x)), quantized(x))
 
 
 def doubled(model: Any) -> None:

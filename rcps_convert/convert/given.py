@@ -128,7 +128,7 @@ class Given(Check):
         self.read: list[Any] | None = None
         self.seen = [_Sight(None)] * len(self.constants)
         self.called = [*called]
-        self.loaded = False
+        self.classes: list[type] | None = None
         self.known: dict[Any, None] = {}  # changed states that were found to do no harm
         self.tried: dict[tuple[int, str], set[Any]] = {}  # values that were, of what goes on changing
 
@@ -153,7 +153,6 @@ class Given(Check):
         self.kept, self.buffers = [], ()  # those of another version of the package have none
         self.__dict__.update(state)
         self._start(self.__dict__.pop("named"))
-        self.loaded = True
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Measure the model if something changed, and refuse the call if the strands disagree.
@@ -163,8 +162,9 @@ class Given(Check):
         """
         if is_compiling() or is_replica(module):
             return
-        if self.loaded:  # the class may have changed since it was saved
-            self.loaded, self.another = False, self.another or self.code != self._code()
+        classes = [*map(type, self.modules)]
+        if classes != self.classes:  # also where one has changed since the model was saved
+            self.classes, self.another = classes, self.another or self.code != self._code()
         if self._is_as_it_was():
             return
         if not self._keeps_its_objects():

@@ -1,4 +1,4 @@
-"""Forward hooks that users attach to a converted model: those that change something are measured, others are let be.
+"""Hooks and forwards that users set on a converted model: what changes something is measured, the rest is let be.
 
 What a hook does is seen only when it runs. So a new one is put into a `WatchedHook`, in its place in torch's table.
 """
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .._torch import hook_tables, hooks_so_far, is_compiling, is_replica, pytree, takes_kwargs
 from ..errors import Where
+from ..geometry import AroundForward
 from ..tie.checks import Check, attach_check, drop_checks
 from ..tie.parts import OtherPartError, open_modules
 from ..tie.watched_hooks import WatchedHook, bare_hooks, users_hooks
@@ -18,7 +19,7 @@ from .measured_call import MeasuredStates
 
 
 class Hooks(Check):
-    """The check of a converted model that looks for forward hooks that were attached, or removed, since.
+    """The check of a converted model that looks for forward hooks and forwards that were attached, or removed, since.
 
     Args:
         model: as it was converted.
@@ -26,6 +27,7 @@ class Hooks(Check):
     Attributes:
         modules: of the model.
         keys: for each the keys of the user's hooks around its forward.
+        set: whether each had a forward of the user's set on it.
     """
 
     needed = on_copies = False
@@ -33,17 +35,19 @@ class Hooks(Check):
     def __init__(self, model: nn.Module) -> None:
         self.modules = open_modules(model)
         self.keys = [_keys(module) for module in self.modules]
+        self.set = [_is_users(module, module.__dict__.get("forward")) for module in self.modules]
         self._start()
 
     def _start(self) -> None:
         self.so_far = -1
+        self.forwards: list[Any] | None = None
         self.held: list[tuple[nn.Module, set[int]]] = []
-        self.watching = False
+        self.watching = self.judging = False
         self.states = MeasuredStates()
         self.call: tuple[Any, Any] = (), {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"modules": self.modules, "keys": self.keys}
+        return {"modules": self.modules, "keys": self.keys, "set": self.set}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -57,11 +61,25 @@ class Hooks(Check):
         """
         if is_compiling() or is_replica(module):
             return
+        forwards = [m.__dict__.get("forward") for m in self.modules]
+        if forwards != self.forwards:
+            self._look_at_forwards(forwards, args, kwargs)
         if self.so_far != hooks_so_far() or (self.held and any(k - _keys(m) for m, k in self.held)):
             self.call = args, kwargs
             self._look(module)
         if self.watching:
             self.call = args, kwargs
+
+    def _look_at_forwards(self, forwards: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Measure the model with forwards that were set on modules since."""
+        if self.judging:  # a forward on a copy that leads back to this model
+            return
+        before = self.forwards or [None] * len(forwards)
+        for i, (module, now, was) in enumerate(zip(self.modules, forwards, before, strict=True)):
+            if now != was and _is_users(module, now) and not (self.forwards is None and self.set[i]):
+                self.call = args, kwargs
+                self.judge(module, now)
+        self.forwards = forwards
 
     def _look(self, model: nn.Module) -> None:
         so_far = hooks_so_far()
@@ -91,19 +109,31 @@ class Hooks(Check):
         Raises:
             OtherPartError: the strands disagree, or that could not be measured.
         """
-        fault = self.states.fault(self.modules[0], *self.call, (id(module), id(hook)))
+        self.judging = True
+        try:
+            fault = self.states.fault(self.modules[0], *self.call, (id(module), id(hook)))
+        finally:
+            self.judging = False
         if fault is not None:
-            what = "that was there when the model was converted is gone"
-            if hook is not None:
-                what = "that was attached after the conversion changes what it is given"
+            what = "a forward hook that was there when the model was converted is gone"
+            if hook is not None and hook is module.__dict__.get("forward"):
+                what = "a forward was set on a module after the conversion"
+            elif hook is not None:
+                what = "a forward hook that was attached after the conversion changes what it is given"
             raise OtherPartError(
-                f"a forward hook {what}",
+                what,
                 where=Where(next((path for path, held in self.modules[0].named_modules() if held is module), "")),
                 got=None if hook is None else getattr(hook, "__qualname__", None) or type(hook).__name__,
                 why=fault,
-                do="attach hooks that compute something to the plain model and convert that, or write them into "
-                "forward; hooks that only look may be attached at any time",
+                do="attach what computes something to the plain model and convert that, or write it into forward; "
+                "hooks that only look may be attached at any time",
             )
+
+
+def _is_users(module: nn.Module, forward: Any) -> bool:
+    """Whether a forward that is set on a module is neither the package's, nor the one that its class has."""
+    own = getattr(forward, "__func__", None) is type(module).forward and forward.__self__ is module
+    return forward is not None and not own and not isinstance(forward, AroundForward)
 
 
 def _keys(module: nn.Module) -> set[int]:
