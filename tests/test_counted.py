@@ -155,6 +155,38 @@ def test_the_values_that_forward_sets_are_the_same_before_each_pass() -> None:
     assert model.held.calls == 0
 
 
+class Shifts(Counting):
+    """Shifts the input at random in train mode, as Akita and Basenji do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = int(torch.randint(0, 3, (1,))) if self.training else 0
+        x = nn.functional.pad(x, (n, 0))[..., : x.shape[-1]] if n else x
+        return self.out(nn.functional.max_pool1d(self.conv(x), 4).mean(-1))
+
+
+class Flips(Counting):
+    """Reads the other strand at random in train mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flip(1, 2) if self.training and torch.rand(()) < 0.5 else x
+        return self.out(nn.functional.max_pool1d(self.conv(x), 4).mean(-1))
+
+
+def test_ways_taken_at_random_are_named_as_such() -> None:
+    with pytest.raises(BreaksSymmetryError, match="takes one way or another at random in train mode"):
+        convert_model(Shifts(), DNA)
+
+
+@slow
+def test_a_random_strand_in_train_mode_is_refused_as_such_or_exact() -> None:
+    model = convert_model(Flips(), DNA).double()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        y = model(bases(3))
+        torch.manual_seed(seed)
+        assert worst(model(mirror(bases(3))), y) < TOLERANCE
+
+
 @slow
 def test_a_model_that_needs_no_ties_is_refused_too() -> None:
     class Even(Counting):

@@ -47,7 +47,7 @@ from ..tie.untied import unguarded
 from .advice import looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
 from .as_it_is import as_it_is
-from .counted import counted
+from .counted import counted, ways_at_random_named
 from .length_checks import UNSEEN, LengthChecks
 from .length_rules import Chains, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import (
@@ -148,7 +148,8 @@ class _TiedPlanner:
             self._fill(found)
         if self.settings.verify and not self.plan.problems:
             try:
-                self._verify(found)
+                with ways_at_random_named(self.model, self.example):
+                    self._verify(found)
             except ConversionError:
                 raise
             except Exception as reason:  # forward looks at what tying changes: names of parameters, classes, attributes

@@ -42,6 +42,9 @@ FRACTIONS = (0.0, 1.0, -1.0, 1e-9, 1e-6, 1e-3, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 2.
 ALIKE = 3
 """Values that are measured though forward calls the same functions with them."""
 
+SEEDS = 16
+"""Random states with which a forward is run to see whether it takes ways at random."""
+
 WAYS = 8
 """Other ways that are measured, of one value."""
 
@@ -122,6 +125,20 @@ def counts(model: nn.Module, example: Example) -> bool:
         with quiet(), undisturbed_rng():
             _call(twin, example, counters, {}, [WORK, CALLS], False)
     return any(value_at(*place) != was for place, was in zip(counters.places, counters.values, strict=True))
+
+
+def goes_at_random(model: nn.Module, example: Example) -> bool:
+    """Whether the train-mode forward of a model calls other functions with other random numbers.
+
+    Args:
+        model: not touched.
+        example: what it is called with.
+    """
+    twin = fresh_copy(model)
+    counters, left = Counters(twin), [WORK, CALLS]
+    with quiet(), undisturbed_rng():
+        ways = [_call(twin, example, counters, {}, left, True, seed) for seed in range(SEEDS)]
+    return len({way for way in ways if way is not None}) > 1
 
 
 def _words(model: nn.Module, counters: Counters, index: int) -> tuple[str, str]:
@@ -212,14 +229,20 @@ def _way(model: nn.Module, example: Example, counters: Counters, values: dict[in
 
 
 def _call(
-    model: nn.Module, example: Example, counters: Counters, values: dict[int, Any], left: list[int], training: bool
+    model: nn.Module,
+    example: Example,
+    counters: Counters,
+    values: dict[int, Any],
+    left: list[int],
+    training: bool,
+    seed: int = 0,
 ) -> Any:
     """What forward calls in a mode; None where it does not run, or that would take long."""
     calls = _Recorded(left)
     counters.restore()
     for index, value in values.items():
         put(counters.places[index], copy.deepcopy(value))
-    fix_randomness()
+    fix_randomness(seed)
     try:
         with _undone(model), torch.no_grad(), mode(model, training), calls:
             call(model, example)
