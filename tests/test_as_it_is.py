@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from tiers import some
 from torch import Tensor, nn
 
-from rcps_convert import NeedsChoiceError, convert_model, plan_conversion
+from rcps_convert import (
+    ConversionError,
+    NeedsChoiceError,
+    apply_recipe,
+    convert_model,
+    extend,
+    plan_conversion,
+    recipe,
+)
 
 
 class Weightless(nn.Module):
@@ -78,3 +88,45 @@ def test_a_model_is_not_as_it_should_be_that_breaks_the_law_for_large_activation
 ) -> None:
     assert plan_conversion(BothStrands(lambda h: h), torch.zeros(2, 4, 24), outputs="invariant").symmetric
     assert plan_conversion(BothStrands(switch), torch.zeros(2, 4, 24), outputs="invariant").problems
+
+
+# --- its calls are checked ------------------------------------------------------------------------
+
+
+class Even(nn.Module):
+    """A model that needs no ties, as long as it is not told to sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out, self.summed, self.scale = nn.Linear(2, 1), False, torch.ones(1)
+
+    def forward(self, x: Tensor, running: bool = False) -> Tensor:
+        h = torch.stack([x[:, 0] + x[:, 3], x[:, 1] + x[:, 2]], 1) * self.scale
+        return self.out((h.cumsum(-1) if self.summed or running else h).mean(-1))
+
+
+@pytest.mark.parametrize("way", some([lambda m: m, lambda m: apply_recipe(Even(), recipe(m)), copy.deepcopy], 2))
+def test_settings_constants_and_arguments_are_watched_where_nothing_was_tied(way: Any) -> None:
+    with pytest.warns(UserWarning, match="equivariant already"):
+        model = way(convert_model(Even(), torch.zeros(2, 4, 21)))
+    x = torch.zeros(2, 4, 21)
+    with pytest.raises(ConversionError, match="argument running is given as it was not"):
+        model(x, running=True)
+    for name, value in (("summed", True), ("scale", torch.arange(21.0))):
+        before = getattr(model, name)
+        setattr(model, name, value)
+        with pytest.raises(ConversionError, match=f"^{name} is not what it was"):
+            model(x)
+        setattr(model, name, before)
+        model(x)
+
+
+def test_what_is_put_into_such_a_model_is_refused_until_it_is_extended() -> None:
+    with pytest.warns(UserWarning, match="equivariant already"):
+        model: Any = convert_model(Even(), torch.zeros(2, 4, 21))
+    model.out = nn.Linear(2, 3)
+    with pytest.raises(ConversionError, match="no longer what was converted"):
+        model(torch.zeros(2, 4, 21))
+    with pytest.warns(UserWarning, match="equivariant already"):
+        extended = extend(model, torch.zeros(2, 4, 21))
+    assert extended(torch.zeros(2, 4, 21)).shape == (2, 3)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from by_hand import bases, conv, mirror, worst
+from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import BreaksSymmetryError, apply_recipe, bake, convert_model, plan_conversion, recipe
+from rcps_convert.convert import measured_call
+from rcps_convert.tie import argument_guard
 from rcps_convert.tie.parts import OtherPartError
 
 TOLERANCE = 1e-10
@@ -50,7 +54,6 @@ REFUSED: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
     ((X, True), {}),
     ((X,), {"causal": True}),
     ((X,), {"weights": torch.arange(21.0).double()}),
-    ((X,), {"power": 2.0}),
     ((X,), {"way": "sum"}),
     ((X,), {"running": True}),
     ((X,), {"running": torch.ones(2)}),
@@ -65,6 +68,39 @@ def test_an_argument_that_was_not_traced_is_refused(model: nn.Module, args: Any,
             each(*args, **kwargs)
 
 
+TAKEN: list[dict[str, Any]] = [
+    {"power": 2.0},
+    {"way": "other"},
+    {"weights": torch.rand(len(X), 1, 1).double()},
+    {"unread": True, "count": 3},
+]
+
+
+@pytest.mark.parametrize("kwargs", some(TAKEN, 2))
+def test_an_argument_with_which_the_strands_agree_is_taken(model: nn.Module, kwargs: Any) -> None:
+    for each in (model, bake(model), apply_recipe(Switched(), recipe(model)).double().eval()):
+        assert worst(each(mirror(X), **kwargs), each(X, **kwargs)) < TOLERANCE
+
+
+def test_one_value_is_measured_once_and_of_many_numbers_a_few(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Any] = []
+    monkeypatch.setattr(measured_call, "fault_of", lambda *call: measured.append(call))
+    model = copy.deepcopy(model)
+    for _ in range(3):
+        model(X, power=2.5)
+    assert len(measured) == 1
+    for i in range(30):
+        model(X, power=1.5 + 0.95**i)
+    assert len(measured) <= 2 * argument_guard.PATIENCE
+    before = len(measured)
+    model(X, power=7.5)
+    model(X, causal=True)
+    model(X, running=True)
+    assert len(measured) == before + 3
+
+
 def test_arguments_that_say_nothing_are_taken(model: nn.Module) -> None:
     said = {"causal": False, "weights": None, "power": 1.0, "way": "mean", "count": 3, "total": torch.tensor(3)}
     assert worst(model(mirror(X), **said), model(X)) < TOLERANCE
@@ -75,10 +111,9 @@ def test_a_value_of_the_example_is_the_one_that_is_taken() -> None:
     torch.manual_seed(0)
     model = convert_model(Switched(), {"x": EXAMPLE, "power": 2.0}).double().eval()
     assert worst(model(mirror(X), power=2.0), model(X, power=2.0)) < TOLERANCE
-    with pytest.raises(BreaksSymmetryError, match=r"power is given as it was not(.|\n)*converted with power=2.0"):
-        model(X, power=3.0)
-    with pytest.raises(BreaksSymmetryError, match=r"power is given as it was not(.|\n)*got    1.0"):
-        model(X)  # as its default is another
+    with pytest.raises(BreaksSymmetryError, match=r"way is given as it was not(.|\n)*strands disagree"):
+        model(X, power=2.0, way="sum")
+    assert worst(model(mirror(X)), model(X)) < TOLERANCE  # its default is another
 
 
 def test_a_plan_keeps_what_the_example_gave() -> None:

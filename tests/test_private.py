@@ -551,6 +551,31 @@ def test_hooks_are_taken_off_by_class() -> None:
     assert own == ["before", "after"]
 
 
+def test_a_hook_that_is_attached_is_counted_and_says_what_it_takes() -> None:
+    """Else a hook that is attached to a converted model, and changes what it computes, is not seen."""
+    module, before = nn.Linear(2, 2), _torch.hooks_so_far()
+    module.register_forward_pre_hook(print)
+    module.register_forward_pre_hook(print, with_kwargs=True)
+    assert _torch.hooks_so_far() > before
+    assert [_torch.takes_kwargs(module, key) for key in _torch.hook_tables(module)[0]] == [False, True]
+
+
+def test_modes_are_put_aside() -> None:
+    """Else what a user's hook computes is taken for calls of forward."""
+    outer, inner = Seen(), Seen()
+    with outer, FlopCounterMode(display=False), inner:
+        before = _torch.function_modes()
+        with _torch.modes_aside(Seen):
+            torch.ones(2).sin()
+            assert _torch.function_modes() == [mode for mode in before if mode not in (outer, inner)]
+        assert _torch.function_modes() == before
+        assert not outer.functions
+        torch.ones(2).sin()
+    assert torch.Tensor.sin in outer.functions
+    with _torch.modes_aside(Seen):
+        assert not _torch.function_modes()
+
+
 def test_a_module_s_tables_are_what_it_holds() -> None:
     """Else a failed conversion leaves traces, and hooks of the user run on tensors without values."""
     module = nn.BatchNorm1d(2)

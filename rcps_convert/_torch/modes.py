@@ -146,6 +146,28 @@ _tracing, _level = torch._C._get_tracing_state, maybe_current_level
 _functions, _dispatches = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
 
 
+@contextmanager
+def modes_aside(kind: type) -> Iterator[None]:
+    """Let modes of a kind see no calls; those around and inside of them do."""
+    if not has_modes():
+        yield
+        return
+    modes = function_modes()
+    _enter_instead([mode for mode in modes if not isinstance(mode, kind)])
+    try:
+        yield
+    finally:
+        _enter_instead(modes)
+
+
+def _enter_instead(modes: list[Any]) -> None:
+    """Put function modes in the place of those that are active."""
+    while has_modes():
+        torch._C._pop_torch_function_stack()
+    for mode in modes:
+        torch._C._push_on_torch_function_stack(mode)
+
+
 def is_unwatched() -> bool:
     """Whether nothing compiles, records, catches, transforms or caches what this thread computes."""
     return not (

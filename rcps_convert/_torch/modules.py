@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._library.custom_ops import CustomOpDef as CustomOpDef
+from torch.utils.hooks import RemovableHandle
 
 
 def pre_hooks(module: nn.Module) -> list[Any]:
@@ -19,6 +20,21 @@ def pre_hooks(module: nn.Module) -> list[Any]:
 def hook_tables(module: nn.Module) -> list[Any]:
     """A module's tables of what runs before its forward and after it."""
     return [module._forward_pre_hooks, module._forward_hooks]
+
+
+def hooks_so_far() -> int:
+    """How many hooks were attached in this process, to anything: where it is as before, no hook is new."""
+    return RemovableHandle.next_id
+
+
+def takes_kwargs(module: nn.Module, key: int) -> bool:
+    """Whether a hook that runs before a module's forward is given its keyword arguments too.
+
+    Args:
+        module: what it runs before.
+        key: of the hook.
+    """
+    return key in module._forward_pre_hooks_with_kwargs
 
 
 def drop_hooks(module: nn.Module, matches: Callable[[Any], bool]) -> None:

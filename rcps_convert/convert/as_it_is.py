@@ -23,6 +23,7 @@ from ..measure.lengths import Variants
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
 from ..measure.verify import Verification, verify
+from .counted import counted
 from .length_checks import LengthChecks
 
 
@@ -63,6 +64,8 @@ def as_it_is(
         found = verify(model, example, specs, actions, allowed, diagnose=False, probe=probe)
         holds = found.passed and not (fails_where_large(probe, allowed) or fails_with_gradients(probe, allowed))
         checked = _lengths(probe, model, wanted, found) if holds else None
+        if checked is not None and counted(model, model, example, partial(_measured, specs, actions, allowed)):
+            return None
     except ConversionError:
         raise
     except Exception:  # the model does not run as given; tracing reports why
@@ -75,6 +78,10 @@ def as_it_is(
     return AsItIs(found, lines, checked)
 
 
+def _measured(specs: Any, actions: Any, allowed: Any, model: nn.Module, example: Example) -> Verification:
+    return verify(model, example, specs, actions, allowed, 1, diagnose=False)
+
+
 def _lengths(probe: Probe, model: nn.Module, wanted: Sequence[Spec | str], found: Verification) -> list[int] | None:
     """The other lengths at which the law holds, of those the model takes; None where it fails at one."""
     example, specs, given = probe.example, probe.specs, probe.actions
@@ -85,7 +92,7 @@ def _lengths(probe: Probe, model: nn.Module, wanted: Sequence[Spec | str], found
         return verify(model, example, specs, actions, allowed, diagnose=False)
 
     checks.run(measure, [])
-    return None if checks.problem is not None or checks.failed else sorted(set(checks.checked))
+    return None if checks.problem is not None or checks.failed or checks.limits else sorted(set(checks.checked))
 
 
 def _require_lengths(probe: Probe, rows: Sequence[tuple[str, Action | None, Spec | str]]) -> None:

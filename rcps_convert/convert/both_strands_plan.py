@@ -32,9 +32,11 @@ from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, runs_by_
 from ..strands.layers_to_mix import layers_to_mix
 from ..strands.mixed import mix
 from ..strands.stacked_runs import StackedRuns, skeleton
+from ..tie.parts import unwatch
 from . import plan_text
 from .advice import looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
+from .given import unwatch_given
 from .plan import ConversionPlan
 from .settings import Settings
 
@@ -70,6 +72,8 @@ class BothStrandsPlan(ConversionPlan):
         reading = copy.copy(self.reading)
         assert reading is not None
         own_classes(target)
+        unwatch(target)
+        unwatch_given(target)
         conjoin(target, reading)
         for path, action in self.mixed.items():
             mix(target.get_submodule(path), reading, action)

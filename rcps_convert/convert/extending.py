@@ -27,6 +27,7 @@ from ..tie.symmetriser import BothStrands
 from ..tie.untied import Untied
 from .bake import bake, untied_in_place
 from .convert import planned
+from .given import has_given
 from .plan import ConversionPlan
 from .settings import Init, Settings
 from .state import is_converted
@@ -82,7 +83,7 @@ def extend(
 def _settings(model: nn.Module, given: dict[str, Any]) -> Settings:
     """The settings that a model was converted with, and those that are given now."""
     words = noted(model)
-    if words is None or not is_converted(model):
+    if words is None or not (is_converted(model) or has_given(model)):
         inside = [path for path, module in model.named_modules() if path and noted(module) is not None]
         raise ConversionError(
             f"the {type(model).__name__} is not converted",

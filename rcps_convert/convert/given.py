@@ -9,54 +9,52 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import types
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
 
 from .._torch import (
     Numbers,
     empty_places,
     is_compiling,
     is_filled,
-    is_recorded,
     is_replica,
-    pytree,
-    transform_level,
     version,
 )
 from ..errors import Where
-from ..graph.attributes import code_of, named_by_forward
+from ..graph.attributes import code_of
+from ..graph.held_objects import FUNCTIONS, PLAIN, Place, read_by_forward, reader, size_of, source, value_at
 from ..graph.sandbox import owner
 from ..strands.conjoined import conjoined
 from ..tie.checks import Check, attach_check, checks_of, drop_checks
 from ..tie.notes import noted
-from ..tie.parts import OtherPartError, Parts, parts_of, watch
-from .measured_call import fault_of
+from ..tie.parts import OtherPartError, Parts, open_modules, watch
+from .hook_checks import unwatch_hooks, watch_hooks
+from .measured_call import CANNOT, KNOWN, fault_of, is_watched, shapes_of
 from .outline import fingerprint
 
-PLAIN = {bool, int, float, str, type(None)}
-"""Kinds of settings."""
-
-FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, partial)
-"""Kinds of functions that a module may keep as an attribute."""
-
-KNOWN = 256
-"""Changed states that were found to do no harm, at most."""
+KEPT = (
+    "modules",
+    "settings",
+    "by_class",
+    "empty",
+    "functions",
+    "constants",
+    "kept",
+    "buffers",
+    "values",
+    "another",
+    "code",
+)
+"""Attributes of a `Given` that are kept in files and copies."""
 
 SMALL = 2**15
 """Bytes of a constant up to which its numbers are compared at each call."""
 
 PATIENCE = 8
 """Values that are measured of what goes on changing, such as a temperature that falls at each step."""
-
-Place = tuple[nn.Module, str]
-"""An attribute of a module."""
 
 
 class Altered(NamedTuple):
@@ -78,7 +76,7 @@ class Altered(NamedTuple):
     @property
     def name(self) -> tuple[int, str]:
         """What tells its place from others."""
-        return id(self.place[0]), self.place[1]
+        return id(self.place[0]), str(self.place[1])
 
 
 class Given(Check):
@@ -91,35 +89,35 @@ class Given(Check):
 
     Attributes:
         modules: of the model as it was converted.
-        settings: the names of its settings, for each module that has some.
+        settings: the names of its settings, for each module and each object kept by one that has some.
         values: of these.
         by_class: settings that the class of a module has, and the module has not.
         empty: places for parameters and buffers that hold none.
         functions: that modules keep as attributes.
         constants: the tensors that forward reads and that are not trained, each with a fingerprint of its values.
+        kept: the objects, kept by modules, that were looked into.
+        buffers: the constants that are buffers, by name.
     """
 
-    needed = False
+    needed = on_copies = False
 
     def __init__(self, model: nn.Module, constants: Iterable[str] = (), another: bool = False) -> None:
-        self.modules = modules = _open(model)
-        named = {cls: named_by_forward(cls) for cls in {type(module) for module in modules}}
-        stored = set().union(*(names for _, names in named.values()))
-        kinds = [(module, _kinds(module, named[type(module)][0] - stored)) for module in modules]
-        rows = [(m, tuple(name for name, kind in found.items() if kind == "setting")) for m, found in kinds]
-        self.settings = [(module, names) for module, names in rows if names]
-        self.by_class = [(m, name) for m in modules for name in _of_class(m, named[type(m)][0] - stored)]
-        self.empty = [(module, name) for module in modules for name in empty_places(module)]
-        self.functions = [(m, name) for m, found in kinds for name, kind in found.items() if kind == "function"]
-        held = [(m, name) for m, found in kinds for name, kind in found.items() if kind == "constant"]
-        held += [owner(model, name) for name in constants]
-        self.constants = [(place, _print(getattr(*place))) for place in held]
-        self.values = copy.deepcopy([tuple(map(vars(module).get, names)) for module, names in self.settings])
+        self.modules, self.buffers = open_modules(model), (*constants,)
+        found = read_by_forward(self.modules)
+        self.settings, self.by_class, self.functions, self.kept = (
+            found.settings,
+            found.by_class,
+            found.functions,
+            found.kept,
+        )
+        self.empty = [(module, name) for module in self.modules for name in empty_places(module)]
+        held = found.constants + [owner(model, name) for name in self.buffers]
+        self.constants = [(place, _print(value_at(*place))) for place in held]
+        self.values = copy.deepcopy([reader(h, names)(source(h))[:-1] for h, names in self.settings])
         self.another, self.code = another, self._code()
-        self._start([vars(module)[name] for module, name in self.functions])
-        for i, (place, found) in enumerate(self.constants):
-            value = getattr(*place)
-            self.seen[i] = _Sight(value, found)
+        self._start([value_at(*place) for place in self.functions])
+        for i, (place, print_) in enumerate(self.constants):
+            self.seen[i] = _Sight(value_at(*place), print_)
 
     def _start(self, called: Sequence[Any]) -> None:
         """Know no tensors yet: those of a copy are others.
@@ -127,23 +125,34 @@ class Given(Check):
         Args:
             called: the functions; of a copy what they are called.
         """
-        self.read = [itemgetter(*names, *names[:1]) for _, names in self.settings]  # never of one name alone
-        self.expected = [(*values, values[0]) for values in self.values]
+        self.read: list[Any] | None = None
         self.seen = [_Sight(None)] * len(self.constants)
         self.called = [*called]
-        self.loaded = False
+        self.classes: list[type] | None = None
         self.known: dict[Any, None] = {}  # changed states that were found to do no harm
         self.tried: dict[tuple[int, str], set[Any]] = {}  # values that were, of what goes on changing
 
+    def _get_ready(self) -> None:
+        """Prepare what is asked at each call: only now is a copy complete."""
+        rows = [
+            (h, reader(h, names), (*row, row[0])) for (h, names), row in zip(self.settings, self.values, strict=True)
+        ]
+        usual = [row for row in rows if isinstance(row[0], nn.Module)]
+        others = [row for row in rows if not isinstance(row[0], nn.Module)]
+        self.read, self.expected = [(m, get) for m, get, _ in usual], [row for *_, row in usual]
+        self.beside, self.expected_beside = [(h, get) for h, get, _ in others], [row for *_, row in others]
+        of_modules = [one for one in self.kept if isinstance(one.place[0], nn.Module) and size_of(one.value) is None]
+        self.held = [(*one.place, one.value) for one in of_modules]
+        self.held_beside = [(one, size_of(one.value)) for one in self.kept if one not in of_modules]
+
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("modules", "settings", "by_class", "empty", "functions", "constants", "values", "another", "code")
         called = [was if isinstance(was, str) else _said(was) for was in self.called]
-        return {**{name: vars(self)[name] for name in kept}, "named": called}
+        return {**{name: vars(self)[name] for name in KEPT}, "named": called}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self.kept, self.buffers = [], ()  # those of another version of the package have none
         self.__dict__.update(state)
         self._start(self.__dict__.pop("named"))
-        self.loaded = True
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Measure the model if something changed, and refuse the call if the strands disagree.
@@ -153,32 +162,82 @@ class Given(Check):
         """
         if is_compiling() or is_replica(module):
             return
-        if self.loaded:  # the class may have changed since it was saved
-            self.loaded, self.another = False, self.another or self.code != self._code()
+        classes = [*map(type, self.modules)]
+        if classes != self.classes:  # also where one has changed since the model was saved
+            self.classes, self.another = classes, self.another or self.code != self._code()
         if self._is_as_it_was():
             return
+        if not self._keeps_its_objects():
+            self._follow_objects(module, args, kwargs)
+            return
         changes = [change for change in self._changes(module) if not self._is_tried(change)]
-        state = (tuple((*c.name, c.key) for c in changes), module.training, _shapes((args, kwargs)))
+        state = (tuple((*c.name, c.key) for c in changes), module.training, shapes_of((args, kwargs)))
         if changes and state not in self.known:
             self._require_law(module, args, kwargs, changes[0])
             self._remember(state, changes)
 
     def _is_as_it_was(self) -> bool:
         """Whether nothing changed; asked at each call."""
+        if self.read is None:
+            self._get_ready()
         try:
-            if [get(m.__dict__) for get, (m, _) in zip(self.read, self.settings)] != self.expected:  # noqa: B905
+            if [get(m.__dict__) for m, get in self.read] != self.expected:  # type: ignore[union-attr]
                 return False
-        except (KeyError, RuntimeError, ValueError, TypeError):  # deleted, or no plain value any more
+            if self.kept and not self._keeps_its_objects():
+                return False
+            if self.beside and [get(source(h)) for h, get in self.beside] != self.expected_beside:
+                return False
+        except (
+            LookupError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            AttributeError,
+        ):  # deleted, or no plain value any more
             return False
         changed = [module for module, name in self.empty if is_filled(module, name)]
-        changed += [module for module, name in self.by_class if name in module.__dict__]
+        changed += [holder for holder, name in self.by_class if name in getattr(holder, "__dict__", ())]
         return not (changed or self.another) and self._has_its_objects()
+
+    def _keeps_its_objects(self) -> bool:
+        """Whether the objects that were looked into are the same ones."""
+        if False in [m.__dict__.get(name) is value for m, name, value in self.held]:
+            return False
+        return all([value_at(*o.place) is o.value and size_of(o.value) == size for o, size in self.held_beside])
+
+    def _follow_objects(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+        """Take what is kept now for given, if it says what was kept before, or does no harm."""
+        now = Given(model, self.buffers, self.another)
+        before, found = self._described(), now._described()
+        differ = [key for key in {**before, **found} if not _equal(before.get(key), found.get(key))]
+        if differ:
+            root, *name = differ[0]
+            was, is_ = (_said(said.get(differ[0], "not there")) for said in (before, found))
+            self._require_law(model, args, kwargs, Altered((root, ".".join(map(str, name))), was, is_, None))
+        if not is_watched():
+            kept = {name: vars(self)[name] for name in ("code", "known", "tried")}
+            self.__dict__.update({**vars(now), **kept})
+
+    def _described(self) -> dict[tuple[Any, ...], Any]:
+        """What was taken for given, by the module that leads to it and its name there."""
+        said: dict[tuple[Any, ...], Any] = {}
+        for (holder, names), row in zip(self.settings, self.values, strict=True):
+            said |= {self._place_of(holder, name): value for name, value in zip(names, row, strict=True)}
+        said |= {self._place_of(*place): _name_of(was) for place, was in zip(self.functions, self.called, strict=True)}
+        return said | {self._place_of(*place): was for place, was in self.constants}
+
+    def _place_of(self, holder: Any, name: Any) -> tuple[Any, ...]:
+        """The module that leads to a place, and the name of the place there."""
+        if isinstance(holder, nn.Module):
+            return holder, str(name)
+        kept = next((one for one in self.kept if one.value is holder), None)
+        return (self.modules[0], holder.name, name) if kept is None else (kept.root, kept.label, name)
 
     def _has_its_objects(self) -> bool:
         """Whether functions and constants are the same objects as at the last call, and as they were."""
-        same = [m.__dict__.get(name) is was for (m, name), was in zip(self.functions, self.called, strict=True)]
+        same = [value_at(*place) is was for place, was in zip(self.functions, self.called, strict=True)]
         for (place, numbers), seen in zip(self.constants, self.seen, strict=True):
-            same.append(seen.is_of(getattr(*place, None)) and seen.print == numbers)
+            same.append(seen.is_of(value_at(*place)) and seen.print == numbers)
         return all(same)
 
     def _code(self) -> str:
@@ -190,36 +249,36 @@ class Given(Check):
             yield Altered(
                 (model, "forward"), "that of the conversion", "other code, or the settings it reads", "another"
             )
-        for (module, names), values in zip(self.settings, self.values, strict=True):
+        for (holder, names), values in zip(self.settings, self.values, strict=True):
             for name, was in zip(names, values, strict=True):
-                now = vars(module).get(name)
+                now = value_at(holder, name)
                 if not _equal(was, now):
                     tried = type(now) in (int, float, list, dict)
-                    yield Altered((module, name), _said(was), _said(now), _key(now), tried)
+                    yield Altered((holder, name), _said(was), _said(now), _key(now), tried)
         for place in self.empty:
             if is_filled(*place):
                 yield Altered(place, "None", "set", _state(*place))
-        for module, name in self.by_class:
-            was, now = getattr(type(module), name, None), vars(module).get(name, getattr(type(module), name, None))
+        for holder, name in self.by_class:
+            was, now = getattr(type(holder), name, None), value_at(holder, name)
             if not _equal(was, now):
-                yield Altered((module, name), _said(was), _said(now), _key(now), type(now) in (int, float))
+                yield Altered((holder, name), _said(was), _said(now), _key(now), type(now) in (int, float))
         yield from self._other_functions()
-        if not _is_watched():
+        if not is_watched():
             yield from self._other_constants()
 
     def _other_functions(self) -> Iterator[Altered]:
         """The functions that were replaced."""
         for i, (place, was) in enumerate(zip(self.functions, self.called, strict=True)):
-            now = vars(place[0]).get(place[1])
-            if was == _said(now):  # that of a copy
+            now = value_at(*place)
+            if was == _name_of(now):  # that of a copy
                 self.called[i] = now
             elif now is not was:
-                yield Altered(place, was if isinstance(was, str) else _said(was), _said(now), _key(now))
+                yield Altered(place, _name_of(was), _said(now), _key(now))
 
     def _other_constants(self) -> Iterator[Altered]:
         """The constants that have other values."""
         for i, (place, was) in enumerate(self.constants):
-            value = getattr(*place, None)
+            value = value_at(*place)
             if not self.seen[i].is_of(value):
                 self.seen[i] = _Sight(value)
             if self.seen[i].print != was:
@@ -230,12 +289,13 @@ class Given(Check):
         return change.counts and len(self.tried.get(change.name, ())) >= PATIENCE
 
     def _require_law(self, model: nn.Module, args: Any, kwargs: Any, change: Altered) -> None:
-        if _is_watched():
-            fault: str | None = "in a transform or a trace that cannot be measured: call the model as it is first"
+        if is_watched():
+            fault: str | None = CANNOT
         else:
-            fault = fault_of(model, args, kwargs, lambda check: isinstance(check, (Given, Parts)), bool(self.constants))
+            fault = fault_of(model, args, kwargs, bool(self.constants))
         if fault is not None:
-            raise _refusal(model, change, fault)
+            root, *name = self._place_of(*change.place)
+            raise _refusal(model, root, ".".join(map(str, name)), change, fault)
 
     def _remember(self, state: Any, changes: list[Altered]) -> None:
         """Measure this state no more."""
@@ -246,9 +306,8 @@ class Given(Check):
             self.tried.setdefault(change.name, set()).add(change.key)
 
 
-def _refusal(model: nn.Module, change: Altered, fault: str) -> OtherPartError:
-    module, name = change.place
-    path = next((path for path, held in model.named_modules() if held is module), "")
+def _refusal(model: nn.Module, root: nn.Module, name: str, change: Altered, fault: str) -> OtherPartError:
+    path = next((path for path, held in model.named_modules() if held is root), "")
     return OtherPartError(
         f"{name} is not what it was when the model was converted",
         where=Where(path),
@@ -258,66 +317,27 @@ def _refusal(model: nn.Module, change: Altered, fault: str) -> OtherPartError:
     )
 
 
-def _is_watched() -> bool:
-    """Whether tensors have no values of their own: in transforms of ``torch.func``, and where calls are recorded."""
-    return transform_level() is not None or is_recorded()
-
-
 def print_of(model: nn.Module) -> str:
     """A fingerprint of what forward of a plain model does beside its tensors: its code, and the settings it reads."""
     given = Given(model)
     paths = {module: path for path, module in model.named_modules()}
-    held = [
-        (paths[m], *zip(names, row, strict=True)) for (m, names), row in zip(given.settings, given.values, strict=True)
-    ]
-    held += [(paths[m], name, _said(was)) for (m, name), was in zip(given.functions, given.called, strict=True)]
-    held += [(paths[m], name, getattr(type(m), name)) for m, name in given.by_class]
-    held += [(paths[m], name) for m, name in given.empty] + [(paths[m], name, f) for (m, name), f in given.constants]
+
+    def place(holder: Any, *name: Any) -> tuple[Any, ...]:
+        root, *rest = given._place_of(holder, *name)
+        return (paths[root], *rest)
+
+    held: list[Any] = []
+    for (holder, names), row in zip(given.settings, given.values, strict=True):
+        named = [*zip(names, row, strict=True)]
+        in_object = not isinstance(holder, nn.Module)
+        held.append((*place(holder, ""), *named) if in_object else (paths[holder], *named))
+    held += [(*place(*at), _name_of(was)) for at, was in zip(given.functions, given.called, strict=True)]
+    held += [(*place(*at), getattr(type(at[0]), at[1])) for at in given.by_class]
+    held += [(paths[m], name) for m, name in given.empty] + [(*place(*at), f) for at, f in given.constants]
     return hashlib.sha256(f"{given.code} {held!r}".encode()).hexdigest()[:16]
 
 
 # --- what there is ------------------------------------------------------------------------------
-
-
-def _open(model: nn.Module) -> list[nn.Module]:
-    """The modules of a model, without those of ties."""
-    return [model, *(part for part in parts_of(model, ()) if not isinstance(part, ParametrizationList))]
-
-
-def _kinds(module: nn.Module, names: set[str]) -> dict[str, str]:
-    """The attributes of a module that can be compared, and of which kind each is.
-
-    Args:
-        module: floats of torch's own modules, such as the probability of a dropout, are left out: any value does.
-        names: those that its forward reads and no forward sets.
-    """
-    found = {}
-    for name in sorted((names & vars(module).keys()) - vars(nn.Module()).keys()):
-        value = vars(module)[name]
-        kind = None if type(value) is float and _is_torchs(module) else _kind(value)
-        if kind is not None:
-            found[name] = kind
-    return found
-
-
-def _of_class(module: nn.Module, names: set[str]) -> list[str]:
-    """The settings that only the class of a module has."""
-    of_class = {name: value for base in reversed(type(module).__mro__[:-2]) for name, value in vars(base).items()}
-    return [name for name in sorted(names & of_class.keys() - vars(module).keys()) if type(of_class[name]) in PLAIN]
-
-
-def _kind(value: Any) -> str | None:
-    if isinstance(value, Tensor):
-        return "constant" if value.is_leaf and not value.requires_grad else None
-    if isinstance(value, FUNCTIONS):
-        return "function"
-    is_filling = isinstance(value, (list, dict)) and not value
-    return "setting" if not is_filling and {*map(type, pytree.tree_leaves(value))} <= PLAIN else None
-
-
-def _is_torchs(module: nn.Module) -> bool:
-    """Whether the forward of a module is one of torch's own."""
-    return type(module).forward.__module__.startswith("torch.")
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -375,14 +395,14 @@ def _key(value: Any) -> Any:
     return value if type(value) in PLAIN or isinstance(value, (Tensor, *FUNCTIONS)) else repr(value)
 
 
+def _name_of(value: Any) -> str:
+    """What a function is called, also where that is all that is known of it."""
+    return value if isinstance(value, str) else _said(value)
+
+
 def _said(value: Any) -> str:
     text = getattr(value, "__qualname__", None) or repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _shapes(call: Any) -> tuple[Any, ...]:
-    """The shapes of the tensors of a call, and its other arguments."""
-    return tuple(tuple(v.shape) if isinstance(v, Tensor) else repr(v) for v in pytree.tree_leaves(call))
 
 
 def watch_given(model: nn.Module, another: bool = False) -> None:
@@ -395,10 +415,17 @@ def watch_given(model: nn.Module, another: bool = False) -> None:
     unwatch_given(model)
     if conjoined(model) is None:
         attach_check(model, Given(model, (noted(model) or {}).get("constants", ()), another))
+        watch_hooks(model)
     if any(isinstance(check, Parts) for check in checks_of(model)):
         watch(model)  # around it: whether a module is another one is asked first
 
 
+def has_given(model: nn.Module) -> bool:
+    """Whether a model has a `Given`: it was converted to tied weights, or needed none."""
+    return any(isinstance(check, Given) for check in checks_of(model))
+
+
 def unwatch_given(model: nn.Module) -> None:
-    """Detach every `Given` of a model."""
+    """Detach every `Given` and `Hooks` of a model."""
+    unwatch_hooks(model)
     drop_checks(model, lambda check: isinstance(check, Given))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from .._torch import is_recorded, pytree, transform_level
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves, with_leaves
@@ -17,25 +18,30 @@ from ..algebra.plain import read_setting
 from ..errors import BreaksSymmetryError, first_line
 from ..graph.sandbox import alone, fresh_copy, positional_names
 from ..measure.probe import Probe
-from ..measure.report import allowed_actions
+from ..measure.report import allowed_actions, check_equivariance
 from ..measure.verify import ROUNDED_CONSTANTS, Verification, undecided, verify
-from ..tie.checks import Check, drop_checks
+from ..tie.attaching import ties
+from ..tie.checks import drop_checks
 from ..tie.notes import noted
+from ..tie.watched_hooks import keep_acting_hooks
+
+KNOWN = 256
+"""States that were found to do no harm, at most."""
+
+CANNOT = "in a transform or a trace that cannot be measured: call the model as it is first"
+"""Why a state is refused that was not measured before."""
 
 SAMPLES = 2
 """Samples of a call that are measured, where its batch can be told."""
 
 
 @alone
-def fault_of(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], skip: Callable[[Check], bool], rounded: bool
-) -> str | None:
+def fault_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], rounded: bool) -> str | None:
     """Why a converted model, as it is now, does not obey the law; None where it does.
 
     Args:
         model: not touched.
         args, kwargs: of a call; their shapes and what are no tensors count.
-        skip: which checks of its calls are not asked.
         rounded: it holds constants, which may obey the law to their rounding only.
 
     Raises:
@@ -43,8 +49,12 @@ def fault_of(
     """
     try:
         twin = fresh_copy(model)
-        drop_checks(twin, skip)
-        found = _measured(twin, args, kwargs, ROUNDED_CONSTANTS if rounded else 0.0)
+        drop_checks(twin, lambda check: not check.on_copies)
+        keep_acting_hooks(twin.modules())
+        call = _Call(twin, args, kwargs)
+        if not (ties(twin) or twin.training):  # baked, or one that needs no ties: it is measured as it is
+            return _fault_as_it_is(twin, call)
+        found = _measured(twin, call, ROUNDED_CONSTANTS if rounded else 0.0)
     except BreaksSymmetryError:  # a refusal that the model carries: it names the place
         raise
     except Exception as reason:  # a model may raise anything
@@ -54,17 +64,91 @@ def fault_of(
     return f"now the strands disagree: {undecided(found) or f'error {found.error:.1e} on random sequences'}"
 
 
-def _measured(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], tolerance: float) -> Verification:
+class _Call:
+    """A call as an example, with the specs that a model was converted with.
+
+    Args:
+        model: what is called.
+        args, kwargs: with what. Tensors that the conversion did not have are taken for invariant.
+    """
+
+    def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        words: Mapping[str, Any] = (noted(model) or {}).get("settings", {})
+        given = {name: read_setting(value) for name, value in words.items()}
+        self.outputs = given.get("outputs", "auto")
+        self.inputs, self.layout = given.get("inputs", "ACGT"), given.get("layout", "auto")
+        names = positional_names(model)
+        call = {**dict(zip(names, args, strict=False)), **kwargs}
+        self.example = _as_example(model, args, kwargs, self.inputs)
+        if sum(isinstance(value, Tensor) for value in call.values()) > 1 and len(args) <= len(names):
+            self._name(call, [name for name in names if name in call] + [n for n in kwargs if n not in names])
+
+    def _name(self, call: dict[str, Any], names: list[str]) -> None:
+        """State the specs by name, where the conversion had fewer tensors."""
+        if isinstance(self.inputs, Mapping):
+            known, layouts = dict(self.inputs), self.layout if isinstance(self.layout, Mapping) else {}
+        else:
+            specs = self.inputs if isinstance(self.inputs, (tuple, list)) else [self.inputs]
+            known = dict(zip(names, specs, strict=False))
+            rows = self.layout if isinstance(self.layout, (tuple, list)) else [self.layout] * len(specs)
+            layouts = dict(zip(names, rows, strict=False))
+        tensors = [name for name in names if isinstance(call[name], Tensor)]
+        if any(name not in known for name in tensors):
+            self.example = call
+            self.inputs = {name: known.get(name, "invariant") for name in tensors}
+            self.layout = {name: layouts.get(name, "auto") for name in tensors}
+
+
+def _fault_as_it_is(model: nn.Module, call: _Call) -> str | None:
+    found = check_equivariance(model, call.example, inputs=call.inputs, outputs=call.outputs, layout=call.layout)
+    return None if found else f"now the strands disagree: error {found.error:.1e} on random sequences"
+
+
+class MeasuredStates:
+    """States of a model that were found to do no harm, each measured once."""
+
+    def __init__(self) -> None:
+        self.known: dict[Any, None] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"known": {}}  # what was found of another model, or by another version
+
+    def fault(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> str | None:
+        """As `fault_of`, of a state that was not measured before.
+
+        Args:
+            model, args, kwargs: as there.
+            state: what stands for it, beside the model's mode and the shapes of the call.
+        """
+        state = state, model.training, shapes_of((args, kwargs))
+        if state in self.known:
+            return None
+        fault = CANNOT if is_watched() else fault_of(model, args, kwargs, bool((noted(model) or {}).get("constants")))
+        if fault is None:
+            if len(self.known) >= KNOWN:
+                self.known.clear()
+            self.known[state] = None
+        return fault
+
+
+def is_watched() -> bool:
+    """Whether tensors have no values of their own: in transforms of ``torch.func``, and where calls are recorded."""
+    return transform_level() is not None or is_recorded()
+
+
+def shapes_of(call: Any) -> tuple[Any, ...]:
+    """The shapes of the tensors of a call, its other arguments, and where each is."""
+    leaves, spec = pytree.tree_flatten(call)
+    return str(spec), *((tuple(v.shape), v.dtype) if isinstance(v, Tensor) else repr(v) for v in leaves)
+
+
+def _measured(model: nn.Module, call: _Call, tolerance: float) -> Verification:
     """What the check of the law finds, with the specs that the model was converted with."""
-    words: Mapping[str, Any] = (noted(model) or {}).get("settings", {})
-    given = {name: read_setting(value) for name, value in words.items()}
-    inputs, outputs = given.get("inputs", "ACGT"), given.get("outputs", "auto")
-    example = _as_example(model, args, kwargs, inputs)
-    specs, actions = input_actions(example, inputs, given.get("layout", "auto"))
-    example = _few_samples(example, actions)
-    specs, actions = input_actions(example, inputs, given.get("layout", "auto"))
+    specs, actions = input_actions(call.example, call.inputs, call.layout)
+    example = _few_samples(call.example, actions)
+    specs, actions = input_actions(example, call.inputs, call.layout)
     probe = Probe(model, example, specs, actions)
-    allowed = partial(allowed_actions, output_specs(outputs, opened(probe.usual_outputs())), None)
+    allowed = partial(allowed_actions, output_specs(call.outputs, opened(probe.usual_outputs())), None)
     return verify(model, example, specs, actions, allowed, 1, model.training, tolerance=tolerance, probe=probe)
 
 

@@ -38,6 +38,7 @@ from ..tie.untied import Untied, allow_calls, is_idle, leave_untied
 from . import plan_text
 from .architecture import Architecture
 from .given import print_of, watch_given
+from .measured_call import MeasuredStates
 from .outline import fingerprint
 from .plan_rows import DeclaredLeaf, KeptState, SharedNorm, Symmetriser, TiedParameter
 from .recipe import Recipe, average, document
@@ -66,6 +67,7 @@ class ConversionPlan:
         guards: lengths at which a call is refused, with the reason: an operator that cannot be re-anchored leaves a
             remainder there, or the law does not hold there, or was not seen to.
         arguments: what the example gave, where forward takes more: another argument, or value of one, is refused.
+        watched: settings of the user's own modules and objects that forward reads.
         calls: calls that are re-anchored, at this or at other lengths.
         tables: per module path, what is known of its calls.
         averaged: buffers to replace by the mean with their mirror image.
@@ -98,6 +100,7 @@ class ConversionPlan:
     tested: list[Tested] = field(default_factory=list)
     guards: list[LengthRule] = field(default_factory=list)
     arguments: GivenArguments | None = None
+    watched: list[str] = field(default_factory=list)
     calls: list[AnchoredCall] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
     averaged: dict[str, Action] = field(default_factory=dict)
@@ -142,13 +145,22 @@ class ConversionPlan:
         if self.symmetric:
             notice = "; ".join(["the model is equivariant already: nothing needed tying", *self.warnings, *self.notes])
             warnings.warn(notice, stacklevel=stacklevel)
-            target = model if in_place else fresh_copy(model)
-            note(target, self._said())
-            return target
+            return self._watched(model if in_place else fresh_copy(model))
         if not in_place:
             self._check_copyable()
             return self._installed(fresh_copy(model), stacklevel + 2)
         return all_or_nothing(model, lambda: self._installed(model, stacklevel + 4))
+
+    @alone
+    def _watched(self, target: nn.Module) -> nn.Module:
+        """A model that obeys the law as it is, and whose calls are checked from now on, in place."""
+        another = print_of(target) != self.architecture.code
+        unguard_calls(target)
+        guard_calls(target, self.guards, self.arguments, MeasuredStates())
+        watch(target)
+        note(target, {**self._said(), KEPT: self.given})
+        watch_given(target, another)
+        return target
 
     def _check_copyable(self) -> None:
         """Refuse a model that can be converted in place only."""
@@ -191,7 +203,7 @@ class ConversionPlan:
         for s in self.symmetrisers:
             symmetrise(target.get_submodule(s.path), s.passage)
         anchor(target, self.tables)
-        guard_calls(target, self.guards, self.arguments)
+        guard_calls(target, self.guards, self.arguments, MeasuredStates())
         if self.start is not None:
             self.start.recalibrate(target)
         watch(target)
@@ -268,13 +280,15 @@ class ConversionPlan:
             for name in self.unused
             for names in [shared.get(name, [name])]
         ]
+        tied = [row for r in self.parameters if (row := r.plain()) is not None] + unread
         return {
-            "parameters": [row for r in self.parameters if (row := r.plain()) is not None] + unread,
+            "parameters": tied,
             "norms": [{"path": path, **hook.plain()} for path, hook in norms],
             "states": [{"path": s.path, **SharedState(s.buffers).plain()} for s in self.states],
             "symmetrisers": [{"path": s.path, **s.passage.plain()} for s in self.symmetrisers],
             "guards": [{"path": "", "rules": [rule.plain() for rule in self.guards]}] if self.guards else [],
             "arguments": [{"path": "", "given": self.arguments}] if self.arguments is not None else [],
+            "watched": [] if tied else [{"path": ""}],
             "anchors": [{"at": path, **table.plain()} for path, table in self.tables.items()],
         }
 

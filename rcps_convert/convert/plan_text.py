@@ -12,6 +12,9 @@ from ..tie.length_guard import LengthRule
 ConversionPlan = Any
 """`plan.ConversionPlan`, which imports this module."""
 
+MOST_NAMED = 6
+"""Settings that are named, at most."""
+
 HEADER = ("module", "parameter", "shape", "under reverse complement", "stored")
 
 
@@ -114,7 +117,20 @@ def attached(plan: ConversionPlan) -> Section:
     lines += dict.fromkeys(str(call) for call in plan.calls)
     if plan.unused:
         lines.append(f"unused, not tied: {', '.join(plan.unused)}; a call that reads one is refused")
+    if plan.watched or plan.arguments is not None:
+        lines.append(watched(plan))
     return Section("norms, read-outs, re-anchored calls", lines=lines)
+
+
+def watched(plan: ConversionPlan) -> str:
+    """What is looked at when the converted model is called."""
+    arguments = ["arguments"] if plan.arguments is not None else []
+    more = f" and {len(plan.watched) - MOST_NAMED} more" if len(plan.watched) > MOST_NAMED else ""
+    settings = [f"{listed(plan.watched[:MOST_NAMED])}{more}"] if plan.watched else []
+    return (
+        f"watched at each call: {'; '.join(arguments + settings)}: another value than now is measured on both strands, "
+        "and refused if they disagree"
+    )
 
 
 def _alike_but_for_the_path(rows: Iterable[object], paths: Iterable[str]) -> list[str]:

@@ -21,7 +21,7 @@ from ..graph.sandbox import owner
 from ..strands.conjoined import Conjoined, conjoin, conjoined, read_reading
 from ..strands.mixed import Cross, mix
 from ..tie.argument_guard import ArgumentGuard, guard_arguments, read_given
-from ..tie.attaching import attach, attach_mirror, register, require_unpruned
+from ..tie.attaching import attach, attach_mirror, register, require_unpruned, ties
 from ..tie.checks import checks_of
 from ..tie.hooks import hook_of
 from ..tie.length_guard import LengthGuard, guard, read_rule
@@ -33,7 +33,8 @@ from ..tie.states import SharedState, read_buffers, share_states
 from ..tie.symmetriser import BothStrands, symmetrise
 from ..tie.ties import MirrorTie, RCTie, read_tie
 from ..tie.untied import IdleModule, Untied, refuse_call
-from .given import print_of, watch_given
+from .given import Given, print_of, watch_given
+from .measured_call import MeasuredStates
 from .outline import outline
 from .settings import Init, tie_init
 
@@ -58,6 +59,7 @@ ATTACHED = (
     "symmetrisers",
     "guards",
     "arguments",
+    "watched",
     "idle",
     "anchors",
     "readings",
@@ -65,7 +67,7 @@ ATTACHED = (
 )
 """The parts of a recipe that say what is attached; each is a list."""
 
-NEW = ("states", "arguments", "code")
+NEW = ("states", "arguments", "watched", "code")
 """Parts that the first recipes did not have: left out where they are empty."""
 
 
@@ -109,6 +111,7 @@ def read_off(model: nn.Module) -> Recipe:
         symmetrisers=[{"path": p, **h.passage.plain()} for p, h in _hooks(modules, BothStrands)],
         guards=[{"path": p, "rules": [r.plain() for r in h.rules]} for p, h in _checks(modules, LengthGuard)],
         arguments=[{"path": p, **h.plain()} for p, h in _checks(modules, ArgumentGuard)],
+        watched=[] if ties(model) else [{"path": p} for p, _ in _checks(modules, Given)],
         idle=[{"path": p, "name": h.name} for p, h in _checks(modules, IdleModule)],
         anchors=[{"at": path, **table.plain()} for path, table in anchored(model).items()],
         readings=[{"path": p, **h.plain()} for p, h in _hooks(modules, Conjoined)],
@@ -178,7 +181,7 @@ def attach_all(model: nn.Module, recipe: Mapping[str, Any]) -> None:
     for step in steps:
         step(model)
     note(model, {name: recipe[name] for name in WORDS if name in recipe})
-    if recipe["parameters"] or recipe["norms"]:
+    if recipe["parameters"] or recipe["norms"] or recipe.get("watched"):
         watch(model)
         watch_given(model, another)
 
@@ -225,7 +228,7 @@ def _steps(recipe: Mapping[str, Any]) -> Iterator[Step]:
     for row in recipe["guards"]:
         yield _on(_known(row["path"], paths), partial(guard, rules=[read_rule(rule) for rule in row["rules"]]))
     for row in recipe.get("arguments", ()):
-        yield _on(_known(row["path"], paths), partial(guard_arguments, given=read_given(row)))
+        yield _on(_known(row["path"], paths), partial(guard_arguments, given=read_given(row), states=MeasuredStates()))
     readings = {_known(row["path"], paths): read_reading(row) for row in recipe["readings"]}
     for path, reading in readings.items():
         yield _on(path, partial(conjoin, reading=reading))

@@ -17,6 +17,7 @@ from ..algebra.plain import plain_structure
 from ..algebra.specs import Antisymmetric, Spec, Tokens
 from ..errors import ConversionError, NoRuleError, VerificationError, Where
 from ..graph.export import does_not_run
+from ..graph.held_objects import users_settings
 from ..graph.progress import stage
 from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
@@ -32,6 +33,7 @@ from ..infer.match.start import MatchedStart
 from ..infer.outputs import AUTO, auto_words
 from ..infer.states import kept_states
 from ..measure.change import Change
+from ..measure.counted import counts
 from ..measure.lengths import Variant, changed_and_made, made_in_forward, main_length
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
@@ -45,6 +47,7 @@ from ..tie.untied import unguarded
 from .advice import looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
 from .as_it_is import as_it_is
+from .counted import counted, ways_at_random_named
 from .length_checks import RESTS, UNSEEN, LengthChecks
 from .length_rules import Chains, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import ConversionPlan
@@ -139,7 +142,8 @@ class _TiedPlanner:
             self._fill(found)
         if self.settings.verify and not self.plan.problems:
             try:
-                self._verify(found)
+                with ways_at_random_named(self.model, self.example):
+                    self._verify(found)
             except ConversionError:
                 raise
             except Exception as reason:  # forward looks at what tying changes: names of parameters, classes, attributes
@@ -158,7 +162,11 @@ class _TiedPlanner:
         statistics = {id(b) for m in self.model.modules() if needs_statistics(m) for b in m.buffers(recurse=False)}
         constants = {name for name, b in self.model.named_buffers() if id(b) not in statistics}
         self.plan.architecture = Architecture.of(self.model, constants)
+        self._watch()
         return True
+
+    def _watch(self) -> None:
+        self.plan.arguments, self.plan.watched = given_by(self.model, self.example), users_settings(self.model)
 
     # --- words ---
 
@@ -198,7 +206,7 @@ class _TiedPlanner:
             lengths = tuple(rule.plain() for rule in self.plan.lengths)
             self.plan.tables[""] = replace(self.plan.tables[""], lengths=lengths)
         self.plan.guards = self._rules(guarded_chains(inference.guarded, self.actions))
-        self.plan.arguments = given_by(self.model, self.example)
+        self._watch()
         used = self._used() | inference.wanted
         self.plan.called = frozenset(path for t in self.traces for n in t.nodes for path, _ in n.scope)
         untied = dict.fromkeys(found.cuts, 0)
@@ -304,6 +312,12 @@ class _TiedPlanner:
             self.plan.warnings += lost_notes(change, names, solution.inference.outputs, probe)
             self._verify_lengths(converted, solution)
             self._verify_padding(converted, solution)
+            self.plan.problems += counted(
+                self.model, converted, example, partial(self._verify_at, list(actions), solution)
+            )
+
+    def _verify_at(self, actions: list[Action | None], solution: Solution, model: nn.Module, example: Any) -> Any:
+        return self._measure(model, example, actions, solution, 1, lambda *_: None)
 
     def _verify_padding(self, converted: nn.Module, solution: Solution) -> None:
         """The check on padded rows of ids: tied weights mirror a whole row, a tokenizer the sequence within it."""
@@ -420,6 +434,8 @@ class _TiedPlanner:
         return length_rules(self.model, self.example, self.actions, chains, why)
 
     def _failed(self, converted: nn.Module, solution: Solution, found: Verification) -> ConversionError:
+        if found.cause is None and counts(self.model, self.example):
+            found = replace(found, cause="state")
         nothing = undecided(found)
         if nothing is not None:
             return nothing

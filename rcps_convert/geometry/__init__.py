@@ -6,6 +6,7 @@ from .around import forwards_of as forwards_of
 from .around import place_around as place_around
 from .frames import Anchored as Anchored
 from .frames import Entry as Entry
+from .frames import Frame as Frame
 from .frames import Table as Table
 from .frames import UnplannedCallError as UnplannedCallError
 from .frames import anchor as anchor

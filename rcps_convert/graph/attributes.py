@@ -5,30 +5,160 @@ from __future__ import annotations
 import dis
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterable, Iterator
-from functools import cached_property
-from types import CodeType
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import nn
 
+MOST_FUNCTIONS = 256
+"""Functions beside methods that are looked into, at most."""
 
-def named_by_forward(cls: type) -> tuple[set[str], set[str]]:
-    """The names that forward and the methods it may reach read, and those of attributes that they set.
+STORES = dis.opmap["STORE_ATTR"]
 
-    Names of functions and of globals are among them.
+NOT_READ = {"__init__", "__new__", "__post_init__", "__init_subclass__", "__setattr__"}
+"""Special methods of an object that no forward reaches by using it."""
+
+
+@dataclass
+class Names:
+    """Names in code.
+
+    Attributes:
+        read: what is read; names of functions and of globals are among them.
+        own: attributes that methods set on the object they are called on.
+        others: attributes that are set on anything else.
+        numbers: numbers that the code holds, such as one that a count is compared with.
+        globals: where functions look for what is global, each with the names that they read there.
+    """
+
+    read: set[str] = field(default_factory=set)
+    own: set[str] = field(default_factory=set)
+    others: set[str] = field(default_factory=set)
+    numbers: set[float] = field(default_factory=set)
+    globals: dict[str, set[str]] = field(default_factory=dict)
+
+    def __ior__(self, other: Names) -> Names:
+        for kind in ("read", "own", "others", "numbers"):
+            getattr(self, kind).update(getattr(other, kind))
+        for name, names in other.globals.items():
+            self.globals.setdefault(name, set()).update(names)
+        return self
+
+
+def named_by_forward(cls: type) -> Names:
+    """The names that forward of a class of modules reads and sets, in the methods and functions it may reach."""
+    return _names(cls, ["forward"])
+
+
+def named_by_use(cls: type, read: Iterable[str]) -> Names:
+    """The names that an object of a class reads and sets where it is used.
 
     Args:
-        cls: a class of modules.
+        cls: its class.
+        read: the names that code reads, of which some may be those of methods.
     """
-    read: set[str] = set()
-    stored: set[str] = set()
-    for code in _reached(cls):
-        read |= {*code.co_names}
-        stored |= {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_ATTR"}
-        if "setattr" in code.co_names:
-            stored |= {text for text in code.co_consts if isinstance(text, str)}
-    return read, stored
+    special = (n for c in cls.__mro__ for n in vars(c) if n.startswith("__") and n not in NOT_READ)
+    return _names(cls, [*read, *special])
+
+
+def named_by_function(function: Any) -> Names:
+    """The names that a function reads and sets; none where it is none of Python's."""
+    while isinstance(function, (partial, MethodType)):
+        function = function.func if isinstance(function, partial) else function.__func__
+    return (
+        _names_of([], [function]) if isinstance(function, FunctionType) and is_users(function.__module__) else Names()
+    )
+
+
+def _names(cls: type, roots: Iterable[str]) -> Names:
+    return _names_of([*_reached(cls, roots)], [])
+
+
+def _names_of(methods: list[FunctionType], functions: list[FunctionType]) -> Names:
+    found = Names()
+    for function in methods + functions + [*_helpers(methods + functions)]:
+        own = function.__code__.co_varnames[:1] if function in methods else ()
+        for code in _nested(function.__code__):
+            found |= _named_by_code(code, own if code is function.__code__ else ())
+            found.globals.setdefault(function.__module__, set()).update(_global_names(code))
+    return found
+
+
+@lru_cache(4096)
+def _named_by_code(code: CodeType, own: tuple[str, ...]) -> Names:
+    """The names in some code.
+
+    Args:
+        code: of a function.
+        own: the name by which it calls the object it is a method of.
+    """
+    found = Names({*code.co_names})
+    for value in code.co_consts:
+        found.numbers |= {n for n in (value if isinstance(value, tuple) else (value,)) if type(n) in (int, float)}
+    texts = {text for text in code.co_consts if isinstance(text, str)}
+    found.read |= texts if "getattr" in code.co_names else set()
+    found.others |= texts if "setattr" in code.co_names else set()
+    before: Any = None
+    for i in dis.get_instructions(code) if STORES in code.co_code[::2] else ():
+        if i.opcode == STORES:
+            loaded = before[-1] if isinstance(before, tuple) else before
+            (found.own if loaded in own else found.others).add(i.argval)
+        before = i.argval if i.opname.startswith("LOAD_FAST") else None
+    return found
+
+
+def _helpers(functions: Iterable[FunctionType]) -> Iterator[FunctionType]:
+    """The user's functions that functions name, and those that these name."""
+    rest = [*functions]
+    seen = {*rest}
+    while rest and len(seen) < MOST_FUNCTIONS:
+        for found in _named_in(rest.pop()):
+            if found not in seen:
+                seen.add(found)
+                rest.append(found)
+                yield found
+
+
+@lru_cache(4096)
+def _global_names(code: CodeType) -> frozenset[str]:
+    """The names of globals that some code reads."""
+    return frozenset(i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+
+
+def _named_in(function: FunctionType) -> Iterator[FunctionType]:
+    """The functions that a function names: global ones, those of files, and those of the function it was made in."""
+    codes = [*_nested(function.__code__)]
+    read = {name for code in codes for name in _global_names(code)}
+    held = [function.__globals__.get(name) for name in sorted(read)] + _closed_over(function)
+    files = [v for v in held if isinstance(v, ModuleType) and is_users(v.__name__)]
+    names = {name for code in codes for name in code.co_names}
+    for value in held + [vars(file).get(name) for file in files for name in sorted(names)]:
+        if isinstance(value, FunctionType) and is_users(value.__module__):
+            yield inspect.unwrap(value) if isinstance(inspect.unwrap(value), FunctionType) else value
+
+
+def _closed_over(function: FunctionType) -> list[Any]:
+    """What a function reads of the function it was made in."""
+    found = []
+    for cell in function.__closure__ or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # a variable without value yet
+            continue
+    return found
+
+
+def is_users(name: str | None) -> bool:
+    """Whether a module of Python, by its name, is neither torch's, nor Python's, nor of this package."""
+    top = (name or "").partition(".")[0]
+    return bool(top) and not f"{name}.".startswith(NOT_THE_USERS) and top not in _STANDARD
+
+
+_STANDARD = sys.stdlib_module_names - {"__main__"}
 
 
 def code_of(classes: Iterable[type]) -> str:
@@ -37,12 +167,13 @@ def code_of(classes: Iterable[type]) -> str:
     Args:
         classes: of modules; other versions of Python give another fingerprint.
     """
-    own = {cls for given in classes for cls in given.__mro__ if not cls.__module__.startswith(NOT_THE_USERS)}
-    texts = (text for cls in sorted(own, key=_name) for text in (_name(cls), *map(_text, _reached(cls))))
+    own = {cls for given in classes for cls in given.__mro__ if not f"{cls.__module__}.".startswith(NOT_THE_USERS)}
+    codes = {cls: [code for method in _reached(cls, ["forward"]) for code in _nested(method.__code__)] for cls in own}
+    texts = (text for cls in sorted(own, key=_name) for text in (_name(cls), *map(_text, codes[cls])))
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
-NOT_THE_USERS = ("torch.", "builtins", __name__.partition(".")[0] + ".")
+NOT_THE_USERS = ("torch.", "builtins.", __name__.partition(".")[0] + ".")
 """Beginnings of the modules of classes that are not the user's."""
 
 
@@ -60,42 +191,45 @@ def _text(code: CodeType) -> str:
     return f"{code.co_code.hex()} {code.co_names} {constants!r}"
 
 
-def _reached(cls: type) -> Iterator[CodeType]:
-    """The code of forward and of the methods that it may reach."""
+def _reached(cls: type, roots: Iterable[str]) -> Iterator[FunctionType]:
+    """The methods of a class that some of its methods may reach, these first."""
     methods = _methods(cls)
-    rest, seen = ["forward"], {"forward"}
+    rest = [*dict.fromkeys(name for name in roots if name in methods)]
+    seen = {*rest}
     while rest:
-        for code in methods.get(rest.pop(), ()):
-            yield code
-            new = sorted({*code.co_names} & methods.keys() - seen)
+        for method in methods[rest.pop()]:
+            yield method
+            names = {name for code in _nested(method.__code__) for name in code.co_names}
+            new = sorted(names & methods.keys() - seen)
             seen.update(new)
             rest += new
 
 
-def _methods(cls: type) -> dict[str, list[CodeType]]:
-    """The code of each method of a class and those it inherits, with what is defined inside."""
-    found: dict[str, list[CodeType]] = {}
+def _methods(cls: type) -> dict[str, list[FunctionType]]:
+    """The functions of each method of a class and those it inherits."""
+    found: dict[str, list[FunctionType]] = {}
     for base in cls.__mro__:
         if base not in (nn.Module, object):
             for name, value in vars(base).items():
-                found.setdefault(name, []).extend(_codes(value))
+                found.setdefault(name, []).extend(_function(value))
     return found
 
 
-def _codes(value: Any) -> Iterator[CodeType]:
-    """The code of a method, a property or another descriptor."""
+def _function(value: Any) -> Iterator[FunctionType]:
+    """The function of a method, a property or another descriptor."""
     if isinstance(value, (staticmethod, classmethod)):
         value = value.__func__
     if isinstance(value, property):
         value = value.fget
     if isinstance(value, cached_property):
         value = value.func
-    code = getattr(inspect.unwrap(value), "__code__", None) if callable(value) else None
-    if isinstance(code, CodeType):
-        yield from _nested(code)
+    function = inspect.unwrap(value) if callable(value) else None
+    if isinstance(function, FunctionType):
+        yield function
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:
+    """The code of a function, and of those that are defined inside."""
     yield code
     for value in code.co_consts:
         if isinstance(value, CodeType):

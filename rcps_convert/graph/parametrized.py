@@ -131,7 +131,23 @@ def _next_class(module: nn.Module, method: Any, name: str) -> Any:
     return cls.__bases__[0]
 
 
-SETTING: dict[str, Any] = {"register_parameter": _registered, "__delattr__": _deleted}
+def _no_qconfig(module: Any) -> Any:
+    """Nothing: how to quantize is not kept on a module whose weights are computed."""
+    raise AttributeError("qconfig")
+
+
+def _quantized(module: Any, how: Any) -> None:
+    """What ``torch.ao.quantization`` sets on each module: a tied weight says what to do instead."""
+    for chain in chains(module).values():
+        if how is not None and hasattr(chain, "refuse_quantizing"):
+            chain.refuse_quantizing()
+
+
+SETTING: dict[str, Any] = {
+    "register_parameter": _registered,
+    "__delattr__": _deleted,
+    "qconfig": property(_no_qconfig, _quantized),
+}
 """What the class of a parametrized module has of its own for parameters that are set anew or deleted."""
 
 

@@ -1,15 +1,16 @@
-"""Buffers that are the same before each pass of a model: what a forward writes into them is undone."""
+"""Buffers that are the same before each pass of a model, and in train mode what forward counts: writes are undone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from .._torch import NormBase, stock_code, version
 from ..graph.assigned import held_buffers
+from ..graph.counters import Counters
 
 
 class KeptBuffers:
@@ -22,7 +23,7 @@ class KeptBuffers:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
+        self.model, self.counters = model, Counters(model)
         self.values: dict[int, tuple[Tensor, int, Tensor]] = {}  # the buffer, its writes, its value
 
     def forget(self) -> None:
@@ -30,11 +31,16 @@ class KeptBuffers:
         self.values.clear()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """A pass, after which every buffer is in its place and has its value. No gradients are recorded."""
+    def held(self, training: bool = False) -> Iterator[None]:
+        """A pass, after which every buffer is in its place and has its value. No gradients are recorded.
+
+        Args:
+            training: the pass is one in train mode, in which forward may count; what it counts has its value again.
+        """
         places = [(*place, self._value(place[2])) for place in held_buffers(self.model)]
         try:
-            yield
+            with self.counters.held() if training else nullcontext():
+                yield
         finally:
             for module, name, buffer, value in places:
                 if version(buffer) != self.values[id(buffer)][1] or not (

@@ -257,7 +257,7 @@ class Probe:
         wide = not self.as_given and self.dtype == torch.float64
         with warnings.catch_warnings(), torch.set_grad_enabled(self.recorded), mode(self.model, training):
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
-            kept = self.buffers.held(), caches_kept_clean(self.model, self.caches)
+            kept = self.buffers.held(training), caches_kept_clean(self.model, self.caches)
             noise = HeldNoise(rng) if self.held else nullcontext()
             with kept[0], kept[1], noise, _InDouble() if wide else _WithoutDropout() as watched:
                 out = _own(call(self.model, with_leaves(self.example, given)))

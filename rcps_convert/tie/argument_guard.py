@@ -1,14 +1,14 @@
-"""Arguments that the example of a conversion did not have, or had with another value, are refused when given."""
+"""Arguments that the example of a conversion did not have, or had with another value, are measured, or refused."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from .._torch import pytree
+from .._torch import is_compiling, pytree
 from ..algebra.arguments import Example, argument_names, call_arguments
 from ..errors import BreaksSymmetryError
 from ..graph.sandbox import positional_names
@@ -17,6 +17,20 @@ from .length_guard import LengthGuard, LengthRule, guard
 
 PLAIN = (bool, int, float, str, type(None))
 """Kinds of values that decide which way a forward takes."""
+
+PATIENCE = 8
+"""Values of a number that are measured before those between them are taken."""
+
+OTHER_WAY = "with it forward may take a way that was not traced"
+"""What is said where nothing was measured."""
+
+
+class States(Protocol):
+    """Measures calls, each kind of them once."""
+
+    def fault(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> str | None:
+        """Why a call does not obey the law; None where it does."""
+
 
 GivenArguments = dict[str, list[Any]]
 """By name of an argument the plain values that it was given as; empty where it was something else."""
@@ -29,41 +43,79 @@ class ArgumentGuard(Check):
         given: what the example gave; see `GivenArguments`.
         names: of the parameters of forward that can be given by position.
         defaults: of its parameters that may be left out.
+        states: measures a call with other arguments; None where they are refused.
     """
 
+    on_copies = False
+
     def __init__(
-        self, given: GivenArguments, names: Sequence[str] = (), defaults: Mapping[str, Any] | None = None
+        self,
+        given: GivenArguments,
+        names: Sequence[str] = (),
+        defaults: Mapping[str, Any] | None = None,
+        states: States | None = None,
     ) -> None:
         self.given, self.names, self.defaults = given, tuple(names), dict(defaults or {})
+        self.states = states
+        self.numbers: dict[str, list[float]] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"states": None, "numbers": {}, **state})
 
     def plain(self) -> dict[str, Any]:
         """What the example gave, as plain values."""
         return {"given": {name: [*values] for name, values in self.given.items()}}
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuse an argument with which the model was not converted.
+        """Measure a call with an argument with which the model was not converted.
 
         Raises:
-            BreaksSymmetryError: the example did not have it, or had another value of it.
+            BreaksSymmetryError: the example did not have it, or had another value of it, and with it the strands
+                disagree, or that cannot be measured.
         """
         call = dict(zip(argument_names(self.names, len(args)), args, strict=True)) | kwargs
         left_out = {name: self.defaults[name] for name in self.given if name not in call and name in self.defaults}
         said = {name: value for name, value in left_out.items() if isinstance(value, PLAIN) and self.given[name]}
-        for name, value in {**call, **said}.items():
-            known = self.given.get(name)
-            if known is None:
-                self._require_default(name, value)
-            elif known and not _same(value, known[0]):
-                raise _refused(name, value, f"the model was converted with {name}={known[0]!r}")
+        others = {name: why for name, value in {**call, **said}.items() if (why := self._why(name, value)) is not None}
+        new = {name: why for name, why in others.items() if not self._is_between({**call, **said}[name], name)}
+        if not new:
+            return
+        fault = "" if self.states is None or is_compiling() else self.states.fault(module, args, kwargs, None)
+        if fault is not None:
+            name = next(iter(new))
+            raise _refused(name, {**call, **said}[name], f"{new[name]}, and {fault or OTHER_WAY}")
+        for name in new:
+            self._remember(name, {**call, **said}[name])
 
-    def _require_default(self, name: str, value: Any) -> None:
-        """Refuse an argument that the example left out, unless it says nothing."""
+    def _is_between(self, value: Any, name: str) -> bool:
+        """Whether a number lies among, or near, enough others that did no harm, such as a temperature that falls."""
+        found = self.numbers.get(name, ())
+        if type(value) is not float or len(found) < PATIENCE:
+            return False
+        return min(found) - abs(min(found)) / 2 <= value <= max(found) + abs(max(found)) / 2
+
+    def _remember(self, name: str, value: Any) -> None:
+        """Note a number that did no harm."""
+        if type(value) is float:
+            found = self.numbers.setdefault(name, [])
+            found[:] = (
+                [*found, value] if len(found) < PATIENCE else [min(*found, value), *found[1:-1], max(*found, value)]
+            )
+
+    def _why(self, name: str, value: Any) -> str | None:
+        """Why an argument is not taken as it is; None where it is as in the conversion, or says nothing."""
+        known = self.given.get(name)
+        if known is None:
+            return self._why_more(name, value)
+        return None if not known or _same(value, known[0]) else f"the model was converted with {name}={known[0]!r}"
+
+    def _why_more(self, name: str, value: Any) -> str | None:
+        """The same of an argument that the example left out."""
         if name in self.defaults:
             says = not _same(value, self.defaults[name]) and (isinstance(value, PLAIN) or _has_tensor(value))
         else:  # gathered by **kwargs: numbers are passed on, such as counts that a loss is divided by
             says = isinstance(value, (bool, str)) or _has_tensor(value)
-        if says:
-            raise _refused(name, value, "the example of the conversion did not have it")
+        return "the example of the conversion did not have it" if says else None
 
 
 def _same(value: Any, known: Any) -> bool:
@@ -80,7 +132,7 @@ def _refused(name: str, value: Any, why: str) -> BreaksSymmetryError:
     return BreaksSymmetryError(
         f"argument {name} is given as it was not when the model was converted",
         got=got,
-        why=f"{why}, and with it forward may take a way that was not traced",
+        why=why,
         do="convert the model with an example that holds every argument as in this call",
     )
 
@@ -124,12 +176,14 @@ def _gathers(model: nn.Module) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in _parameters(model))
 
 
-def guard_calls(model: nn.Module, rules: Sequence[LengthRule], given: GivenArguments | None) -> None:
+def guard_calls(
+    model: nn.Module, rules: Sequence[LengthRule], given: GivenArguments | None, states: States | None = None
+) -> None:
     """Attach the checks of a model's calls: of their lengths, and of their arguments; none where there is no need."""
     if rules:
         guard(model, rules)
     if given is not None:
-        guard_arguments(model, given)
+        guard_arguments(model, given, states)
 
 
 def unguard_calls(model: nn.Module) -> None:
@@ -137,7 +191,7 @@ def unguard_calls(model: nn.Module) -> None:
     drop_checks(model, lambda check: isinstance(check, (LengthGuard, ArgumentGuard)))
 
 
-def guard_arguments(model: nn.Module, given: GivenArguments) -> None:
+def guard_arguments(model: nn.Module, given: GivenArguments, states: States | None = None) -> None:
     """Attach an `ArgumentGuard` to a model, in place of one it may have."""
     drop_checks(model, lambda check: isinstance(check, ArgumentGuard))
-    attach_check(model, ArgumentGuard(given, positional_names(model), _defaults(model)))
+    attach_check(model, ArgumentGuard(given, positional_names(model), _defaults(model), states))

@@ -22,9 +22,10 @@ class Check(Numbered):
 
     Attributes:
         needed: the law rests on it: there are calls that it refuses though nobody changed the model.
+        on_copies: it is asked on a copy too on which the law is measured because something changed.
     """
 
-    needed = True
+    needed = on_copies = True
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse a call, or let it pass."""

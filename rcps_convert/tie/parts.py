@@ -45,7 +45,7 @@ class Parts(Check):
         added: modules that were put beside them later; each has an `AddedPart`.
     """
 
-    needed = False
+    needed = on_copies = False
 
     def __init__(self, model: nn.Module) -> None:
         names = {id(module): path for path, module in model.named_modules()}
@@ -154,6 +154,11 @@ def parts_of(model: nn.Module, known: Iterable[int]) -> list[nn.Module]:
                 if not isinstance(child, ParametrizationList):
                     rest.append(child)
     return found
+
+
+def open_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules of a model, without those of ties."""
+    return [model, *(part for part in parts_of(model, ()) if not isinstance(part, ParametrizationList))]
 
 
 def _unwrapped(module: nn.Module, known: Iterable[int]) -> nn.Module:

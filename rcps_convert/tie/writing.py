@@ -143,6 +143,18 @@ class TiedList(ParametrizationList):
             "extend(model, example); or bake(model) first",
         )
 
+    def refuse_quantizing(self) -> NoReturn:
+        """Refuse to make another layer of the one that holds the weight.
+
+        Raises:
+            ConversionError: always.
+        """
+        raise ConversionError(
+            "quantization of a layer with a tied weight",
+            why="the weight is computed from a stored part, and another layer would take its place",
+            do="quantize bake(model), which has plain weights: rounding them keeps what is equal equal",
+        )
+
     def _refusal(self, value: Any) -> ConversionError:
         is_tensor = isinstance(value, Tensor)
         tie: Any = self[0]

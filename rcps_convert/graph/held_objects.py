@@ -1,0 +1,303 @@
+"""What forward reads of modules and of the objects they keep: settings, functions and constants that are no weights.
+
+A setting may lie in a module, in an object that a module keeps (a configuration, a table of functions), in an object
+inside of that one, or among the globals of the code.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import partial
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .._torch import pytree
+from .attributes import Names, is_users, named_by_forward, named_by_function, named_by_use
+
+PLAIN = {bool, int, float, str, type(None)}
+"""Kinds of settings."""
+
+MORE_PLAIN = (Enum, bytes, complex, range, slice, set, frozenset, torch.dtype, torch.Size)
+"""More of them, which a setting seldom is."""
+
+FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, partial)
+"""Kinds of functions that a module may keep as an attribute."""
+
+NOT_LOOKED_INTO = (nn.Module, Tensor, type, types.ModuleType, *FUNCTIONS)
+"""What is no object that keeps settings."""
+
+NAMESPACES = ("types.SimpleNamespace", "argparse.Namespace")
+"""Classes of Python's own whose objects keep settings."""
+
+MOST_OBJECTS = 512
+"""Objects that are looked into, at most."""
+
+MOST_ENTRIES = 256
+"""Entries of a table up to which it is looked into."""
+
+Holder = Any
+"""What holds settings: a module, another object, a table, or `Globals`."""
+
+Place = tuple[Holder, Any]
+"""An attribute of a holder, or an entry of it."""
+
+
+class Globals:
+    """The globals of a module of Python; a copy of it is itself.
+
+    Args:
+        name: of the module.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """What is global there."""
+        return vars(sys.modules[self.name]) if self.name in sys.modules else {}
+
+
+class KeptObject(NamedTuple):
+    """An object that is looked into.
+
+    Attributes:
+        place: where it is kept.
+        value: the object.
+        root: the module that keeps it, or an object it is in.
+        label: its name in that module.
+    """
+
+    place: Place
+    value: Any
+    root: nn.Module
+    label: str
+
+
+@dataclass
+class Read:
+    """What forward reads.
+
+    Attributes:
+        settings: for each holder that has some the names of its settings.
+        by_class: settings that the class of a holder has, and the holder has not.
+        functions, constants: places that hold one.
+        counters: places of plain values that forward sets itself.
+        kept: the objects that are looked into.
+        numbers: numbers that the code holds.
+    """
+
+    settings: list[tuple[Holder, tuple[Any, ...]]] = field(default_factory=list)
+    by_class: list[Place] = field(default_factory=list)
+    functions: list[Place] = field(default_factory=list)
+    constants: list[Place] = field(default_factory=list)
+    counters: list[Place] = field(default_factory=list)
+    kept: list[KeptObject] = field(default_factory=list)
+    numbers: set[float] = field(default_factory=set)
+
+
+def read_by_forward(modules: Sequence[nn.Module]) -> Read:
+    """What the forward of a model reads of its modules and of what they keep.
+
+    Args:
+        modules: the model and all of its modules.
+    """
+    return _Collector(modules).found
+
+
+def users_settings(model: nn.Module) -> list[str]:
+    """The names of the settings that forward reads, but for those of torch's own modules.
+
+    Args:
+        model: not touched.
+    """
+    found = read_by_forward(list(model.modules()))
+    paths = {module: path for path, module in model.named_modules()}
+    named = []
+    rows = [(h, n) for h, names in found.settings for n in names if not _is_torchs(h)]
+    for holder, name in rows + [place for place in found.by_class if not _is_torchs(place[0])]:
+        kept = next((one for one in found.kept if one.value is holder), None)
+        if isinstance(holder, Globals):
+            named.append(f"{holder.name}.{name}")
+        else:
+            path = paths[holder] if kept is None else f"{paths[kept.root]}.{kept.label}"
+            named.append(f"{path}.{name}".strip("."))
+    return named
+
+
+class _Collector:
+    """Goes from modules to what they keep."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        classes = {cls: named_by_forward(cls) for cls in dict.fromkeys(map(type, modules))}
+        self.all = Names()
+        for names in classes.values():
+            self.all |= names
+        for _ in range(2):  # the first time shows what else is called
+            self.found, self.seen = Read(), set[int]()
+            for module in modules:
+                self._look(module, classes[type(module)], module, "")
+        self.found.numbers = self.all.numbers
+        for name, read in sorted(self.all.globals.items()):
+            self._look_at_globals(name, read)
+
+    def _look(self, holder: Holder, names: Names, root: nn.Module, label: str) -> None:
+        """Sort what a holder holds by kind."""
+        table = table_of(holder)
+        stored = names.own | self.all.others
+        read = names.read | self.all.read
+        own = table.keys() if _is_table(holder) else read & table.keys() - _left_out(holder)
+        kinds = {name: _kind_in(holder, table[name]) for name in sorted(own, key=str)}
+        if not _is_table(holder):
+            self.found.counters += [(holder, n) for n, kind in kinds.items() if n in stored and kind == "setting"]
+            kinds = {name: kind for name, kind in kinds.items() if name not in stored}
+            self.found.constants += [(holder, name) for name, kind in kinds.items() if kind == "constant"]
+        functions = [name for name, kind in kinds.items() if kind == "function"]
+        self.found.functions += [(holder, name) for name in functions]
+        for name in functions:
+            self._add(named_by_function(table[name]))
+        rows = tuple(name for name, kind in kinds.items() if kind == "setting")
+        self.found.settings += [(holder, rows)] if rows else []
+        self.found.by_class += [(holder, name) for name in _of_class(holder, table, read - stored)]
+        for name in (name for name, kind in kinds.items() if kind == "object"):
+            self._look_into((holder, name), table[name], root, f"{label}.{name}".lstrip("."))
+
+    def _look_into(self, place: Place, value: Any, root: nn.Module, label: str) -> None:
+        """Look at an object, once; the places that hold it are noted each."""
+        self.found.kept.append(KeptObject(place, value, root, label))
+        if id(value) in self.seen or len(self.seen) >= MOST_OBJECTS:
+            return
+        self.seen.add(id(value))
+        names = named_by_use(type(value), self.all.read) if not _is_table(value) else Names()
+        self._add(names)
+        self._look(value, names, root, label)
+
+    def _add(self, names: Names) -> None:
+        """Note the names in code that forward calls; what is set on an object itself is of that object only."""
+        self.all |= replace(names, own=set())
+
+    def _look_at_globals(self, name: str, names: set[str]) -> None:
+        """The settings among the globals of a module of Python."""
+        if not is_users(name) or name not in sys.modules:
+            return
+        holder = Globals(name)
+        held = {n: holder.table[n] for n in names if n in holder.table}
+        plain = [n for n, v in sorted(held.items()) if kind_of(v) == "setting"]
+        if plain:
+            self.found.settings.append((holder, tuple(plain)))
+
+
+def _kind_in(holder: Holder, value: Any) -> str | None:
+    """The kind of a value; floats of torch's own modules, such as the probability of a dropout, may have any value."""
+    return None if type(value) is float and _is_torchs(holder) else kind_of(value)
+
+
+def _left_out(holder: Holder) -> Iterable[str]:
+    """What every module has."""
+    return _OF_A_MODULE if isinstance(holder, nn.Module) else ()
+
+
+_OF_A_MODULE = vars(nn.Module()).keys()
+
+
+def table_of(holder: Holder) -> Any:
+    """What a holder holds, by name."""
+    if isinstance(holder, Globals):
+        return holder.table
+    if isinstance(holder, (list, tuple)):
+        return dict(enumerate(holder))
+    if isinstance(holder, MutableMapping):
+        return holder
+    held = getattr(holder, "__dict__", None)
+    return {n: getattr(holder, n) for n in _slots(holder) if hasattr(holder, n)} if held is None else held
+
+
+def reader(holder: Holder, names: tuple[Any, ...]) -> Any:
+    """A quick function of what holds the values (see `source`) that gives those of some names as a row."""
+    twice = (*names, names[0])  # never of one name alone
+    return attrgetter(*twice) if _has_slots(holder) else itemgetter(*twice)
+
+
+def source(holder: Holder) -> Any:
+    """What `reader` is asked of."""
+    if isinstance(holder, Globals):
+        return holder.table
+    return holder if _is_table(holder) or _has_slots(holder) else holder.__dict__
+
+
+def value_at(holder: Holder, name: Any) -> Any:
+    """What is in a place; None where there is nothing."""
+    try:
+        return (
+            holder.table[name]
+            if isinstance(holder, Globals)
+            else holder[name]
+            if _is_table(holder)
+            else getattr(holder, name)
+        )
+    except (AttributeError, KeyError, IndexError):
+        return None
+
+
+def size_of(value: Any) -> int | None:
+    """The number of entries of a table; None for another object."""
+    return len(value) if _is_table(value) else None
+
+
+def _has_slots(holder: Holder) -> bool:
+    return not hasattr(holder, "__dict__") and not _is_table(holder)
+
+
+def _slots(holder: Holder) -> Iterator[str]:
+    for base in type(holder).__mro__:
+        slots = vars(base).get("__slots__", ())
+        yield from (slots,) if isinstance(slots, str) else slots
+
+
+def _is_table(holder: Holder) -> bool:
+    return isinstance(holder, (list, tuple, MutableMapping))
+
+
+def kind_of(value: Any) -> str | None:
+    """Whether a value is a setting, a function, a constant or an object that may keep such; None for anything else."""
+    if isinstance(value, Tensor):
+        return "constant" if value.is_leaf and not value.requires_grad else None
+    if isinstance(value, FUNCTIONS):
+        return "function"
+    if isinstance(value, (list, dict)) and not value:
+        return None
+    if all(type(leaf) in PLAIN or isinstance(leaf, MORE_PLAIN) for leaf in pytree.tree_leaves(value)):
+        return "setting"
+    return "object" if _keeps(value) else None
+
+
+def _keeps(value: Any) -> bool:
+    """Whether a value is an object that may keep settings."""
+    if isinstance(value, NOT_LOOKED_INTO):
+        return False
+    if _is_table(value):
+        return 0 < len(value) <= MOST_ENTRIES
+    cls = type(value)
+    is_namespace = f"{cls.__module__}.{cls.__qualname__}" in NAMESPACES
+    return (is_namespace or is_users(cls.__module__)) and (hasattr(value, "__dict__") or any(_slots(value)))
+
+
+def _is_torchs(holder: Holder) -> bool:
+    """Whether a holder is a module whose forward is one of torch's own."""
+    return isinstance(holder, nn.Module) and type(holder).forward.__module__.startswith("torch.")
+
+
+def _of_class(holder: Holder, table: Any, names: Iterable[str]) -> list[str]:
+    """The settings that only the class of a holder has."""
+    if _is_table(holder):
+        return []
+    bases = type(holder).__mro__[: -2 if isinstance(holder, nn.Module) else -1]
+    of_class = {name: value for base in reversed(bases) for name, value in vars(base).items()}
+    return [n for n in sorted({*names} & of_class.keys() - table.keys()) if type(of_class[n]) in PLAIN]

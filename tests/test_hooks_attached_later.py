@@ -1,0 +1,185 @@
+"""Forward hooks that users attach to a converted model, or take off it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from by_hand import bases, mirror, worst
+from planned import remembered
+from tiers import some
+from torch import Tensor, nn
+
+from rcps_convert import ConversionError, bake, convert_model
+from rcps_convert.convert import measured_call
+from rcps_convert.tie.parts import OtherPartError
+from rcps_convert.tie.watched_hooks import WatchedHook
+
+DNA = torch.zeros(2, 4, 21)
+TOLERANCE = 1e-10
+X = bases(3)
+
+
+class Tower(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.pool = nn.Conv1d(4, 8, 5, padding=2), nn.ReLU(), nn.MaxPool1d(4)
+        self.out = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.pool(self.act(self.conv(x))).mean(-1))
+
+
+def converted() -> Any:
+    return remembered(Tower, DNA).double().eval()
+
+
+def written(module: Any, given: Any, y: Tensor) -> None:
+    y.mul_(torch.arange(8.0)[:, None])
+
+
+def ramped_in_place(model: Any) -> None:
+    model.act.register_forward_hook(written)
+
+
+def summed(model: Any) -> None:
+    model.act.register_forward_hook(lambda module, given, y: y.cumsum(-1))
+
+
+def cropped(model: Any) -> None:
+    model.act.register_forward_hook(lambda module, given, y: y[..., 3:])
+
+
+def summed_before(model: Any) -> None:
+    model.pool.register_forward_pre_hook(lambda module, given: (given[0].cumsum(-1),))
+
+
+def summed_before_all(model: Any) -> None:
+    model.register_forward_pre_hook(lambda module, given: (given[0].cumsum(-1),))
+
+
+def by_name(model: Any) -> None:
+    model.act.register_forward_hook(lambda module, given, named, y: y.cumsum(-1), with_kwargs=True)
+
+
+HARMFUL = [summed, ramped_in_place, cropped, summed_before, summed_before_all, by_name]
+
+
+@pytest.mark.parametrize("attach", some(HARMFUL, 3))
+def test_a_hook_that_breaks_the_law_is_refused(attach: Callable[[Any], None]) -> None:
+    model = converted()
+    attach(model)
+    for _ in range(2):
+        with pytest.raises(OtherPartError, match="attached after the conversion changes what it is given"):
+            model(X)
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy])
+def test_a_copy_refuses_it_too_and_a_baked_one_computes_with_it(twin: Any) -> None:
+    model = converted()
+    summed(model)
+    with pytest.raises(OtherPartError, match="where  act"):
+        twin(model)(X)
+    plain = bake(model)
+    assert not any(isinstance(hook, WatchedHook) for hook in plain.act._forward_hooks.values())
+    assert worst(plain(mirror(X)), plain(X)) > 1e-3
+
+
+def patched(model: Any) -> None:
+    before = model.act.forward
+    model.act.forward = lambda h: before(h).cumsum(-1)
+
+
+def patched_as_a_whole(model: Any) -> None:
+    before = model.forward
+    model.forward = lambda x: before(x.cumsum(-1))
+
+
+class Summing(nn.ReLU):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).cumsum(-1)
+
+
+def of_another_class(model: Any) -> None:
+    model.act.__class__ = Summing
+
+
+@pytest.mark.parametrize("change", some([patched, patched_as_a_whole, of_another_class], 3))
+def test_another_forward_of_a_module_is_measured(change: Any) -> None:
+    model = converted()
+    model(X)
+    change(model)
+    for _ in range(2):
+        with pytest.raises(OtherPartError, match=r"a forward was set on a module|forward is not what it was"):
+            model(X)
+
+
+def test_a_forward_that_keeps_the_law_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = converted()
+    before = model.act.forward
+    model.act.forward = lambda h: before(h) * 2
+    y = model(X)
+    monkeypatch.setattr(measured_call, "fault_of", lambda *_: "measured again")
+    assert worst(model(mirror(X)), y) < TOLERANCE
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantization_of_a_tied_layer_says_what_to_do() -> None:
+    model = converted().float()
+    for inplace in (False, True):
+        with pytest.raises(ConversionError, match=r"quantize bake\(model\)"):
+            torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8, inplace=inplace)
+    assert not hasattr(model.out, "qconfig")
+    quantized = torch.ao.quantization.quantize_dynamic(bake(model), {nn.Linear}, dtype=torch.qint8)
+    x = X.float()
+    assert torch.equal(quantized(mirror(x)), quantized(x))
+
+
+def doubled(model: Any) -> None:
+    model.conv.register_forward_hook(lambda module, given, y: y * 2)
+
+
+def halves(model: Any) -> None:
+    model.register_forward_hook(lambda module, given, y: y / 2)
+
+
+@pytest.mark.parametrize("attach", some([doubled, halves], 1))
+def test_a_hook_that_keeps_the_law_is_measured_once(attach: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = converted()
+    before = model(X)
+    attach(model)
+    after = model(X)
+    assert worst(before, after) > 1e-3
+    monkeypatch.setattr(measured_call, "fault_of", lambda *_: "measured again")
+    assert worst(model(mirror(X)), after) < TOLERANCE
+
+
+def test_a_hook_that_looks_is_run_once_a_call_and_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_call, "fault_of", lambda *_: "measured")
+    model = converted()
+    seen: list[Any] = []
+    handle = model.act.register_forward_hook(lambda module, given, y: seen.append(y[..., 3:].sum()))
+    model.pool.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    before = model(X)
+    assert len(seen) == 2
+    handle.remove()
+    assert torch.equal(model(X), before)
+    assert len(seen) == 3
+
+
+def test_a_hook_that_was_converted_may_not_be_taken_off() -> None:
+    class Cut(Tower):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.conv(x)[..., :3].mean(-1))
+
+    plain = Cut()
+    plain.conv.register_forward_hook(lambda module, given, y: y.mean(-1, keepdim=True).expand_as(y))
+    model: Any = convert_model(plain, DNA, verify=False)
+    handle = next(iter(model.conv._forward_hooks))
+    model(DNA)
+    del model.conv._forward_hooks[handle]
+    with pytest.raises(OtherPartError, match="that was there when the model was converted is gone"):
+        model(DNA)
