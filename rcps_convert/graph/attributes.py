@@ -51,6 +51,12 @@ class Names:
 
 def named_by_forward(cls: type) -> Names:
     """The names that forward of a class of modules reads and sets, in the methods and functions it may reach."""
+    return _names(cls, ["forward"]) if is_users(cls.__module__) else _named_by_layer(cls)
+
+
+@lru_cache(1024)
+def _named_by_layer(cls: type) -> Names:
+    """The same of a class that is not the user's, whose code stays as it is."""
     return _names(cls, ["forward"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,13 @@ class KeptBuffers:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self.counters = model, Counters(model)
+        self.model = model
         self.values: dict[int, tuple[Tensor, int, Tensor]] = {}  # the buffer, its writes, its value
+
+    @cached_property
+    def counters(self) -> Counters:
+        """What forward counts, as it is before the first pass in train mode."""
+        return Counters(self.model)
 
     def forget(self) -> None:
         """Take the values anew before the next pass."""
