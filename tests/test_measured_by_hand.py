@@ -29,7 +29,8 @@ from rcps_convert.measure.kept_buffers import KeptBuffers
 from rcps_convert.measure.law import Law, _grown, difference, relative_change
 from rcps_convert.measure.probe import Probe, own_dtype
 from rcps_convert.measure.report import EquivarianceReport, allowed_actions, candidate_actions, check_equivariance
-from rcps_convert.measure.verify import Verification, _Check, undecided, verify
+from rcps_convert.measure.verification import Verification, undecided
+from rcps_convert.measure.verify import _Check, verify
 
 INF = float("inf")
 EXAMPLE = torch.zeros(2, 4, 24)

@@ -11,7 +11,7 @@ from torch import nn
 from ..algebra.action import Action
 from ..measure.change import Change
 from ..measure.probe import Probe
-from ..measure.verify import Verification
+from ..measure.verification import Verification
 
 
 def lost_notes(

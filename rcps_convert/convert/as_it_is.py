@@ -22,7 +22,8 @@ from ..measure.large import fails_where_large, fails_with_gradients
 from ..measure.lengths import Variants
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
-from ..measure.verify import Verification, verify
+from ..measure.verification import Verification
+from ..measure.verify import verify
 from .counted import counted
 from .length_checks import LengthChecks
 

@@ -26,7 +26,8 @@ from ..graph.transaction import Snapshot
 from ..measure.change import Change
 from ..measure.lengths import Variants
 from ..measure.report import allowed_actions
-from ..measure.verify import Verification, undecided, verify
+from ..measure.verification import Verification, undecided
+from ..measure.verify import verify
 from ..measure.ways import turns_of_samples
 from ..strands.conjoined import Conjoined, Merge, by_argument, conjoin, runs_by_argument
 from ..strands.layers_to_mix import layers_to_mix

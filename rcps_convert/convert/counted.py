@@ -11,7 +11,7 @@ from ..algebra.arguments import Example
 from ..errors import BreaksSymmetryError, ConversionError, Where
 from ..geometry import UnplannedCallError
 from ..measure.counted import Elsewhere, elsewhere, goes_at_random
-from ..measure.verify import Verification
+from ..measure.verification import Verification
 
 UNDECIDED = ("noise", "precision", "dtype")
 """Causes of a deviation that say nothing of the way forward takes."""

@@ -19,11 +19,12 @@ from ..algebra.arguments import Example
 from ..algebra.axis import Step
 from ..errors import BreaksSymmetryError, ConversionError
 from ..infer.inference import Inference
-from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length, run_of
+from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length, run_of
 from ..measure.thresholds import MOST_WORK, Rests, Seen, Turn, rests_of, seen_of, turns_of
-from ..measure.verify import Verification
+from ..measure.verification import Verification
 from ..measure.ways import turns_by_way, turns_of_one
 from ..tie.length_guard import LengthRule
+from .length_choice import Choice
 from .length_rules import hidden_lengths
 
 AROUND = (0, *(c for k in (1, 2, 3, 4, 6, 8, 16) for c in (-k, k)))
@@ -34,9 +35,6 @@ NEXT = 7
 
 MORE = 8
 """Lengths that are tried beside, where the converted model refuses all that were chosen."""
-
-FAR = 2**13
-"""Positions of all inputs up to which the law is measured at the longest length that forward was seen to take."""
 
 FAR_OFF = ((13, 1), (12, 0))
 """A far length at which the law is measured: by how much longer or shorter it is and what is added; and another."""
@@ -116,6 +114,7 @@ class LengthChecks:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
         longest, self._measure, self._outputs = main_length(self.actions), measure, outputs
         self.variants = self.survey.variants or Variants(self.model, self.example, self.actions)
+        self.choice = Choice(self.survey, self.variants, self.actions, self.rules)
         if longest is not None:
             self._widen(longest)
         self._check_lengths(longest)
@@ -128,7 +127,7 @@ class LengthChecks:
 
     def _check_lengths(self, longest: int | None) -> None:
         """Measure the law at a few lengths around the example's, until it fails at one."""
-        chosen = self._chosen()
+        chosen = self.choice.chosen()
         for number, variant in enumerate(itertools.chain(chosen, self._others(chosen))):
             held = self._held(self._with_other_samples(variant) if number == 0 else variant)
             if self.fixed is not None and number == 0 and self._is_by_samples(variant):
@@ -137,7 +136,7 @@ class LengthChecks:
                 self._keep_to(longest)
                 return
             if held is not False:
-                self.varied |= {i for i, (a, b) in enumerate(self._sizes(variant)) if a != b}
+                self.varied |= {i for i, (a, b) in enumerate(self.choice.sizes(variant)) if a != b}
             if held:
                 self.checked.append(variant.length)
                 self.seen.append(variant)
@@ -324,10 +323,6 @@ class LengthChecks:
             self.checked, self.fixed = [], STEPS
             self.warnings.append(f"exact at length {longest} only: {STEPS}; calls at other lengths are refused")
 
-    def _sizes(self, variant: Variant) -> list[tuple[int, int]]:
-        """Every length of the example, with that of a variant."""
-        return [*zip(itertools.chain(*self.variants.lengths), variant.sizes, strict=True)]
-
     def _with_other_samples(self, variant: Variant) -> Variant:
         """The first check is one with another number of samples too, which costs nothing more."""
         if not self.variants.batched:
@@ -388,7 +383,7 @@ class LengthChecks:
     def _widen(self, longest: int) -> None:
         """Look for a length at which every hidden length has several positions, and a much longer one, if unknown."""
         for times, change in itertools.product((3, 4, 6, 8), AROUND):
-            if max(self._width(run) for run in (None, *(v.run for v in self.survey.accepted))) == WIDE:
+            if max(self.choice.width(run) for run in (None, *(v.run for v in self.survey.accepted))) == WIDE:
                 break
             self.variants.try_at(times * longest + change, self.survey, {})
         for change in AROUND[:NEXT] if self._work(3 * longest) <= MOST_WORK else ():
@@ -396,66 +391,14 @@ class LengthChecks:
                 break
             self.variants.try_at(3 * longest + change, self.survey, {})
 
-    def _width(self, run: Run | None) -> int:
-        """The smallest hidden length of a run, or of the example's; nothing is told from more than a few entries."""
-        return min(self.survey.narrowest(run), WIDE)
-
-    def _chosen(self) -> list[Variant]:
-        """Few and short variants that differ in kind: re-anchored, and each input shorter and longer."""
-        found: list[Variant] = []
-        by_kind = sorted(self.survey.accepted, key=self._cost)
-        for wanted in self._kinds():
-            found += [v for v in by_kind if wanted(v) and v not in found][:1]
-        for axis in range(sum(map(len, self.variants.lengths))):
-            for side in (-1, 1):
-                if not any(self._goes(v, axis, side) for v in found):
-                    found += [v for v in by_kind if self._goes(v, axis, side)][:1]
-            found += self._other_remainders(found, by_kind, axis)
-        for side in (-1, 1):
-            found += self._hidden_ones(found, by_kind, side)
-        return found + self._hidden_remainders(found, by_kind)
-
-    def _hidden_ones(self, found: Sequence[Variant], by_kind: Sequence[Variant], side: int) -> list[Variant]:
-        """Variants where hidden lengths change that stay at all that were chosen, as they may behind a stride."""
-        moved = {v: self.survey.moved(v, side) for v in by_kind}
-        left = frozenset().union(*moved.values()) - frozenset().union(*(moved[v] for v in found))
-        more: list[Variant] = []
-        while left:
-            more.append(max(by_kind, key=lambda v: len(moved[v] & left)))
-            left -= moved[more[-1]]
-        return more
-
-    def _hidden_remainders(self, found: Sequence[Variant], by_kind: Sequence[Variant]) -> list[Variant]:
-        """Variants where hidden lengths leave other remainders than at all that were chosen, such as even ones."""
-        changes = {v: change for v in by_kind if (change := self.survey.changes(v))}
-        more: list[Variant] = []
-        for pattern in dict.fromkeys(zip(*changes.values(), strict=True)):
-            by = {v: change for v, change in zip(changes, pattern, strict=True) if change}
-            common = math.gcd(*(by[v] for v in (*found, *more) if v in by))
-            if common != math.gcd(*by.values()):
-                more.append(min(by, key=lambda v: math.gcd(common, by[v])))
-        return more
-
-    def _other_remainders(self, found: Sequence[Variant], by_kind: Sequence[Variant], axis: int) -> list[Variant]:
-        """A variant where a length leaves other remainders than at all that were chosen, such as an even one."""
-        common = math.gcd(*(self._change(v, axis) for v in found))
-        least = math.gcd(*(self._change(v, axis) for v in by_kind))
-        with_it = {v: math.gcd(common, self._change(v, axis)) for v in by_kind}
-        return [v for v in by_kind if common != least and with_it[v] == min(with_it.values())][:1]
-
     def _others(self, chosen: list[Variant]) -> Iterator[Variant]:
         """More variants on a side of a length, as long as the converted model refuses each there."""
-        rest = [v for v in sorted(self.survey.accepted, key=self._cost) if v not in chosen]
-        for axis, side in self._sides():
-            for variant in [v for v in rest if self._goes(v, axis, side)][:MORE]:
-                if any(self._goes(v, axis, side) for v in self.seen):
+        rest = [v for v in sorted(self.survey.accepted, key=self.choice.cost) if v not in chosen]
+        for axis, side in self.choice.sides():
+            for variant in [v for v in rest if self.choice.goes(v, axis, side)][:MORE]:
+                if any(self.choice.goes(v, axis, side) for v in self.seen):
                     break
                 yield variant
-
-    def _sides(self) -> list[tuple[int, int]]:
-        """Each length of the inputs, in order, with the sides on which forward takes others."""
-        every = itertools.product(range(sum(map(len, self.variants.lengths))), (-1, 1))
-        return [(axis, side) for axis, side in every if any(self._goes(v, axis, side) for v in self.survey.accepted)]
 
     def _check_last(self, side: int) -> None:
         """Measure the law at the last length of a side that the converted model takes, if it refused one there."""
@@ -477,36 +420,8 @@ class LengthChecks:
 
     def _limit_unseen(self) -> None:
         """Refuse the lengths of a side on which the converted model refused each that was tried."""
-        for axis, side in self._sides() if self.fixed is None and self.checked else []:
+        for axis, side in self.choice.sides() if self.fixed is None and self.checked else []:
             limited = any(turn.side == side for turn, _ in self.limits)
-            if axis == 0 and not limited and not any(self._goes(v, axis, side) for v in self.seen):
-                own = self._sizes(self.survey.accepted[0])[0][0]
+            if axis == 0 and not limited and not any(self.choice.goes(v, axis, side) for v in self.seen):
+                own = self.choice.sizes(self.survey.accepted[0])[0][0]
                 self._limit(Turn(own + side, side), self.refused or UNSEEN)
-
-    def _kinds(self) -> list[Callable[[Variant], bool]]:
-        here = self._width(None)
-        own = main_length(self.actions) or 0
-        far = max((v.length for v in self.survey.accepted if v.length > own and sum(v.sizes) <= FAR), default=0)
-        kinds: list[Callable[[Variant], bool]] = []
-        kinds += [lambda v: self._width(v.run) > here] if here < WIDE else []
-        kinds += [lambda v: v.length == far and sum(v.sizes) <= FAR]  # what reads one edge shows most where it is far
-        if self.rules:
-            kinds += [self._is_cut, lambda v: self._is_cut(v) and self._goes(v, 0, 1), self._is_cut]
-        return kinds
-
-    def _is_cut(self, variant: Variant) -> bool:
-        """Whether something is re-anchored at a variant."""
-        change = variant.length - (main_length(self.actions) or 0)
-        return not all(r.holds(r.start + change) for r in self.rules)
-
-    def _goes(self, variant: Variant, axis: int, side: int) -> bool:
-        return self._change(variant, axis) * side > 0
-
-    def _change(self, variant: Variant, axis: int) -> int:
-        here, there = self._sizes(variant)[axis]
-        return there - here
-
-    def _cost(self, variant: Variant) -> tuple[int, int, int]:
-        """Variants with wide hidden lengths first, then those that change every input, then short ones."""
-        unchanged = sum(a == b for a, b in self._sizes(variant))
-        return -self._width(variant.run), unchanged, sum(variant.sizes)

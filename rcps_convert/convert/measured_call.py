@@ -19,7 +19,8 @@ from ..errors import BreaksSymmetryError, first_line
 from ..graph.sandbox import alone, fresh_copy, positional_names
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions, check_equivariance
-from ..measure.verify import ROUNDED_CONSTANTS, Verification, undecided, verify
+from ..measure.verification import Verification, undecided
+from ..measure.verify import ROUNDED_CONSTANTS, verify
 from ..tie.attaching import ties
 from ..tie.checks import drop_checks
 from ..tie.notes import noted

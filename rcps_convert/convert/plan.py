@@ -24,7 +24,7 @@ from ..graph.transaction import all_or_nothing
 from ..infer.anchors import AnchoredCall
 from ..infer.match.start import MatchedStart
 from ..infer.stretch import Tested
-from ..measure.verify import Verification
+from ..measure.verification import Verification
 from ..tie.argument_guard import GivenArguments, guard_calls, unguard_calls
 from ..tie.attaching import attach, attach_mirror
 from ..tie.length_guard import LengthRule

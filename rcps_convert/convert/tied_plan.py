@@ -37,7 +37,8 @@ from ..measure.counted import counts
 from ..measure.lengths import Variant, changed_and_made, made_in_forward, main_length
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions
-from ..measure.verify import ROUNDED_CONSTANTS, Verification, undecided, verify
+from ..measure.verification import Verification, undecided
+from ..measure.verify import ROUNDED_CONSTANTS, verify
 from ..rules.registry import Const, facts_of
 from ..tie.argument_guard import given_by
 from ..tie.length_guard import LengthRule
