@@ -496,7 +496,7 @@ def test_of_several_actions_the_best_one_is_obeyed() -> None:
     assert empty.error() == 0.0
     with pytest.raises(ConversionError, match="returns no numbers"):
         empty.require_measured()
-    found.blended[0] = 0.5
+    found.blended[False][0] = 0.5
     assert found.best(0)[0] == 0.5
     found.errors.pop((0, 0, False))
     assert found.only_blended(0.1)
@@ -580,7 +580,7 @@ def test_samples_that_influence_each_other_are_measured_where_some_are_mirrored(
         law = law_of(body, expected)
         law.find_batches(law.measure(0, ["random"] * 2))
         law.measure(0, ["random"] * 4)
-        assert (law.blended[0] < 1e-12) is lawful
+        assert (law.blended[False][0] < 1e-12) is lawful
         assert law.alive == {0}
         assert law.all_alive()
         law.alive = set()
@@ -598,11 +598,11 @@ def test_a_number_of_a_whole_batch_is_left_as_it_is_where_some_are_mirrored() ->
         assert law.summed == [0]
         for seed in range(3):
             law.measure(seed, ["random"] * 4)
-        assert (law.blended[0] < 1e-12) is lawful
+        assert (law.blended[False][0] < 1e-12) is lawful
     profile = law_of(lambda m, x: x[:, 0].sum(0), [Action((ax.length(24),))])
     profile.find_batches(profile.measure(0, ["random"] * 2))
     profile.measure(0, ["random"] * 4)
-    assert profile.blended == {}  # it is mirrored with the samples: nothing to compare
+    assert profile.blended[False] == {}  # it is mirrored with the samples: nothing to compare
 
 
 def test_what_two_runs_on_one_input_show() -> None:

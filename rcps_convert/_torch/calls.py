@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-import einops
 import torch
 from torch import Tensor, nn
 from torch._library.custom_ops import CustomOpDef as CustomOpDef
@@ -102,8 +102,10 @@ _HANDLING = tuple(os.path.join(os.path.dirname(torch.__file__), name) for name i
 _LAYERS = os.path.dirname(torch.nn.__file__) + os.sep
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_INSTALLED = tuple(os.path.dirname(str(package.__file__)) for package in (torch, einops))
-_NOT_THE_USERS = tuple(path + os.sep for path in (*_INSTALLED, _PACKAGE))
+_INSTALLED = [importlib.util.find_spec(name) for name in ("torch", "einops")]  # the second is seldom needed so early
+_NOT_THE_USERS = tuple(
+    path + os.sep for path in (*(os.path.dirname(str(s.origin)) for s in _INSTALLED if s is not None), _PACKAGE)
+)
 
 _MODULE_CALL = os.path.join("torch", "nn", "modules", "module.py")
 _CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
