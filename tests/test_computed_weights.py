@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracle import assert_law
-from tiers import some
+from tiers import slow, some
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -355,3 +355,25 @@ def test_a_hooked_norm_in_place_keeps_its_hook_and_parameters() -> None:
     assert type(baked.steps[0]) is nn.Conv1d
     nn.utils.remove_weight_norm(baked.steps[0])
     exact(baked)
+
+
+class Gabor(nn.Module):
+    """Kernels with a learned middle and frequency, computed from positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.middle, self.turns = nn.Parameter(torch.randn(8)), nn.Parameter(torch.rand(8))
+        self.stem = nn.Conv1d(4, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = torch.arange(-3, 4)
+        bell = (-((places - self.middle[:, None]) ** 2) / 2).exp()[:, None]
+        kernel = bell.mul((places * self.turns[:, None]).cos()[:, None])
+        return F.conv1d(self.stem(x).relu(), kernel, groups=8, padding=3).mean(-1)
+
+
+@slow
+def test_a_kernel_that_keeps_its_order_is_refused_with_a_way_out() -> None:
+    (problem,) = plan_conversion(Gabor(), EXAMPLE).problems
+    assert problem.why == "7 fixed against 7 reversed"
+    assert str(problem.do).endswith("is to be its own mirror image, or a parameter")

@@ -530,7 +530,7 @@ def test_a_verification_looks_at_all_that_may_hide_something(samples: int) -> No
     seen = looked_at(samples, draws=2)
     wide = [s for s in seen if s[2] == torch.float64]
     assert {s[0] for s in wide if not s[1]} >= {samples, samples + 1, 7, 2}
-    assert {s[0] for s in wide if s[1]} == {samples, 2}
+    assert {s[0] for s in wide if s[1]} == {samples, max(samples, 2)}  # some samples are mirrored in train mode too
     assert {kind for s in wide if s[0] == 7 for kind in s[4]} == {"blank", "no bases", "gaps", "run", "bases"}
     assert ("run", "run") in [s[4] for s in wide if s[0] == 2]
     for training in (False, True):

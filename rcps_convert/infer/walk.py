@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import replace
@@ -458,12 +459,16 @@ def _got(args: Any, kwargs: Any) -> str | None:
 
 
 def _disagreement(node: Node, fact: Mismatch, got: str | None) -> ConversionError:
+    do = "check the layout of the operands there, and that lengths and channels meet their like"
+    if re.fullmatch(r"(\d+) fixed against \1 reversed|(\d+) reversed against \2 fixed", str(fact)):
+        do += "; a kernel or a table that forward computes, as from positions, is to be its own mirror image, or a "
+        do += "parameter"
     return BreaksSymmetryError(
         f"the operands of {op_name(node.op)} transform in ways that do not fit together",
         where=node.where,
         got=got,
         why=str(fact),
-        do="check the layout of the operands there, and that lengths and channels meet their like",
+        do=do,
     )
 
 
