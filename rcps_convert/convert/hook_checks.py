@@ -5,6 +5,7 @@ What a hook does is seen only when it runs. So a new one is put into a `WatchedH
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from ..geometry import AroundForward
 from ..tie.checks import Check, attach_check, drop_checks
 from ..tie.parts import OtherPartError, open_modules
 from ..tie.watched_hooks import WatchedHook, bare_hooks, users_hooks
-from .measured_call import MeasuredStates
+from .measured_call import KNOWN, MeasuredStates
 
 
 class Hooks(Check):
@@ -44,6 +45,7 @@ class Hooks(Check):
         self.held: list[tuple[nn.Module, set[int]]] = []
         self.watching = self.judging = False
         self.states = MeasuredStates()
+        self.judged: deque[Any] = deque(maxlen=KNOWN)
         self.call: tuple[Any, Any] = (), {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -114,6 +116,7 @@ class Hooks(Check):
             fault = self.states.fault(self.modules[0], *self.call, (id(module), id(hook)))
         finally:
             self.judging = False
+        self.judged.append(hook)  # while it is known by its id, no other object may get that
         if fault is not None:
             what = "a forward hook that was there when the model was converted is gone"
             if hook is not None and hook is module.__dict__.get("forward"):
