@@ -1223,3 +1223,51 @@ def test_samples_are_blamed_where_nothing_else_fails() -> None:
     assert check._cause(0, ["random", "run"], False) is None
     check._is_by_samples = lambda seed, samples: False
     assert check._cause(0, ["random", "run", "blank"], True) == "runs of one base, no bases at all (all zero)"
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({}, ["own", "widen", "train"]),
+        ({"any_batch": False}, ["own", ("run", "again"), "train"]),
+        ({"any_batch": False, "seed": 1}, ["own", "train"]),
+        ({"widened": True, "seed": 1}, ["own", "train"]),
+        ({"widened": True, "discrete": True, "seed": 1}, ["own", "widen", "train"]),
+        ({"widened": True, "discrete": True, "seed": 8}, ["own", "train"]),
+        ({"alive": False}, ["own", "widen", ("random",) * 4, "train"]),
+        ({"training": False}, ["own", "widen"]),
+        ({"draws": 1}, ["own", "train"]),
+        ({"begun": True}, ["around", "widen", "train"]),
+        ({"error": 1.0}, ["own"]),
+    ],
+)
+def test_what_one_draw_measures(how: Any, expected: list[Any]) -> None:
+    seen: list[Any] = []
+    check = stub(
+        how.get("draws", 2),
+        any_batch=how.get("any_batch", True),
+        all_alive=lambda: how.get("alive", True),
+        error=lambda modes=(): how.get("error", 0.0),
+    )
+    seed = how.get("seed", 0)
+    own = check.law.own_kinds(seed)
+    check.widened, check.probe.discrete = how.get("widened", False), how.get("discrete", False)
+    check.training = how.get("training", True)
+    check._measure = lambda seed, kinds: seen.append("own" if kinds == own else tuple(kinds)) or kinds
+    check._look_around = lambda: seen.append("around") or own
+    check._widen = lambda seed: seen.append("widen")
+    check._train = lambda seed, kinds: seen.append("train")
+    assert check._draw(seed, begun=how.get("begun", False)) is ("error" not in how)
+    assert seen == expected
+
+
+def test_norms_are_fed_where_an_output_does_not_depend_on_the_sequence() -> None:
+    seen: list[Any] = []
+    check = stub(all_depend=lambda: False, any_batch=False)
+    check._measure = lambda seed, kinds: seen.append(tuple(kinds)) or kinds
+    check._widen = check._train = lambda *given: None
+    for fed in (True, False):
+        check.probe.feed_norms = lambda fed=fed: fed
+        seen.clear()
+        check._draw(7)
+        assert seen == [("random", "padded")] * (1 + fed)
