@@ -947,3 +947,13 @@ def test_a_forward_that_is_followed_by_symbols_is_refused() -> None:
     assert torch.equal(module(X), X + 1)
     assert torch.equal(module(x=X), X + 1)
     assert torch.equal(module(X, "sum"), X + 1)
+
+
+def test_the_law_rests_on_the_checks_of_what_is_given_and_not_on_those_of_what_was_changed() -> None:
+    rests = [ArgumentGuard({}), LengthGuard([]), IdleModule("a.weight"), Check()]
+    assert [check.needed for check in rests] == [True] * 4
+    assert not Parts(tower()).needed
+    for check, needed in ((rests[0], True), (Parts(tower()), False)):
+        module = Takes()
+        attach_check(module, check)
+        assert module.forward.needed is needed  # type: ignore[attr-defined]
