@@ -944,6 +944,10 @@ def test_a_forward_that_is_followed_by_symbols_is_refused() -> None:
     install_inside(module, Adds())
     with pytest.raises(ConversionError, match="symbolic_trace"):
         torch.fx.symbolic_trace(module)
+    graph = torch.fx.Graph()
+    symbol = torch.fx.Proxy(graph.placeholder("x"))
+    with pytest.raises(ConversionError, match="symbolic_trace"):  # whoever makes it
+        module(symbol)
     assert torch.equal(module(X), X + 1)
     assert torch.equal(module(x=X), X + 1)
     assert torch.equal(module(X, "sum"), X + 1)
