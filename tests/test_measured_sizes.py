@@ -774,7 +774,7 @@ def test_how_axes_change_between_lengths() -> None:
     assert survey.narrowest(narrower.run) == 3
     assert survey.narrowest(another.run) == 10**9
     assert surveyed((2, 4, 20)).narrowest() == 10**9
-    assert Survey().narrowest() == 10**9
+    assert Survey().narrowest() == Survey().narrowest(longer.run) == 10**9
     assert Survey().changes(longer) == []
     assert survey.changes(Variant((), (), 3, "")) == []
 

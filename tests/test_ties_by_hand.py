@@ -30,7 +30,7 @@ from rcps_convert.tie.argument_guard import (
 from rcps_convert.tie.attaching import attach, attach_mirror, keep_full_weights, require_unpruned, ties
 from rcps_convert.tie.checks import Check, attach_check, checks_of, drop_checks
 from rcps_convert.tie.factors import Factor, factors, sign_of
-from rcps_convert.tie.hooks import TensorHook, hook_of, install_inside
+from rcps_convert.tie.hooks import StrandHook, TensorHook, hook_of, install, install_inside, uninstall
 from rcps_convert.tie.length_guard import KNOWN, LengthGuard, LengthRule, only_at, read_rule, through
 from rcps_convert.tie.norms import fold, folds, keeps_statistics, pool, settle_statistics, unfold, unpool
 from rcps_convert.tie.notes import forget, note, noted
@@ -961,3 +961,16 @@ def test_the_law_rests_on_the_checks_of_what_is_given_and_not_on_those_of_what_w
         module = Takes()
         attach_check(module, check)
         assert module.forward.needed is needed  # type: ignore[attr-defined]
+
+
+def test_a_module_with_hooks_shows_a_forward_of_its_own_until_they_are_taken_off() -> None:
+    for own in (False, True):
+        module = Takes()
+        if own:
+            module.forward = lambda x: x * 2  # type: ignore[method-assign,assignment]
+        before = vars(module).get("forward")
+        install(module, StrandHook())
+        assert "forward" in vars(module)
+        assert own is (vars(module)["forward"] is before)
+        uninstall(module)
+        assert vars(module).get("forward") is before
