@@ -329,6 +329,19 @@ def test_weights_are_moved_once_for_a_seed_little_or_anew() -> None:
     assert probe.perturbed == {0, 1}
 
 
+def test_running_statistics_are_moved_a_little() -> None:
+    probe = probe_of(lambda m, x: m.n(x.expand(-1, 4, -1)), n=nn.BatchNorm1d(4))
+    norm = nn.BatchNorm1d(4000).double()
+    probe._perturb_statistics(norm, lambda x: torch.randn(x.shape, generator=generator(), dtype=x.dtype))
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert var is not None
+    assert float(mean.std()) == pytest.approx(0.3, rel=0.1)
+    assert float(var.log().std()) == pytest.approx(0.3, rel=0.1)
+    assert abs(float(mean.mean())) < 0.03
+    assert abs(float(var.log().mean())) < 0.03
+
+
 def test_a_nudge_is_in_the_last_places_and_undone() -> None:
     probe = probe_of(lambda m, x: m.c(x), c=nn.Conv1d(4, 32, 3))
     before = probe.model.c.weight.detach().clone()
