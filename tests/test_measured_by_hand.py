@@ -330,6 +330,19 @@ def test_weights_are_moved_once_for_a_seed_little_or_anew() -> None:
     assert probe.perturbed == {0, 1}
 
 
+def test_running_statistics_are_moved_a_little() -> None:
+    probe = probe_of(lambda m, x: m.n(x.expand(-1, 4, -1)), n=nn.BatchNorm1d(4))
+    norm = nn.BatchNorm1d(4000).double()
+    probe._perturb_statistics(norm, lambda x: torch.randn(x.shape, generator=generator(), dtype=x.dtype))
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert var is not None
+    assert float(mean.std()) == pytest.approx(0.3, rel=0.1)
+    assert float(var.log().std()) == pytest.approx(0.3, rel=0.1)
+    assert abs(float(mean.mean())) < 0.03
+    assert abs(float(var.log().mean())) < 0.03
+
+
 def test_a_nudge_is_in_the_last_places_and_undone() -> None:
     probe = probe_of(lambda m, x: m.c(x), c=nn.Conv1d(4, 32, 3))
     before = probe.model.c.weight.detach().clone()
@@ -648,6 +661,9 @@ def test_differences_of_outputs_by_hand() -> None:
     assert relative_change(torch.zeros(0), torch.zeros(0)) == 1.0
     assert relative_change(torch.tensor([3 + 4j]), torch.tensor([0j])) == 1.0
     assert relative_change(torch.tensor([INF]), torch.tensor([1.0])) == 0.0
+    half = torch.tensor([6e4], dtype=torch.float16)
+    assert relative_change(half, -half) == 2.0
+    assert relative_change(torch.tensor([200], dtype=torch.uint8), torch.tensor([210], dtype=torch.uint8)) == 0.05
 
 
 # --- along the sequence ---
@@ -1085,3 +1101,187 @@ def test_each_draw_has_other_weights_and_kinds(monkeypatch: pytest.MonkeyPatch) 
     assert {kind for m in two.measured for kind in m[1]} >= {*KINDS}
     assert two.found().passed
     assert two.probe.perturbed >= {0, 1, 2, 3}
+
+
+def stub(draws: int = 2, **law: Any) -> Any:
+    """A check of a law whose answers are given."""
+    check = _Check(Law(probe_of(lambda m, x: x), []), True, draws, 0.0, True)
+    usual: dict[str, Any] = {"all_depend": lambda: True, "all_alive": lambda: True, "error": lambda modes=(): 0.0}
+    for name, value in {**usual, "any_batch": True, **law}.items():
+        setattr(check.law, name, value)
+    return check
+
+
+@pytest.mark.parametrize(
+    ("draws", "law", "probe", "enough"),
+    [
+        (2, {}, {}, 2),  # all kinds in one batch: as many draws as were asked for
+        (2, {"any_batch": False}, {}, 4),  # a few kinds in each
+        (1, {"any_batch": False}, {}, 4),
+        (2, {"all_depend": lambda: False}, {}, 16),
+        (2, {"all_alive": lambda: False}, {}, 6),  # four more
+        (1, {"all_alive": lambda: False}, {}, 1),
+        (2, {"any_batch": False, "all_alive": lambda: False}, {}, 4),
+        (2, {}, {"discrete": True}, 8),  # numbers may tie
+        (1, {}, {"discrete": True}, 1),
+    ],
+)
+def test_how_many_draws_are_enough(draws: int, law: Any, probe: Any, enough: int) -> None:
+    check = stub(draws, **law)
+    for name, value in probe.items():
+        setattr(check.probe, name, value)
+    assert next(seed for seed in range(40) if check._is_enough(seed, 4)) == enough
+
+
+def test_a_batch_of_all_kinds_that_is_refused_counts_as_not_met() -> None:
+    def refuse(*given: Any, **how: Any) -> Any:
+        raise ConversionError("what", why="why", do="do")
+
+    check = stub(measure=refuse)
+    assert check.met_all
+    check._widen(0)
+    assert not check.met_all
+    seen: list[Any] = []
+    for seed, error, expected in ((0, 0.0, 2), (1, 0.0, 1), (0, 1.0, 1)):
+        check = stub(error=lambda modes=(), error=error: error)
+        check._measure = lambda seed, kinds: seen.append([*kinds])
+        seen.clear()
+        check._widen(seed)
+        assert seen == [[*KINDS], ["run", "again"]][:expected]
+
+
+def test_weights_of_a_draw_are_like_the_models_or_others() -> None:
+    moved: list[tuple[int, bool]] = []
+    for seed, depends, used, expected in (
+        (0, True, set(), (0, False)), (3, True, set(), (3, False)), (3, False, set(), (3, True)),
+        (3, False, {3, 7}, (8, True)), (1, False, {1}, (1, False)), (3, True, {3}, (3, False)),
+    ):  # fmt: skip
+        check = stub(all_depend=lambda depends=depends: depends)
+        check.probe.perturbed = used
+        check.probe.perturb = lambda seed, anew: moved.append((seed, anew))
+        check._perturb(seed)
+        assert moved[-1] == expected
+    for needed, how in ((False, {}), (True, {"aside": [1]}), (True, {"dead": True})):
+        check = stub(all_alive=lambda how=how: "dead" not in how)
+        check.aside = how.get("aside", [])
+        assert check._needs_others() is needed
+    check = stub()
+    check.probe.discrete = True
+    assert check._needs_others()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("one value\nonly"), "eval mode only (train mode: one value)"),
+        (RuntimeError("no"), "eval mode only (train mode: no)"),
+    ],
+)
+def test_a_train_mode_that_fails_is_left_out_and_named(error: Exception, words: str) -> None:
+    def fail(*given: Any, **how: Any) -> Any:
+        raise error
+
+    check = stub(measure=fail)
+    check.law.errors = {(0, 0, True): 1.0, (0, 0, False): 0.5}
+    check._train(3, ["random"])
+    assert (check.modes, check.training) == (words, False)
+    assert check.law.errors == {(0, 0, False): 0.5}
+    assert check.last == (3, ["random"])
+
+
+def test_what_is_no_bases_is_left_out_where_a_model_refuses_it() -> None:
+    asked: list[list[str]] = []
+
+    def only_bases(seed: int, kinds: Any, **how: Any) -> Any:
+        asked.append([*kinds])
+        if {*kinds} != {"random"}:
+            raise ValueError
+        return ["y"]
+
+    check = stub(measure=only_bases, vary=lambda *given: None, find_batches=lambda forward: None)
+    assert check._measure(5, ["soft", "random"]) == ["random", "random"]
+    assert asked == [["soft", "random"], ["random", "random"]]
+    assert (check.last, check.forward) == ((5, ["random", "random"]), ["y"])
+
+    def never(seed: int, kinds: Any, **how: Any) -> Any:
+        raise ValueError("none")
+
+    with pytest.raises(ValueError, match="none"):
+        stub(measure=never)._measure(5, ["random", "random"])
+
+
+@pytest.mark.parametrize(
+    ("error", "rounding", "on_bases", "cause", "limit"),
+    [
+        (1e-8, 2e-8, 0.0, None, 2e-8),  # rounding: the limit is raised
+        (1e-7, 1e-3, 0.0, None, 1e-6),  # up to a cap
+        (1e-3, 1e-2, 1.0, "precision", 1e-9),
+        (1e-3, 1e-5, 1.0, None, 1e-9),  # a fault on bases too
+        (1e-3, 1e-5, 0.0, "runs of one base", 1e-9),
+    ],
+)
+def test_what_a_deviation_is_put_down_to(
+    error: float, rounding: float, on_bases: float, cause: str | None, limit: float
+) -> None:
+    check = stub(error=lambda modes=(): error, rounding=lambda *given, **how: rounding)
+    check._error_on = lambda seed, kinds, in_eval: (1.0 if "run" in kinds else 0.0) if on_bases == 0.0 else on_bases
+    assert check._cause(0, ["random", "run", "soft"], True) == cause
+    assert check.limit == limit
+
+
+def test_samples_are_blamed_where_nothing_else_fails() -> None:
+    check = stub(error=lambda modes=(): 1e-3, rounding=lambda *given, **how: 1e-5)
+    check._error_on = lambda seed, kinds, in_eval: 0.0
+    check._is_by_samples = lambda seed, samples: True
+    assert check._cause(0, ["random", "run"], True) == "samples"
+    assert check._cause(0, ["random", "run"], False) is None
+    check._is_by_samples = lambda seed, samples: False
+    assert check._cause(0, ["random", "run", "blank"], True) == "runs of one base, no bases at all (all zero)"
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({}, ["own", "widen", "train"]),
+        ({"any_batch": False}, ["own", ("run", "again"), "train"]),
+        ({"any_batch": False, "seed": 1}, ["own", "train"]),
+        ({"widened": True, "seed": 1}, ["own", "train"]),
+        ({"widened": True, "discrete": True, "seed": 1}, ["own", "widen", "train"]),
+        ({"widened": True, "discrete": True, "seed": 8}, ["own", "train"]),
+        ({"alive": False}, ["own", "widen", ("random",) * 4, "train"]),
+        ({"training": False}, ["own", "widen"]),
+        ({"draws": 1}, ["own", "train"]),
+        ({"begun": True}, ["around", "widen", "train"]),
+        ({"error": 1.0}, ["own"]),
+    ],
+)
+def test_what_one_draw_measures(how: Any, expected: list[Any]) -> None:
+    seen: list[Any] = []
+    check = stub(
+        how.get("draws", 2),
+        any_batch=how.get("any_batch", True),
+        all_alive=lambda: how.get("alive", True),
+        error=lambda modes=(): how.get("error", 0.0),
+    )
+    seed = how.get("seed", 0)
+    own = check.law.own_kinds(seed)
+    check.widened, check.probe.discrete = how.get("widened", False), how.get("discrete", False)
+    check.training = how.get("training", True)
+    check._measure = lambda seed, kinds: seen.append("own" if kinds == own else tuple(kinds)) or kinds
+    check._look_around = lambda: seen.append("around") or own
+    check._widen = lambda seed: seen.append("widen")
+    check._train = lambda seed, kinds: seen.append("train")
+    assert check._draw(seed, begun=how.get("begun", False)) is ("error" not in how)
+    assert seen == expected
+
+
+def test_norms_are_fed_where_an_output_does_not_depend_on_the_sequence() -> None:
+    seen: list[Any] = []
+    check = stub(all_depend=lambda: False, any_batch=False)
+    check._measure = lambda seed, kinds: seen.append(tuple(kinds)) or kinds
+    check._widen = check._train = lambda *given: None
+    for fed in (True, False):
+        check.probe.feed_norms = lambda fed=fed: fed
+        seen.clear()
+        check._draw(7)
+        assert seen == [("random", "padded")] * (1 + fed)

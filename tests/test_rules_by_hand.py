@@ -444,6 +444,15 @@ def test_copies_along_an_axis() -> None:
     twice = shape.repeat(node(aten.repeat.default, 6, 4, 3), Action((ax.regular(4), ax.length(3))), [6, 1, 1])
     assert [t.size for t in twice.axes] == [6, 4, 3]
     assert tables(twice.axes[1:]) == [[2, 3, 0, 1], [2, 1, 0]]
+    assert ax.free(twice.axes[0])
+    for times, of, found in (
+        (1, ax.length(3), "one"),
+        (2, None, "open"),
+        (2, ax.trivial(3), "open"),
+        (2, ax.length(3), "length"),
+    ):
+        copies = shape._copies(times, of)
+        assert {"one": ax.is_trivial(copies), "open": bool(ax.free(copies)), "length": ax.is_length(copies)}[found]
     row = shape.repeat(node(aten.repeat.default, 4, 6), Action((ax.regular(4), ax.length(3))), [2])
     assert row.axes[1].size == 6
     assert ax.is_length(row.axes[1])

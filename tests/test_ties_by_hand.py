@@ -30,7 +30,7 @@ from rcps_convert.tie.argument_guard import (
 from rcps_convert.tie.attaching import attach, attach_mirror, keep_full_weights, require_unpruned, ties
 from rcps_convert.tie.checks import Check, attach_check, checks_of, drop_checks
 from rcps_convert.tie.factors import Factor, factors, sign_of
-from rcps_convert.tie.hooks import hook_of
+from rcps_convert.tie.hooks import StrandHook, TensorHook, hook_of, install, install_inside, uninstall
 from rcps_convert.tie.length_guard import KNOWN, LengthGuard, LengthRule, only_at, read_rule, through
 from rcps_convert.tie.norms import fold, folds, keeps_statistics, pool, settle_statistics, unfold, unpool
 from rcps_convert.tie.notes import forget, note, noted
@@ -922,3 +922,55 @@ def test_pruned_weights_are_refused_by_their_place() -> None:
     assert refused.value.where is not None
     assert refused.value.where.path == "0"
     assert "module.parametrizations.weight, 'original'" in str(refused.value.do)
+
+
+def test_statistics_that_gradients_flow_into_are_averaged_too() -> None:
+    norm = nn.BatchNorm1d(2)
+    norm.running_mean = torch.tensor([1.0, 3.0], requires_grad=True)
+    pool(norm, PAIR)
+    assert norm.running_mean.tolist() == [2.0, 2.0]
+    assert norm.running_mean.is_leaf
+
+
+def test_a_forward_that_is_followed_by_symbols_is_refused() -> None:
+    class Adds(TensorHook):
+        def tensor_before(self, module: nn.Module, x: Tensor) -> Tensor:
+            return x + 1
+
+        def tensor_after(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            return y
+
+    module = Takes()
+    install_inside(module, Adds())
+    with pytest.raises(ConversionError, match="symbolic_trace"):
+        torch.fx.symbolic_trace(module)
+    graph = torch.fx.Graph()
+    symbol = torch.fx.Proxy(graph.placeholder("x"))
+    with pytest.raises(ConversionError, match="symbolic_trace"):  # whoever makes it
+        module(symbol)
+    assert torch.equal(module(X), X + 1)
+    assert torch.equal(module(x=X), X + 1)
+    assert torch.equal(module(X, "sum"), X + 1)
+
+
+def test_the_law_rests_on_the_checks_of_what_is_given_and_not_on_those_of_what_was_changed() -> None:
+    rests = [ArgumentGuard({}), LengthGuard([]), IdleModule("a.weight"), Check()]
+    assert [check.needed for check in rests] == [True] * 4
+    assert not Parts(tower()).needed
+    for check, needed in ((rests[0], True), (Parts(tower()), False)):
+        module = Takes()
+        attach_check(module, check)
+        assert module.forward.needed is needed  # type: ignore[attr-defined]
+
+
+def test_a_module_with_hooks_shows_a_forward_of_its_own_until_they_are_taken_off() -> None:
+    for own in (False, True):
+        module = Takes()
+        if own:
+            module.forward = lambda x: x * 2  # type: ignore[method-assign,assignment]
+        before = vars(module).get("forward")
+        install(module, StrandHook())
+        assert "forward" in vars(module)
+        assert own is (vars(module)["forward"] is before)
+        uninstall(module)
+        assert vars(module).get("forward") is before
