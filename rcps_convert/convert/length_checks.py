@@ -24,7 +24,7 @@ from ..measure.thresholds import MOST_WORK, Rests, Seen, Turn, rests_of, seen_of
 from ..measure.verification import Verification
 from ..measure.ways import turns_by_way, turns_of_one
 from ..tie.length_guard import LengthRule
-from .length_choice import Choice
+from .length_choice import LengthChoice
 from .length_rules import hidden_lengths
 
 AROUND = (0, *(c for k in (1, 2, 3, 4, 6, 8, 16) for c in (-k, k)))
@@ -114,7 +114,7 @@ class LengthChecks:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
         longest, self._measure, self._outputs = main_length(self.actions), measure, outputs
         self.variants = self.survey.variants or Variants(self.model, self.example, self.actions)
-        self.choice = Choice(self.survey, self.variants, self.actions, self.rules)
+        self.choice = LengthChoice(self.survey, self.variants, self.actions, self.rules)
         if longest is not None:
             self._widen(longest)
         self._check_lengths(longest)

@@ -16,7 +16,7 @@ FAR = 2**13
 
 
 @dataclass(frozen=True)
-class Choice:
+class LengthChoice:
     """Chooses among the lengths at which forward was seen to run.
 
     Attributes:
