@@ -301,7 +301,8 @@ def layout(s: Scene) -> str:
 def windows(s: Scene) -> str:
     """Positions read as windows of a few."""
     d, x = s.dice, s.x
-    k = d.pick(*[k for k in (2, 3, 4, 5, 6, 8) if s.n % k == 0] or [1])
+    # of a single window the positions in it are a profile
+    k = d.pick(*[k for k in (2, 3, 4, 5, 6, 8) if s.n % k == 0 and s.n > k] or [1])
     h = s.let(
         d.pick(
             f"{x}.unflatten(-1, (-1, {k}))",
