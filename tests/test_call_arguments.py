@@ -148,3 +148,25 @@ def test_an_attribute_that_decides_the_way_is_refused_once_turned() -> None:
             each(X)
         each[0].causal = False  # type: ignore[index,union-attr]
         each(X)
+
+
+class WithLoss(nn.Module):
+    """Logits, and their loss where labels are given, as models of ``transformers`` have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.a, self.power = conv(), nn.Linear(8, 2), 1.0
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        y = self.a((self.c(x).relu() ** self.power).mean(-1))
+        return {"y": y} if labels is None else {"y": y, "loss": (y - labels).square().mean(-1)}
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_call_may_leave_out_what_the_conversion_was_given(labels: bool) -> None:
+    """Also while a changed setting is measured: its specs are those of what is given."""
+    example = {"x": EXAMPLE, "labels": torch.zeros(2, 2)}
+    model = convert_model(WithLoss(), example, inputs={"x": "ACGT", "labels": "invariant"}).double().eval()
+    model.power = 2.0
+    given = {"labels": torch.ones(len(X), 2).double()} if labels else {}
+    assert worst(model(x=mirror(X), **given)["y"], model(x=X, **given)["y"]) < TOLERANCE

@@ -170,6 +170,42 @@ def test_a_hook_that_looks_is_run_once_a_call_and_nothing_is_measured(monkeypatc
     assert len(seen) == 3
 
 
+def seen_by_gradients(module: nn.Module, given: tuple[Tensor, ...]) -> Tensor:
+    """As captum's DeepLIFT looks at the gradients of what a module is given: on a copy, for which it is exchanged."""
+    given[0].register_hook(lambda g: g)
+    return given[0].clone()
+
+
+GIVING_BACK: list[Callable[[Any], Any]] = [
+    lambda m: m.act.register_forward_pre_hook(seen_by_gradients),
+    lambda m: m.act.register_forward_pre_hook(lambda module, given: (given[0].view_as(given[0]),)),
+    lambda m: m.pool.register_forward_pre_hook(
+        lambda module, given, named: ((given[0] * 1,), {**named}), with_kwargs=True
+    ),
+    lambda m: m.conv.register_forward_hook(lambda module, given, y: y.clone()),
+    lambda m: m.act.register_forward_hook(lambda module, given, named, y: y + 0, with_kwargs=True),
+]
+
+
+@pytest.mark.parametrize("attach", GIVING_BACK)
+def test_a_hook_that_gives_back_what_it_was_given_only_looks(attach: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_call, "fault_of", lambda *_: "measured")
+    model = converted()
+    before = model(X.requires_grad_())
+    attach(model)
+    y = model(X)
+    assert torch.equal(y, before)
+    y.sum().backward()
+
+
+def test_a_hook_that_gives_its_input_for_the_output_acts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_call, "fault_of", lambda *_: "measured")
+    model = converted()
+    model.act.register_forward_hook(lambda module, given, y: given[0])
+    with pytest.raises(OtherPartError, match="changes what it is given"):
+        model(X)
+
+
 def test_a_hook_that_was_converted_may_not_be_taken_off() -> None:
     class Cut(Tower):
         def forward(self, x: Tensor) -> Tensor:

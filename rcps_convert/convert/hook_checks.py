@@ -93,8 +93,9 @@ class Hooks(Check):
             for key in sorted(found.keys() - self.keys[i]):
                 table, hook = found[key]
                 if not isinstance(hook, WatchedHook):
-                    table[key] = WatchedHook(hook, self.judge)
-                    if module is model and table is hook_tables(module)[0]:
+                    before = table is hook_tables(module)[0]
+                    table[key] = WatchedHook(hook, self.judge, before)
+                    if module is model and before:
                         self._run_again(model, key, table[key])
         self.watching = any(isinstance(hook, WatchedHook) for m in self.modules for _, _, hook in users_hooks(m))
         self.held = [(m, keys) for m, keys in zip(self.modules, self.keys, strict=True) if keys]

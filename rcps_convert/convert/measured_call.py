@@ -83,6 +83,8 @@ class _Call:
         self.example = _as_example(model, args, kwargs, self.inputs)
         if sum(isinstance(value, Tensor) for value in call.values()) > 1 and len(args) <= len(names):
             self._name(call, [name for name in names if name in call] + [n for n in kwargs if n not in names])
+        if isinstance(self.inputs, Mapping):  # a call may leave some out, such as the labels of a loss
+            self.inputs = {name: spec for name, spec in self.inputs.items() if call.get(name) is not None}
 
     def _name(self, call: dict[str, Any], names: list[str]) -> None:
         """State the specs by name, where the conversion had fewer tensors."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from .._torch import hook_tables, is_compiling, modes_aside, pytree, version
+from .._torch import hook_tables, is_compiling, is_recorded, modes_aside, pytree, transform_level, version
 from ..geometry import Frame
 
 OURS = f"{__name__.partition('.')[0]}."
@@ -20,13 +21,14 @@ class WatchedHook:
     Args:
         hook: the user's.
         judge: is given its module and the hook when it does, and may refuse that.
+        before: it runs before the module's forward.
 
     Attributes:
         acts: it did so once.
     """
 
-    def __init__(self, hook: Any, judge: Callable[[nn.Module, Any], None]) -> None:
-        self.hook, self.judge, self.acts = hook, judge, False
+    def __init__(self, hook: Any, judge: Callable[[nn.Module, Any], None], before: bool) -> None:
+        self.hook, self.judge, self.before, self.acts = hook, judge, before, False
 
     def __call__(self, module: nn.Module, *given: Any) -> Any:
         """What the hook returns."""
@@ -35,10 +37,32 @@ class WatchedHook:
         with modes_aside(Frame):  # its calls are none of forward's
             before = _versions(given)
             result = self.hook(module, *given)
-            if result is not None or _versions(given) != before:
+            passes = result is None or self._gives_back(result, given)
+            if not passes or _versions(given) != before:
                 self.acts = True
                 self.judge(module, self.hook)
             return result
+
+    def _gives_back(self, result: Any, given: tuple[Any, ...]) -> bool:
+        """Whether what a hook returns has the values that it was given, such as copies on which gradients are seen."""
+        if not self.before:
+            return _equal(result, given[-1])
+        return _equal(result if isinstance(result, tuple) else (result,), given[0] if len(given) == 1 else given)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two results are equal, tensor by tensor."""
+    (mine, how), (others, other_how) = pytree.tree_flatten(a), pytree.tree_flatten(b)
+    return bool(how == other_how) and all(_same(x, y) for x, y in zip(mine, others, strict=True))
+
+
+def _same(x: Any, y: Any) -> bool:
+    if x is y or not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        return x is y
+    if transform_level() is not None or is_recorded():  # they have no values of their own
+        return False
+    with torch.no_grad():
+        return x.shape == y.shape and x.dtype == y.dtype and bool(torch.equal(x, y))
 
 
 def _versions(given: Any) -> list[int]:
