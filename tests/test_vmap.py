@@ -64,5 +64,8 @@ class Stacked(nn.Module):
 
 def test_what_a_trace_does_not_keep_of_a_vmap_is_told() -> None:
     (problem,) = plan_conversion(Stacked(), torch.zeros(2, 4, 20)).problems
-    assert problem.what == "torch.export cannot trace this torch.vmap"
-    assert "stack the weights instead" in str(problem)
+    words = {
+        "torch.export cannot trace this torch.vmap": "stack the weights instead",
+        "a tensor that forward makes has no value in the trace": "write out what the transform computes",  # torch 2.9
+    }
+    assert words[problem.what] in str(problem)

@@ -25,7 +25,7 @@ from .assigned import AssignedBuffers
 from .closed_modules import ModuleCall, closed, recording, watching
 from .data_access import DataAccess
 from .precision import WIDER
-from .program import TORCH_FOLDER, read_program, source_line
+from .program import TORCH_FOLDER, read_program, source_line, without_value
 from .sandbox import call, fresh_copy, mode, quiet, undisturbed_rng
 from .trace import Trace
 from .users_state import caches_kept_clean, without_watchers
@@ -157,6 +157,8 @@ def _trace_error(
             do="stack the weights instead (one convolution whose filters are those of all, or groups=), or write a "
             "loop over them",
         )
+    if VMAP in calls.names and not lines:  # torch 2.9 says nothing
+        return without_value(where)
     known = next((words for pattern, *words in TRANSLATED if re.search(pattern, str(reason))), None)
     why, do = known or (first, f"{VALUES_DO}")
     return TraceError(
@@ -210,6 +212,7 @@ def does_not_run(reason: Exception, given: str = "example") -> TraceError:
 
 
 VMAP = "torch.vmap"
+"""Stands for the calls that were made inside of a transform."""
 
 
 class _CalledNames(TorchFunctionMode):

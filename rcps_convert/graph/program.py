@@ -71,13 +71,18 @@ def _sources(program: Any, model: nn.Module, example: Example) -> Iterator[tuple
         else:
             value = program.constants[target]
             if not _has_values(value):
-                raise TraceError(
-                    "a tensor that forward makes has no value in the trace",
-                    why="a transform inside of forward, such as torch.func.grad, makes tensors that torch.export does "
-                    "not keep",
-                    do='write out what the transform computes, or pass strategy="conjoined"',
-                )
+                raise without_value(None)
             yield name, Source("constant", _attribute(model, value) or target, value)
+
+
+def without_value(where: Where | None) -> TraceError:
+    """The refusal of a forward that makes a tensor of which a trace keeps nothing."""
+    return TraceError(
+        "a tensor that forward makes has no value in the trace",
+        where=where,
+        why="a transform inside of forward, such as torch.func.grad, makes tensors that torch.export does not keep",
+        do='write out what the transform computes, or pass strategy="conjoined"',
+    )
 
 
 def _has_values(x: Any) -> bool:
