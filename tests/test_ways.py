@@ -192,3 +192,17 @@ def test_a_long_forward_that_knows_no_size_is_run_at_no_other(monkeypatch: pytes
     converted(body)
     assert max(map(len, seen)) < 100
     assert max(map(len, seen)) > 3
+
+
+def test_a_batch_norm_that_one_sample_stops_tells_nothing_of_sizes() -> None:
+    """With more samples it is asked again."""
+    seen: list[Tensor] = []
+
+    def body(m: Any, h: Tensor, x: Tensor, n: int) -> Tensor:
+        seen.append(x)
+        return h + m.norm(h.mean(-1))[:, :, None]
+
+    model = net(body)
+    model.norm = nn.BatchNorm1d(8)
+    convert_model(model, EXAMPLE)
+    assert max(map(len, seen)) < 100

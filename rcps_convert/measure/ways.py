@@ -164,11 +164,14 @@ class _Ladder:
         return [t for side in (1, -1) for t in [t for t in found if t.side == side][:MOST]]
 
     def _may_turn(self, own: int) -> bool:
-        """Whether forward may know a size as a plain number."""
+        """Whether forward runs at the example's size, and may know a size as a plain number."""
         example = self.at(own)
         if self.knows_sizes is None:
             with mode(self.model, self.training):
-                self.knows_sizes = example is None or can_go_by_sizes(self.model, example)
+                found = example is None or can_go_by_sizes(self.model, example)
+            if found and self.way(own) is None:  # such as a batch norm of one sample in train mode
+                return False
+            self.knows_sizes = found
         return self.knows_sizes
 
     def _turns_at(self, start: Way, sizes: Iterable[int]) -> bool:
