@@ -148,17 +148,8 @@ def _trace_error(
             why="what it holds is not seen, so how its tensors transform cannot be inferred",
             do="return tensors, tuples, lists, dicts, named tuples or dataclasses",
         )
-    if VMAP in calls.names and "fake" in str(reason).lower():
-        return TraceError(
-            "torch.export cannot trace this torch.vmap",
-            where=where,
-            why="some functions, such as convolutions over a stack of weights, make tensors inside of it that a trace "
-            "does not keep",
-            do="stack the weights instead (one convolution whose filters are those of all, or groups=), or write a "
-            "loop over them",
-        )
-    if VMAP in calls.names and not lines:  # torch 2.9 says nothing
-        return without_value(where)
+    if VMAP in calls.names and (not lines or "fake" in str(reason).lower()):
+        return _of_a_transform(where) if lines else without_value(where)  # torch 2.9 says nothing
     known = next((words for pattern, *words in TRANSLATED if re.search(pattern, str(reason))), None)
     why, do = known or (first, f"{VALUES_DO}")
     return TraceError(
@@ -171,6 +162,17 @@ def _trace_error(
             if path
             else "or move them into a submodule, which rc_leaf can declare"
         ),
+    )
+
+
+def _of_a_transform(where: Where | None) -> TraceError:
+    return TraceError(
+        "torch.export cannot trace this torch.vmap",
+        where=where,
+        why="some functions, such as convolutions over a stack of weights, make tensors inside of it that a trace "
+        "does not keep",
+        do="stack the weights instead (one convolution whose filters are those of all, or groups=), or write a "
+        "loop over them",
     )
 
 
