@@ -104,12 +104,8 @@ class Given(Check):
     def __init__(self, model: nn.Module, constants: Iterable[str] = (), another: bool = False) -> None:
         self.modules, self.buffers = open_modules(model), (*constants,)
         found = read_by_forward(self.modules)
-        self.settings, self.by_class, self.functions, self.kept = (
-            found.settings,
-            found.by_class,
-            found.functions,
-            found.kept,
-        )
+        self.settings, self.by_class = found.settings, found.by_class
+        self.functions, self.kept = found.functions, found.kept
         self.empty = [(module, name) for module in self.modules for name in empty_places(module)]
         held = found.constants + [owner(model, name) for name in self.buffers]
         self.constants = [(place, _print(value_at(*place))) for place in held]

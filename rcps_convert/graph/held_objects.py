@@ -234,14 +234,9 @@ def source(holder: Holder) -> Any:
 
 def value_at(holder: Holder, name: Any) -> Any:
     """What is in a place; None where there is nothing."""
+    held = holder.table if isinstance(holder, Globals) else holder
     try:
-        return (
-            holder.table[name]
-            if isinstance(holder, Globals)
-            else holder[name]
-            if _is_table(holder)
-            else getattr(holder, name)
-        )
+        return held[name] if _is_table(held) else getattr(held, name)
     except (AttributeError, KeyError, IndexError):
         return None
 
