@@ -184,3 +184,51 @@ def test_modes_are_set_and_brought_back(inner: type[nn.Module], training: bool) 
         assert {m.training for m in model.modules()} == {training}
         assert model[1].told == [training]
     assert [m.training for m in model.modules()] == before
+
+
+class Note:
+    """An object without methods, which may lead back to the model."""
+
+
+class SharesMemory(nn.Module):
+    """Buffers and attributes that are parts of each other, and an object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(3))
+        self.register_buffer("whole", torch.arange(6.0))
+        self.register_buffer("across", self.whole.view(2, 3).t())
+        self.register_buffer("twice", self.whole)
+        self.register_buffer("part", torch.arange(9.0)[2:5])
+        self.register_buffer("flag", torch.tensor(True))
+        self.part.named = "kept"
+        self.seen, self.note = self.whole[1:3], Note()
+        self.note.model, self.note.values, self.note.itself = self, [self.whole, (1, 2)], self.note
+
+
+@pytest.mark.parametrize("make", [deep_copy, copy.deepcopy], ids=["ours", "deepcopy"])
+def test_what_shares_memory_does_so_in_the_copy(make: Any) -> None:
+    model = SharesMemory()
+    twin = make(model)
+    assert twin.note.model is twin
+    assert twin.note.itself is twin.note is not model.note
+    assert twin.note.values[0] is twin.whole is twin.twice
+    assert twin.part.named == "kept"
+    assert torch.equal(twin.part, torch.arange(2.0, 5.0))
+    twin.whole += 1
+    assert torch.equal(twin.seen, torch.tensor([2.0, 3.0]))
+    assert torch.equal(twin.across, torch.arange(1.0, 7.0).view(2, 3).t())
+    assert torch.equal(model.whole, torch.arange(6.0))
+    assert torch.equal(model.seen, torch.tensor([1.0, 2.0]))
+    assert twin.first is not model.first
+    assert torch.equal(twin.first, model.first)
+
+
+def test_a_frozen_parameter_stays_frozen_in_a_copy() -> None:
+    model = nn.Linear(2, 2)
+    model.weight.requires_grad_(False)
+    model.weight.grad = torch.ones(2, 2)
+    twin = deep_copy(model)
+    assert (twin.weight.requires_grad, twin.bias.requires_grad) == (False, True)
+    assert twin.weight.grad is None  # as ``deepcopy`` has it
+    assert copy.deepcopy(model).weight.grad is None

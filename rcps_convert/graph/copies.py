@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import copyreg
+from functools import cache
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
 from torch.nn.utils import parametrize
 
-from .._torch import all_modules
+from .._torch import all_modules, own_tensors
 from .parametrized import WHOLE, computed, copies_attributes, own_class
 from .values import ATOMS, TABLES, is_row
 
@@ -20,6 +23,9 @@ OWN_WAYS = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")
 
 USUAL = tuple(getattr(nn.Module, name, None) for name in ("__new__", "__reduce__", "__reduce_ex__"))
 """What a class may have a say with too, as modules have it."""
+
+OBJECTS = tuple(getattr(object, name) for name in ("__new__", "__reduce__", "__reduce_ex__"))
+"""The same as plain objects have it."""
 
 
 def deep_copy(model: nn.Module) -> nn.Module:
@@ -33,6 +39,7 @@ def deep_copy(model: nn.Module) -> nn.Module:
     by_attributes = [m for m in modules if type(m) in plain or copies_attributes(m)]
     twins = [(m, m.__new__(type(m))) for m in by_attributes]
     memo: dict[int, Any] = {**computed(modules), id(WHOLE): None, **{id(m): twin for m, twin in twins}}
+    _copy_tensors(modules, memo)
     for module, twin in reversed(twins):  # the inner ones first
         if type(module) in plain:
             twin.__setstate__(_copied_values(_state(module), memo))
@@ -44,6 +51,24 @@ def deep_copy(model: nn.Module) -> nn.Module:
         if type(module) in kinds and parametrize.is_parametrized(module):
             own_class(module)
     return copied
+
+
+def _copy_tensors(modules: list[nn.Module], memo: dict[int, Any]) -> None:
+    """Copy parameters, and buffers with nothing attached, by the short way; views of their memory become views."""
+    storages = memo.setdefault("torch", {})  # type: ignore[call-overload]  # where ``deepcopy`` looks for it
+    for t in (t for m in modules for t in own_tensors(m) if id(t) not in memo):
+        if type(t) is Parameter:
+            memo[id(t)] = Parameter(t.data.clone(), t.requires_grad)
+        elif type(t) is Tensor and _is_bare(t) and (key := t.untyped_storage()._cdata) not in storages:
+            memo[id(t)] = twin = t.clone()
+            storages[key] = twin.untyped_storage()
+
+
+def _is_bare(t: Tensor) -> bool:
+    """Whether a tensor fills its memory in order, and has nothing but its numbers."""
+    if t.requires_grad or t.layout is not torch.strided or t.is_complex() or t.is_quantized or vars(t):
+        return False
+    return t.is_contiguous() and not t.is_neg() and t.untyped_storage().nbytes() == t.numel() * t.itemsize
 
 
 def _is_plain(cls: Any) -> bool:
@@ -69,12 +94,33 @@ def _copied_values(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     """A copy of a value; a table is made anew, which ``deepcopy`` does the long way."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind in TABLES and not value:
         return memo.setdefault(id(value), kind())
     if kind is dict:
         return memo[id(value)] if id(value) in memo else _copied_table(value, memo)
-    return value if is_row(value) else copy.deepcopy(value, memo)
+    if is_row(value):
+        return value
+    return _copied_object(value, memo) if _is_simple(kind) else copy.deepcopy(value, memo)
+
+
+@cache
+def _is_simple(cls: Any) -> bool:
+    """Whether ``deepcopy`` makes an object of a class anew, and copies its attributes one by one."""
+    usual = tuple(getattr(cls, name, None) for name in ("__new__", "__reduce__", "__reduce_ex__"))
+    own = any(hasattr(cls, name) for name in (*OWN_WAYS, "__setstate__")) or copyreg._slotnames(cls)  # type: ignore[attr-defined]
+    usual_state = getattr(cls, "__getstate__", None) is getattr(object, "__getstate__", None)
+    other = cls in copyreg.dispatch_table or issubclass(cls, type) or not cls.__dictoffset__
+    return usual == OBJECTS and usual_state and not own and not other
+
+
+def _copied_object(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of an object that has attributes and nothing else."""
+    if id(value) not in memo:
+        twin = memo[id(value)] = object.__new__(type(value))
+        if vars(value):
+            vars(twin).update(_copied_values(vars(value), memo))
+    return memo[id(value)]
 
 
 def _copied_table(table: dict[Any, Any], memo: dict[int, Any]) -> dict[Any, Any]:
