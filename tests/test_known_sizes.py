@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from rcps_convert.graph.sandbox import mode
-from rcps_convert.measure.known_sizes import can_go_by_sizes
+from rcps_convert.measure.known_sizes import can_go_by_sizes, goes_by_no_size
 from rcps_convert.measure.lengths import Variants
 from rcps_convert.measure.ways import turns_of_samples
 
@@ -86,6 +86,23 @@ def test_sizes_that_are_passed_on_to_torch_decide_nothing(body: Any, training: b
 @pytest.mark.parametrize("body", MADE_PLAIN)
 def test_a_plain_value_of_a_size_may_decide(body: Any) -> None:
     assert can_go_by_sizes(net(body), EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("body", "by_none"),
+    [
+        (lambda m, x: m.norm(m.c(x)).relu().view(x.size(0), -1), True),
+        (lambda m, x: m.c(x) if m.training else m.c(x).relu(), True),
+        (lambda m, x: m.c(x)[..., : 5 if m.training and x.shape[-1] > 300 else None], False),
+        (lambda m, x: m.c(x)[..., : 5 if not m.training and len(x) > 300 else None], False),
+    ],
+    ids=["none", "another way in train mode", "in train mode", "in eval mode"],
+)
+def test_a_size_is_asked_for_in_either_mode(body: Any, by_none: bool) -> None:
+    model = net(body)
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    assert goes_by_no_size(model, EXAMPLE) is by_none
+    assert all(torch.equal(b, before[name]) for name, b in model.named_buffers())
 
 
 class Padding(nn.Module):

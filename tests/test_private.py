@@ -588,6 +588,8 @@ def test_a_module_s_tables_are_what_it_holds() -> None:
     assert held["child"] is child
     assert [id(t) for t in _torch.own_tensors(module)][:2] == [id(module.weight), id(module.bias)]
     assert [name for name, _ in _torch.own_buffers(module)] == [name for name, _ in module.named_buffers()]
+    assert _torch.is_held(module, "running_mean", module.running_mean)
+    assert not _torch.is_held(module, "running_mean", module.running_mean.clone())
     assert [list(table.values()) for table in _torch.hook_tables(module)] == [[], [print]]
     assert _torch.parameter_order(module) == ["weight", "bias"]
 

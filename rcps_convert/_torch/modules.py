@@ -98,6 +98,11 @@ def own_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, b) for name, b in module._buffers.items() if b is not None]
 
 
+def is_held(module: nn.Module, name: str, buffer: Tensor) -> bool:
+    """Whether a module has a buffer in its place."""
+    return module._buffers.get(name) is buffer
+
+
 def empty_places(module: nn.Module) -> list[str]:
     """The names of the parameters and buffers that a module has a place for, and does not have."""
     return [name for table in (module._parameters, module._buffers) for name, value in table.items() if value is None]

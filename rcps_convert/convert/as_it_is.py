@@ -89,7 +89,7 @@ def _lengths(probe: Probe, model: nn.Module, wanted: Sequence[Spec | str], found
     checks = LengthChecks(model, example, given, Variants(model, example, given).survey(), [])
     allowed = partial(allowed_actions, wanted, found.outputs)
 
-    def measure(example: Example, actions: list[Action | None], outputs: Any, precise: bool) -> Verification:
+    def measure(example: Example, actions: list[Action | None], outputs: Any, *_: bool) -> Verification:
         return verify(model, example, specs, actions, allowed, diagnose=False)
 
     checks.run(measure, [])

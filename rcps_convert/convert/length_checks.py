@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from torch import nn
 
@@ -19,6 +20,7 @@ from ..algebra.arguments import Example
 from ..algebra.axis import Step
 from ..errors import BreaksSymmetryError, ConversionError
 from ..infer.inference import Inference
+from ..measure.known_sizes import goes_by_no_size
 from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length, run_of
 from ..measure.thresholds import MOST_WORK, Rests, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verification import Verification
@@ -60,8 +62,11 @@ STEPS = (
 Outputs = Callable[[int, tuple[int, ...]], list[Action | None]]
 """What an output may be, given its index and shape."""
 
-Measure = Callable[[Example, list[Action | None], Outputs, bool], Verification]
-"""Measures the law on an example, given its inputs' actions and what its outputs may be; in its own precision too."""
+Measure = Callable[[Example, list[Action | None], Outputs, bool, bool], Verification]
+"""Measures the law on an example, given its inputs' actions and what its outputs may be.
+
+And whether to measure in the model's own precision too, and in train mode.
+"""
 
 
 class Incomparable(Exception):  # noqa: N818 - a fact, handled where it arises
@@ -79,6 +84,7 @@ class LengthChecks:
         model, example, actions: the plain model and what it is called with.
         survey: at which lengths its forward runs.
         rules: at which lengths nothing is re-anchored.
+        alike: forward makes the same calls in train mode as in eval mode.
         checked: lengths at which the law held, in positions.
         notes, warnings: what the user may want to know, and should.
         fixed: why other lengths than the example's are refused; None where they are not.
@@ -97,6 +103,7 @@ class LengthChecks:
     actions: Sequence[Action | None]
     survey: Survey
     rules: list[LengthRule]
+    alike: bool = False
     checked: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -109,6 +116,16 @@ class LengthChecks:
     seen: list[Variant] = field(default_factory=list)
     turned_away: list[int] = field(default_factory=list)
     kept: Step | None = None
+
+    @cached_property
+    def _by_no_size(self) -> bool:
+        """Whether forward can go by no size, in either mode: it takes the same way at all of them."""
+        return goes_by_no_size(self.model, self.example)
+
+    @property
+    def _modes_may_part(self) -> bool:
+        """Whether forward may take another way in train mode at a size at which the law was measured in eval mode."""
+        return not (self.alike and self._by_no_size)
 
     def run(self, measure: Measure, outputs: Sequence[Action | None]) -> None:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
@@ -129,7 +146,8 @@ class LengthChecks:
         """Measure the law at a few lengths around the example's, until it fails at one."""
         chosen = self.choice.chosen()
         for number, variant in enumerate(itertools.chain(chosen, self._others(chosen))):
-            held = self._held(self._with_other_samples(variant) if number == 0 else variant)
+            training = number == 0 or self._modes_may_part
+            held = self._held(self._with_other_samples(variant) if number == 0 else variant, training=training)
             if self.fixed is not None and number == 0 and self._is_by_samples(variant):
                 return
             if self.fixed is not None:
@@ -157,11 +175,12 @@ class LengthChecks:
         """Measure the law where comparisons of sizes come out otherwise than on the example."""
         seen = seen_of(self.variants, self.survey)
         self._check_rests(seen)
-        found = (find(self.variants, self.survey, seen) for find in (turns_of, turns_by_way))
+        knows = False if self._by_no_size else None
+        found = turns_of(self.variants, self.survey, seen), turns_by_way(self.variants, self.survey, seen, knows)
         lengths, samples = (dict.fromkeys(itertools.chain(*turns)) for turns in zip(*found, strict=True))
         for turn in lengths if self.fixed is None else []:
             self._check_turn(turn)
-        for index, turn in turns_of_one(self.variants, self.survey, seen) if self.fixed is None else []:
+        for index, turn in turns_of_one(self.variants, self.survey, seen, knows) if self.fixed is None else []:
             self._check_one(index, turn)
         for side in (1, -1):
             self._check_far(side)
@@ -268,7 +287,8 @@ class LengthChecks:
     def _fails_at(self, length: int) -> bool | None:
         """Whether the law fails at a length; None where it cannot be measured there."""
         before = self.fixed, [*self.notes], self.refused
-        held = next((self._held(v, precise=True) for v in self.variants.at(length)), None)
+        measured = (self._held(v, precise=True, training=self._modes_may_part) for v in self.variants.at(length))
+        held = next(measured, None)
         failed = self.fixed is not None
         self.fixed, self.notes, self.refused = before
         return failed if failed or held else None
@@ -353,12 +373,13 @@ class LengthChecks:
                 do="write forward so that it does the same for any number of samples",
             )
 
-    def _held(self, variant: Variant, *, precise: bool = False) -> bool | None:
+    def _held(self, variant: Variant, *, precise: bool = False, training: bool = True) -> bool | None:
         """Whether the law was seen to hold; None where the model refuses the length.
 
         Args:
             variant: what the model is called with.
             precise: measure in the model's own precision too.
+            training: measure in train mode too.
         """
 
         def at_this_length(index: int, shape: tuple[int, ...]) -> list[Action | None]:
@@ -369,7 +390,7 @@ class LengthChecks:
             return [moved] if moved is not None else []
 
         try:
-            found = self._measure(variant.example, list(variant.actions), at_this_length, precise)
+            found = self._measure(variant.example, list(variant.actions), at_this_length, precise, training)
         except ConversionError as refused:
             self.notes.append(f"refused at {variant.words}: {refused.what}")
             self.refused = self.refused or f"at the others that were tried, as at {variant.words}, {refused.what}"

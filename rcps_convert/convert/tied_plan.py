@@ -387,6 +387,7 @@ class _TiedPlanner:
         padded: bool = False,
         precise: bool | None = None,
         probe: Probe | None = None,
+        training: bool = True,
     ) -> Verification:
         """The check of the law, as the user's specs state it; rounded constants obey it only to their rounding."""
         spec_allows = partial(allowed_actions, self.wanted, solution.inference.outputs)
@@ -399,20 +400,20 @@ class _TiedPlanner:
 
         rounded = ROUNDED_CONSTANTS if solution.inference.rounded else 0.0
         trained = _trained(solution, outputs)
-        settings: dict[str, Any] = {"trained": trained, "tolerance": rounded, "precise": precise, "probe": probe}
-        settings |= {"padded": padded, "diagnose": not padded}
-        return verify(converted, example, self.specs, actions, allowed, draws, **settings)
+        how: dict[str, Any] = {"precise": precise, "probe": probe, "training": training, "padded": padded}
+        how |= {"trained": trained, "tolerance": rounded, "diagnose": not padded}
+        return verify(converted, example, self.specs, actions, allowed, draws, **how)
 
     def _verify_lengths(self, converted: nn.Module, solution: Solution) -> None:
         """The check at a few other lengths, of those the model takes; where it fails they are refused when called."""
-        checks = LengthChecks(
-            self.model, self.example, self.actions, solution.survey, self.plan.lengths if self.plan.calls else []
-        )
+        rules, alike = self.plan.lengths if self.plan.calls else [], solution.is_alike
+        checks = LengthChecks(self.model, self.example, self.actions, solution.survey, rules, alike)
 
-        def measure(example: Example, actions: list[Action | None], outputs: Any, precise: bool) -> Verification:
+        def measure(example: Example, actions: list[Action | None], outputs: Any, *which: bool) -> Verification:
             stage("measuring the law at other lengths")
-            at_length = self.probe.at(example, actions)
-            return self._measure(converted, example, actions, solution, 1, outputs, precise=precise, probe=at_length)
+            how: dict[str, Any] = dict(zip(("precise", "training"), which, strict=True))
+            how["probe"] = self.probe.at(example, actions)
+            return self._measure(converted, example, actions, solution, 1, outputs, **how)
 
         checks.run(measure, solution.inference.outputs)
         checks.fix_steps(solution.inference)

@@ -108,6 +108,14 @@ def mode(model: nn.Module, training: bool) -> Iterator[None]:
             _set_modes((m, was) for m, is_, was in zip(modules, now, before, strict=True) if is_ is not was)
 
 
+def evaluated(model: nn.Module) -> nn.Module:
+    """A private copy of a model, put in eval mode, as most of its calls are: its modes need not be set for each."""
+    modules = all_modules(model)
+    if not _set_modes_of_their_own(modules):
+        _set_modes((m, False) for m in modules if m.training)
+    return model
+
+
 def _set_modes(modes: Iterable[tuple[nn.Module, bool]]) -> None:
     """Set the mode of modules; where nothing but the attribute is set, by the shorter way past `nn.Module`."""
     for module, training in modes:

@@ -64,6 +64,11 @@ class Solution:
     lost: list[ConversionError] = field(default_factory=list)
     survey: Survey = field(default_factory=Survey)
 
+    @property
+    def is_alike(self) -> bool:
+        """Whether the train-mode forward makes the calls of the eval-mode forward."""
+        return self.trained is None and self.untraced is None
+
 
 class Solver:
     """Finds a solution for one model.

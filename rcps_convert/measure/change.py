@@ -15,7 +15,7 @@ from ..algebra.opened import output_leaves
 from ..algebra.specs import Spec
 from ..graph.sandbox import free_young, undisturbed_rng
 from .inputs import KINDS
-from .law import MARGIN, relative_change
+from .law import MARGIN, OTHER, relative_change
 from .probe import Probe, own_dtype
 
 SURE, FAINT = 1e-4, 1e-9
@@ -59,20 +59,26 @@ class Change:
         self.sizes: list[int] = []
         self.precise = own_dtype(before) not in (torch.float32, torch.float64)
         self.probes: list[Probe] = []
+        self.most: dict[int, Tensor] | None = None  # rows before conversion that vary in all ways that they can
 
-    def _look(self) -> None:
-        """Copies of both models, in their own precision, which is quick, or in double precision."""
+    def _look(self, after: Probe | None = None) -> None:
+        """Copies of both models, in their own precision, which is quick, or in double precision.
+
+        Args:
+            after: one of the converted model, where there is one.
+        """
         models, call = self.given
         if not self.probes:
             with undisturbed_rng():
-                self.probes = [Probe(m, *call, own=not self.precise) for m in models]
+                made = [Probe(m, *call, own=not self.precise) for m in (models if after is None else models[:1])]
+                self.probes = made if after is None else [*made, after]
 
-    def _look_closely(self) -> None:
+    def _look_closely(self, after: Probe | None = None) -> None:
         """Go on in double precision."""
         if not self.precise:
             self.precise = True
             self._look_away()
-        self._look()
+        self._look(after)
 
     def _look_away(self) -> None:
         """Free the two copies; they are made again where they are needed."""
@@ -102,11 +108,11 @@ class Change:
 
         Args:
             outputs: what each output is; samples and positions count as repetitions.
-            probe: of the converted model and the example, with other weights, where there is one.
+            probe: of the converted model and the example, with other weights, where there is one; they are changed.
         """
         if (self.readings and self._shows_all(outputs)) or (probe is not None and _shows_all(probe, outputs)):
             return []
-        self._look_closely()
+        self._look_closely(probe)
         with undisturbed_rng():
             drawn = [self._ranks(0, outputs)]
             had, has = drawn[0]
@@ -133,15 +139,24 @@ class Change:
 
         An output that moved faintly, and no longer does, had one.
         """
-        for probe in self.probes:
-            probe.perturb(seed)
+        for probe in self.probes if self.most is None else self.probes[1:]:
+            probe.perturb(OTHER + seed)
         whole = _hold_samples(outputs)
-        before, after = (_parts(readings, outputs) for readings in self._readings(whole))
+        before, after = self._both(whole, outputs)
         if any(_swing(rows) <= SURE for rows in before.values()) and any([p.feed_norms() for p in self.probes]):
-            before, after = (_parts(readings, outputs) for readings in self._readings(whole))
+            before, after = self._both(whole, outputs)
         faded = _faded(before, after)
         had = {i: max(_rank(rows, SURE), i in faded and _swing(rows) > FAINT) for i, rows in before.items()}
+        if not faded and all(had[i] == _most(rows) for i, rows in before.items()):
+            self.most = before
         return [had, {i: 0 if i in faded else _rank(rows, FAINT) for i, rows in after.items()}]
+
+    def _both(self, whole: bool, outputs: Sequence[Action | None]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Some rows of each output before and after conversion; those before once they show as much as any can."""
+        if self.most is not None:
+            return self.most, _parts(self._readings(whole, self.probes[1:])[0], outputs)
+        before, after = self._readings(whole)
+        return _parts(before, outputs), _parts(after, outputs)
 
     def zero(self) -> set[int]:
         """The outputs that are zero but for rounding, whatever the weights, and were not before."""
@@ -156,23 +171,25 @@ class Change:
                 found.append({i for i in kept if _largest(after[i]) <= FAINT * _largest(before[i])})
         return set.intersection(*found)
 
-    def _readings(self, whole: bool = False) -> list[list[list[Any]]]:
+    def _readings(self, whole: bool = False, probes: Sequence[Probe] = ()) -> list[list[list[Any]]]:
         """Per model and batch of random bases the output leaves: a few samples, in two batches or more.
 
         Args:
             whole: in one batch where the model takes it: every output has entries of its own for each sample.
+            probes: of the models; of both by default.
         """
+        probes = probes or self.probes
         batch = self.probes[0].batch
         try:
             if batch is None:
                 raise ValueError("no batch axis")
-            return self._read([16] if whole else [8, 8])
+            return self._read([16] if whole else [8, 8], probes)
         except Exception:  # a model may refuse another number of samples
-            return self._read([batch or 1] * max(2, -(-16 // (batch or 1)) // 2))
+            return self._read([batch or 1] * max(2, -(-16 // (batch or 1)) // 2), probes)
 
-    def _read(self, sizes: list[int]) -> list[list[list[Any]]]:
+    def _read(self, sizes: list[int], probes: Sequence[Probe]) -> list[list[list[Any]]]:
         drawn = [self.probes[0].drawn(seed, KINDS[:1] * size) for seed, size in enumerate(sizes)]
-        found = [[output_leaves(p.outputs([_as(p, x) for x in given])) for given in drawn] for p in self.probes]
+        found = [[output_leaves(p.outputs([_as(p, x) for x in given])) for given in drawn] for p in probes]
         self.sizes = sizes
         return found
 
@@ -242,7 +259,7 @@ def _shows_all(probe: Probe, outputs: Sequence[Action | None]) -> bool:
 def _is_full(readings: list[list[Any]], outputs: Sequence[Action | None]) -> bool:
     """Whether every converted output has as many independent values as so many rows and channels can have."""
     after = _parts(readings, outputs).values()
-    full = all(_rank(rows, SURE) >= min(len(rows) - 1, rows.shape[1]) for rows in after)
+    full = all(_rank(rows, SURE) >= _most(rows) for rows in after)
     return full and all(_swing(rows) > CLEAR for rows in after)
 
 
@@ -276,6 +293,11 @@ def _swing(rows: Tensor) -> float:
     """How far rows are apart, relative to their size."""
     size = float(rows.abs().max()) if rows.numel() else 0.0
     return float((rows - rows.mean(0)).abs().max()) / size if size else 0.0
+
+
+def _most(rows: Tensor) -> int:
+    """The number of directions in which so many rows can vary."""
+    return min(len(rows) - 1, rows.shape[1])
 
 
 def _rank(rows: Tensor, threshold: float) -> int:

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from .._torch import NormBase, stock_code, version
+from .._torch import NormBase, is_held, stock_code, version
 from ..graph.assigned import held_buffers
 from ..graph.counters import Counters
 
@@ -26,6 +26,7 @@ class KeptBuffers:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.values: dict[int, tuple[Tensor, int, Tensor]] = {}  # the buffer, its writes, its value
+        self.norms: dict[int, tuple[nn.Module, bool]] = {}  # by id: a module, and whether it is a norm of torch's own
 
     @cached_property
     def counters(self) -> Counters:
@@ -50,20 +51,23 @@ class KeptBuffers:
         finally:
             for module, name, buffer, value in places:
                 if version(buffer) != self.values[id(buffer)][1] or not (
-                    _writes_nothing(module) or torch.equal(buffer, value)
+                    self._writes_nothing(module) or torch.equal(buffer, value)
                 ):
                     buffer.copy_(value)
                     self.values[id(buffer)] = buffer, version(buffer), value
-                if getattr(module, name) is not buffer:
+                if not is_held(module, name, buffer):
                     setattr(module, name, buffer)
+
+    def _writes_nothing(self, module: nn.Module) -> bool:
+        """Whether a module is a norm of torch's own in eval mode, which reads its statistics only."""
+        known = self.norms.get(id(module))
+        if known is None:
+            is_norm = isinstance(module, NormBase) and stock_code(type(module)) is not None
+            known = self.norms[id(module)] = module, is_norm
+        return known[1] and not module.training
 
     def _value(self, buffer: Tensor) -> Tensor:
         known = self.values.get(id(buffer))
         if known is None or known[0] is not buffer or known[1] != version(buffer):
             known = self.values[id(buffer)] = buffer, version(buffer), buffer.detach().clone()
         return known[2]
-
-
-def _writes_nothing(module: nn.Module) -> bool:
-    """Whether a module is a norm of torch's own in eval mode, which reads its statistics only."""
-    return isinstance(module, NormBase) and not module.training and stock_code(type(module)) is not None

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from .._torch import as_plain_tensor, is_asked_by_layer
 from ..algebra.arguments import Example
-from ..graph.sandbox import call
+from ..graph.sandbox import call, fix_randomness, fresh_copy, mode, quiet, undisturbed_rng
 
 SIZELESS = {
     *(getattr(Tensor, name).__get__ for name in ("dtype", "device", "layout", "ndim", "is_cuda", "requires_grad")),
@@ -92,3 +92,20 @@ def can_go_by_sizes(model: nn.Module, example: Example) -> bool:
     except Exception:  # a size had to be a plain number
         return True
     return seen.told
+
+
+def goes_by_no_size(model: nn.Module, example: Example) -> bool:
+    """Whether forward can go by a size in neither mode.
+
+    Args:
+        model: not touched.
+        example: what to call it with.
+    """
+    with undisturbed_rng(), quiet():
+        for training in (False, True):
+            twin = fresh_copy(model)
+            fix_randomness()
+            with mode(twin, training):
+                if can_go_by_sizes(twin, example):
+                    return False
+    return True

@@ -18,7 +18,7 @@ from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.opened import flatten
 from ..algebra.specs import Invariant, OneHot, Spec, Tokens
 from ..errors import ConversionError
-from ..graph.sandbox import call, fix_randomness, fresh_copy, mode
+from ..graph.sandbox import call, evaluated, fix_randomness, fresh_copy, mode
 from ..graph.users_state import cached_functions, caches_kept_clean
 from ..tie.attaching import keep_full_weights
 from ..tie.hooks import hook_of
@@ -91,7 +91,8 @@ class Probe:
         self.perturbed: set[int] = set()
         self.fed = False
         self.discrete, self.whole = False, list[Tensor]()
-        self.model, self.dtype = fresh_copy(model), self.own
+        self.precise: list[Probe] = []
+        self.model, self.dtype = evaluated(fresh_copy(model)), self.own
         self.buffers = KeptBuffers(self.model)
         if not own:
             self._widen(model)
@@ -104,7 +105,7 @@ class Probe:
         try:
             self.first = self.outputs(self.inputs(0))
         except (RuntimeError, TypeError, ValueError):
-            self.model, self.dtype = fresh_copy(model).float(), torch.float32
+            self.model, self.dtype = evaluated(fresh_copy(model)).float(), torch.float32
             self.buffers = KeptBuffers(self.model)
 
     def at(self, example: Example, actions: list[Action | None]) -> Probe:
@@ -127,6 +128,18 @@ class Probe:
         """
         given = self.example, self.specs, self.actions
         return Probe(model, *given, own=own, padded=self.padded, held=self.held)
+
+    def in_own_precision(self, model: nn.Module) -> Probe:
+        """A copy of the model in the precision that it and the example have: one for all that this one is called with.
+
+        Args:
+            model: copied, never touched.
+        """
+        if not self.precise:
+            self.precise.append(self.again(model, own=True))
+        twin = self.precise[0].at(self.example, self.actions)
+        twin.held = self.held
+        return twin
 
     def _batch(self) -> int | None:
         """Samples of the inputs that are sequences, where they agree."""

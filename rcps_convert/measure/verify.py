@@ -17,7 +17,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..algebra.specs import Spec
 from ..errors import ConversionError, first_line
-from ..graph.sandbox import free_young, undisturbed_rng
+from ..graph.sandbox import undisturbed_rng
 from .deviation import NEAR_ZERO
 from .inputs import AGAIN, KINDS
 from .jumps import beside_jumps
@@ -106,8 +106,7 @@ def verify(
             found = again if probe.held else found
         precise = draws > 1 if precise is None else precise
         if found.passed and precise and probe.own != probe.dtype:
-            found = _in_own_dtype(found, probe.again(model, own=True), outputs)
-            free_young()
+            found = _in_own_dtype(found, probe.in_own_precision(model), outputs)
         return found
 
 

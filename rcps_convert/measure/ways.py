@@ -190,12 +190,15 @@ class _Ladder:
         return Turn(before + side, side, beyond)
 
 
-def turns_by_way(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[Turn], list[Turn]]:
+def turns_by_way(
+    variants: Variants, survey: Survey, seen: Seen, knows_sizes: bool | None = None
+) -> tuple[list[Turn], list[Turn]]:
     """Where forward takes another way than on the example: at which lengths, and with how many samples.
 
     Args:
         variants, survey: of the model.
         seen: what forward compares.
+        knows_sizes: forward may know a size as a plain number; None where it was not looked at.
     """
     if survey.start is None or survey.start.work > MOST_WORK // OFTEN:
         return [], []
@@ -204,27 +207,29 @@ def turns_by_way(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[T
     if ladders and samples is not None:
         ladders.append((partial(_at, variants, TOGETHER), own, tried))
     ladders.append(_of_samples(variants, samples and variants.samples))
-    *found, by_samples = _turns(variants, ladders, survey.start.work > QUICK)
+    *found, by_samples = _turns(variants, ladders, survey.start.work > QUICK, knows_sizes)
     lengths = found[0] if found else []
     few = {(t.size, t.side) for t in lengths}
     together = [replace(t, samples=TOGETHER) for t in chain(*found[1:]) if (t.size, t.side) not in few]
     return lengths + together, by_samples
 
 
-def turns_of_one(variants: Variants, survey: Survey, seen: Seen) -> list[tuple[int, Turn]]:
+def turns_of_one(
+    variants: Variants, survey: Survey, seen: Seen, knows_sizes: bool | None = None
+) -> list[tuple[int, Turn]]:
     """Where forward takes another way than on the example if one of several inputs alone is longer or shorter.
 
     A branch may go by which of two inputs is the longer, or by how much: nothing of that changes if both do.
 
     Args:
-        variants, survey, seen: as of `turns_by_way`.
+        variants, survey, seen, knows_sizes: as of `turns_by_way`.
 
     Returns: the input's index, and a turn of its length, in positions.
     """
     if survey.start is None or survey.start.work > MOST_WORK // OFTEN:
         return []
     ladders = [_of_one(variants, index, survey.samples, seen) for index in variants.several]
-    found = _turns(variants, ladders, survey.start.work > QUICK)
+    found = _turns(variants, ladders, survey.start.work > QUICK, knows_sizes)
     return [(index, turn) for index, turns_of in zip(variants.several, found, strict=True) for turn in turns_of]
 
 
@@ -260,12 +265,16 @@ def _of_samples(variants: Variants, samples: int | None) -> Rungs:
     return lambda n: variants.with_samples(n).example, samples or 1, SAMPLES if samples is not None else ()
 
 
-def _turns(variants: Variants, ladders: Sequence[Rungs], is_long: bool = False) -> list[list[Turn]]:
+def _turns(
+    variants: Variants, ladders: Sequence[Rungs], is_long: bool = False, knows_sizes: bool | None = None
+) -> list[list[Turn]]:
     """Where forward takes another way than at its own size, in eval or train mode: for each ladder."""
     found = [list[Turn]() for _ in ladders]
+    if not ladders or (is_long and knows_sizes is False):
+        return found
     with undisturbed_rng(), quiet():
         for training in (False, True):
-            model, knows = fresh_copy(variants.model), None
+            model, knows = fresh_copy(variants.model), knows_sizes
             for turns, (at, own, sizes) in zip(found, ladders, strict=True):
                 fix_randomness()
                 ladder = _Ladder(model, at, training, is_long, knows)
