@@ -248,7 +248,8 @@ def test_the_code_of_a_page_runs(page: Path, apart: Path, capsys: pytest.Capture
     for module in NEEDS.findall(text):
         pytest.importorskip(module)
     if LASTING.search(text):
-        done = (forked if hasattr(os, "fork") else execute)(page, apart)
+        forks = hasattr(os, "fork") and not torch.cuda.is_available()  # no gradients in a fork of a process with a GPU
+        done = (forked if forks else execute)(page, apart)
         status, printed = done.returncode, f"{done.stdout}\n{done.stderr}"
     else:
         status, printed = run_page(page), capsys.readouterr().out

@@ -135,7 +135,8 @@ def test_quantization_of_a_tied_layer_says_what_to_do() -> None:
     assert not hasattr(model.out, "qconfig")
     quantized = torch.ao.quantization.quantize_dynamic(bake(model), {nn.Linear}, dtype=torch.qint8)
     x = X.float()
-    assert torch.equal(quantized(mirror(x)), quantized(x))
+    step = float(quantized(x).abs().max()) / 64  # rounding may move what is quantized by a step
+    assert torch.allclose(quantized(mirror(x)), quantized(x), rtol=0, atol=step)
 
 
 def doubled(model: Any) -> None:

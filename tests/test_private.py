@@ -143,6 +143,10 @@ def test_a_running_vmap_is_seen_and_can_be_left() -> None:
     found = []
     torch.vmap(lambda x: found.append(_torch.transform_level()) or x)(torch.zeros(3))
     assert found == [1]
+    torch.vmap(lambda x: found.append(_torch.is_mapped()) or x)(torch.zeros(3))
+    torch.func.grad(lambda x: found.append(_torch.is_mapped()) or x)(torch.zeros(()))
+    assert found[1:] == [True, False]
+    assert not _torch.is_mapped()
     assert _torch.transform_level() is None
     torch._C._functorch._vmap_increment_nesting(3, "error")
     assert _torch.transform_level() == 1

@@ -131,6 +131,14 @@ def transform_level() -> int | None:
     return None if torch.compiler.is_dynamo_compiling() else torch._C._functorch.maybe_current_level()
 
 
+def is_mapped() -> bool:
+    """Whether a ``torch.vmap`` is the innermost transform that is running; others take gradients."""
+    if transform_level() is None:
+        return False
+    functorch: Any = torch._C._functorch
+    return bool(functorch.peek_interpreter_stack().key() == functorch.TransformType.Vmap)
+
+
 def function_modes() -> list[Any]:
     """The torch function modes that are active, the outermost first."""
     return list(_get_current_function_mode_stack())

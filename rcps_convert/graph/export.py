@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import exporting, transform_level, unvalidated_distributions
+from .._torch import exporting, is_mapped, transform_level, unvalidated_distributions
 from ..algebra.arguments import Example, separate_arguments
 from ..algebra.opened import opened
 from ..errors import NoRuleError, TraceError, Where, first_line
@@ -148,8 +148,8 @@ def _trace_error(
             why="what it holds is not seen, so how its tensors transform cannot be inferred",
             do="return tensors, tuples, lists, dicts, named tuples or dataclasses",
         )
-    if VMAP in calls.names and (not lines or "fake" in str(reason).lower()):
-        return _of_a_transform(where) if lines else without_value(where)  # torch 2.9 says nothing
+    if calls.transformed and (not lines or "fake" in str(reason).lower()):  # torch 2.9 says nothing
+        return _of_a_map(where) if calls.mapped and lines else without_value(where)
     known = next((words for pattern, *words in TRANSLATED if re.search(pattern, str(reason))), None)
     why, do = known or (first, f"{VALUES_DO}")
     return TraceError(
@@ -165,7 +165,7 @@ def _trace_error(
     )
 
 
-def _of_a_transform(where: Where | None) -> TraceError:
+def _of_a_map(where: Where | None) -> TraceError:
     return TraceError(
         "torch.export cannot trace this torch.vmap",
         where=where,
@@ -213,19 +213,18 @@ def does_not_run(reason: Exception, given: str = "example") -> TraceError:
     )
 
 
-VMAP = "torch.vmap"
-"""Stands for the calls that were made inside of a transform."""
-
-
 class _CalledNames(TorchFunctionMode):
-    """Collects the names of torch functions that are called."""
+    """Collects the names of torch functions that are called, and whether a transform ran, such as ``torch.vmap``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: set[str] = set()
+        self.transformed = self.mapped = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names |= {getattr(func, "__name__", ""), *([VMAP] if transform_level() is not None else [])}
+        self.names.add(getattr(func, "__name__", ""))
+        self.transformed |= transform_level() is not None
+        self.mapped |= is_mapped()
         return func(*args, **(kwargs or {}))
 
 
