@@ -24,7 +24,7 @@ from ..measure.known_sizes import goes_by_no_size
 from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length, run_of
 from ..measure.thresholds import MOST_WORK, Rests, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verification import Verification
-from ..measure.ways import turns_by_way, turns_of_one
+from ..measure.ways import is_run_often, turns_by_way, turns_of_one
 from ..tie.length_guard import LengthRule
 from .length_choice import LengthChoice
 from .length_rules import hidden_lengths
@@ -119,8 +119,8 @@ class LengthChecks:
 
     @cached_property
     def _by_no_size(self) -> bool:
-        """Whether forward can go by no size, in either mode: it takes the same way at all of them."""
-        return goes_by_no_size(self.model, self.example)
+        """Whether forward is seen to go by no size, in either mode: it takes the same way at all of them."""
+        return is_run_often(self.survey) and goes_by_no_size(self.model, self.example)
 
     @property
     def _modes_may_part(self) -> bool:

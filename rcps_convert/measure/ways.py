@@ -190,6 +190,11 @@ class _Ladder:
         return Turn(before + side, side, beyond)
 
 
+def is_run_often(survey: Survey) -> bool:
+    """Whether a forward makes so few numbers that it may be run at many sizes."""
+    return survey.start is not None and survey.start.work <= MOST_WORK // OFTEN
+
+
 def turns_by_way(
     variants: Variants, survey: Survey, seen: Seen, knows_sizes: bool | None = None
 ) -> tuple[list[Turn], list[Turn]]:
@@ -200,14 +205,14 @@ def turns_by_way(
         seen: what forward compares.
         knows_sizes: forward may know a size as a plain number; None where it was not looked at.
     """
-    if survey.start is None or survey.start.work > MOST_WORK // OFTEN:
+    if not is_run_often(survey):
         return [], []
     own, samples, tried = variants.longest, survey.samples, _lengths(variants.longest, seen)
     ladders: list[Rungs] = [(partial(_at, variants, samples), own, tried)] if own and survey.accepted else []
     if ladders and samples is not None:
         ladders.append((partial(_at, variants, TOGETHER), own, tried))
     ladders.append(_of_samples(variants, samples and variants.samples))
-    *found, by_samples = _turns(variants, ladders, survey.start.work > QUICK, knows_sizes)
+    *found, by_samples = _turns(variants, ladders, not _is_quick(survey), knows_sizes)
     lengths = found[0] if found else []
     few = {(t.size, t.side) for t in lengths}
     together = [replace(t, samples=TOGETHER) for t in chain(*found[1:]) if (t.size, t.side) not in few]
@@ -226,11 +231,15 @@ def turns_of_one(
 
     Returns: the input's index, and a turn of its length, in positions.
     """
-    if survey.start is None or survey.start.work > MOST_WORK // OFTEN:
+    if not is_run_often(survey):
         return []
     ladders = [_of_one(variants, index, survey.samples, seen) for index in variants.several]
-    found = _turns(variants, ladders, survey.start.work > QUICK, knows_sizes)
+    found = _turns(variants, ladders, not _is_quick(survey), knows_sizes)
     return [(index, turn) for index, turns_of in zip(variants.several, found, strict=True) for turn in turns_of]
+
+
+def _is_quick(survey: Survey) -> bool:
+    return survey.start is not None and survey.start.work <= QUICK
 
 
 def _of_one(variants: Variants, index: int, samples: int | None, seen: Seen) -> Rungs:
