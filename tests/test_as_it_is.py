@@ -37,7 +37,7 @@ class Weightless(nn.Module):
         return x[:, 1:3].sum(1) if self.what == "profile" else x[:, 1:3].mean((1, 2))
 
 
-@pytest.mark.parametrize("what", some(["any base", "composition", "strands"], 2))
+@pytest.mark.parametrize("what", some(["strands", "any base", "composition"], 1))
 def test_bases_and_strands_are_not_taken_for_positions(what: str) -> None:
     torch.manual_seed(0)
     with pytest.raises(NeedsChoiceError, match="is axis 1 a length"):
@@ -105,7 +105,7 @@ class Even(nn.Module):
         return self.out((h.cumsum(-1) if self.summed or running else h).mean(-1))
 
 
-@pytest.mark.parametrize("way", some([lambda m: m, lambda m: apply_recipe(Even(), recipe(m)), copy.deepcopy], 2))
+@pytest.mark.parametrize("way", some([copy.deepcopy, lambda m: apply_recipe(Even(), recipe(m)), lambda m: m], 2))
 def test_settings_constants_and_arguments_are_watched_where_nothing_was_tied(way: Any) -> None:
     with pytest.warns(UserWarning, match="equivariant already"):
         model = way(convert_model(Even(), torch.zeros(2, 4, 21)))

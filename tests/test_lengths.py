@@ -419,12 +419,15 @@ class Marked(nn.Module):
 
 @pytest.mark.parametrize(
     ("model", "length"),
-    [
-        (lambda: Marked(narrow=True), 8),
-        (lambda: Marked(last=True, narrow=True), 8),
-        (lambda: Marked(pool=4, narrow=True), 9),
-        (lambda: Marked(), 8),
-    ],
+    some(
+        [
+            (lambda: Marked(narrow=True), 8),
+            (lambda: Marked(last=True, narrow=True), 8),
+            (lambda: Marked(pool=4, narrow=True), 9),
+            (lambda: Marked(), 8),
+        ],
+        1,
+    ),
 )
 def test_a_side_on_which_the_first_lengths_are_refused_is_measured_all_the_same(model, length: int) -> None:
     """Longer calls are refused for the pool's new width, but the next few lengths, at which it has the old one."""
@@ -457,12 +460,15 @@ class InGroups(nn.Module):
 
 @pytest.mark.parametrize(
     ("model", "length"),
-    [
-        (lambda: InGroups(), 15),
-        (lambda: InGroups(), 14),
-        (lambda: InGroups(lambda h: h.cumsum(-1)), 15),
-        (lambda: InGroups(lambda h: h * (1 + torch.arange(h.shape[-1])), size=4, stride=3), 17),
-    ],
+    some(
+        [
+            (lambda: InGroups(lambda h: h.cumsum(-1)), 15),
+            (lambda: InGroups(), 15),
+            (lambda: InGroups(), 14),
+            (lambda: InGroups(lambda h: h * (1 + torch.arange(h.shape[-1])), size=4, stride=3), 17),
+        ],
+        1,
+    ),
 )
 def test_a_hidden_length_of_one_that_stays_near_the_example_is_measured_where_it_does_not(model, length: int) -> None:
     torch.manual_seed(0)

@@ -40,7 +40,7 @@ def test_a_large_entry_hides_no_other(large: float) -> None:
     assert not check_equivariance(model, X)
     plan = plan_conversion(model, X)
     assert not plan.symmetric
-    converted = convert_model(model, X).double().eval()
+    converted = plan.apply(model).double().eval()
     x = bases()
     assert worst(converted(mirror(x))[:, 3:], converted(x)[:, 3:]) < 1e-10
 

@@ -108,7 +108,7 @@ class Gated(nn.Module):
         return self.out(self.norm((h + torch.sin(torch.arange(h.shape[-1]) * 0.3)).mT).mean(1))
 
 
-@pytest.mark.parametrize("seed", some([17, 31, 21, 35], 2))
+@pytest.mark.parametrize("seed", some([35, 31, 21, 17], 1))
 def test_samples_that_influence_each_other_behind_a_closed_gate_are_refused(seed: int) -> None:
     example = torch.zeros(2, 4, 37), torch.zeros(2, 4, 14)
     plan = plan_conversion(Gated(seed), example, inputs=("ACGT", "ACGT"), outputs="invariant")
@@ -137,7 +137,7 @@ MIXED: list[Callable[[Tensor], Tensor]] = [
 
 
 @pytest.mark.parametrize("samples", some([1, 2], 1))
-@pytest.mark.parametrize("mix", some(MIXED, 2))
+@pytest.mark.parametrize("mix", some(MIXED, 1))
 def test_samples_that_influence_each_other_in_train_mode_are_told(
     mix: Callable[[Tensor], Tensor], samples: int
 ) -> None:
@@ -201,7 +201,7 @@ class Open(nn.Module):
         return self.out(self.mix(self.conv(x)).relu().mean(-1))
 
 
-@pytest.mark.parametrize("mix", some(BEHIND, 2))
+@pytest.mark.parametrize("mix", some(BEHIND, 1))
 def test_samples_that_influence_each_other_where_activations_are_large_are_refused(
     mix: Callable[[Tensor], Tensor],
 ) -> None:
@@ -209,7 +209,7 @@ def test_samples_that_influence_each_other_where_activations_are_large_are_refus
     assert problem.what == "samples of one batch influence each other"
 
 
-def test_large_parameters_are_no_fault_of_a_model_whose_samples_are_apart() -> None:
-    for mix in (torch.exp, lambda h: h / h.norm(), lambda h: h.softmax(-1) * h):
-        plan = plan_conversion(Open(mix), torch.zeros(2, 4, 12))
-        assert not plan.problems, str(plan)
+@pytest.mark.parametrize("mix", some([torch.exp, lambda h: h / h.norm(), lambda h: h.softmax(-1) * h], 1))
+def test_large_parameters_are_no_fault_of_a_model_whose_samples_are_apart(mix: Callable[[Tensor], Tensor]) -> None:
+    plan = plan_conversion(Open(mix), torch.zeros(2, 4, 12))
+    assert not plan.problems, str(plan)

@@ -127,6 +127,24 @@ def test_notes_are_printed_and_warnings_are_raised() -> None:
     assert plan_conversion(Table(), DNA).warnings == []
 
 
+class Set(nn.Module):
+    """A setting of its own, and an argument that an example may leave out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.factor = nn.Conv1d(4, 8, 5), 2.0
+
+    def forward(self, x: Tensor, halved: bool = False) -> Tensor:
+        return self.conv(x).mean((1, 2)) * (self.factor / 2 if halved else self.factor)
+
+
+def test_a_plan_says_what_is_watched_at_each_call(attentive: ConversionPlan) -> None:
+    says = "; a change is measured on both strands, and refused if they disagree"
+    assert f"watched at each call: hooks, functions, constants, settings{says}" in str(attentive).splitlines()
+    found = str(plan_conversion(Set(), DNA, verify=False)).splitlines()
+    assert f"watched at each call: hooks, functions, constants, arguments, settings (factor){says}" in found
+
+
 @pytest.mark.parametrize(
     ("paths", "text"),
     [

@@ -257,7 +257,7 @@ def test_a_copy_that_would_compute_with_the_original_s_weights_is_refused(
     assert picture(model) == before
 
 
-@pytest.mark.parametrize("make", chosen(HELD, lambda make: make is not Compiled))
+@pytest.mark.parametrize("make", chosen(HELD, lambda make: make in (wrapped_part, held_by_a_buffer)))
 def test_in_place_it_reads_both_strands_with_its_own_weights(make: Callable[[], nn.Module]) -> None:
     model, x = make().train(), sequence().float()
     state = {k: v.clone() for k, v in model.state_dict().items()}
@@ -492,7 +492,7 @@ def doubled(module: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("strategy", ["tied", "conjoined", "mixed"])
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("own", some([True, False], 1))
 def test_a_replica_computes_with_its_own_weights(strategy: str, own: bool) -> None:
     """Also where the user had set a forward on the model, and where the replica's forward is called by itself."""
     net = Net()

@@ -234,7 +234,7 @@ def test_lengths_that_leave_the_rests_of_the_example_are_taken_where_forward_tak
     """A long forward is run at a few of the other rests only; behind an assert it runs at none of these."""
     monkeypatch.setattr(thresholds, "MOST_WORK", 1)
     with pytest.warns(UserWarning, match="other than 48 and whole multiples of 24 more or fewer are refused"):
-        model = convert_model(net(body), torch.zeros(2, 4, 48)).double().eval()
+        model = (plan := plan_conversion(net(body), torch.zeros(2, 4, 48))).apply(net(body)).double().eval()
     for n in (24, 48, 72, 96, 240):
         found = error(model, n)
         assert found is not None
@@ -245,7 +245,7 @@ def test_lengths_that_leave_the_rests_of_the_example_are_taken_where_forward_tak
     if body is in_bins:
         assert error(model, 504) is None
     if body is not asserted_of_a_hidden_length:  # there every other position is read from either end
-        assert plan_conversion(net(body), torch.zeros(2, 4, 48)).valid_lengths(1, 99) == [24, 48, 72, 96]
+        assert plan.valid_lengths(1, 99) == [24, 48, 72, 96]
 
 
 def padded_bins(m: Any, x: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 A stride that was 1, a flag that chose a branch, a bias that was not there, a table of numbers in a buffer: none of
 them is a trained parameter, and what was inferred holds for them as they were. Some changes do no harm, such as a wider
 symmetric padding. So the first call after a change is measured on both strands, and refused where these disagree.
+
+What else is asked at each call: docs/how-it-works.md, "Which check runs when".
 """
 
 from __future__ import annotations

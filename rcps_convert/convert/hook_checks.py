@@ -1,6 +1,8 @@
 """Hooks and forwards that users set on a converted model: what changes something is measured, the rest is let be.
 
 What a hook does is seen only when it runs. So a new one is put into a `WatchedHook`, in its place in torch's table.
+
+What else is asked at each call: docs/how-it-works.md, "Which check runs when".
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@
 Whatever tied the weights looked at the example. A function of the length that is right there, such as a table
 cut to it, may be wrong elsewhere, so the law is measured at several lengths that forward takes. Where it fails
 at one of them, or where there is none, calls at other lengths are refused.
+
+`LengthChecks.run` asks one question after the other; they are listed in docs/how-it-works.md ("Which check runs when").
+Which lengths come first is chosen by `length_choice`; where forward may take another way is said by
+`measure.thresholds` and `measure.ways`. Here the law is measured there, and what to refuse is concluded.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -22,7 +27,7 @@ from ..errors import BreaksSymmetryError, ConversionError
 from ..infer.inference import Inference
 from ..measure.known_sizes import goes_by_no_size
 from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length, run_of
-from ..measure.thresholds import MOST_WORK, Rests, Seen, Turn, rests_of, seen_of, turns_of
+from ..measure.thresholds import Rests, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verification import Verification
 from ..measure.ways import is_run_often, turns_by_way, turns_of_one
 from ..tie.length_guard import LengthRule
@@ -43,6 +48,9 @@ FAR_OFF = ((13, 1), (12, 0))
 
 FAR_WORK = 2**21
 """Entries of all tensors that forward may make at such a length."""
+
+LONG_WORK = 2**26
+"""Entries of all tensors that forward may make at any other length that is tried."""
 
 UNSEEN = "forward was seen to run at no other length at which the law could be checked"
 """Why other lengths are refused where none was checked."""
@@ -303,18 +311,25 @@ class LengthChecks:
         words = f"{turn.size} positions or {'more' if turn.side > 0 else 'fewer'}"
         self.warnings.append(f"calls at {words} are refused: {why}")
 
+    @contextmanager
+    def _set_aside(self) -> Iterator[None]:
+        """Measure for another question, and leave the answer to this one, what lengths are fixed by, as it is."""
+        before, self.fixed = self.fixed, None
+        yield
+        self.fixed = before
+
     def _check_samples(self, number: int) -> None:
         if self.problem is None:
-            before, self.fixed = self.fixed, None
-            self._held(self.variants.with_samples(number))
-            self._blame_samples(number)
-            self.fixed = before
+            with self._set_aside():
+                self._held(self.variants.with_samples(number))
+                self._blame_samples(number)
 
     def _check_memory(self) -> None:
         """Measure the law with inputs that lie otherwise in memory, where forward asks for that."""
         across = self.variants.laid_across()
-        if across is not None and self.problem is None:
-            before, self.fixed = self.fixed, None
+        if across is None or self.problem is not None:
+            return
+        with self._set_aside():
             self._held(across)
             if self.fixed is not None:
                 self.problem = BreaksSymmetryError(
@@ -322,12 +337,11 @@ class LengthChecks:
                     why="forward asks how it lies (is_contiguous, stride), and takes another way there",
                     do="write forward so that it does the same however its input lies: x = x.contiguous()",
                 )
-            self.fixed = before
 
     def _is_affordable(self, variant: Variant) -> bool:
         """Whether forward may be run at a length, if it makes as many numbers as the square of the length has."""
         start, times = self.survey.start, max(1.0, variant.length / max(1, self.variants.longest))
-        return start is not None and start.work * times**2 <= MOST_WORK
+        return start is not None and start.work * times**2 <= LONG_WORK
 
     def _runs(self, variant: Variant) -> bool:
         """Whether the plain forward takes a length; one that is too long to be tried may be taken."""
@@ -407,7 +421,7 @@ class LengthChecks:
             if max(self.choice.width(run) for run in (None, *(v.run for v in self.survey.accepted))) == WIDE:
                 break
             self.variants.try_at(times * longest + change, self.survey, {})
-        for change in AROUND[:NEXT] if self._work(3 * longest) <= MOST_WORK else ():
+        for change in AROUND[:NEXT] if self._work(3 * longest) <= LONG_WORK else ():
             if any(v.length >= 1.5 * longest for v in self.survey.accepted):
                 break
             self.variants.try_at(3 * longest + change, self.survey, {})

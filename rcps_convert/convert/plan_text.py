@@ -117,20 +117,17 @@ def attached(plan: ConversionPlan) -> Section:
     lines += dict.fromkeys(str(call) for call in plan.calls)
     if plan.unused:
         lines.append(f"unused, not tied: {', '.join(plan.unused)}; a call that reads one is refused")
-    if plan.watched or plan.arguments is not None:
-        lines.append(watched(plan))
+    lines.append(watched(plan))
     return Section("norms, read-outs, re-anchored calls", lines=lines)
 
 
 def watched(plan: ConversionPlan) -> str:
     """What is looked at when the converted model is called."""
-    arguments = ["arguments"] if plan.arguments is not None else []
     more = f" and {len(plan.watched) - MOST_NAMED} more" if len(plan.watched) > MOST_NAMED else ""
-    settings = [f"{listed(plan.watched[:MOST_NAMED])}{more}"] if plan.watched else []
-    return (
-        f"watched at each call: {'; '.join(arguments + settings)}: another value than now is measured on both strands, "
-        "and refused if they disagree"
-    )
+    settings = f"settings ({listed(plan.watched[:MOST_NAMED])}{more})" if plan.watched else "settings"
+    arguments = [] if plan.arguments is None else ["arguments"]
+    kinds = ", ".join(["hooks", "functions", "constants", *arguments, settings])
+    return f"watched at each call: {kinds}; a change is measured on both strands, and refused if they disagree"
 
 
 def _alike_but_for_the_path(rows: Iterable[object], paths: Iterable[str]) -> list[str]:

@@ -179,7 +179,10 @@ def code_of(classes: Iterable[type]) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
-NOT_THE_USERS = ("torch.", "builtins.", __name__.partition(".")[0] + ".")
+OURS = f"{__name__.partition('.')[0]}."
+"""Beginning of the names of this package's modules."""
+
+NOT_THE_USERS = ("torch.", "builtins.", OURS)
 """Beginnings of the modules of classes that are not the user's."""
 
 

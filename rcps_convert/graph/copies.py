@@ -13,10 +13,9 @@ from torch.nn import Parameter
 from torch.nn.utils import parametrize
 
 from .._torch import all_modules, own_tensors
+from .attributes import OURS
 from .parametrized import WHOLE, computed, copies_attributes, own_class
 from .values import ATOMS, TABLES, is_row
-
-OURS = __name__.partition(".")[0]
 
 OWN_WAYS = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")
 """Methods with which a class has a say in how it is copied."""
@@ -77,7 +76,7 @@ def _is_plain(cls: Any) -> bool:
     if usual != USUAL or any(hasattr(cls, name) for name in OWN_WAYS) or copyreg._slotnames(cls):  # type: ignore[attr-defined]
         return False
     state = getattr(cls, "__getstate__", None)
-    ours = getattr(state, "__module__", "").startswith(f"{OURS}.")  # leaves out attributes, and nothing else
+    ours = getattr(state, "__module__", "").startswith(OURS)  # leaves out attributes, and nothing else
     return ours or state is getattr(nn.Module, "__getstate__", None)
 
 

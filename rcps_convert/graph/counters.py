@@ -10,9 +10,10 @@ from typing import Any
 from torch import nn
 
 from .._torch import all_modules
+from .attributes import OURS
 from .held_objects import Place, Read, read_by_forward, value_at
 
-NOT_THE_USERS = (__name__.partition(".")[0] + ".", "torch.nn.utils.parametrize")
+OF_TIES = (OURS, "torch.nn.utils.parametrize")
 """Beginnings of the modules of classes that are those of ties."""
 
 
@@ -28,7 +29,7 @@ class Counters:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        users = [m for m in all_modules(model) if not type(m).__module__.startswith(NOT_THE_USERS)]
+        users = [m for m in all_modules(model) if not type(m).__module__.startswith(OF_TIES)]
         self.read: Read = read_by_forward([model, *(m for m in users if m is not model)])
         tables = [(holder, name) for holder, names in self.read.settings for name in names if _is_open(holder, name)]
         self.places: list[Place] = self.read.counters + tables

@@ -21,8 +21,8 @@ from .._torch import hook_tables, pytree, uncompiled, version
 from ..algebra.arguments import Example
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError, Where
-from .sandbox import call, fix_randomness, fresh_copy, mode, undisturbed_rng
-from .users_state import same_leaves
+from .sandbox import call, fresh_copy, mode, undisturbed_rng
+from .users_state import outputs_of, same_leaves
 
 Place = tuple[str, str]
 """The path of a module, and the name of a value that it holds."""
@@ -159,12 +159,8 @@ def _outputs(model: nn.Module, example: Example, left_out: Place | None) -> list
     twin = fresh_copy(model)
     if left_out is not None:
         vars(twin.get_submodule(left_out[0])).pop(left_out[1], None)
-    try:
-        with mode(twin, False), torch.no_grad(), undisturbed_rng():
-            fix_randomness()
-            return output_leaves(call(twin, example), loosely=True)
-    except Exception:  # the model's own errors, or what is missing
-        return None
+    with mode(twin, False), undisturbed_rng():
+        return outputs_of(twin, example)
 
 
 def _elsewhere(path: str, name: str) -> ConversionError:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .._torch import all_modules, hook_tables, member_tables, pytree, version
 from ..algebra.arguments import Example
 from ..algebra.opened import output_leaves
+from .attributes import OURS
 from .sandbox import call, fix_randomness
 from .values import ATOMS, ROWS, TABLES
 
@@ -26,8 +27,6 @@ PASSIVE = ATOMS | TABLES | ROWS
 
 _READ: weakref.WeakSet[Any] = weakref.WeakSet()
 """Cached functions that some run of a model has read."""
-
-OURS = __name__.partition(".")[0]
 
 
 # --- hooks --------------------------------------------------------------------------------------
@@ -51,14 +50,14 @@ def without_watchers(twin: nn.Module, example: Example) -> None:
     try:
         for table, key, hook in found:
             table[key] = watched[id(hook)]
-        before = _outputs(twin, example)
+        before = outputs_of(twin, example)
     finally:
         for table, key, hook in found:
             table[key] = hook
     for table, key, hook in found:
         if not watched[id(hook)].acts:
             del table[key]
-    if before is None or not same_leaves(before, _outputs(twin, example)):
+    if before is None or not same_leaves(before, outputs_of(twin, example)):
         for table in tables:
             kept = {k: h for t, k, h in found if t is table} | dict(table)
             table.clear()
@@ -66,7 +65,7 @@ def without_watchers(twin: nn.Module, example: Example) -> None:
 
 
 def _is_users(hook: Any) -> bool:
-    return not type(hook).__module__.startswith((f"{OURS}.", "torch."))
+    return not type(hook).__module__.startswith((OURS, "torch."))
 
 
 class _Watched:
@@ -89,7 +88,7 @@ def _marks(module: nn.Module, given: Any) -> Any:
     return [version(t) for t in held], [{k: id(v) for k, v in table.items()} for table in member_tables(module)]
 
 
-def _outputs(model: nn.Module, example: Example) -> list[Any] | None:
+def outputs_of(model: nn.Module, example: Example) -> list[Any] | None:
     """The output leaves of one call with fixed random numbers; None where it fails."""
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
     fix_randomness()

@@ -3,6 +3,8 @@
 ``if x.shape[-1] > 500: h = h[..., :500]`` does nothing at the lengths around an example of 200. So forward is run with
 sizes that note what they are compared with, on the example and beside it, and where a comparison turns is read off:
 the difference of its two sides grows in proportion to the length, or to the number of samples.
+
+This file and `ways` say where to look; whether the law holds there is measured by `convert.length_checks`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ LARGEST = 128
 """Divisors up to which every rest is tried."""
 
 MOST_WORK = 2**26
-"""Entries of all tensors that forwards may make at lengths that are tried for one kind of comparison."""
+"""Entries of all tensors that forwards may make while the rests of a division are tried."""
 
 COUNTED = (16, 64)
 """Numbers of samples that are tried where forward asks for the ``len`` of a tensor, which cannot note anything."""

@@ -3,6 +3,8 @@
 However a branch is decided (by ``math.log2(n)``, ``n // 100``, ``len(str(n))``, a table of lengths), forward calls
 other functions on its two sides, or reads other parameters. So it is run on a ladder of sizes, in eval and train mode,
 and what it calls is compared with what it calls on the example; at a few sizes only, where it cannot go by them.
+
+This file and `thresholds` say where to look; whether the law holds there is measured by `convert.length_checks`.
 """
 
 from __future__ import annotations

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from .._torch import hook_tables, is_compiling, is_recorded, modes_aside, pytree, transform_level, version
 from ..geometry import Frame
-
-OURS = f"{__name__.partition('.')[0]}."
-"""Beginning of the modules of this package."""
+from ..graph.attributes import OURS
 
 
 class WatchedHook:
