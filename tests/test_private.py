@@ -617,6 +617,23 @@ def test_running_modules_are_found() -> None:
     assert list(_torch.calling_modules()) == []
 
 
+def test_the_module_that_is_called_is_found_and_shares_its_tables_with_a_shallow_copy() -> None:
+    def forward(x: Tensor) -> Tensor:
+        found.append(_torch.module_called())
+        return x
+
+    found: list[Any] = []
+    module, other = nn.Identity(), nn.Identity()
+    module.forward = forward
+    twin = copy.copy(module)
+    module(torch.ones(1))
+    twin(torch.ones(1))
+    module.forward(torch.ones(1))
+    assert found == [module, twin, None]
+    assert _torch.share_parts(twin, module)
+    assert not _torch.share_parts(other, module)
+
+
 def test_whether_a_mode_is_active_and_whether_weights_are_cached() -> None:
     assert not _torch.has_modes()
     assert not _torch.caches_weights()

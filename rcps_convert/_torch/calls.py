@@ -38,6 +38,15 @@ def calling_modules() -> Iterator[nn.Module]:
         frame = frame.f_back
 
 
+def module_called() -> Any:
+    """The module whose call runs the forward that asks; None where something else runs it."""
+    frame = sys._getframe(2)
+    return frame.f_locals["self"] if frame.f_code is _CALL else None
+
+
+_CALL = nn.Module._call_impl.__code__
+
+
 def stock_code(cls: type) -> Any:
     """The code of a class's forward where it is one of torch's own layers; else None."""
     forward = cls.forward  # type: ignore[attr-defined]

@@ -118,6 +118,11 @@ def parameter_order(module: nn.Module) -> list[str]:
     return list(module._parameters)
 
 
+def share_parts(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules hold the same table of submodules, as those of ``copy.copy`` do."""
+    return vars(one).get("_modules") is other._modules
+
+
 REPLICATE = "_replicate_for_data_parallel"
 """The method of a module that makes a replica for ``nn.DataParallel``."""
 
