@@ -1168,6 +1168,23 @@ def test_a_layer_s_question_is_told_from_the_user_s() -> None:
     assert [by_layer for _, by_layer in found] == [False] * 3
 
 
+def test_who_asks_for_an_attribute_is_told_from_torch() -> None:
+    class Asked(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(_torch.asked_by_user())
+            return func(*args, **(kwargs or {}))
+
+    seen: list[bool] = []
+    x, norm = torch.zeros(2, 4, 3), nn.BatchNorm1d(4)
+    with Asked():
+        x.dtype  # noqa: B018
+    assert seen == [True]
+    with Asked():
+        norm(x)
+    assert len(seen) > 1
+    assert not any(seen[1:])
+
+
 def test_a_subclass_of_tensors_has_plain_results() -> None:
     """Else all that sizes are used for, an activation too, becomes a size."""
 

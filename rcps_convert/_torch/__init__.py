@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 
 from .calls import (
     FUNCTIONAL_CALL,
+    asked_by_user,
     calling_modules,
     forward_gradients,
     in_backward,
@@ -122,6 +123,7 @@ __all__ = [
     "all_modules",
     "arguments",
     "as_plain_tensor",
+    "asked_by_user",
     "caches_weights",
     "calling_modules",
     "chains",
