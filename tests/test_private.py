@@ -551,6 +551,18 @@ def test_hooks_are_taken_off_by_class() -> None:
     assert own == ["before", "after"]
 
 
+def test_hooks_around_every_module_lie_in_two_tables() -> None:
+    from torch.nn.modules import module
+
+    def hook(*_: Any) -> None: ...
+
+    handles = [module.register_module_forward_pre_hook(hook), module.register_module_forward_hook(hook)]
+    assert [hook in table.values() for table in _torch.tables_for_all()] == [True, True]
+    for handle in handles:
+        handle.remove()
+    assert [hook in table.values() for table in _torch.tables_for_all()] == [False, False]
+
+
 def test_a_hook_that_is_attached_is_counted_and_says_what_it_takes() -> None:
     """Else a hook that is attached to a converted model, and changes what it computes, is not seen."""
     module, before = nn.Linear(2, 2), _torch.hooks_so_far()

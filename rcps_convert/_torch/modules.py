@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._library.custom_ops import CustomOpDef as CustomOpDef
+from torch.nn.modules import module as _module
 from torch.utils.hooks import RemovableHandle
 
 
@@ -20,6 +21,11 @@ def pre_hooks(module: nn.Module) -> list[Any]:
 def hook_tables(module: nn.Module) -> list[Any]:
     """A module's tables of what runs before its forward and after it."""
     return [module._forward_pre_hooks, module._forward_hooks]
+
+
+def tables_for_all() -> list[Any]:
+    """The tables of what runs before, and after, the forward of every module in this process."""
+    return [_module._global_forward_pre_hooks, _module._global_forward_hooks]
 
 
 def hooks_so_far() -> int:
