@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from ..algebra.arguments import Example
+from ..algebra.arguments import Example, leaves
 from ..algebra.opened import output_leaves
 from ..algebra.specs import Spec
 from ..graph.sandbox import free_young, undisturbed_rng
@@ -35,6 +35,12 @@ CLEAR = 1e-3
 
 COLUMNS, ROWS = 64, 512
 """Channels and repetitions that are looked at."""
+
+SAMPLES = 16
+"""Samples that are looked at; more where an output has one entry for each, and as many channels or more."""
+
+MOST_ENTRIES = 2**17
+"""Entries of the inputs up to which there are more."""
 
 
 class Change:
@@ -125,6 +131,8 @@ class Change:
     def _shows_all(self, outputs: Sequence[Action | None]) -> bool:
         """Whether the weights that the models have show that nothing is lost."""
         before, after = self.readings
+        if sum(self.sizes) < _samples(after[0], outputs, self.sizes[0], self.given[1][0]):
+            return False
         full = _is_full(after, outputs) and not _any_rounding(after[0], self.nudged)
         return full and not _faded(_parts(before, outputs), _parts(after, outputs))
 
@@ -136,9 +144,10 @@ class Change:
         for probe in self.probes:
             probe.perturb(seed)
         whole = _hold_samples(outputs)
-        before, after = (_parts(readings, outputs) for readings in self._readings(whole))
+        samples = _samples_of(self.probes[0], outputs)
+        before, after = (_parts(readings, outputs) for readings in self._readings(whole, samples))
         if any(_swing(rows) <= SURE for rows in before.values()) and any([p.feed_norms() for p in self.probes]):
-            before, after = (_parts(readings, outputs) for readings in self._readings(whole))
+            before, after = (_parts(readings, outputs) for readings in self._readings(whole, samples))
         faded = _faded(before, after)
         had = {i: max(_rank(rows, SURE), i in faded and _swing(rows) > FAINT) for i, rows in before.items()}
         return [had, {i: 0 if i in faded else _rank(rows, FAINT) for i, rows in after.items()}]
@@ -156,17 +165,18 @@ class Change:
                 found.append({i for i in kept if _largest(after[i]) <= FAINT * _largest(before[i])})
         return set.intersection(*found)
 
-    def _readings(self, whole: bool = False) -> list[list[list[Any]]]:
+    def _readings(self, whole: bool = False, samples: int = SAMPLES) -> list[list[list[Any]]]:
         """Per model and batch of random bases the output leaves: a few samples, in two batches or more.
 
         Args:
             whole: in one batch where the model takes it: every output has entries of its own for each sample.
+            samples: how many, in two batches or one; fewer where the model takes the number of the example only.
         """
         batch = self.probes[0].batch
         try:
             if batch is None:
                 raise ValueError("no batch axis")
-            return self._read([16] if whole else [8, 8])
+            return self._read([samples] if whole else [samples // 2] * 2)
         except Exception:  # a model may refuse another number of samples
             return self._read([batch or 1] * max(2, -(-16 // (batch or 1)) // 2))
 
@@ -186,6 +196,27 @@ def _hold_samples(outputs: Sequence[Action | None]) -> bool:
     """Whether every output has an axis of samples."""
     roles = [{role.name for t in a.axes if (role := ax.role(t)) is not None} for a in outputs if a is not None]
     return all("batch" in names for names in roles)
+
+
+def _samples_of(probe: Probe, outputs: Sequence[Action | None]) -> int:
+    """As `_samples`, of a model that may not have been run yet."""
+    return _samples(output_leaves(probe.usual_outputs()), outputs, probe.batch or 1, probe.example)
+
+
+def _samples(made: Sequence[Any], outputs: Sequence[Action | None], batch: int, example: Example) -> int:
+    """How many samples show how many independent values the outputs have.
+
+    Args:
+        made: outputs.
+        outputs: what each is.
+        batch: for how many samples they were made.
+        example: what the model is called with.
+    """
+    pairs = ((y, a) for y, a in zip(made, outputs, strict=False) if a is not None and _continuous(y))
+    shapes = [repetitions(y, a).shape for y, a in pairs]
+    wanted = max((2 + -(-min(columns, COLUMNS) * batch // max(1, rows)) for rows, columns in shapes), default=0)
+    entries = sum(len(x[:1].flatten()) for x in leaves(example) if isinstance(x, Tensor))
+    return SAMPLES if wanted <= SAMPLES or wanted * entries > MOST_ENTRIES else 2 * -(-wanted // 2)
 
 
 def _continuous(y: Any) -> bool:
@@ -226,8 +257,9 @@ def _shows_all(probe: Probe, outputs: Sequence[Action | None]) -> bool:
 
     Outputs that move by so much with the sequence have not faded, however far they did before conversion.
     """
-    sizes = [16] if _hold_samples(outputs) else [8, 8]
     try:
+        samples = _samples_of(probe, outputs)
+        sizes = [samples] if _hold_samples(outputs) else [samples // 2] * 2
         with undisturbed_rng():
             drawn = [probe.drawn(i, KINDS[:1] * size) for i, size in enumerate(sizes)]
             readings = [output_leaves(probe.outputs(x)) for x in drawn]
