@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from models import Family
@@ -12,10 +14,13 @@ from torch.utils import _pytree as pytree
 
 from rcps_convert import NeedsChoiceError, plan_conversion
 from rcps_convert.algebra import axis as ax
+from rcps_convert.algebra.action import Action
 from rcps_convert.algebra.nesting import input_actions
+from rcps_convert.graph.closed_modules import Bundle, ModuleCall
 from rcps_convert.graph.export import trace
 from rcps_convert.infer.solve import infer
 from rcps_convert.measure.along_sequence import FIXED, FOLLOWS, UNCLEAR, following, growing
+from rcps_convert.measure.axis_roles import axis_roles
 from rcps_convert.measure.probe import Probe
 
 
@@ -105,6 +110,33 @@ def test_positions_that_answer_to_much_of_the_sequence_are_no_fixed_channels(gat
         plan = plan_conversion(Contacts(gather), torch.zeros(2, 4, 12), strategy=strategy)
         assert plan.problems or "unstranded profile (auto)" in plan.outputs[0]
         assert all(isinstance(p, NeedsChoiceError) for p in plan.problems)
+
+
+# --- of a part of a model, whose weights stay ---
+
+
+def lengths_of(module: Any, seed: int) -> frozenset[int]:
+    """The length axes of what a module makes of a hidden tensor (2, 3, 24), by `axis_roles`."""
+    drawn = (torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(100 * seed + i)).relu() for i in (0, 1))
+    calls = [ModuleCall(Bundle.of(((x,), {})), Bundle.of(module(x))) for x in drawn]
+    with torch.no_grad():
+        return axis_roles(module, calls, [Action((ax.batch(2), ax.trivial(3), ax.length(24)))], {}).lengths[0]
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_channels_behind_a_maximum_are_not_positions_by_chance(channels: int) -> None:
+    for seed in range(24):
+        torch.manual_seed(seed)
+        layers = (nn.Conv1d(3, channels, 3), nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten())
+        assert lengths_of(nn.Sequential(*layers), seed) == frozenset(), seed
+
+
+@pytest.mark.parametrize("entries", [2, 3, 5])
+def test_a_fixed_number_of_positions_is_a_length(entries: int) -> None:
+    for seed in range(4):
+        torch.manual_seed(seed)
+        layers = (nn.Conv1d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool1d(entries))
+        assert lengths_of(nn.Sequential(*layers), seed) == {2}, seed
 
 
 def test_axes_that_change_with_the_length_are_found() -> None:

@@ -248,7 +248,7 @@ ORDINARY_WORDS = {
     "device", "dense", "sparse", "values", "crop", "dict", "tuple", "linear", "signbit", "repeat", "roll",
     "flip", "gather", "take", "put", "cross", "str", "int", "Int", "Float", "Bool", "keys", "ceil", "randn", "normal",
     "format", "join", "stride", "empty", "replace", "lower", "upper", "strip", "startswith", "append", "reverse",
-    "insert", "pop", "random",
+    "insert", "pop", "random", "is_inference", "is_leaf", "requires_grad",
 }  # fmt: skip
 """Names of operators that are words of other things too."""
 

@@ -11,7 +11,7 @@ from tiers import some
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from rcps_convert import convert_model
+from rcps_convert import ConversionError, convert_model
 from rcps_convert.graph.copies import deep_copy
 from rcps_convert.graph.sandbox import fresh_copy, mode
 
@@ -232,3 +232,53 @@ def test_a_frozen_parameter_stays_frozen_in_a_copy() -> None:
     assert (twin.weight.requires_grad, twin.bias.requires_grad) == (False, True)
     assert twin.weight.grad is None  # as ``deepcopy`` has it
     assert copy.deepcopy(model).weight.grad is None
+
+
+# --- what copy.copy makes ---
+
+
+class Scaled(nn.Module):
+    """Reads a setting and its own mode in forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.conv, self.mid, self.head = 1.0, nn.Conv1d(4, 8, 5), nn.Conv1d(8, 8, 3), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = nn.functional.dropout(self.mid(self.conv(x)).relu(), 0.5, self.training)
+        return self.head(h.mean(-1)) * self.scale
+
+
+SHALLOW = {"tied": {}, "conjoined": {"strategy": "conjoined"}, "mixed": {"strategy": "mixed"}}
+
+
+@pytest.mark.parametrize("name", SHALLOW)
+def test_a_shallow_copy_computes_as_it_says_or_is_refused(name: str) -> None:
+    x, y = torch.randn(2, 4, 12), torch.randn(2, 4, 12)
+    model: Any = convert_model(Scaled(), x, verify=False, **SHALLOW[name]).eval()
+    twin = copy.copy(model)
+    assert torch.equal(twin(x), model(x))
+    model.head.weight.data.mul_(2)  # shared, as copy.copy shares it
+    assert torch.equal(twin(y), model(y))
+    twin.scale = 3.0
+    with pytest.raises(ConversionError, match=r"(?s)shallow copy.*scale.*copy\.deepcopy"):
+        twin(x)
+    twin.scale = model.scale
+    twin.train()
+    model.eval()
+    with pytest.raises(ConversionError, match=r"(?s)shallow copy.*training.*copy\.deepcopy"):
+        twin(x)
+    whole = copy.deepcopy(model)
+    whole.scale = 3.0
+    assert torch.allclose(whole(x), 3 * model(x))
+
+
+def test_a_module_that_borrows_a_forward_is_no_shallow_copy() -> None:
+    class Wrapper(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner, self.forward = inner, inner.forward  # type: ignore[method-assign]
+
+    x = torch.randn(2, 4, 12)
+    model = convert_model(Scaled(), x, verify=False).eval()
+    assert torch.equal(Wrapper(model)(x), model(x))

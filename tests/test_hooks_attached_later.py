@@ -12,6 +12,8 @@ from by_hand import bases, mirror, worst
 from planned import remembered
 from tiers import some
 from torch import Tensor, nn
+from torch.nn.modules import module as hooked
+from torch.utils.flop_counter import FlopCounterMode
 
 from rcps_convert import ConversionError, bake, convert_model
 from rcps_convert.convert import measured_call
@@ -205,6 +207,68 @@ def test_a_hook_that_gives_its_input_for_the_output_acts(monkeypatch: pytest.Mon
     model.act.register_forward_hook(lambda module, given, y: given[0])
     with pytest.raises(OtherPartError, match="changes what it is given"):
         model(X)
+
+
+def for_all(module: Any, given: Any, y: Any) -> Any:
+    """Acts on the activation, wherever there is one."""
+    return y.cumsum(-1) if isinstance(module, nn.ReLU) else None
+
+
+def for_all_before(module: Any, given: Any) -> Any:
+    return (given[0] * torch.arange(21.0),) if given[0].shape[1:] == (4, 21) else None
+
+
+def scaled_for_all(module: Any, given: Any, y: Any) -> Any:
+    return 2 * y if isinstance(module, nn.ReLU) else None
+
+
+@pytest.mark.parametrize(
+    ("register", "hook"),
+    [
+        (hooked.register_module_forward_hook, for_all),
+        (hooked.register_module_forward_pre_hook, for_all_before),
+    ],
+)
+def test_a_hook_around_every_module_is_judged_where_it_runs(register: Any, hook: Any) -> None:
+    model, other = converted(), nn.Sequential(nn.ReLU())
+    before = model(X)
+    handle = register(hook)
+    try:
+        with pytest.raises(OtherPartError, match="changes what it is given"):
+            model(X)
+        assert worst(other(X), X) > 1
+    finally:
+        handle.remove()
+    assert torch.equal(model(X), before)
+
+
+def test_a_hook_around_every_module_that_keeps_the_law_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, measured = converted(), list[int]()
+    measure = measured_call.fault_of
+    monkeypatch.setattr(measured_call, "fault_of", lambda *given: measured.append(1) or measure(*given))
+    seen: list[Any] = []
+    handles = [hooked.register_module_forward_hook(lambda module, given, y: seen.append(type(module)))]
+    try:
+        model(X)
+        once = len(seen)
+        assert (measured, seen.count(nn.ReLU)) == ([], 1)
+        handles.append(hooked.register_module_forward_hook(scaled_for_all))
+        for _ in range(3):
+            assert worst(model(X), model(mirror(X))) < TOLERANCE
+        assert (measured, len(seen)) == ([1], 7 * once)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_operations_of_a_converted_model_are_counted_as_before() -> None:
+    model = converted()
+    counts = []
+    for _ in range(2):
+        with FlopCounterMode(display=False) as counter:
+            model(X)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_hook_that_was_converted_may_not_be_taken_off() -> None:

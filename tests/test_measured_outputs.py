@@ -181,6 +181,44 @@ def test_a_narrow_layer_before_the_output_is_named() -> None:
     assert "4 independent values where the plain model has 8" in warning
 
 
+def of_pairs(m: Any, h: Tensor) -> Tensor:
+    """Products of all pairs of eight numbers, 36 of them different, as in a bilinear pooling."""
+    return (h[:, None] * h[:, :, None]).flatten(1) @ m.w
+
+
+WIDE_HEADS = {
+    "narrow": (48, lambda m, h: m.b(h), 24, 40),
+    "pairs": (8, of_pairs, 20, 36),
+    "contrast": (48, lambda m, h: m.b(h.tanh()) - m.b(h.tanh().flip(1)), 12, 24),
+}
+"""Hidden channels, a head of 40 outputs, and how many values such invariant and such free outputs can have."""
+
+
+def rank(y: Tensor) -> int:
+    """In how many directions the samples of an output vary."""
+    return int(torch.linalg.matrix_rank(y - y.mean(0), rtol=1e-7))
+
+
+@pytest.mark.parametrize("name", chosen(WIDE_HEADS, lambda name: name == "pairs"))
+def test_a_wide_output_that_keeps_half_of_its_values_is_named(name: str) -> None:
+    hidden, head, has, had = WIDE_HEADS[name]
+
+    def forward(m: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = m.c(x).relu().mean(-1)
+        return m.a(h), head(m, h)
+
+    torch.manual_seed(0)
+    layers = {"c": nn.Conv1d(4, hidden, 3), "a": nn.Linear(hidden, 1), "b": nn.Linear(hidden, 40)}
+    model: Any = Net(forward, **layers)
+    model.w = nn.Parameter(torch.randn(64, 40))
+    (warning,) = lost(model)
+    assert "output 1 has" in warning
+    x = F.one_hot(torch.randint(0, 4, (200, X.shape[-1])), 4).mT.double()
+    with torch.no_grad():
+        assert rank(model.double()(x)[1]) == had
+        assert rank(convert_model(model, x[:2], verify=False)(x)[1]) == has
+
+
 @pytest.mark.parametrize("spec", chosen(["auto", "+-", "antisymmetric"], lambda spec: spec != "auto"))
 def test_nothing_is_said_of_outputs_that_keep_their_values(spec: str) -> None:
     torch.manual_seed(0)

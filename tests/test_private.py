@@ -555,6 +555,18 @@ def test_hooks_are_taken_off_by_class() -> None:
     assert own == ["before", "after"]
 
 
+def test_hooks_around_every_module_lie_in_two_tables() -> None:
+    from torch.nn.modules import module
+
+    def hook(*_: Any) -> None: ...
+
+    handles = [module.register_module_forward_pre_hook(hook), module.register_module_forward_hook(hook)]
+    assert [hook in table.values() for table in _torch.tables_for_all()] == [True, True]
+    for handle in handles:
+        handle.remove()
+    assert [hook in table.values() for table in _torch.tables_for_all()] == [False, False]
+
+
 def test_a_hook_that_is_attached_is_counted_and_says_what_it_takes() -> None:
     """Else a hook that is attached to a converted model, and changes what it computes, is not seen."""
     module, before = nn.Linear(2, 2), _torch.hooks_so_far()
@@ -621,6 +633,23 @@ def test_running_modules_are_found() -> None:
     assert seen[0][0] is module
     assert any(isinstance(m, nn.Sequential) for m in seen[0])
     assert list(_torch.calling_modules()) == []
+
+
+def test_the_module_that_is_called_is_found_and_shares_its_tables_with_a_shallow_copy() -> None:
+    def forward(x: Tensor) -> Tensor:
+        found.append(_torch.module_called())
+        return x
+
+    found: list[Any] = []
+    module, other = nn.Identity(), nn.Identity()
+    module.forward = forward
+    twin = copy.copy(module)
+    module(torch.ones(1))
+    twin(torch.ones(1))
+    module.forward(torch.ones(1))
+    assert found == [module, twin, None]
+    assert _torch.share_parts(twin, module)
+    assert not _torch.share_parts(other, module)
 
 
 def test_whether_a_mode_is_active_and_whether_weights_are_cached() -> None:
@@ -1155,6 +1184,23 @@ def test_a_layer_s_question_is_told_from_the_user_s() -> None:
         found.clear()
         assert (x.size(0), len(x), x.shape[1]) == (2, 2, 4)
     assert [by_layer for _, by_layer in found] == [False] * 3
+
+
+def test_who_asks_for_an_attribute_is_told_from_torch() -> None:
+    class Asked(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(_torch.asked_by_user())
+            return func(*args, **(kwargs or {}))
+
+    seen: list[bool] = []
+    x, norm = torch.zeros(2, 4, 3), nn.BatchNorm1d(4)
+    with Asked():
+        x.dtype  # noqa: B018
+    assert seen == [True]
+    with Asked():
+        norm(x)
+    assert len(seen) > 1
+    assert not any(seen[1:])
 
 
 def test_a_subclass_of_tensors_has_plain_results() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+from array import array
+from collections import deque, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -226,3 +229,106 @@ def test_a_global_that_forward_reads_is_watched(monkeypatch: pytest.MonkeyPatch)
             one(DNA)
     monkeypatch.setitem(globals(), "SUMMED", False)
     twin(DNA)
+
+
+# --- numbers in arrays, and tensors in tables ---
+
+CENTRED = (torch.arange(21.0) - 10).abs()
+RAMP = torch.arange(21.0)
+TABLE = CENTRED.clone()
+
+Row = namedtuple("Row", "table")
+HOLDING: dict[str, Callable[[Tensor], Any]] = {
+    "array": lambda t: t.numpy().copy(),
+    "list": lambda t: [t.clone()],
+    "dict": lambda t: {"table": t.clone()},
+    "named tuple": lambda t: Row(t.clone()),
+    "deque": lambda t: deque([t.clone()]),
+    "nested": lambda t: {"a": [{"b": t.clone()}]},
+    "array in an object": lambda t: Own(table=t.numpy().copy()),
+    "array in a list": lambda t: [t.numpy().copy()],
+    "array of Python": lambda t: array("f", t.tolist()),
+}
+
+
+def innermost(held: Any) -> Any:
+    while not isinstance(held, (Tensor, np.ndarray, array)):
+        held = held.table if isinstance(held, Own) else next(iter(getattr(held, "values", held.__iter__)()))
+    return held
+
+
+class Weighted(nn.Module):
+    """Weighs positions by numbers that are no buffer."""
+
+    def __init__(self, held: Any) -> None:
+        super().__init__()
+        self.conv, self.out, self.held = nn.Conv1d(4, 8, 5, padding=2), nn.Linear(8, 1), held
+
+    def forward(self, x: Tensor) -> Tensor:
+        table = innermost(self.held)
+        return self.out((self.conv(x).relu() * torch.as_tensor(table).to(x)).mean(-1))
+
+
+class OfAll(Weighted):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out((self.conv(x).relu() * TABLE.to(x)).mean(-1))
+
+
+def agree(model: nn.Module, x: Tensor) -> None:
+    assert torch.allclose(model(x), model(x.flip(1, 2)), rtol=0, atol=TOLERANCE)
+
+
+def write(table: Any, values: Tensor) -> None:
+    for i, value in enumerate(values.tolist()):
+        table[i] = value
+
+
+@pytest.mark.parametrize("name", HOLDING)
+def test_numbers_that_are_no_buffer_are_watched(name: str) -> None:
+    model: Any = convert_model(Weighted(HOLDING[name](CENTRED)), DNA, verify=False).double().eval()
+    x = torch.randn(2, 4, 21, dtype=torch.float64)
+    agree(model, x)
+    table = innermost(model.held)
+    write(table, 2 * CENTRED)  # as good
+    agree(model, x)
+    write(table, RAMP)
+    with pytest.raises(OtherPartError, match=r"held.* is not what it was"):
+        model(x)
+    write(table, CENTRED)
+    agree(model, x)
+    model.held = HOLDING[name](RAMP)
+    with pytest.raises(OtherPartError, match="is not what it was"):
+        model(x)
+
+
+def test_a_global_tensor_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = convert_model(OfAll(None), DNA, verify=False).double().eval()
+    x = torch.randn(2, 4, 21, dtype=torch.float64)
+    model(x)
+    monkeypatch.setitem(globals(), "TABLE", RAMP)
+    with pytest.raises(OtherPartError, match=r"test_settings_in_objects\.TABLE is not what it was"):
+        model(x)
+
+
+@pytest.mark.parametrize("kind", ["entry", "row", "cache"])
+def test_a_table_that_forward_fills_is_measured_a_few_times(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Keeping(Weighted):
+        def forward(self, x: Tensor) -> Tensor:
+            h, n = self.conv(x).relu(), x.shape[-1]
+            if kind == "entry":
+                self.held[0] = h.detach().mean()
+            elif kind == "row":
+                self.held.append(h.detach().mean())
+            elif n not in self.held:
+                self.held[n] = (torch.arange(n) - (n - 1) / 2).abs()
+            return self.out((h * self.held[n].to(h) if kind == "cache" else h).mean(-1))
+
+    measured = list[int]()
+    measure = given.fault_of
+    monkeypatch.setattr(given, "fault_of", lambda *call: measured.append(1) or measure(*call))
+    plain = Keeping({} if kind == "cache" else [torch.zeros(())])
+    plain(torch.randn(2, 4, 21))
+    model = convert_model(plain, DNA, verify=False).double().eval()
+    for n in (21, 21, 22, 24, 21, 22) * 4:
+        agree(model, torch.randn(2, 4, n, dtype=torch.float64))
+    assert len(measured) <= 2 * given.PATIENCE

@@ -38,6 +38,15 @@ def calling_modules() -> Iterator[nn.Module]:
         frame = frame.f_back
 
 
+def module_called() -> Any:
+    """The module whose call runs the forward that asks; None where something else runs it."""
+    frame = sys._getframe(2)
+    return frame.f_locals["self"] if frame.f_code is _CALL else None
+
+
+_CALL = nn.Module._call_impl.__code__
+
+
 def stock_code(cls: type) -> Any:
     """The code of a class's forward where it is one of torch's own layers; else None."""
     forward = cls.forward  # type: ignore[attr-defined]
@@ -98,10 +107,20 @@ def is_asked_by_layer() -> bool:
     return frame.f_code.co_filename.startswith(_LAYERS)
 
 
+def asked_by_user() -> bool:
+    """Whether code that is neither torch's nor this package's makes the call that a mode is asked about."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename.startswith(_OWN) and frame.f_back is not None:
+        frame = frame.f_back
+    return not frame.f_code.co_filename.startswith(_TORCH)
+
+
 _HANDLING = tuple(os.path.join(os.path.dirname(torch.__file__), name) for name in ("overrides.py", "_tensor.py"))
 _LAYERS = os.path.dirname(torch.nn.__file__) + os.sep
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_OWN = (_PACKAGE + os.sep, *_HANDLING)
+_TORCH = os.path.dirname(torch.__file__) + os.sep
 _INSTALLED = [importlib.util.find_spec(name) for name in ("torch", "einops")]  # the second is seldom needed so early
 _NOT_THE_USERS = tuple(
     path + os.sep for path in (*(os.path.dirname(str(s.origin)) for s in _INSTALLED if s is not None), _PACKAGE)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._library.custom_ops import CustomOpDef as CustomOpDef
+from torch.nn.modules import module as _module
 from torch.utils.hooks import RemovableHandle
 
 
@@ -20,6 +21,11 @@ def pre_hooks(module: nn.Module) -> list[Any]:
 def hook_tables(module: nn.Module) -> list[Any]:
     """A module's tables of what runs before its forward and after it."""
     return [module._forward_pre_hooks, module._forward_hooks]
+
+
+def tables_for_all() -> list[Any]:
+    """The tables of what runs before, and after, the forward of every module in this process."""
+    return [_module._global_forward_pre_hooks, _module._global_forward_hooks]
 
 
 def hooks_so_far() -> int:
@@ -121,6 +127,11 @@ def member_tables(module: nn.Module) -> list[dict[str, Any]]:
 def parameter_order(module: nn.Module) -> list[str]:
     """The names of a module's own parameters, in the order of ``state_dict``."""
     return list(module._parameters)
+
+
+def share_parts(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules hold the same table of submodules, as those of ``copy.copy`` do."""
+    return vars(one).get("_modules") is other._modules
 
 
 REPLICATE = "_replicate_for_data_parallel"

@@ -27,7 +27,18 @@ from .._torch import (
 )
 from ..errors import Where
 from ..graph.attributes import code_of
-from ..graph.held_objects import FUNCTIONS, PLAIN, Place, read_by_forward, reader, size_of, source, value_at
+from ..graph.held_objects import (
+    FUNCTIONS,
+    PLAIN,
+    Globals,
+    Place,
+    is_array,
+    read_by_forward,
+    reader,
+    size_of,
+    source,
+    value_at,
+)
 from ..graph.sandbox import owner
 from ..strands.conjoined import conjoined
 from ..tie.checks import Check, attach_check, checks_of, drop_checks
@@ -54,6 +65,9 @@ KEPT = (
 
 SMALL = 2**15
 """Bytes of a constant up to which its numbers are compared at each call."""
+
+LARGE = 2**20
+"""Bytes of an array up to which they are compared at each call; a larger one that is written into is not seen."""
 
 PATIENCE = 8
 """Values that are measured of what goes on changing, such as a temperature that falls at each step."""
@@ -208,13 +222,25 @@ class Given(Check):
         now = Given(model, self.buffers, self.another)
         before, found = self._described(), now._described()
         differ = [key for key in {**before, **found} if not _equal(before.get(key), found.get(key))]
-        if differ:
+        if differ and not self._is_kept_by_forward(differ, now):
             root, *name = differ[0]
             was, is_ = (_said(said.get(differ[0], "not there")) for said in (before, found))
             self._require_law(model, args, kwargs, Altered((root, ".".join(map(str, name))), was, is_, None))
         if not is_watched():
             kept = {name: vars(self)[name] for name in ("code", "known", "tried")}
             self.__dict__.update({**vars(now), **kept})
+
+    def _is_kept_by_forward(self, differ: list[tuple[Any, ...]], now: Given) -> bool:
+        """Whether only constants differ in a table that did no harm often enough, as where forward keeps results."""
+        places = {one._place_of(*place) for one in (self, now) for place, _ in one.constants}
+        tables = {(id(root), ".".join(map(str, name[:-1]))) for root, *name in differ}
+        if not places.issuperset(differ) or len(tables) > 1:
+            return False
+        times = self.tried.setdefault(tables.pop(), set())
+        if len(times) < PATIENCE:
+            times.add(len(times))
+            return False
+        return True
 
     def _described(self) -> dict[tuple[Any, ...], Any]:
         """What was taken for given, by the module that leads to it and its name there."""
@@ -280,7 +306,8 @@ class Given(Check):
             if not self.seen[i].is_of(value):
                 self.seen[i] = _Sight(value)
             if self.seen[i].print != was:
-                yield Altered(place, "a constant of forward", "other values", _state(*place))
+                sets = isinstance(place[0], Globals) or size_of(place[0]) is not None  # forward may, at each call
+                yield Altered(place, "a constant of forward", "other values", _state(*place), sets)
 
     def _is_tried(self, change: Altered) -> bool:
         """Whether what goes on changing has done no harm often enough."""
@@ -361,12 +388,14 @@ class _Sight:
     def __init__(self, value: Any, found: Any = None) -> None:
         self.value, self.mark, self.print = value, _mark(value), _print(value) if found is None else found
         is_small = isinstance(value, Tensor) and value.is_cpu and value.nbytes <= SMALL
-        self.numbers = Numbers(value) if is_small else None
+        self.numbers: Any = Numbers(value) if is_small else _content(value)
 
     def is_of(self, value: Any) -> bool:
         """Whether a tensor is the same, and has the same values."""
         same = value is self.value and _mark(value) == self.mark
-        return same and (self.numbers is None or self.numbers.are_in(value))
+        if not same or self.numbers is None:
+            return same
+        return self.numbers == _content(value) if isinstance(self.numbers, bytes) else self.numbers.are_in(value)
 
 
 def _mark(value: Any) -> Any:
@@ -376,15 +405,24 @@ def _mark(value: Any) -> Any:
     return 0 if value.is_inference() else version(value), value.data_ptr()
 
 
+def _content(value: Any) -> bytes | None:
+    """What lies in the memory of an array; None of a large one, and of anything else."""
+    return memoryview(value).tobytes() if is_array(value) and memoryview(value).nbytes <= LARGE else None
+
+
 def _print(value: Any) -> Any:
+    if is_array(value):
+        return hashlib.sha256(memoryview(value).tobytes()).hexdigest()[:16]
     if not isinstance(value, Tensor) or value.is_meta:
         return None
     return fingerprint(torch.view_as_real(value.resolve_conj()) if value.is_complex() else value)
 
 
-def _state(module: nn.Module, name: str) -> Any:
+def _state(module: Any, name: Any) -> Any:
     """What stands for the values of a tensor; a trained one may have any."""
-    value = getattr(module, name, None)
+    value = value_at(module, name)
+    if is_array(value):
+        return _print(value)
     return tuple(_print(value) or ()) if isinstance(value, Tensor) and not value.requires_grad else value
 
 

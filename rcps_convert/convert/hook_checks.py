@@ -12,12 +12,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._torch import hook_tables, hooks_so_far, is_compiling, is_replica, pytree, takes_kwargs
+from .._torch import (
+    calling_modules,
+    hook_tables,
+    hooks_so_far,
+    is_compiling,
+    is_replica,
+    pytree,
+    tables_for_all,
+    takes_kwargs,
+)
 from ..errors import Where
 from ..geometry import AroundForward
-from ..tie.checks import Check, attach_check, drop_checks
+from ..tie.checks import Check, attach_check, checks_of, drop_checks
 from ..tie.parts import OtherPartError, open_modules
-from ..tie.watched_hooks import WatchedHook, bare_hooks, users_hooks
+from ..tie.watched_hooks import WatchedHook, bare_hooks, hooks_for_all, users_hooks
 from .measured_call import KNOWN, MeasuredStates
 
 
@@ -99,24 +108,41 @@ class Hooks(Check):
                     table[key] = WatchedHook(hook, self.judge, before)
                     if module is model and before:
                         self._run_again(model, key, table[key])
-        self.watching = any(isinstance(hook, WatchedHook) for m in self.modules for _, _, hook in users_hooks(m))
+        everywhere = self._watch_hooks_for_all(model)
+        self.watching = everywhere or any(
+            isinstance(hook, WatchedHook) for m in self.modules for _, _, hook in users_hooks(m)
+        )
         self.held = [(m, keys) for m, keys in zip(self.modules, self.keys, strict=True) if keys]
         self.so_far = so_far
+
+    def _watch_hooks_for_all(self, model: nn.Module) -> bool:
+        """Watch the hooks around every module in this process; whether there are any."""
+        for table, key, hook in hooks_for_all():
+            before = table is tables_for_all()[0]
+            table[key] = WatchedHook(hook, _judge_for_all, before)
+            if before:
+                self._run_again(model, key, table[key])
+        return any(isinstance(hook, WatchedHook) for table in tables_for_all() for hook in table.values())
 
     def _run_again(self, model: nn.Module, key: int, hook: WatchedHook) -> None:
         """Run a hook that ran before the model, before it was seen, once more, on copies of the tensors."""
         args, kwargs = pytree.tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, self.call)
         hook(model, *((args, kwargs) if takes_kwargs(model, key) else (args,)))
 
-    def judge(self, module: nn.Module, hook: Any) -> None:
+    def judge(self, module: nn.Module, hook: Any, everywhere: bool = False) -> None:
         """Measure the model with a hook that changes something, or without one that was removed (None).
+
+        Args:
+            module: that the hook ran on.
+            hook: the hook.
+            everywhere: it is one around every module: the model is measured once with it.
 
         Raises:
             OtherPartError: the strands disagree, or that could not be measured.
         """
         self.judging = True
         try:
-            fault = self.states.fault(self.modules[0], *self.call, (id(module), id(hook)))
+            fault = self.states.fault(self.modules[0], *self.call, (None if everywhere else id(module), id(hook)))
         finally:
             self.judging = False
         self.judged.append(hook)  # while it is known by its id, no other object may get that
@@ -134,6 +160,14 @@ class Hooks(Check):
                 do="attach what computes something to the plain model and convert that, or write it into forward; "
                 "hooks that only look may be attached at any time",
             )
+
+
+def _judge_for_all(module: nn.Module, hook: Any) -> None:
+    """Let the converted model that runs judge a hook around every module; where none does, it may do what it likes."""
+    found = (check for running in calling_modules() for check in checks_of(running) if isinstance(check, Hooks))
+    check = next(found, None)
+    if check is not None and not check.judging:
+        check.judge(module, hook, everywhere=True)
 
 
 def _is_users(module: nn.Module, forward: Any) -> bool:

@@ -27,6 +27,7 @@ from ..errors import BreaksSymmetryError, ConversionError
 from ..infer.inference import Inference
 from ..measure.known_sizes import goes_by_no_size
 from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length, run_of
+from ..measure.situations import turning_situations
 from ..measure.thresholds import Rests, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verification import Verification
 from ..measure.ways import is_run_often, turns_by_way, turns_of_one
@@ -196,6 +197,7 @@ class LengthChecks:
             self._check_samples(number)
         if seen.here is not None and seen.here.laid:
             self._check_memory()
+        self._check_situations()
 
     def _check_rests(self, seen: Seen) -> None:
         """Measure the law where comparisons of the rest of a division come out otherwise than on the example."""
@@ -337,6 +339,22 @@ class LengthChecks:
                     why="forward asks how it lies (is_contiguous, stride), and takes another way there",
                     do="write forward so that it does the same however its input lies: x = x.contiguous()",
                 )
+
+    def _check_situations(self) -> None:
+        """Measure the law where forward asks for something beside its inputs, and takes another way there."""
+        variant = self.variants.with_samples(self.survey.samples or self.variants.samples)
+        for situation in turning_situations(self.model, variant.example) if self.problem is None else ():
+            before, self.fixed = self.fixed, None
+            with situation.enter():
+                self._held(variant)
+            if self.fixed is not None and self.problem is None:
+                self.problem = BreaksSymmetryError(
+                    f"the law fails {situation.words}",
+                    got=self.fixed,
+                    why=f"forward asks for it ({', '.join(sorted(situation.names))}), and takes another way there",
+                    do="write forward so that it does the same there, or something that obeys the law too",
+                )
+            self.fixed = before
 
     def _is_affordable(self, variant: Variant) -> bool:
         """Whether forward may be run at a length, if it makes as many numbers as the square of the length has."""

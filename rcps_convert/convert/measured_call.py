@@ -24,7 +24,7 @@ from ..measure.verify import ROUNDED_CONSTANTS, verify
 from ..tie.attaching import ties
 from ..tie.checks import drop_checks
 from ..tie.notes import noted
-from ..tie.watched_hooks import keep_acting_hooks
+from ..tie.watched_hooks import MEASURING, keep_acting_hooks
 
 KNOWN = 256
 """States that were found to do no harm, at most."""
@@ -48,6 +48,7 @@ def fault_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], ro
     Raises:
         BreaksSymmetryError: the model refuses the call.
     """
+    before = MEASURING.set(True)
     try:
         twin = fresh_copy(model)
         drop_checks(twin, lambda check: not check.on_copies)
@@ -60,6 +61,8 @@ def fault_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], ro
         raise
     except Exception as reason:  # a model may raise anything
         return f"whether the strands agree now could not be measured: {first_line(reason)}"
+    finally:
+        MEASURING.reset(before)
     if found.passed:
         return None
     return f"now the strands disagree: {undecided(found) or f'error {found.error:.1e} on random sequences'}"

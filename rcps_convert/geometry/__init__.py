@@ -4,6 +4,7 @@ from .around import AroundForward as AroundForward
 from .around import drop_around as drop_around
 from .around import forwards_of as forwards_of
 from .around import place_around as place_around
+from .around import require_whole_copy as require_whole_copy
 from .frames import Anchored as Anchored
 from .frames import Entry as Entry
 from .frames import Frame as Frame

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from .._torch import is_scripting, looks_for_symbols
-from ..errors import refuse_scripting, refuse_symbols
+from .._torch import is_scripting, looks_for_symbols, share_parts
+from ..errors import ConversionError, refuse_scripting, refuse_symbols
 from .replicas import follow_replicas, rebound, unfollow_replicas
 
 
@@ -79,6 +79,28 @@ def forwards_of(module: nn.Module) -> list[Any]:
         found.append(forward)
         forward = forward.before
     return found
+
+
+def require_whole_copy(module: nn.Module, called: Any) -> None:
+    """Refuse a call of a shallow copy of a module that differs from the module: the copy runs the module's forward.
+
+    Args:
+        module: what a forward is bound to.
+        called: the module that is called.
+
+    Raises:
+        ConversionError: it is a copy that ``copy.copy`` made, and it or the module was changed since.
+    """
+    if called is module or called is None or not share_parts(called, module):
+        return
+    mine, its = vars(module), vars(called)
+    differs = [name for name in {**mine, **its} if mine.get(name, its) is not its.get(name, mine)]
+    if differs:
+        raise ConversionError(
+            f"a shallow copy of a converted {type(called).__name__} is called, and differs from it: {differs[0]}",
+            why="copy.copy shares the forward that the conversion set, so this copy would compute as the original does",
+            do="make the copy with copy.deepcopy",
+        )
 
 
 def place_around(module: nn.Module, forward: AroundForward) -> None:

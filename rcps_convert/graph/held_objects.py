@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections import deque
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -158,7 +159,7 @@ class _Collector:
         if not _is_table(holder):
             self.found.counters += [(holder, n) for n, kind in kinds.items() if n in stored and kind == "setting"]
             kinds = {name: kind for name, kind in kinds.items() if name not in stored}
-            self.found.constants += [(holder, name) for name, kind in kinds.items() if kind == "constant"]
+        self.found.constants += [(holder, name) for name, kind in kinds.items() if kind == "constant"]
         functions = [name for name, kind in kinds.items() if kind == "function"]
         self.found.functions += [(holder, name) for name in functions]
         for name in functions:
@@ -184,7 +185,7 @@ class _Collector:
         self.all |= replace(names, own=set())
 
     def _look_at_globals(self, name: str, names: set[str]) -> None:
-        """The settings among the globals of a module of Python."""
+        """The settings and constants among the globals of a module of Python."""
         if not is_users(name) or name not in sys.modules:
             return
         holder = Globals(name)
@@ -192,6 +193,7 @@ class _Collector:
         plain = [n for n, v in sorted(held.items()) if kind_of(v) == "setting"]
         if plain:
             self.found.settings.append((holder, tuple(plain)))
+        self.found.constants += [(holder, n) for n, v in sorted(held.items()) if kind_of(v) == "constant"]
 
 
 def _kind_in(holder: Holder, value: Any) -> str | None:
@@ -211,7 +213,7 @@ def table_of(holder: Holder) -> Any:
     """What a holder holds, by name."""
     if isinstance(holder, Globals):
         return holder.table
-    if isinstance(holder, (list, tuple)):
+    if isinstance(holder, (list, tuple, deque)):
         return dict(enumerate(holder))
     if isinstance(holder, MutableMapping):
         return holder
@@ -257,7 +259,7 @@ def _slots(holder: Holder) -> Iterator[str]:
 
 
 def _is_table(holder: Holder) -> bool:
-    return isinstance(holder, (list, tuple, MutableMapping))
+    return isinstance(holder, (list, tuple, deque, MutableMapping))
 
 
 def kind_of(value: Any) -> str | None:
@@ -266,11 +268,21 @@ def kind_of(value: Any) -> str | None:
         return "constant" if value.is_leaf and not value.requires_grad else None
     if isinstance(value, FUNCTIONS):
         return "function"
+    if is_array(value):
+        return "constant"
     if isinstance(value, (list, dict)) and not value:
         return None
     if all(type(leaf) in PLAIN or isinstance(leaf, MORE_PLAIN) for leaf in pytree.tree_leaves(value)):
         return "setting"
     return "object" if _keeps(value) else None
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value keeps numbers in memory that Python can look at, as arrays do, and they can be changed."""
+    try:
+        return not isinstance(value, bytes) and memoryview(value).nbytes >= 0
+    except (TypeError, ValueError, BufferError):  # no array, or one of objects or dates
+        return False
 
 
 def _keeps(value: Any) -> bool:

@@ -31,6 +31,10 @@ RESIZES: tuple[Callable[[int], int], ...] = (
 )
 """Other lengths to try, in positions; 0 where one does not exist."""
 
+DRAWS, MISSES = 8, 1
+"""Inputs on which a module is run before an axis is said to follow the sequence, and on how many of them it may not.
+Two channels behind a maximum listen in order on one of five inputs, by chance."""
+
 
 class Undecided(Exception):  # noqa: N818 - a fact, turned into a refusal by the caller
     """Running the module did not show what an axis is."""
@@ -101,7 +105,8 @@ class _Runs:
         self.given_lengths = [[d for d, name in enumerate(r) if name == "length"] for r in names]
         self.made, self.others = self.run(self.x) or [], self.run(self.other) or []
         self.resized = self._resized()
-        self.profiles = self._profiles()
+        self.profiles = self._profiles(self.x, self.other)
+        self.more: list[list[list[Tensor]]] | None = None
 
     def run(self, tensors: Sequence[Tensor]) -> list[Tensor] | None:
         """The output tensors for other inputs; None where the module cannot run on them."""
@@ -140,7 +145,7 @@ class _Runs:
 
     def _is_length(self, index: int, dim: int) -> bool:
         shape = tuple(self.made[index].shape)
-        if dim in self.hints.get(shape, ()) or any(verdict(p[index], dim) == FOLLOWS for p in self.profiles):
+        if dim in self.hints.get(shape, ()) or self._follows(index, dim):
             return True
         if self.resized is not None:
             change, made = self.resized
@@ -168,21 +173,43 @@ class _Runs:
                 return abs(resize(longest) - longest), made
         return None
 
-    def _profiles(self) -> list[list[Tensor]]:
+    def _follows(self, index: int, dim: int) -> bool:
+        """Whether an axis follows an axis of an input, on nearly all of several inputs."""
+        candidates = [i for i, p in enumerate(self.profiles) if verdict(p[index], dim) == FOLLOWS]
+        if not candidates:
+            return False
+        if self.more is None:
+            self.more = [self._profiles(*self._drawn_anew(draw)) for draw in range(1, DRAWS)]
+        others = [p for p in self.more if len(p) == len(self.profiles)]
+        return any(sum(verdict(p[i][index], dim) != FOLLOWS for p in others) <= MISSES for i in candidates)
+
+    def _profiles(self, x: Sequence[Tensor], other: Sequence[Tensor]) -> list[list[Tensor]]:
         """Per length axis of an input and output: how much each output entry changes with each stretch of the axis."""
         found = []
-        for i, dims in enumerate(self.given_lengths):
-            for d in dims:
-                runs = [self.run(self._replaced(i, d, b)) for b in range(BLOCKS)]
-                if self.x[i].shape[d] >= BLOCKS and all(r is not None and len(r) == len(self.made) for r in runs):
-                    by_output = zip(*(r for r in runs if r is not None), strict=True)
-                    found.append([answers(y, changed) for y, changed in zip(self.made, by_output, strict=True)])
+        base = self.made if x is self.x else self.run(x)
+        for i, dims in enumerate(self.given_lengths if base is not None else ()):
+            for d in (d for d in dims if x[i].shape[d] >= BLOCKS):
+                changed = [self.run(_replaced(x, other, i, d, b)) for b in range(BLOCKS)]
+                if all(r is not None and len(r) == len(self.made) for r in changed):
+                    by_output = zip(*(r for r in changed if r is not None), strict=True)
+                    found.append([answers(y, each) for y, each in zip(base or (), by_output, strict=True)])
         return found
 
-    def _replaced(self, index: int, dim: int, block: int) -> list[Tensor]:
-        """The inputs, one block of one axis taken from the other inputs."""
-        x = replaced(self.x[index], self.other[index], dim, [block])
-        return [x if i == index else t for i, t in enumerate(self.x)]
+    def _drawn_anew(self, draw: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Both inputs with their positions in another order."""
+        generator = torch.Generator().manual_seed(draw)
+        pairs = []
+        for pair, dims in zip(zip(self.x, self.other, strict=True), self.given_lengths, strict=True):
+            for d in dims:
+                order = torch.randperm(pair[0].shape[d], generator=generator).to(pair[0].device)
+                pair = (pair[0].index_select(d, order), pair[1].index_select(d, order))
+            pairs.append(pair)
+        return [x for x, _ in pairs], [other for _, other in pairs]
+
+
+def _replaced(x: Sequence[Tensor], other: Sequence[Tensor], index: int, dim: int, block: int) -> list[Tensor]:
+    """The inputs, one block of one axis taken from the other inputs."""
+    return [replaced(t, other[i], dim, [block]) if i == index else t for i, t in enumerate(x)]
 
 
 def roles(action: Action | None) -> tuple[str | None, ...]:

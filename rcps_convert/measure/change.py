@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from ..algebra.arguments import Example
+from ..algebra.arguments import Example, leaves
 from ..algebra.opened import output_leaves
 from ..algebra.specs import Spec
 from ..graph.sandbox import free_young, undisturbed_rng
@@ -35,6 +35,12 @@ CLEAR = 1e-3
 
 COLUMNS, ROWS = 64, 512
 """Channels and repetitions that are looked at."""
+
+SAMPLES = 16
+"""Samples that are looked at; more where an output has one entry for each, and as many channels or more."""
+
+MOST_ENTRIES = 2**17
+"""Entries of the inputs up to which there are more."""
 
 
 class Change:
@@ -131,6 +137,8 @@ class Change:
     def _shows_all(self, outputs: Sequence[Action | None]) -> bool:
         """Whether the weights that the models have show that nothing is lost."""
         before, after = self.readings
+        if sum(self.sizes) < _samples(after[0], outputs, self.sizes[0], self.given[1][0]):
+            return False
         full = _is_full(after, outputs) and not _any_rounding(after[0], self.nudged)
         return full and not _faded(_parts(before, outputs), _parts(after, outputs))
 
@@ -142,20 +150,23 @@ class Change:
         for probe in self.probes if self.most is None else self.probes[1:]:
             probe.perturb(OTHER + seed)
         whole = _hold_samples(outputs)
-        before, after = self._both(whole, outputs)
+        samples = _samples_of(self.probes[0], outputs)
+        before, after = self._both(whole, samples, outputs)
         if any(_swing(rows) <= SURE for rows in before.values()) and any([p.feed_norms() for p in self.probes]):
-            before, after = self._both(whole, outputs)
+            before, after = self._both(whole, samples, outputs)
         faded = _faded(before, after)
         had = {i: max(_rank(rows, SURE), i in faded and _swing(rows) > FAINT) for i, rows in before.items()}
         if not faded and all(had[i] == _most(rows) for i, rows in before.items()):
             self.most = before
         return [had, {i: 0 if i in faded else _rank(rows, FAINT) for i, rows in after.items()}]
 
-    def _both(self, whole: bool, outputs: Sequence[Action | None]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    def _both(
+        self, whole: bool, samples: int, outputs: Sequence[Action | None]
+    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """Some rows of each output before and after conversion; those before once they show as much as any can."""
         if self.most is not None:
-            return self.most, _parts(self._readings(whole, self.probes[1:])[0], outputs)
-        before, after = self._readings(whole)
+            return self.most, _parts(self._readings(whole, samples, self.probes[1:])[0], outputs)
+        before, after = self._readings(whole, samples)
         return _parts(before, outputs), _parts(after, outputs)
 
     def zero(self) -> set[int]:
@@ -171,11 +182,14 @@ class Change:
                 found.append({i for i in kept if _largest(after[i]) <= FAINT * _largest(before[i])})
         return set.intersection(*found)
 
-    def _readings(self, whole: bool = False, probes: Sequence[Probe] = ()) -> list[list[list[Any]]]:
+    def _readings(
+        self, whole: bool = False, samples: int = SAMPLES, probes: Sequence[Probe] = ()
+    ) -> list[list[list[Any]]]:
         """Per model and batch of random bases the output leaves: a few samples, in two batches or more.
 
         Args:
             whole: in one batch where the model takes it: every output has entries of its own for each sample.
+            samples: how many, in two batches or one; fewer where the model takes the number of the example only.
             probes: of the models; of both by default.
         """
         probes = probes or self.probes
@@ -183,7 +197,7 @@ class Change:
         try:
             if batch is None:
                 raise ValueError("no batch axis")
-            return self._read([16] if whole else [8, 8], probes)
+            return self._read([samples] if whole else [samples // 2] * 2, probes)
         except Exception:  # a model may refuse another number of samples
             return self._read([batch or 1] * max(2, -(-16 // (batch or 1)) // 2), probes)
 
@@ -203,6 +217,27 @@ def _hold_samples(outputs: Sequence[Action | None]) -> bool:
     """Whether every output has an axis of samples."""
     roles = [{role.name for t in a.axes if (role := ax.role(t)) is not None} for a in outputs if a is not None]
     return all("batch" in names for names in roles)
+
+
+def _samples_of(probe: Probe, outputs: Sequence[Action | None]) -> int:
+    """As `_samples`, of a model that may not have been run yet."""
+    return _samples(output_leaves(probe.usual_outputs()), outputs, probe.batch or 1, probe.example)
+
+
+def _samples(made: Sequence[Any], outputs: Sequence[Action | None], batch: int, example: Example) -> int:
+    """How many samples show how many independent values the outputs have.
+
+    Args:
+        made: outputs.
+        outputs: what each is.
+        batch: for how many samples they were made.
+        example: what the model is called with.
+    """
+    pairs = ((y, a) for y, a in zip(made, outputs, strict=False) if a is not None and _continuous(y))
+    shapes = [repetitions(y, a).shape for y, a in pairs]
+    wanted = max((2 + -(-min(columns, COLUMNS) * batch // max(1, rows)) for rows, columns in shapes), default=0)
+    entries = sum(len(x[:1].flatten()) for x in leaves(example) if isinstance(x, Tensor))
+    return SAMPLES if wanted <= SAMPLES or wanted * entries > MOST_ENTRIES else 2 * -(-wanted // 2)
 
 
 def _continuous(y: Any) -> bool:
@@ -243,8 +278,9 @@ def _shows_all(probe: Probe, outputs: Sequence[Action | None]) -> bool:
 
     Outputs that move by so much with the sequence have not faded, however far they did before conversion.
     """
-    sizes = [16] if _hold_samples(outputs) else [8, 8]
     try:
+        samples = _samples_of(probe, outputs)
+        sizes = [samples] if _hold_samples(outputs) else [samples // 2] * 2
         with undisturbed_rng():
             drawn = [probe.drawn(i, KINDS[:1] * size) for i, size in enumerate(sizes)]
             readings = [output_leaves(probe.outputs(x)) for x in drawn]

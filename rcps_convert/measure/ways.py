@@ -81,6 +81,23 @@ class _Called(TorchFunctionMode):
         return result
 
 
+def way_of(model: nn.Module, example: Example, training: bool) -> Way | None:
+    """The way that forward takes; None where it does not run.
+
+    Args:
+        model: changed, where forward changes its state.
+        example: what it is called with.
+        training: run in train mode.
+    """
+    seen = _Called()
+    try:
+        with quiet(), undisturbed_rng(), torch.no_grad(), mode(model, training), seen:
+            call(model, example)
+    except Exception:  # the model's own errors
+        return None
+    return frozenset(seen.pairs | {(seen.last, None)})
+
+
 class _Ladder:
     """Runs forward at one size after the other, as long as that is cheap.
 

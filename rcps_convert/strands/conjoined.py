@@ -26,7 +26,7 @@ from ..algebra.runs import Runs, read_runs
 from ..algebra.specs import Spec, Tokens
 from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
-from ..geometry import AroundForward, drop_around, place_around
+from ..geometry import AroundForward, drop_around, place_around, require_whole_copy
 from ..graph.sandbox import positional_names
 from ..tie.hooks import StrandHook, hook_of, install, uninstall
 
@@ -140,6 +140,7 @@ class Conjoined(StrandHook):
         if thread in self.running or not self.reads_both(module):
             return own(module, *args, **kwargs)
         called = self.stacked.pop(thread, None)
+        require_whole_copy(module, called)
         if called is None:
             args, kwargs = self.stack(args, kwargs)
         read = self.size(args, kwargs), self.rows(args, kwargs)

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from .._torch import drop_hooks, pre_hooks
-from ..geometry import AroundForward, drop_around, forwards_of, place_around
+from .._torch import drop_hooks, is_compiling, module_called, pre_hooks
+from ..geometry import AroundForward, drop_around, forwards_of, place_around, require_whole_copy
 from .hooks import Numbered
 
 
@@ -53,6 +53,8 @@ class Checked(AroundForward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the module's own forward returns."""
+        if not is_compiling():
+            require_whole_copy(self.module, module_called())
         self.check(self.module, args, kwargs)
         return self._own(*args, **kwargs)
 

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._torch import hook_tables, is_compiling, is_recorded, modes_aside, pytree, transform_level, version
+from .._torch import (
+    hook_tables,
+    is_compiling,
+    is_recorded,
+    modes_aside,
+    pytree,
+    tables_for_all,
+    transform_level,
+    version,
+)
 from ..geometry import Frame
 from ..graph.attributes import OURS
+
+MEASURING: ContextVar[bool] = ContextVar("measuring", default=False)
+"""Whether a copy of a model is measured: hooks that only look would see what the user never gave."""
 
 
 class WatchedHook:
@@ -32,6 +45,8 @@ class WatchedHook:
         """What the hook returns."""
         if is_compiling():
             return self.hook(module, *given)
+        if MEASURING.get() and not self.acts:
+            return None
         with modes_aside(Frame):  # its calls are none of forward's
             before = _versions(given)
             result = self.hook(module, *given)
@@ -74,6 +89,12 @@ def users_hooks(module: nn.Module) -> Iterator[tuple[dict[int, Any], int, Any]]:
         for key, hook in [*table.items()]:
             if isinstance(hook, WatchedHook) or not type(hook).__module__.startswith(OURS):
                 yield table, key, hook
+
+
+def hooks_for_all() -> Iterator[tuple[dict[int, Any], int, Any]]:
+    """The user's hooks around the forward of every module in this process: the table, the key there and the hook."""
+    rows = ((table, key, hook) for table in tables_for_all() for key, hook in [*table.items()])
+    return (row for row in rows if not str(getattr(row[2], "__module__", "")).startswith(("torch.", OURS)))
 
 
 def bare_hooks(modules: Iterable[nn.Module]) -> None:

@@ -1,0 +1,138 @@
+"""What a forward may ask for beside its inputs' values: precision, autocast, gradients, inference mode, a GPU.
+
+A branch on any of these takes another way than the one that was traced and measured. Where the code of forward names
+one of them, forward is run as it would be there; where it then calls other functions, the law is measured there too.
+Precision and gradients are told to the user's code only, so that all is still computed in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from .._torch import asked_by_user, function_name
+from ..algebra.arguments import Example
+from ..graph.attributes import is_users, named_by_forward
+from ..graph.sandbox import fresh_copy
+from .ways import way_of
+
+Context = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Something that a forward may ask for.
+
+    Attributes:
+        words: where it is so, in words.
+        names: code that asks names one of them.
+        enter: lets it be so for a while.
+    """
+
+    words: str
+    names: frozenset[str]
+    enter: Context
+
+
+class _Told(TorchFunctionMode):
+    """Tells the user's code other things of tensors of numbers than are so; torch and this package are told the truth.
+
+    Args:
+        answers: by the name of what is asked for.
+
+    Attributes:
+        asked: the names of what the user's code asked for.
+    """
+
+    def __init__(self, answers: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.answers, self.asked = answers, set[str]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        name = _asked(func)
+        if name in OF_TENSORS and args[0].is_floating_point() and asked_by_user():
+            self.asked.add(name)
+            return self.answers.get(name, found)
+        return found
+
+
+def _asked(func: Any) -> str:
+    """The name of the attribute of a tensor that a function reads; its own name where it is a method."""
+    owner: Any = getattr(func, "__self__", None)
+    return str(getattr(owner, "__name__", "")) if getattr(func, "__name__", "") == "__get__" else function_name(func)
+
+
+def _told(**answers: Any) -> Context:
+    return lambda: _Told(answers)
+
+
+def _precision(dtype: torch.dtype) -> dict[str, Any]:
+    return {"dtype": dtype, "element_size": dtype.itemsize, "itemsize": dtype.itemsize}
+
+
+@contextmanager
+def _autocast() -> Iterator[None]:
+    """Autocast, which leaves float64 as it is; results are said to be bfloat16."""
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            stack.enter_context(torch.autocast(kind, torch.bfloat16))
+        yield
+
+
+@contextmanager
+def _autocast_seen() -> Iterator[None]:
+    with _autocast(), _Told(_precision(torch.bfloat16)):
+        yield
+
+
+_OF_PRECISION = frozenset({"dtype", "element_size", "itemsize"})
+_OF_GRADIENTS = frozenset({"requires_grad", "is_leaf", "grad_fn"})
+_OF_AUTOCAST = frozenset(
+    {"is_autocast_enabled", "is_autocast_cpu_enabled", "get_autocast_dtype", "get_autocast_gpu_dtype"}
+    | {"get_autocast_cpu_dtype", "is_autocast_cache_enabled"}
+)
+
+SITUATIONS = (
+    Situation("with an input that requires a gradient", _OF_GRADIENTS, _told(requires_grad=True, is_leaf=True)),
+    Situation("with an input that other gradients flow to", _OF_GRADIENTS, _told(requires_grad=True, is_leaf=False)),
+    Situation("in inference mode", frozenset({"is_inference_mode_enabled", "is_inference"}), torch.inference_mode),
+    Situation("with an input made in inference mode", frozenset({"is_inference"}), _told(is_inference=True)),
+    Situation("under autocast", _OF_AUTOCAST, _autocast),
+    Situation("under autocast", _OF_AUTOCAST | _OF_PRECISION, _autocast_seen),
+    Situation("in bfloat16", _OF_PRECISION, _told(**_precision(torch.bfloat16))),
+    Situation("in float16", _OF_PRECISION, _told(**_precision(torch.float16))),
+    Situation("on a GPU", frozenset({"is_cuda"}), _told(is_cuda=True)),
+)
+"""Those that are tried."""
+
+OF_TENSORS = {"is_cuda", "is_inference", *_OF_PRECISION, *_OF_GRADIENTS}
+"""What is asked of a tensor."""
+
+
+def turning_situations(model: nn.Module, example: Example) -> Iterator[Situation]:
+    """The situations in which forward takes another way than on the example as it is, in eval or train mode.
+
+    Args:
+        model: copied, never touched.
+        example: what it is called with; an input may be shorter than what the user gave.
+    """
+    kinds = {type(module) for module in model.modules() if is_users(type(module).__module__)}
+    if not kinds:  # torch's own layers ask for nothing that matters
+        return
+    named = set[str]().union(*(named_by_forward(kind).read for kind in kinds))
+    twin, told = fresh_copy(model), _Told({})
+    with told:
+        usual = [way_of(twin, example, training) for training in (False, True)]
+    asked = told.asked | (named - OF_TENSORS)
+    for situation in (one for one in SITUATIONS if one.names & asked):
+        with situation.enter():
+            ways = [way_of(twin, example, training) for training in (False, True)]
+        if any(way is not None and was is not None and way != was for way, was in zip(ways, usual, strict=True)):
+            yield situation

@@ -1,0 +1,140 @@
+"""Branches on what is no value of an input: precision, autocast, gradients, inference mode, a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rcps_convert import BreaksSymmetryError, convert_model, plan_conversion
+from rcps_convert.measure.situations import turning_situations
+
+DNA = torch.zeros(2, 4, 12)
+
+
+class Net(nn.Module):
+    """Asks for something, and does something else there."""
+
+    other: Callable[[Tensor], Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(4, 8, 5, padding=2), nn.Linear(8, 2)
+
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        h = self.other(h) if self.asks(x, h) else h
+        return self.head(h.relu().mean(-1))
+
+
+class Autocast(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return torch.is_autocast_enabled("cpu")
+
+
+class CastResult(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return h.dtype == torch.bfloat16
+
+
+class Half(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return self.head.weight.dtype == torch.float16
+
+
+class Inference(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return torch.is_inference_mode_enabled()
+
+
+class Explained(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return x.requires_grad
+
+
+class Inner(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return not x.is_leaf
+
+
+class OnGPU(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return h.is_cuda
+
+
+def ramp(h: Tensor) -> Tensor:
+    """Breaks the law."""
+    return h * torch.arange(h.shape[-1], dtype=h.dtype)
+
+
+def usual(h: Tensor) -> Tensor:
+    """Obeys it, in other words."""
+    return h.float().to(h.dtype).flip(-1).flip(-1)
+
+
+def again(h: Tensor) -> Tensor:
+    """A part that a backward pass runs again."""
+    return checkpoint(torch.relu, h, use_reentrant=False)  # type: ignore[no-any-return]
+
+
+ASKING = {
+    Autocast: "under autocast",
+    CastResult: "under autocast",
+    Half: "in float16",
+    Inference: "in inference mode",
+    Explained: "with an input that requires a gradient",
+    Inner: "with an input that other gradients flow to",
+    OnGPU: "on a GPU",
+}
+
+
+def made(kind: type[Net], other: Callable[[Tensor], Tensor]) -> Any:
+    torch.manual_seed(0)
+    return type(kind.__name__, (kind,), {"other": staticmethod(other)})()
+
+
+@pytest.mark.parametrize("kind", ASKING)
+def test_a_branch_that_breaks_the_law_is_refused(kind: type[Net]) -> None:
+    plan = plan_conversion(made(kind, ramp), DNA)
+    assert [type(p) for p in plan.problems] == [BreaksSymmetryError]
+    assert plan.problems[0].what == f"the law fails {ASKING[kind]}"
+
+
+@pytest.mark.parametrize(("kind", "other"), [(CastResult, usual), (Explained, again), (Inference, usual)])
+def test_a_branch_that_obeys_it_is_converted(kind: type[Net], other: Callable[[Tensor], Tensor]) -> None:
+    model = made(kind, other)
+    assert ASKING[kind] in [situation.words for situation in turning_situations(model, DNA)]
+    converted = convert_model(model, DNA).double()
+    x = torch.randn(2, 4, 12, dtype=torch.float64)
+    with torch.inference_mode(kind is Inference):
+        given = x if kind is Inference else x.requires_grad_(kind is Explained)
+        assert torch.allclose(converted(given), converted(given.flip(1, 2)), rtol=0, atol=1e-12)
+
+
+def test_a_forward_that_asks_for_nothing_is_run_no_more() -> None:
+    assert [*turning_situations(nn.Sequential(nn.Conv1d(4, 2, 3)), DNA)] == []
+
+
+def test_what_is_told_is_told_to_the_user_alone() -> None:
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[Any] = []
+            self.norm, self.attention = nn.BatchNorm1d(4), nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.append((x.dtype, x.long().dtype))
+            h = self.norm(x).mT.to(x.dtype)
+            return self.attention(h, h, h)[0]
+
+    model = Asks()
+    assert [*turning_situations(model, DNA)] == []
+    model(DNA)
+    assert model.seen == [(torch.float32, torch.int64)]
