@@ -19,11 +19,12 @@ from ..graph.writes import is_inplace, is_view
 from ..rules.directions import COMMUTES, TURNS, keeps_places
 from .directions import Directions
 from .loops import turned_loops
+from .turns import with_turns
 
 
 def regrouped(trace: Trace) -> Trace:
     """The trace with sums regrouped, where that shows more readings of a length from either end; else as it is."""
-    trace = turned_loops(trace)
+    trace = turned_loops(with_turns(trace))
     if not any(n.op in TURNS for n in trace.nodes):
         return trace
     trace = _with_more_readings(trace, with_views_once(trace))
