@@ -21,6 +21,8 @@ from tiers import chosen, some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, ConversionPlan, OneHot, Tracks, convert_model, plan_conversion
+from rcps_convert.graph.export import trace
+from rcps_convert.infer.sums import with_results_once
 from rcps_convert.measure.lengths import Variants, without_repeats
 
 X = torch.zeros(2, 4, 20)
@@ -460,3 +462,43 @@ def test_a_list_of_places_that_does_not_grow_is_refused_at_other_lengths() -> No
 def test_a_list_of_places_that_is_written_into_is_none_of_a_turn() -> None:
     with pytest.raises(ConversionError, match="an entry is taken without its partner, or twice"):
         convert_model(Larger(written), X)
+
+
+# --- what both readings start from, computed for each -------------------------------------------------
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "layer norm": lambda: nn.LayerNorm(8),
+    "RMS norm": lambda: nn.RMSNorm(8),
+    "a dense layer": lambda: nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8)),
+}
+
+
+class ComputedTwice(directions.OneGru):
+    """A residual around two recurrences, each of which is given its own copy of the norm's result."""
+
+    def __init__(self, norm: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.norm, self.gru, self.out = norm(), nn.GRU(8, 8, batch_first=True), nn.Linear(8, 2)
+
+    def read(self, h: Tensor) -> Tensor:
+        return self.gru(h)[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).relu().mT
+        h = h + self.read(self.norm(h)) + self.read(self.norm(h).flip(1)).flip(1)
+        return self.out(h.mean(1))
+
+
+@pytest.mark.parametrize("norm", some(NORMS, 1))
+def test_what_both_readings_start_from_may_be_computed_for_each(norm: str) -> None:
+    torch.manual_seed(0)
+    assert_exact(convert_model(ComputedTwice(NORMS[norm]), X, verify=False), X, lengths=(20, 9))
+
+
+def test_what_is_drawn_for_each_reading_is_not_the_same() -> None:
+    """Train-mode readings that start from two draws of a dropout are two results, so they are refused."""
+    trace_ = trace(ComputedTwice(lambda: nn.Dropout(0.5)), X, training=True)
+    dropped = [n.name for n in trace_.nodes if "dropout" in str(n.op)]
+    once = with_results_once(trace_)
+    assert len(dropped) == 2
+    assert {r for n in once.nodes for r in n.refs()} >= {*dropped}
