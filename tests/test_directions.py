@@ -21,6 +21,8 @@ from tiers import chosen, some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, ConversionPlan, OneHot, Tracks, convert_model, plan_conversion
+from rcps_convert.graph.export import trace
+from rcps_convert.infer.sums import with_results_once
 from rcps_convert.measure.lengths import Variants, without_repeats
 
 X = torch.zeros(2, 4, 20)
@@ -381,3 +383,122 @@ def test_batch_norms_of_each_reading_are_refused_in_words(norms: Any, says: str,
     with pytest.raises(ConversionError, match=says) as caught:
         convert_model(Normed(norms, last), X)
     assert "LayerNorm" in str(caught.value)
+
+
+# --- spellings of turning round -----------------------------------------------------------------------
+
+
+def last_first(h: Tensor) -> Tensor:
+    return torch.arange(h.shape[1] - 1, -1, -1, device=h.device)
+
+
+SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "index": lambda h: h[:, last_first(h)],
+    "a list": lambda h: h[:, list(range(h.shape[1] - 1, -1, -1))],
+    "a tensor of a list": lambda h: h[:, torch.tensor([*range(h.shape[1])][::-1])],
+    "from the end": lambda h: h[:, -torch.arange(1, h.shape[1] + 1)],
+    "index_select": lambda h: h.index_select(1, last_first(h)),
+    "gather": lambda h: h.gather(1, last_first(h)[None, :, None].expand_as(h)),
+    "take_along_dim": lambda h: torch.take_along_dim(h, last_first(h)[:, None].expand(h.shape), dim=1),
+    "fliplr": torch.fliplr,
+}
+
+
+class Spelled(directions.OneGru):
+    """Two readings, turned round by the places of a length, the last first."""
+
+    def __init__(self, turn: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.turn, self.other = turn, nn.GRU(8, 6, batch_first=True)
+        self.gru = nn.GRU(8, 6, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).relu().mT
+        return self.out((self.gru(h)[0] + self.turn(self.other(self.turn(h))[0])).mean(1))
+
+
+@pytest.mark.parametrize("spelling", chosen(SPELLINGS, lambda name: name == "gather"))
+def test_a_length_is_turned_round_in_many_spellings(spelling: str) -> None:
+    torch.manual_seed(0)
+    converted = convert_model(Spelled(SPELLINGS[spelling]), X, verify=spelling == "index")
+    assert_exact(converted, X, lengths=(20, 23, 7))
+
+
+class Larger(nn.Module):
+    """The larger of a layer and of the same layer on what was turned round, at every length."""
+
+    def __init__(self, turn: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.turn, self.stem, self.out = turn, nn.Conv1d(4, 8, 5, padding=2), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).mT
+        return self.out(torch.maximum(h, self.turn(h.tanh())).mean(1))
+
+
+def test_a_length_turned_round_by_a_list_takes_other_lengths() -> None:
+    assert_exact(convert_model(Larger(SPELLINGS["index"]), X), X, lengths=(20, 23))
+
+
+def fixed(h: Tensor) -> Tensor:
+    """Always the first twenty positions."""
+    return h[:, torch.arange(19, -1, -1)]
+
+
+def written(h: Tensor) -> Tensor:
+    """The first position twice: the list is written into after it was made."""
+    places = last_first(h)
+    places[3] = 19
+    return h[:, places]
+
+
+def test_a_list_of_places_that_does_not_grow_is_refused_at_other_lengths() -> None:
+    converted = convert_model(Larger(lambda h: fixed(h) if h.shape[1] == 20 else fixed(h)[:, : h.shape[1]] + h * 0), X)
+    assert_exact(converted, X)
+    with pytest.raises(ConversionError, match="an input of 23 positions"):
+        converted(torch.zeros(2, 4, 23))
+
+
+def test_a_list_of_places_that_is_written_into_is_none_of_a_turn() -> None:
+    with pytest.raises(ConversionError, match="an entry is taken without its partner, or twice"):
+        convert_model(Larger(written), X)
+
+
+# --- what both readings start from, computed for each -------------------------------------------------
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "layer norm": lambda: nn.LayerNorm(8),
+    "RMS norm": lambda: nn.RMSNorm(8),
+    "a dense layer": lambda: nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8)),
+}
+
+
+class ComputedTwice(directions.OneGru):
+    """A residual around two recurrences, each of which is given its own copy of the norm's result."""
+
+    def __init__(self, norm: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.norm, self.gru, self.out = norm(), nn.GRU(8, 8, batch_first=True), nn.Linear(8, 2)
+
+    def read(self, h: Tensor) -> Tensor:
+        return self.gru(h)[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).relu().mT
+        h = h + self.read(self.norm(h)) + self.read(self.norm(h).flip(1)).flip(1)
+        return self.out(h.mean(1))
+
+
+@pytest.mark.parametrize("norm", some(NORMS, 1))
+def test_what_both_readings_start_from_may_be_computed_for_each(norm: str) -> None:
+    torch.manual_seed(0)
+    assert_exact(convert_model(ComputedTwice(NORMS[norm]), X, verify=False), X, lengths=(20, 9))
+
+
+def test_what_is_drawn_for_each_reading_is_not_the_same() -> None:
+    """Train-mode readings that start from two draws of a dropout are two results, so they are refused."""
+    trace_ = trace(ComputedTwice(lambda: nn.Dropout(0.5)), X, training=True)
+    dropped = [n.name for n in trace_.nodes if "dropout" in str(n.op)]
+    once = with_results_once(trace_)
+    assert len(dropped) == 2
+    assert {r for n in once.nodes for r in n.refs()} >= {*dropped}

@@ -13,38 +13,44 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._torch import pytree
+from .._torch import draws_random_numbers, pytree
+from ..graph.closed_modules import CLOSED
 from ..graph.trace import Node, Ref, Trace
-from ..graph.writes import is_inplace, is_view
+from ..graph.writes import storage_roots, written_refs
 from ..rules.directions import COMMUTES, TURNS, keeps_places
 from .directions import Directions
 from .loops import turned_loops
+from .turns import with_turns
 
 
 def regrouped(trace: Trace) -> Trace:
-    """The trace with sums regrouped, where that shows more readings of a length from either end; else as it is."""
-    trace = turned_loops(trace)
+    """The trace with sums regrouped, where that shows more readings of a length from either end; else as it is.
+
+    Of the forms that show as many, the first.
+    """
+    trace = turned_loops(with_turns(trace))
     if not any(n.op in TURNS for n in trace.nodes):
         return trace
-    trace = _with_more_readings(trace, with_views_once(trace))
-    new = trace
+    once = with_results_once(trace)
+    every = (trace, _with_sums_regrouped(trace), once, _with_sums_regrouped(once))
+    forms = list({id(form): form for form in every}.values())
+    return max(forms, key=lambda form: len(Directions(form).by_node)) if len(forms) > 1 else trace
+
+
+def _with_sums_regrouped(trace: Trace) -> Trace:
+    """The trace in which a term that was turned round meets its like before the other terms."""
     for found in _sums(trace):
-        new = _meeting(new, found) or new
-    return _with_more_readings(trace, new)
+        trace = _meeting(trace, found) or trace
+    return trace
 
 
-def _with_more_readings(trace: Trace, new: Trace) -> Trace:
-    """Another form of a trace if it shows more readings of a length from either end."""
-    return new if new is not trace and len(Directions(new).by_node) > len(Directions(trace).by_node) else trace
+def with_results_once(trace: Trace) -> Trace:
+    """The trace with each result computed once, as where ``f(norm(h))`` and ``g(norm(h).flip(1))`` compute one twice.
 
-
-def with_views_once(trace: Trace) -> Trace:
-    """The trace with each view of a tensor made once, as where ``f(h.mT)`` and ``g(h.mT.flip(1))`` make one each.
-
-    What reads a later one reads the first; where something is written into, views are left as they are.
+    What reads a later one reads the first; what is written into, and what is drawn at random, is left as it is.
     """
-    if any(is_inplace(n.op) for n in trace.nodes):
-        return trace
+    roots = storage_roots(trace.nodes)
+    written = {roots.get(r, r) for n in trace.nodes for r in written_refs(n)}
     first: dict[str, Node] = {}
     again: dict[str, str] = {}
 
@@ -55,8 +61,9 @@ def with_views_once(trace: Trace) -> Trace:
     for node in trace.nodes:
         args, kwargs = pytree.tree_map(renamed, (node.args, node.kwargs))
         nodes.append(replace(node, args=args, kwargs=kwargs))
-        if is_view(node.op) and not kwargs:
-            known = first.setdefault(f"{node.op} {args}", node)
+        fixed = all(roots.get(r, r) not in written for r in (node.name, *node.refs()))
+        if fixed and node.op is not CLOSED and not draws_random_numbers(node.op):
+            known = first.setdefault(f"{node.op} {args} {kwargs}", node)
             if known is not node:
                 again[node.name] = known.name
     return replace(trace, nodes=nodes) if again else trace

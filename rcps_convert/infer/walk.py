@@ -23,7 +23,7 @@ from ..graph.closed_modules import CLOSED
 from ..graph.precision import WIDER, double_precision, widened
 from ..graph.trace import Node, Ref, Source, Trace
 from ..graph.writes import changed_in_forward, changed_parameters, is_inplace, written_refs
-from ..rules.directions import joined, standing
+from ..rules.directions import TURNS, joined, standing
 from ..rules.node import RuleNode, Swap
 from ..rules.pins import is_short
 from ..rules.pointwise import rule_of
@@ -314,6 +314,7 @@ class Walk:
         self.swaps += site.swaps
         if site.torn:
             self.torn.cut(node)
+        if site.torn or node.op in TURNS:
             self.result.as_they_are.add(node.name)
         return value
 

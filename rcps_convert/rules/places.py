@@ -36,7 +36,7 @@ def gather(node: Any, x: Any, dim: int, places: Any, **settings: Any) -> Action:
     """The axis is permuted as the places in it are; other axes agree. The same places everywhere: `index_select`."""
     x = node.constant(x) if isinstance(x, Const) else x
     at = dim_of(dim, len(x.axes))
-    row = _row(places.value, x.shape, at) if isinstance(places, Const) else None
+    row = same_everywhere(places.value, x.shape, at) if isinstance(places, Const) else None
     if row is not None:
         taken: Action = RULES[aten.index_select.default](node, x, at, Const(row))
         return taken
@@ -45,8 +45,8 @@ def gather(node: Any, x: Any, dim: int, places: Any, **settings: Any) -> Action:
     return Action((*x.axes[:at], places.axes[at], *x.axes[at + 1 :]), x.value)
 
 
-def _row(places: Tensor, shape: Sequence[int], dim: int) -> Tensor | None:
-    """The places along an axis, if they are the same wherever one stands along the others."""
+def same_everywhere(places: Tensor, shape: Sequence[int], dim: int) -> Tensor | None:
+    """The places along an axis, if they are the same wherever one stands along the others; else None."""
     whole = places.shape[:dim] == shape[:dim] and places.shape[dim + 1 :] == shape[dim + 1 :]
     if not whole or not places.numel():
         return None
