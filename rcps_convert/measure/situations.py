@@ -124,8 +124,8 @@ def turning_situations(model: nn.Module, example: Example) -> Iterator[Situation
         example: what it is called with; an input may be shorter than what the user gave.
     """
     kinds = {type(module) for module in model.modules() if is_users(type(module).__module__)}
-    if not kinds:  # torch's own layers ask for nothing that matters
-        return
+    if not kinds and not any("forward" in vars(module) for module in model.modules()):
+        return  # torch's own layers ask for nothing that matters
     named = set[str]().union(*(named_by_forward(kind).read for kind in kinds))
     twin, told = fresh_copy(model), _Told({})
     with told:
