@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import testing
+    from . import layers, testing
     from .algebra.augment import ReverseComplementAugment
     from .algebra.channels import Channels, UpperTriangle
     from .algebra.specs import Antisymmetric, Invariant, Mask, OneHot, Permutation, Tokens, Tracks, reverse_complement
@@ -35,12 +35,11 @@ if TYPE_CHECKING:
     from .infer.match.recalibrate import recalibrate
     from .measure.report import EquivarianceReport, check_equivariance
     from .rules.registry import rule
-    from .strands import layers
     from .strands.strings import conjoined_strings
     from .strands.unwrapped import unwrap
 
 _HOMES = {
-    ".": "testing",
+    ".": "layers testing",
     ".algebra.augment": "ReverseComplementAugment",
     ".algebra.channels": "Channels UpperTriangle",
     ".algebra.specs": "Antisymmetric Invariant Mask OneHot Permutation Tokens Tracks reverse_complement",
@@ -56,7 +55,6 @@ _HOMES = {
     ".infer.match.recalibrate": "recalibrate",
     ".measure.report": "EquivarianceReport check_equivariance",
     ".rules.registry": "rule",
-    ".strands": "layers",
     ".strands.strings": "conjoined_strings",
     ".strands.unwrapped": "unwrap",
 }
@@ -116,14 +114,9 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     """A public name, or a module of the package."""
     home = next((home for home, names in _HOMES.items() if name in names.split()), ".")
-    found = _module(name) if home == "." else _held(import_module(home, __name__), name)
+    found = _module(name) if home == "." else getattr(import_module(home, __name__), name)
     globals()[name] = found
     return found
-
-
-def _held(home: Any, name: str) -> Any:
-    """What a module has by a name, or a folder's module of that name."""
-    return getattr(home, name) if hasattr(home, name) else import_module(f"{home.__name__}.{name}")
 
 
 def _module(name: str) -> Any:

@@ -122,7 +122,7 @@ out_rc = example_model(fwd_seq.flip(-1, -2))
 same = torch.isclose(out_fwd, out_rc, atol=1e-6).all()
 """
     found: dict[str, Any] = {}
-    exec("from rcps_convert.strands.layers import RCPSInput, RCPS, RCPSBatchNorm, RCPSOutput" + sample, found)
+    exec("from rcps_convert.layers import RCPSInput, RCPS, RCPSBatchNorm, RCPSOutput" + sample, found)
     assert found["same"]
 
 

@@ -224,6 +224,6 @@ def _of_rcps_pytorch(model: nn.Module) -> list[str]:
         return []
     return [
         f"the model has layers of rcps-pytorch ({', '.join(names)}), which keep the symmetry themselves: import them "
-        "from rcps_convert.strands.layers, or go on to a plain network that is converted; see the page Migrating from "
+        "from rcps_convert.layers, or go on to a plain network that is converted; see the page Migrating from "
         "rcps-pytorch (docs/migrating-from-rcps-pytorch.md)"
     ]

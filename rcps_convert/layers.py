@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..algebra.action import ActionMap
-from ..algebra.arguments import check_choice, check_count, check_switch
-from ..algebra.specs import OneHot
+from .algebra.action import ActionMap
+from .algebra.arguments import check_choice, check_count, check_switch
+from .algebra.specs import OneHot
 
 
 def _strands(x: Tensor) -> Tensor:
