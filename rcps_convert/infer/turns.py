@@ -46,7 +46,12 @@ def _turned(node: Node, places: _Places) -> Node:
         return _flip(node, NAMED[node.op])
     for dim, index in _taken(node):
         shape = places.shapes.get(node.args[0].name)
-        if dim is not None and shape == node.shape and _is_backwards(places.value(index), shape, dim):
+        if (
+            dim is not None
+            and shape is not None
+            and shape == _shape(node.value)
+            and _is_backwards(places.value(index), shape, dim)
+        ):
             return _flip(node, dim)
     return node
 
@@ -61,7 +66,7 @@ def _taken(node: Node) -> Iterator[tuple[int | None, Any]]:
         values = [*node.args[1:], *node.kwargs.values()]
         index = next((v for v in values if isinstance(v, Ref)), None)
         dim = next((v for v in values if type(v) is int), None)
-        yield None if dim is None else dim % len(node.shape), index
+        yield None if dim is None else dim % node.value.dim(), index
     elif node.op is aten.index.Tensor:
         used = [(dim, index) for dim, index in enumerate(node.args[1]) if index is not None]
         yield from used if len(used) == 1 else ()
@@ -87,7 +92,7 @@ class _Places:
 
     def __init__(self, trace: Trace) -> None:
         self.trace, self.values = trace, dict[str, Any]()
-        self.shapes = {n.name: n.shape for n in trace.nodes if isinstance(n.value, Tensor)}
+        self.shapes = {n.name: _shape(n.value) for n in trace.nodes if isinstance(n.value, Tensor)}
         for name, source in trace.sources.items():
             if isinstance(source.value, Tensor):
                 self.shapes[name] = tuple(source.value.shape)
@@ -127,10 +132,20 @@ class _Places:
         def fill(leaf: Any) -> Any:
             if not isinstance(leaf, Ref):
                 return leaf
-            return self.values[leaf.name] if leaf.name in read else torch.empty(()).expand(self.shapes[leaf.name])
+            if leaf.name in read:
+                return self.values[leaf.name]
+            shape = self.shapes[leaf.name]
+            if shape is None:
+                raise ValueError("a shape that depends on values")
+            return torch.empty(()).expand(shape)
 
         args, kwargs = pytree.tree_map(fill, (node.args, node.kwargs))
         return node.op(*args, **kwargs)
+
+
+def _shape(x: Tensor) -> tuple[int, ...] | None:
+    """The shape of a tensor; None where it depends on values."""
+    return tuple(x.shape) if all(type(n) is int for n in x.shape) else None
 
 
 def _read(node: Node) -> list[str]:
