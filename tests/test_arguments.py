@@ -88,10 +88,6 @@ CONVERT: list[tuple[str, list[Any]]] = [
 ]
 
 
-def converted() -> nn.Module:
-    return convert_model(Net(), DNA, verify=False)
-
-
 def cases() -> list[Any]:
     """What is called, with what, and a name."""
     found: list[tuple[str, Callable[[], Any]]] = []
@@ -119,19 +115,20 @@ def cases() -> list[Any]:
         add(f"conj.{name}", values, lambda v, n=name: convert_model(Net(), DNA, strategy="conjoined", **{n: v}))
     add("check.tolerance", NUMERIC[1:], lambda v: check_equivariance(Net(), DNA, tolerance=v))
     plan = plan_conversion(Net(), DNA, verify=False)
+    both = plan_conversion(Net(), DNA, strategy="conjoined", verify=False)
     add("apply.model", MODELS, lambda v: plan.apply(v))
     add("apply.in_place", SWITCHES, lambda v: plan.apply(Net(), in_place=v))
     add("valid_lengths.low", COUNTS, lambda v: plan.valid_lengths(v, 30))
     add("valid_lengths.high", COUNTS, lambda v: plan.valid_lengths(10, v))
     for undo in (bake, unwrap):
         add(f"{undo.__name__}.model", MODELS, lambda v, undo=undo: undo(v))
-    add("bake.in_place", SWITCHES, lambda v: bake(converted(), in_place=v))
-    add("unwrap.in_place", SWITCHES, lambda v: unwrap(convert_model(Net(), DNA, strategy="conjoined"), in_place=v))
+    add("bake.in_place", SWITCHES, lambda v: bake(plan.apply(Net()), in_place=v))
+    add("unwrap.in_place", SWITCHES, lambda v: unwrap(both.apply(Net()), in_place=v))
     state = Net().state_dict()
     add("load.model", MODELS, lambda v: load_plain_state_dict(v, state))
     states = [None, 3, "x", [], Net(), [("a", 1)], {3: torch.ones(1)}, OrderedDict(state, **{"out.bias": "x"}), Net]
-    add("load.state_dict", states, lambda v: load_plain_state_dict(converted(), v))
-    add("load.init", CHOICES, lambda v: load_plain_state_dict(converted(), state, init=v))
+    add("load.state_dict", states, lambda v: load_plain_state_dict(plan.apply(Net()), v))
+    add("load.init", CHOICES, lambda v: load_plain_state_dict(plan.apply(Net()), state, init=v))
     add("rc_equivariant.example", EXAMPLES, lambda v: rc_equivariant(example=v)(type("Other", (Net,), {}))())
     add("rc_equivariant.class", [*MODELS[1:], Net(), Thing], lambda v: rc_equivariant(example=(2, 4, 20))(v))
     for name, values in (("inputs", INPUTS[:9]), ("strategy", CHOICES[:4]), ("outptus", ["+-"])):

@@ -78,7 +78,7 @@ def test_a_profile_without_channels_is_one() -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("make", some([dense, profile], 1))
-@pytest.mark.parametrize("spec", some(["+-", ".", "ACGT", "++--", "..", "+-+-"], 2))
+@pytest.mark.parametrize("spec", some(["+-+-", ".", "ACGT", "++--", "..", "+-"], 1))
 def test_tracks_are_reversed_as_the_spec_says(make: Any, spec: str, strategy: str) -> None:
     torch.manual_seed(0)
     converted = randomised(convert_model(make(len(spec)), X, outputs=spec, strategy=strategy))
@@ -219,7 +219,7 @@ def test_a_wide_output_that_keeps_half_of_its_values_is_named(name: str) -> None
         assert rank(convert_model(model, x[:2], verify=False)(x)[1]) == has
 
 
-@pytest.mark.parametrize("spec", chosen(["auto", "+-", "antisymmetric"], lambda spec: spec != "auto"))
+@pytest.mark.parametrize("spec", chosen(["auto", "+-", "antisymmetric"], lambda spec: spec == "+-"))
 def test_nothing_is_said_of_outputs_that_keep_their_values(spec: str) -> None:
     torch.manual_seed(0)
     wide = Net(lambda m, x: m.a(m.c(x).relu().mean(-1)), c=conv(), a=nn.Linear(8, 2))
@@ -337,7 +337,7 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", some(ORDERS, 2))
 def test_results_in_another_order_than_the_samples_are_refused(order: str) -> None:
     """At one length only, where few batches are measured."""
     model = Net(lambda m, x: ORDERS[order](m.a(m.c(x))).abs(), c=nn.Conv1d(4, 8, 1), a=nn.Linear(64, 5))

@@ -137,7 +137,7 @@ def test_a_draw_is_balanced_and_has_many_functions_and_kinds() -> None:
     assert len({*draw(1, 300)} & {*found}) < 60
 
 
-@pytest.mark.parametrize("key", some(campaign.accepted(), 4))
+@pytest.mark.parametrize("key", some(campaign.accepted(), 2))
 def test_an_accepted_survivor_is_a_mutant_and_has_a_reason(key: str) -> None:
     assert key in in_file(key.partition(":")[0]), "the code has changed: judge it again"
     assert len(campaign.accepted()[key].split()) > 3
@@ -188,7 +188,7 @@ KNOWN: list[tuple[str, Callable[[], None]]] = [
 ]
 """Beginnings of the names of mutants that the tests are known to notice, each with one of them: two of each folder."""
 
-QUICK = ("geometry/functions.py:Narrow", "tie/norms")
+QUICK = ("tie/norms",)
 
 
 @pytest.mark.parametrize(

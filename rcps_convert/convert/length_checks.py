@@ -145,7 +145,7 @@ class LengthChecks:
             self._widen(longest)
         self._check_lengths(longest)
         if self.problem is None:
-            self._check_turns()
+            self._check_other_ways()
         if self.problem is None and self.fixed is None:
             for side in (1, -1):
                 self._check_last(side)
@@ -180,8 +180,8 @@ class LengthChecks:
             f"exact at length {longest} only: {self.fixed}, {because}; calls at other lengths are refused"
         )
 
-    def _check_turns(self) -> None:
-        """Measure the law where comparisons of sizes come out otherwise than on the example."""
+    def _check_other_ways(self) -> None:
+        """Measure the law wherever forward may take another way than on the example, and far from it."""
         seen = seen_of(self.variants, self.survey)
         self._check_rests(seen)
         knows = False if self._by_no_size else None
