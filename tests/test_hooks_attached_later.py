@@ -13,6 +13,7 @@ from planned import remembered
 from tiers import some
 from torch import Tensor, nn
 from torch.nn.modules import module as hooked
+from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from rcps_convert import ConversionError, bake, convert_model
@@ -207,6 +208,52 @@ def test_a_hook_that_gives_its_input_for_the_output_acts(monkeypatch: pytest.Mon
     model.act.register_forward_hook(lambda module, given, y: given[0])
     with pytest.raises(OtherPartError, match="changes what it is given"):
         model(X)
+
+
+class Counts:
+    """A hook that is an object, and is found by its class, as those of torch's pruning and norms are."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, module: Any, given: Any) -> None:
+        self.calls += 1
+
+
+@pytest.mark.parametrize("twin", [lambda model: model, copy.deepcopy])
+def test_a_hook_that_is_watched_is_found_by_its_class(twin: Any) -> None:
+    model = converted()
+    model.pool.register_forward_pre_hook(Counts())
+    model(X)
+    model = twin(model)
+    model(X)
+    ((key, hook),) = [(k, h) for k, h in model.pool._forward_pre_hooks.items() if isinstance(h, Counts)]
+    assert hook.calls == 2
+    assert isinstance(hook, WatchedHook)
+    del model.pool._forward_pre_hooks[key]
+    assert worst(model(X), model(mirror(X))) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["prune", "spectral norm"])
+def test_what_torch_applied_by_a_hook_can_be_taken_off_again(name: str) -> None:
+    class Scored(Tower):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out, self.head = nn.Linear(8, 1), nn.Linear(1, 3)  # the second has nothing to tie
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(super().forward(x))
+
+    torch.manual_seed(0)
+    model: Any = convert_model(Scored(), DNA, verify=False).double().eval()
+    before = model(X)
+    if name == "prune":
+        prune.random_unstructured(model.head, "weight", 0.5)
+    else:
+        nn.utils.spectral_norm(model.head)
+    assert worst(model(X), before) > 1e-6
+    prune.remove(model.head, "weight") if name == "prune" else nn.utils.remove_spectral_norm(model.head)
+    assert worst(model(X), model(mirror(X))) < TOLERANCE
 
 
 def for_all(module: Any, given: Any, y: Any) -> Any:

@@ -278,6 +278,38 @@ def agree(model: nn.Module, x: Tensor) -> None:
     assert torch.allclose(model(x), model(x.flip(1, 2)), rtol=0, atol=TOLERANCE)
 
 
+class ByClass(nn.Module):
+    """Reads what all objects of its class share."""
+
+    summed, options, row, table = False, {"summed": False}, [False], CENTRED.clone()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, 8, 5, padding=2), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).relu() * self.table.to(x)
+        is_summed = self.summed or self.options["summed"] or self.row[0]
+        return self.out((h.cumsum(-1) if is_summed else h).mean(-1))
+
+
+OF_CLASS = {"summed": True, "options": {"summed": True}, "row": [True], "table": RAMP}
+
+
+@pytest.mark.parametrize("name", OF_CLASS)
+def test_what_a_class_holds_is_watched(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = convert_model(ByClass(), DNA, verify=False).double().eval()
+    twin = pickle.loads(pickle.dumps(model))
+    x = torch.randn(2, 4, 21, dtype=torch.float64)
+    monkeypatch.setattr(ByClass, name, OF_CLASS[name])
+    for one in (model, twin):
+        with pytest.raises(OtherPartError, match=rf"ByClass\.{name} is not what it was"):
+            one(x)
+    monkeypatch.undo()
+    for one in (model, twin):
+        agree(one, x)
+
+
 def write(table: Any, values: Tensor) -> None:
     for i, value in enumerate(values.tolist()):
         table[i] = value

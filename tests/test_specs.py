@@ -119,6 +119,21 @@ def test_an_offset_moves_positions_and_leaves_the_edge(offset: int) -> None:
     )
 
 
+@pytest.mark.parametrize("offset", [9, -9, 20])
+def test_an_offset_that_leaves_no_pair_is_refused(offset: int) -> None:
+    """It was taken for an axis on which nothing moves, also at lengths at which there are pairs."""
+    spec = Tracks("+-", offset=offset)
+    with pytest.raises(NeedsChoiceError, match="no two of 9 positions"):
+        reverse_complement(numbers(2, 2, 9), spec)
+    for strategy in ("tied", "conjoined"):
+        with pytest.raises(NeedsChoiceError, match="no two of 9 positions"):
+            convert_model(nn.Conv1d(4, 2, 3, padding=1), torch.zeros(2, 4, 9), outputs=spec, strategy=strategy)
+    with pytest.raises(NeedsChoiceError, match="no two of 9 positions"):
+        check_equivariance(nn.Conv1d(4, 2, 3, padding=1), torch.zeros(2, 4, 9), outputs=spec)
+    assert ax.has_edge(ax.positions(9, offset))
+    assert ax.has_edge(read_axis(write_axis(ax.positions(9, offset))))
+
+
 def test_samples_and_targets_of_such_specs_are_mirrored_together() -> None:
     augment = ReverseComplementAugment(Channels("ACGT", "+-"), Tracks.pairs([2, 1, 0]), p=1.0)
     x, y = numbers(3, 6, 8), numbers(3, 3, 8)

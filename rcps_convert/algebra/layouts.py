@@ -29,8 +29,19 @@ class Spec:
         return None
 
     def along(self, size: int) -> Axis:
-        """Action on the axis of positions."""
-        return ax.positions(size, getattr(self, "offset", 0))
+        """Action on the axis of positions.
+
+        Raises:
+            NeedsChoiceError: the offset is so large that no position has a partner.
+        """
+        offset = getattr(self, "offset", 0)
+        if offset and size <= abs(offset):
+            raise NeedsChoiceError(
+                f"with offset={offset} no two of {size} positions are mirrored to each other",
+                why=f"position i goes to {size} - 1 - i - ({offset}), which none of them is",
+                do="give a smaller offset, or a longer example",
+            )
+        return ax.positions(size, offset)
 
     def parts(self) -> tuple[Spec, ...]:
         """The specs of consecutive blocks of the channel axis; one, unless it holds several kinds."""

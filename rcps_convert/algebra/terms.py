@@ -229,7 +229,8 @@ def positions(size: int, offset: int = 0) -> Axis:
 
 def has_edge(term: Axis) -> bool:
     """Whether some entries of an axis along a sequence have no partner, as of values that lie between bases."""
-    return any(isinstance(p, Leaf) and p.role == Role("edge") for p in children(walk(term)))
+    term = walk(term)
+    return any(isinstance(p, Leaf) and p.role == Role("edge") for p in (term, *children(term)))
 
 
 def regular(size: int) -> Axis:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import types
 from collections import deque
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
@@ -61,9 +61,25 @@ class Globals:
         self.name = name
 
     @property
-    def table(self) -> dict[str, Any]:
+    def table(self) -> Mapping[str, Any]:
         """What is global there."""
         return vars(sys.modules[self.name]) if self.name in sys.modules else {}
+
+
+class OfClass(Globals):
+    """The attributes of a class; a copy of it is itself.
+
+    Args:
+        cls: the class.
+    """
+
+    def __init__(self, cls: type) -> None:
+        self.cls, self.name = cls, cls.__qualname__.rpartition("<locals>.")[2]
+
+    @property
+    def table(self) -> Mapping[str, Any]:
+        """What it holds itself."""
+        return vars(self.cls)
 
 
 class KeptObject(NamedTuple):
@@ -125,6 +141,8 @@ def users_settings(model: nn.Module) -> list[str]:
     rows = [(h, n) for h, names in found.settings for n in names if not _is_torchs(h)]
     for holder, name in rows + [place for place in found.by_class if not _is_torchs(place[0])]:
         kept = next((one for one in found.kept if one.value is holder), None)
+        if isinstance(holder, OfClass):  # named as those of the module
+            continue
         if isinstance(holder, Globals):
             named.append(f"{holder.name}.{name}")
         else:
@@ -148,6 +166,8 @@ class _Collector:
         self.found.numbers = self.all.numbers
         for name, read in sorted(self.all.globals.items()):
             self._look_at_globals(name, read)
+        for cls in dict.fromkeys(cls for module in modules for cls in type(module).__mro__ if is_users(cls.__module__)):
+            self._note(OfClass(cls), self.all.read - self.all.own - self.all.others)
 
     def _look(self, holder: Holder, names: Names, root: nn.Module, label: str) -> None:
         """Sort what a holder holds by kind."""
@@ -188,12 +208,16 @@ class _Collector:
         """The settings and constants among the globals of a module of Python."""
         if not is_users(name) or name not in sys.modules:
             return
-        holder = Globals(name)
-        held = {n: holder.table[n] for n in names if n in holder.table}
-        plain = [n for n, v in sorted(held.items()) if kind_of(v) == "setting"]
+        self._note(Globals(name), names)
+
+    def _note(self, holder: Globals, names: set[str]) -> None:
+        """Note the settings and constants among what a holder has."""
+        table = holder.table
+        kinds = {n: kind_of(table[n]) for n in sorted(names & table.keys())}
+        plain = tuple(n for n, kind in kinds.items() if kind == "setting" and not n.startswith("__"))
         if plain:
-            self.found.settings.append((holder, tuple(plain)))
-        self.found.constants += [(holder, n) for n, v in sorted(held.items()) if kind_of(v) == "constant"]
+            self.found.settings.append((holder, plain))
+        self.found.constants += [(holder, n) for n, kind in kinds.items() if kind == "constant"]
 
 
 def _kind_in(holder: Holder, value: Any) -> str | None:
@@ -236,9 +260,10 @@ def source(holder: Holder) -> Any:
 
 def value_at(holder: Holder, name: Any) -> Any:
     """What is in a place; None where there is nothing."""
-    held = holder.table if isinstance(holder, Globals) else holder
+    if isinstance(holder, Globals):
+        return holder.table.get(name)
     try:
-        return held[name] if _is_table(held) else getattr(held, name)
+        return holder[name] if _is_table(holder) else getattr(holder, name)
     except (AttributeError, KeyError, IndexError):
         return None
 

@@ -27,7 +27,7 @@ MEASURING: ContextVar[bool] = ContextVar("measuring", default=False)
 
 
 class WatchedHook:
-    """A hook of the user's, and whether it changes what it is given.
+    """A hook of the user's, and whether it changes what it is given; what looks for the hook's class finds it.
 
     Args:
         hook: the user's.
@@ -40,6 +40,15 @@ class WatchedHook:
 
     def __init__(self, hook: Any, judge: Callable[[nn.Module, Any], None], before: bool) -> None:
         self.hook, self.judge, self.before, self.acts = hook, judge, before, False
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self.hook)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "hook" or name.startswith("__"):  # of one that is only begun
+            raise AttributeError(name)
+        return getattr(self.hook, name)
 
     def __call__(self, module: nn.Module, *given: Any) -> Any:
         """What the hook returns."""
