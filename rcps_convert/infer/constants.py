@@ -97,7 +97,29 @@ def _rows(pin: Pin, action: Action) -> Axis | None:
     mirror, table = act(Action(action.axes), ids), torch.arange(rows.size)
     table[ids.flatten().long()] = mirror.flatten().long()
     consistent = torch.equal(table[ids.long()], mirror.long()) and torch.equal(table[table], torch.arange(rows.size))
-    return ax.permutation(table.tolist()) if consistent else None
+    return ax.permutation(_continued(table.tolist(), {*ids.flatten().tolist()})) if consistent else None
+
+
+def _continued(table: list[int], read: set[int]) -> list[int]:
+    """A permutation of rows with those that no id points to paired as all the others are, if these are alike.
+
+    Pairs are alike that lie around one middle, as of offsets, or equally far apart, as of buckets of either sign.
+    """
+    pairs = [(i, partner) for i, partner in enumerate(table) if i < partner]
+    around, apart = ({f(i, k) for i, k in pairs} for f in (lambda i, k: i + k, lambda i, k: k - i))
+    for i in range(len(table)) if min(len(around), len(apart)) == 1 else ():
+        partner = next(iter(around)) - i if len(around) == 1 else i + next(iter(apart))
+        if i < partner < len(table) and not {i, partner} & read and (table[i], table[partner]) == (i, partner):
+            table[i], table[partner] = partner, i
+    return table
+
+
+def rows_read(p: Pin) -> int:
+    """How many rows of a table constant ids point to; 0 for any other constant, and where all point to one."""
+    if p.action.value is None:
+        return 0
+    count = int(p.const.value.unique().numel())
+    return count if count > 1 else 0
 
 
 def _length_like(size: int, lengths: list[Axis]) -> Axis:
