@@ -929,11 +929,11 @@ def test_values_at_places() -> None:
     with pytest.raises(ValueError, match="axis 0 has 3 entries, the places 2"):
         places.gather(node(), Action((ax.batch(3), ax.Var(3))), 1, at)
     row = torch.tensor([2, 0, 1]).expand(4, 3)
-    assert places._row(row, (4, 5), 1) is not None
-    assert places._row(row, (5, 5), 1) is None
-    assert places._row(torch.tensor([[0, 1], [1, 0]]), (2, 5), 1) is None
-    assert places._row(torch.zeros(4, 0), (4, 5), 1) is None
-    assert places._row(row.T, (5, 4), 0).tolist() == [2, 0, 1]  # type: ignore[union-attr]
+    assert places.same_everywhere(row, (4, 5), 1) is not None
+    assert places.same_everywhere(row, (5, 5), 1) is None
+    assert places.same_everywhere(torch.tensor([[0, 1], [1, 0]]), (2, 5), 1) is None
+    assert places.same_everywhere(torch.zeros(4, 0), (4, 5), 1) is None
+    assert places.same_everywhere(row.T, (5, 4), 0).tolist() == [2, 0, 1]  # type: ignore[union-attr]
 
 
 def test_how_values_are_put_to_places() -> None:

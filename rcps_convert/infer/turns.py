@@ -46,7 +46,12 @@ def _turned(node: Node, places: _Places) -> Node:
         return _flip(node, NAMED[node.op])
     for dim, index in _taken(node):
         shape = places.shapes.get(node.args[0].name)
-        if dim is not None and shape == node.shape and _is_backwards(places.value(index), shape, dim):
+        if (
+            dim is not None
+            and shape is not None
+            and shape == places.shapes.get(node.name)
+            and _is_backwards(places.value(index), shape, dim)
+        ):
             return _flip(node, dim)
     return node
 
@@ -61,7 +66,7 @@ def _taken(node: Node) -> Iterator[tuple[int | None, Any]]:
         values = [*node.args[1:], *node.kwargs.values()]
         index = next((v for v in values if isinstance(v, Ref)), None)
         dim = next((v for v in values if type(v) is int), None)
-        yield None if dim is None else dim % len(node.shape), index
+        yield None if dim is None else dim % node.value.dim(), index
     elif node.op is aten.index.Tensor:
         used = [(dim, index) for dim, index in enumerate(node.args[1]) if index is not None]
         yield from used if len(used) == 1 else ()
@@ -87,7 +92,8 @@ class _Places:
 
     def __init__(self, trace: Trace) -> None:
         self.trace, self.values = trace, dict[str, Any]()
-        self.shapes = {n.name: n.shape for n in trace.nodes if isinstance(n.value, Tensor)}
+        sized = [n for n in trace.nodes if isinstance(n.value, Tensor) and all(type(s) is int for s in n.value.shape)]
+        self.shapes = {n.name: n.shape for n in sized}
         for name, source in trace.sources.items():
             if isinstance(source.value, Tensor):
                 self.shapes[name] = tuple(source.value.shape)
@@ -119,7 +125,8 @@ class _Places:
 
     def _is_known(self, node: Node) -> bool:
         changed = draws_random_numbers(node.op) or self.roots.get(node.name, node.name) in self.written
-        return not changed and _is_small(node.value) and all(r in self.known for r in _read(node))
+        sized = not isinstance(node.value, Tensor) or node.name in self.shapes  # not by the values of a tensor
+        return not changed and sized and _is_small(node.value) and all(r in self.known for r in _read(node))
 
     def _made(self, node: Node) -> Any:
         read = _read(node)
