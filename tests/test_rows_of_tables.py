@@ -95,6 +95,29 @@ def test_a_table_ends_where_forward_does() -> None:
         model(torch.zeros(1, 4, 22))
 
 
+class Gathered(Biased):
+    """One half of the attention of DeBERTa: scores of distances, from -4 to 3, are gathered for pairs of positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).tanh().mT
+        q, k, v = self.qkv(h).chunk(3, -1)
+        at = torch.arange(h.shape[1], device=x.device)
+        rows = self.row(at[None] - at[:, None]).expand(len(h), -1, -1)
+        bias = torch.gather(q @ self.table.weight.expand(-1, 4).mT, -1, rows)
+        return self.out((h + (q @ k.mT + bias).softmax(-1) @ v).mean(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [Biased, Gathered])
+def test_offsets_that_are_bounded_unlike_on_either_side_are_refused_with_a_way_out(kind: type[Biased]) -> None:
+    with pytest.raises(BreaksSymmetryError) as caught:
+        convert_model(kind(8, lambda d: d.clamp(-4, 3) + 4), (2, 4, 12), verify=False)
+    assert "bound offsets alike on either side, as d.clamp(-k, k) + k in 2 k + 1 rows does" in str(caught.value.do)
+    torch.manual_seed(0)
+    model = convert_model(kind(9, lambda d: d.clamp(-4, 4) + 4), (2, 4, 12), verify=False)
+    assert_exact(model, torch.zeros(2, 4, 12), lengths=(12, 15))
+
+
 @pytest.mark.parametrize(
     ("table", "read", "continued"),
     [
