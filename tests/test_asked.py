@@ -489,6 +489,17 @@ PUBLISHED = {
     "Dirichlet flow matching": "FlowLike",
     "StarSpace's bags of k-mers, as in BindSpace": "BagOfKmers",
     "distributions of `torch.distributions` at the end": "CountDistribution",
+    "Beluga": "BelugaLike",
+    "Basset as Kipoi has it": "KipoiBassetLike",
+    "APARENT, a score for each cut and one for none": "AparentLike",
+    "CamFormers": "CamFormersLike",
+    "Saluki, bases beside codons and splice sites": "SalukiLike",
+    "contacts of two halves of the channels": "HalvedContacts",
+    "channels shuffled before pools that leave a remainder (ShuffleNet)": "ShuffledPools",
+    "a mixture of experts, two for each position": "RoutedExperts",
+    "Perceiver": "PerceiverLike",
+    "Griffin's gated recurrence, from either end": "GatedRecurrence",
+    "the attention of T5, a bias by buckets of distances": "T5Like",
 }
 """Published architectures, and the networks of the zoo that were written after them."""
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lawful import assert_exact
 from oracle import assert_law
 from tiers import chosen, some
 from torch import Tensor, nn
@@ -547,6 +548,32 @@ def test_packed_sequences_are_refused_where_they_are_read() -> None:
     line = start + next(i for i, text in enumerate(source) if "# here" in text)
     assert caught.value.where is not None
     assert str(caught.value.where.source).endswith(f"test_rnn.py:{line}")
+    assert 'in a submodule of its own and pass on_unsupported="both_strands"' in str(caught.value.do)
+    assert 'strategy="conjoined"' in str(caught.value.do)
+
+
+class PackedInside(nn.GRU):
+    """A layer that packs sequences of one length itself."""
+
+    def forward(self, h: Tensor) -> Tensor:  # type: ignore[override]
+        packed = nn.utils.rnn.pack_padded_sequence(h, [h.shape[1]] * len(h), batch_first=True)
+        return nn.utils.rnn.pad_packed_sequence(super().forward(packed)[0], batch_first=True)[0]
+
+
+class HoldsPacked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(10, 2)
+        self.rnn = PackedInside(6, 5, bidirectional=True, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.rnn(torch.relu(self.conv(x)).mT).mean(1))
+
+
+@pytest.mark.parametrize("how", some([{"on_unsupported": "both_strands"}, {"strategy": "conjoined"}], 1))
+def test_packed_sequences_of_one_length_have_a_way_out(how: dict[str, Any]) -> None:
+    example = torch.zeros(2, 4, 12)
+    assert_exact(convert_model(HoldsPacked(), example, verify=False, **how), example, lengths=(12, 15), modes=("eval",))
 
 
 def test_a_weight_has_one_partner() -> None:

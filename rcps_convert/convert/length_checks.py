@@ -68,6 +68,12 @@ STEPS = (
 )
 """Why other lengths are refused where a step may fall between two mirrored numbers."""
 
+ROWS = (
+    "forward points to rows of a table by numbers that it makes from the length, and at no length that was looked at "
+    "did it read all of them; convert with an example of the length that is needed"
+)
+"""Why long inputs are refused that may read rows of a table that no shorter one reads."""
+
 Outputs = Callable[[int, tuple[int, ...]], list[Action | None]]
 """What an output may be, given its index and shape."""
 
@@ -367,13 +373,27 @@ class LengthChecks:
             return True
         return run_of(self.variants.model, variant.example) is not None
 
-    def fix_steps(self, inference: Inference) -> None:
+    def limit_by(self, inference: Inference) -> None:
+        """Refuse lengths at which what was inferred may not hold: beyond tables that were read, or beside steps."""
+        self._fix_steps(inference)
+        self._limit_rows(inference)
+
+    def _fix_steps(self, inference: Inference) -> None:
         """Refuse other lengths where forward rounds what it computes from the length, right or wrong by chance."""
         longest = main_length(self.actions)
         steps = inference.steps | (inference.steps_by_numbers if self.survey.other_fractions else frozenset())
         if self.fixed is None and longest is not None and steps & hidden_lengths(inference):
             self.checked, self.fixed = [], STEPS
             self.warnings.append(f"exact at length {longest} only: {STEPS}; calls at other lengths are refused")
+
+    def _limit_rows(self, inference: Inference) -> None:
+        """Refuse inputs longer than those on which the rows of a table were looked at, where some were never read."""
+        until = inference.rows_until
+        if until is None or self.fixed is not None or self.problem is not None or not self.checked:
+            return
+        most = max(until, *self.checked)
+        if not any(turn.side > 0 and turn.size <= most for turn, _ in self.limits):
+            self._limit(Turn(most + 1, 1), ROWS)
 
     def _with_other_samples(self, variant: Variant) -> Variant:
         """The first check is one with another number of samples too, which costs nothing more."""

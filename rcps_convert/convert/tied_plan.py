@@ -416,7 +416,7 @@ class _TiedPlanner:
             return self._measure(converted, example, actions, solution, 1, outputs, **how)
 
         checks.run(measure, solution.inference.outputs)
-        checks.fix_steps(solution.inference)
+        checks.limit_by(solution.inference)
         self.plan.checked = sorted(set(checks.checked))
         self.plan.notes += checks.notes
         self.plan.warnings += checks.warnings

@@ -137,8 +137,9 @@ def _trace_error(
             "a packed sequence cannot be traced",
             where=where,
             why=f"its layout depends on the values of the lengths ({first})",
-            do="run the recurrent layer on the padded batch and pool over the positions that count, or convert the "
-            "model for sequences of one length",
+            do="run the recurrent layer on the padded batch and pool over the positions that count; where all "
+            "sequences have one length, leave the packing out, or keep it in a submodule of its own and pass "
+            'on_unsupported="both_strands", or use strategy="conjoined"',
         )
     unknown = re.search(r"Found <class '([^']+)'> in output, which is not a known type", str(reason))
     if unknown:

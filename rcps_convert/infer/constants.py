@@ -19,6 +19,12 @@ from ..errors import BreaksSymmetryError
 from ..rules.common import is_uniform
 from ..rules.pins import Pin, in_full, nearly_equal
 
+BOUNDED = (
+    "let these places mirror each other: bound offsets alike on either side, as d.clamp(-k, k) + k in 2 k + 1 rows "
+    "does and d.clamp(-k, k - 1) + k does not"
+)
+"""What to do about whole numbers that are made in forward and are not their own mirror image."""
+
 MATCHED = 1024
 """Entries of an axis of a constant up to which they are matched one by one."""
 
@@ -97,7 +103,29 @@ def _rows(pin: Pin, action: Action) -> Axis | None:
     mirror, table = act(Action(action.axes), ids), torch.arange(rows.size)
     table[ids.flatten().long()] = mirror.flatten().long()
     consistent = torch.equal(table[ids.long()], mirror.long()) and torch.equal(table[table], torch.arange(rows.size))
-    return ax.permutation(table.tolist()) if consistent else None
+    return ax.permutation(_continued(table.tolist(), {*ids.flatten().tolist()})) if consistent else None
+
+
+def _continued(table: list[int], read: set[int]) -> list[int]:
+    """A permutation of rows with those that no id points to paired as all the others are, if these are alike.
+
+    Pairs are alike that lie around one middle, as of offsets, or equally far apart, as of buckets of either sign.
+    """
+    pairs = [(i, partner) for i, partner in enumerate(table) if i < partner]
+    around, apart = ({f(i, k) for i, k in pairs} for f in (lambda i, k: i + k, lambda i, k: k - i))
+    for i in range(len(table)) if min(len(around), len(apart)) == 1 else ():
+        partner = next(iter(around)) - i if len(around) == 1 else i + next(iter(apart))
+        if i < partner < len(table) and not {i, partner} & read and (table[i], table[partner]) == (i, partner):
+            table[i], table[partner] = partner, i
+    return table
+
+
+def rows_read(p: Pin) -> int:
+    """How many rows of a table constant ids point to; 0 for any other constant, and where all point to one."""
+    if p.action.value is None:
+        return 0
+    count = int(p.const.value.unique().numel())
+    return count if count > 1 else 0
 
 
 def _length_like(size: int, lengths: list[Axis]) -> Axis:
@@ -162,6 +190,11 @@ def broken(pins: Iterable[Pin]) -> list[tuple[Pin, Action]]:
     return [(p, a) for p, a in found if not a.is_trivial() and not _invariant(p.const.value, a)]
 
 
+def _may_hold_fractions(value: Tensor) -> bool:
+    """Whether a constant may hold fractions."""
+    return value.is_floating_point() or value.is_complex()
+
+
 def is_mirror(p: Pin, action: Action) -> bool:
     """Whether the mirror image of a constant is what it would be if it had been padded from the other edge."""
     return p.const.turned is not None and torch.equal(act(action, p.const.value), p.const.turned.value)
@@ -173,7 +206,9 @@ def refusal(p: Pin, action: Action) -> BreaksSymmetryError:
     what = f"the buffer {buffer} is" if buffer else "a constant made in forward is"
     why = "its values differ from their mirror image, and it meets an axis that is reversed or swapped"
     inside = f', or pass on_unsupported="both_strands" to run {p.where.path} on both strands' if p.where.path else ""
-    do = "make it symmetric or learned, or a registered buffer" + inside
+    numbers = p.const.value.dtype not in (torch.bool, torch.uint8) and not _may_hold_fractions(p.const.value)
+    do = BOUNDED if numbers else "make it symmetric or learned, or a registered buffer"
+    do += inside
     if entries_of:
         what = what if buffer else f"what forward reads of the buffer {entries_of} is"
         do = "make it symmetric or learned, or pass symmetrise_buffers=True to average it"

@@ -76,6 +76,8 @@ class Inference:
         steps: sizes of axes along which forward rounds fractions that it mirrors by arithmetic; see `Steps`.
         steps_by_numbers: the same, if fractional numbers that forward is given are computed from the length.
         rounded: a constant is invariant, or a stretch obeys the law, only to the rounding of float32.
+        rows_until: the longest input, in positions, on which the rows of tables that constant ids point to were looked
+            at, where some were not read; None where all were.
         spread: per trace, constants that are spread over swapped channels before they are padded, by the name of what
             the padding makes.
         open_terms: the actions before what was open got its default.
@@ -103,6 +105,7 @@ class Inference:
     steps: frozenset[int] = frozenset()
     steps_by_numbers: frozenset[int] = frozenset()
     rounded: bool = False
+    rows_until: int | None = None
     opened: frozenset[str] = frozenset()
     assumed: frozenset[str] = frozenset()
     doubts: set[str] = field(default_factory=set)

@@ -26,17 +26,24 @@ from ..graph.progress import stage
 from ..graph.sandbox import call, fresh_copy, quiet
 from ..graph.trace import Node, Ref, Trace
 from ..measure.axis_roles import branches
-from ..measure.lengths import Survey, Variants
+from ..measure.lengths import Survey, Variants, run_of
 from ..measure.probe import Probe
 from ..tie.norms import unpool
 from ..tie.symmetriser import symmetrised, unsymmetrised
 from .anchors import cut_to_length, plan_calls
+from .constants import rows_read
 from .cuts import Cut, Declaration, Symmetrised, declarations_of, declared
 from .inference import Inference
 from .readouts import find_readouts
 from .solve import infer
 from .stretch import Hint, Memory
 from .sums import regrouped
+
+MOST_IDS = 2**20
+"""Most entries of constant ids in an example that is made longer to see the rows of a table that they point to."""
+
+TIMES = 4
+"""How much longer each of these examples is than the one before."""
 
 
 @dataclass
@@ -141,6 +148,7 @@ class Solver:
                 found = self._infer(wanted) if self.trained is not None else found
                 if not found.problems:
                     found = self._with_other_ways(found, wanted)
+                    found = self._with_more_rows(found, wanted)
             holders, unheld = ([], []) if found.problems else find_readouts(self.traces[0], found)
             new = [p for p in holders if p not in self.kept_inside]
             for path in new:
@@ -221,6 +229,38 @@ class Solver:
             with torch.no_grad():
                 found = self._with(self.example, found, wanted)
         return found
+
+    def _with_more_rows(self, found: Inference, wanted: Sequence[Spec | str]) -> Inference:
+        """A solution for longer examples too, while they read rows of a table that none before has read.
+
+        As where distances between positions, sorted into buckets, point into a table of biases: a short example has
+        short distances only.
+        """
+        variants, last = Variants(self.model, self.example, self.actions), found
+        seen, length = 0, variants.longest
+        while seen < length and _leaves_rows(found) and TIMES**2 * _most_ids(last) <= MOST_IDS:
+            seen, longest = length, self._longest(variants, length)
+            longer = next(variants.at(longest), None)
+            known, lost = len(self.traces), len(self.lost)
+            last = self._with(longer.example, found, wanted) if longer is not None else found
+            del self.lost[lost:]  # it is no way of its own, and its length is refused if the law fails there
+            length = seen if last is found else longest
+            if _rows_read(last) == _rows_read(found):
+                del self.traces[known:]
+            else:
+                found = last
+        found.rows_until = length if length and _leaves_rows(found) else None
+        return found
+
+    def _longest(self, variants: Variants, length: int) -> int:
+        """A multiple of a length, or as much of that as forward takes."""
+        taken, over = length, TIMES * length + 1
+        tried = TIMES * length
+        while over - taken > 1:
+            runs = any(run_of(self.model, v.example) is not None for v in variants.at(tried))
+            taken, over = (tried, over) if runs else (taken, tried)
+            tried = (taken + over) // 2
+        return taken
 
     def _with(self, example: Example, found: Inference, wanted: Sequence[Spec | str]) -> Inference:
         """A solution that holds for the forward on another example too, where there is one."""
@@ -307,6 +347,23 @@ class Solver:
         for (path, number), made in runs[0].items():
             found[path][number] = [made, runs[1].get((path, number), made)]
         return found
+
+
+def _rows_read(found: Inference) -> dict[str | None, int]:
+    """How many rows of a table each node reads by constant ids, in the trace in which they are most."""
+    read: dict[str | None, int] = {}
+    for p in found.pins:
+        read[p.where.node] = max(read.get(p.where.node, 0), rows_read(p))
+    return read
+
+
+def _most_ids(found: Inference) -> int:
+    return max((p.const.value.numel() for p in found.pins if rows_read(p)), default=0)
+
+
+def _leaves_rows(found: Inference) -> bool:
+    """Whether constant ids leave out rows of a table."""
+    return any(0 < rows_read(p) < p.action.value.size for p in found.pins if p.action.value is not None)
 
 
 def _at_odds(found: Inference) -> list[ConversionError]:

@@ -209,7 +209,7 @@ def _solve(
     free_apart([(w.trace, w.weight_numbers) for w in walks], unasked)
     for problem in result.mirrors.problems:
         result.report(problem)
-    for pin in result.pins:
+    for pin in sorted(result.pins, key=constants.rows_read, reverse=True):  # a table by those that read most of it
         with suppress(Mismatch), ax.attempt():
             constants.complete(pin)
     filters = _open_filters(traces[0], result.values[0])

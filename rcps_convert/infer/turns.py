@@ -49,7 +49,7 @@ def _turned(node: Node, places: _Places) -> Node:
         if (
             dim is not None
             and shape is not None
-            and shape == _shape(node.value)
+            and shape == places.shapes.get(node.name)
             and _is_backwards(places.value(index), shape, dim)
         ):
             return _flip(node, dim)
@@ -92,7 +92,8 @@ class _Places:
 
     def __init__(self, trace: Trace) -> None:
         self.trace, self.values = trace, dict[str, Any]()
-        self.shapes = {n.name: _shape(n.value) for n in trace.nodes if isinstance(n.value, Tensor)}
+        sized = [n for n in trace.nodes if isinstance(n.value, Tensor) and all(type(s) is int for s in n.value.shape)]
+        self.shapes = {n.name: n.shape for n in sized}
         for name, source in trace.sources.items():
             if isinstance(source.value, Tensor):
                 self.shapes[name] = tuple(source.value.shape)
@@ -124,7 +125,8 @@ class _Places:
 
     def _is_known(self, node: Node) -> bool:
         changed = draws_random_numbers(node.op) or self.roots.get(node.name, node.name) in self.written
-        return not changed and _is_small(node.value) and all(r in self.known for r in _read(node))
+        sized = not isinstance(node.value, Tensor) or node.name in self.shapes  # not by the values of a tensor
+        return not changed and sized and _is_small(node.value) and all(r in self.known for r in _read(node))
 
     def _made(self, node: Node) -> Any:
         read = _read(node)
@@ -132,20 +134,10 @@ class _Places:
         def fill(leaf: Any) -> Any:
             if not isinstance(leaf, Ref):
                 return leaf
-            if leaf.name in read:
-                return self.values[leaf.name]
-            shape = self.shapes[leaf.name]
-            if shape is None:
-                raise ValueError("a shape that depends on values")
-            return torch.empty(()).expand(shape)
+            return self.values[leaf.name] if leaf.name in read else torch.empty(()).expand(self.shapes[leaf.name])
 
         args, kwargs = pytree.tree_map(fill, (node.args, node.kwargs))
         return node.op(*args, **kwargs)
-
-
-def _shape(x: Tensor) -> tuple[int, ...] | None:
-    """The shape of a tensor; None where it depends on values."""
-    return tuple(x.shape) if all(type(n) is int for n in x.shape) else None
 
 
 def _read(node: Node) -> list[str]:

@@ -1,0 +1,134 @@
+"""Tables whose rows are pointed to by numbers that forward makes from the length, as buckets of distances are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from lawful import assert_exact
+from tiers import chosen
+from torch import Tensor, nn
+
+from rcps_convert import BreaksSymmetryError, convert_model, plan_conversion
+from rcps_convert.infer.constants import _continued
+
+
+class Biased(nn.Module):
+    """Attention with a bias from a table, looked up by what a function makes of distances. (N, 4, L) -> (N, 2)."""
+
+    def __init__(self, rows: int, row: Callable[[Tensor], Tensor], *, bare: bool = False) -> None:
+        super().__init__()
+        self.stem, self.qkv, self.out = nn.Conv1d(4, 4, 3, padding=1), nn.Linear(4, 12), nn.Linear(4, 2)
+        self.table = nn.Parameter(torch.randn(rows, 1)) if bare else nn.Embedding(rows, 1)
+        self.row, self.bare = row, bare
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).tanh().mT
+        q, k, v = self.qkv(h).chunk(3, -1)
+        at = torch.arange(h.shape[1], device=x.device)
+        rows = self.row(at[None] - at[:, None])
+        bias = self.table[rows] if self.bare else self.table(rows)
+        return self.out((h + (q @ k.mT + bias[..., 0]).softmax(-1) @ v).mean(1))
+
+
+def t5(distance: Tensor) -> Tensor:
+    """The buckets of T5: 8 near ones and 8 on a scale of logarithms up to 128, for either sign."""
+    far = distance.abs()
+    large = (8 + (torch.log(far.float() / 8) / math.log(16) * 8).long()).clamp(max=15)
+    return (distance > 0).long() * 16 + torch.where(far < 8, far, large)
+
+
+def edges(*bounds: int) -> Callable[[Tensor], Tensor]:
+    """Bins of the distance, those of negative ones behind the others."""
+
+    def row(distance: Tensor) -> Tensor:
+        found = torch.bucketize(distance.abs(), torch.tensor([1, *bounds]), right=True)
+        return torch.where(distance < 0, found + len(bounds) + 1, found)
+
+    return row
+
+
+TABLES: dict[str, tuple[int, Callable[[Tensor], Tensor], bool]] = {
+    "T5": (32, t5, False),
+    "T5, a bare parameter": (32, t5, True),
+    "T5, of distances": (32, lambda d: t5(-d.abs()), False),
+    "offsets": (401, lambda d: d + 200, False),
+    "bins": (11, edges(2, 4, 30, 70), False),
+    "far ones of either sign": (6, lambda d: torch.where(d.abs() > 60, 5, d.clamp(-2, 2) + 2), False),
+}
+
+
+@pytest.mark.filterwarnings("ignore:calls at")
+@pytest.mark.parametrize("table", chosen(TABLES, lambda name: name == "far ones of either sign"))
+def test_rows_that_a_short_example_does_not_read_are_tied_too(table: str) -> None:
+    rows, row, bare = TABLES[table]
+    torch.manual_seed(0)
+    model = convert_model(Biased(rows, row, bare=bare), (2, 4, 12), verify=table == "T5")
+    assert_exact(model, torch.zeros(2, 4, 12), lengths=(12, 17, 90, 150))
+
+
+@pytest.mark.filterwarnings("ignore:calls at")
+def test_inputs_are_refused_that_may_read_rows_that_nothing_read() -> None:
+    """No length that is looked at has a distance of 2000, whose rows could not be shown to swap."""
+    model = convert_model(Biased(7, edges(2, 2000)), (2, 4, 20))
+    model(torch.zeros(1, 4, 80))
+    with pytest.raises(BreaksSymmetryError, match="points to rows of a table") as caught:
+        model(torch.zeros(1, 4, 2100))
+    assert "convert with an example of the length that is needed" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_table_of_which_all_rows_are_read_is_for_every_length() -> None:
+    plan = plan_conversion(Biased(5, lambda d: d.clamp(-2, 2) + 2), (2, 4, 12))
+    assert not plan.guards
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:calls at")
+def test_a_table_ends_where_forward_does() -> None:
+    """Offsets up to 20 either way: forward takes 21 positions, and one row more than it can read is there."""
+    model = convert_model(Biased(42, lambda d: d + 20), (2, 4, 12))
+    assert_exact(model, torch.zeros(2, 4, 12), lengths=(12, 21))
+    with pytest.raises(BreaksSymmetryError, match="points to rows of a table"):
+        model(torch.zeros(1, 4, 22))
+
+
+class Gathered(Biased):
+    """One half of the attention of DeBERTa: scores of distances, from -4 to 3, are gathered for pairs of positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).tanh().mT
+        q, k, v = self.qkv(h).chunk(3, -1)
+        at = torch.arange(h.shape[1], device=x.device)
+        rows = self.row(at[None] - at[:, None]).expand(len(h), -1, -1)
+        bias = torch.gather(q @ self.table.weight.expand(-1, 4).mT, -1, rows)
+        return self.out((h + (q @ k.mT + bias).softmax(-1) @ v).mean(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [Biased, Gathered])
+def test_offsets_that_are_bounded_unlike_on_either_side_are_refused_with_a_way_out(kind: type[Biased]) -> None:
+    with pytest.raises(BreaksSymmetryError) as caught:
+        convert_model(kind(8, lambda d: d.clamp(-4, 3) + 4), (2, 4, 12), verify=False)
+    assert "bound offsets alike on either side, as d.clamp(-k, k) + k in 2 k + 1 rows does" in str(caught.value.do)
+    torch.manual_seed(0)
+    model = convert_model(kind(9, lambda d: d.clamp(-4, 4) + 4), (2, 4, 12), verify=False)
+    assert_exact(model, torch.zeros(2, 4, 12), lengths=(12, 15))
+
+
+@pytest.mark.parametrize(
+    ("table", "read", "continued"),
+    [
+        ([0, 1, 4, 3, 2, 5, 6], {2, 3, 4}, [6, 5, 4, 3, 2, 1, 0]),
+        ([0, 4, 5, 3, 1, 2, 6, 7], {0, 1, 2, 4, 5}, [0, 4, 5, 6, 1, 2, 3, 7]),
+        ([0, 1, 2, 3], {1, 2}, [0, 1, 2, 3]),
+        ([1, 0, 4, 3, 2, 5, 6], {0, 1, 2, 4}, [1, 0, 4, 3, 2, 5, 6]),
+    ],
+)
+def test_rows_that_are_not_read_are_paired_as_the_others_are(
+    table: list[int], read: set[int], continued: list[int]
+) -> None:
+    """Around one middle; as far apart; not at all where no row moves, or where pairs are unlike each other."""
+    assert _continued(table, read) == continued
