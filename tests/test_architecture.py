@@ -273,6 +273,8 @@ def test_no_operator_is_named_outside_of_the_rules() -> None:
         for node in nodes_of(path):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in operators:
                 found.append(f"{module_name(path)}:{node.lineno}: {node.value}")
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "aten":
+                found.append(f"{module_name(path)}:{node.lineno}: aten.{node.attr}")
     assert found == []
 
 

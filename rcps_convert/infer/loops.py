@@ -16,11 +16,9 @@ from typing import Any
 from .._torch import pytree
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import is_inplace
-from ..rules.directions import COMMUTES, PILES, ROWS
-from ..rules.registry import aten
+from ..rules.directions import COMMUTES, FLIP, PILES, ROWS, SELECT, SLICE, UNBIND
 from .directions import Directions
 
-FLIP, SELECT, UNBIND, SLICE = aten.flip.default, aten.select.int, aten.unbind.int, aten.slice.Tensor
 FORTH, BACK, BOTH = "forth", "back", "both"
 """Loops that a result belongs to."""
 

@@ -16,18 +16,9 @@ from torch import Tensor
 from .._torch import draws_random_numbers, pytree
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import storage_roots, written_refs
-from ..rules.places import same_everywhere
-from ..rules.registry import aten, facts_of
-
-FLIP = aten.flip.default
-NAMED = {aten.flipud.default: 0, aten.fliplr.default: 1}
-"""Operators that turn round the axis in their name."""
-
-LISTS = {aten.index_select.default, aten.gather.default, aten.take_along_dim.default}
-"""Operators that take entries of an axis by a tensor of places: ``(x, dim, places)``, in some order."""
-
-COPIES = {aten.detach_.default}
-"""Operators in place that change no value."""
+from ..rules.directions import FLIP, NAMED
+from ..rules.places import BY_TENSORS, COPIES, LISTS, same_everywhere
+from ..rules.registry import facts_of
 
 MOST_PLACES = 1 << 22
 """Most entries of a tensor of places that is looked at."""
@@ -35,7 +26,7 @@ MOST_PLACES = 1 << 22
 
 def with_turns(trace: Trace) -> Trace:
     """The trace in which every operator that turns round one axis is ``flip``."""
-    if not any(n.op in NAMED or n.op in LISTS or n.op is aten.index.Tensor for n in trace.nodes):
+    if not any(n.op in NAMED or n.op in LISTS or n.op is BY_TENSORS for n in trace.nodes):
         return trace
     places = _Places(trace)
     return replace(trace, nodes=[_turned(node, places) for node in trace.nodes])
@@ -67,7 +58,7 @@ def _taken(node: Node) -> Iterator[tuple[int | None, Any]]:
         index = next((v for v in values if isinstance(v, Ref)), None)
         dim = next((v for v in values if type(v) is int), None)
         yield None if dim is None else dim % node.value.dim(), index
-    elif node.op is aten.index.Tensor:
+    elif node.op is BY_TENSORS:
         used = [(dim, index) for dim, index in enumerate(node.args[1]) if index is not None]
         yield from used if len(used) == 1 else ()
 

@@ -9,8 +9,15 @@ from ..algebra.action import Action
 from .common import DIRECTIONS, dim_of
 from .registry import aten, is_pointwise, refuse
 
-TURNS = {aten.flip.default}
+FLIP = aten.flip.default
+TURNS = {FLIP}
 """Operators that turn axes round."""
+
+NAMED = {aten.flipud.default: 0, aten.fliplr.default: 1}
+"""Operators that turn round the axis in their name."""
+
+SELECT, UNBIND, SLICE = aten.select.int, aten.unbind.int, aten.slice.Tensor
+"""Operators that take one position of an axis, each, and some."""
 
 ROWS = {aten.cat.default, aten.concat.default, aten.concatenate.default}
 """Operators that put the two readings in a row."""

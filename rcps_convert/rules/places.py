@@ -17,6 +17,15 @@ from .registry import RULES, Const, aten, refuse, require_unsigned, rule
 ADDS = {"add", "sum"}
 """Ways to put values together that are linear in them."""
 
+LISTS = {aten.index_select.default, aten.gather.default, aten.take_along_dim.default}
+"""Operators that take entries of an axis by a tensor of places: ``(x, dim, places)``, in some order."""
+
+BY_TENSORS = aten.index.Tensor
+"""The operator that takes entries by a tensor of places for some of the axes."""
+
+COPIES = {aten.detach_.default}
+"""Operators in place that change no value."""
+
 
 def _meet(x: Action, places: Action, at: int) -> None:
     """State that a tensor and the places in one of its axes agree: that axis is permuted as the places are."""
