@@ -293,6 +293,44 @@ class ByClass(nn.Module):
         return self.out((h.cumsum(-1) if is_summed else h).mean(-1))
 
 
+def kept_apart() -> tuple[Any, dict[str, bool]]:
+    options = {"summed": False}
+    return (lambda: options["summed"]), options
+
+
+def by_default(options: dict[str, bool] = {"summed": False}) -> bool:  # noqa: B006
+    return options["summed"]
+
+
+class ByFunction(nn.Module):
+    """Asks functions of its own."""
+
+    def __init__(self, asked: Any) -> None:
+        super().__init__()
+        self.conv, self.out, self.asked = nn.Conv1d(4, 8, 5, padding=2), nn.Linear(8, 1), asked
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).relu()
+        return self.out((h.cumsum(-1) if self.asked() else h).mean(-1))
+
+
+@pytest.mark.parametrize("name", ["closure", "default"])
+def test_what_a_function_keeps_between_calls_is_watched(name: str) -> None:
+    asked, options = kept_apart() if name == "closure" else (by_default, by_default.__defaults__[0])  # type: ignore[index]
+    model = convert_model(ByFunction(asked), DNA, verify=False).double().eval()
+    x = torch.randn(2, 4, 21, dtype=torch.float64)
+    twin = copy.deepcopy(model)
+    agree(model, x)
+    options["summed"] = True
+    for one in (model, twin):
+        with pytest.raises(OtherPartError, match="options is not what it was"):
+            one(x)
+    options["summed"] = False
+    agree(model, x)
+    if name == "default":
+        agree(pickle.loads(pickle.dumps(model)), x)
+
+
 OF_CLASS = {"summed": True, "options": {"summed": True}, "row": [True], "table": RAMP}
 
 

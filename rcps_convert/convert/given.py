@@ -33,6 +33,7 @@ from ..graph.held_objects import (
     Globals,
     Place,
     is_array,
+    is_gone,
     read_by_forward,
     reader,
     size_of,
@@ -164,6 +165,9 @@ class Given(Check):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.kept, self.buffers = [], ()  # those of another version of the package have none
         self.__dict__.update(state)
+        rows = [row for row in zip(self.settings, self.values, strict=True) if not is_gone(row[0][0])]
+        self.settings, self.values = [row[0] for row in rows], [row[1] for row in rows]
+        self.constants = [row for row in self.constants if not is_gone(row[0][0])]
         self._start(self.__dict__.pop("named"))
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

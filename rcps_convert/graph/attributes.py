@@ -33,6 +33,7 @@ class Names:
         others: attributes that are set on anything else.
         numbers: numbers that the code holds, such as one that a count is compared with.
         globals: where functions look for what is global, each with the names that they read there.
+        functions: those that have variables of a function around them, defaults or attributes.
     """
 
     read: set[str] = field(default_factory=set)
@@ -40,10 +41,12 @@ class Names:
     others: set[str] = field(default_factory=set)
     numbers: set[float] = field(default_factory=set)
     globals: dict[str, set[str]] = field(default_factory=dict)
+    functions: dict[FunctionType, None] = field(default_factory=dict)
 
     def __ior__(self, other: Names) -> Names:
         for kind in ("read", "own", "others", "numbers"):
             getattr(self, kind).update(getattr(other, kind))
+        self.functions |= other.functions
         for name, names in other.globals.items():
             self.globals.setdefault(name, set()).update(names)
         return self
@@ -88,6 +91,8 @@ def _names_of(methods: list[FunctionType], functions: list[FunctionType]) -> Nam
     found = Names()
     for function in methods + functions + [*_helpers(methods + functions)]:
         own = function.__code__.co_varnames[:1] if function in methods else ()
+        if is_users(function.__module__) and (function.__closure__ or function.__defaults__ or vars(function)):
+            found.functions[function] = None
         for code in _nested(function.__code__):
             found |= _named_by_code(code, own if code is function.__code__ else ())
             found.globals.setdefault(function.__module__, set()).update(_global_names(code))
@@ -145,6 +150,19 @@ def _named_in(function: FunctionType) -> Iterator[FunctionType]:
     for value in held + [vars(file).get(name) for file in files for name in sorted(names)]:
         if isinstance(value, FunctionType) and is_users(value.__module__):
             yield inspect.unwrap(value) if isinstance(inspect.unwrap(value), FunctionType) else value
+
+
+def variables_of(function: FunctionType) -> dict[str, Any]:
+    """What a function finds by name beside its arguments: of the function it was made in, its defaults, attributes."""
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    defaults = dict(zip(reversed(names), reversed(function.__defaults__ or ()), strict=False))
+    closed = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            closed[name] = cell.cell_contents
+        except ValueError:  # a variable without value yet
+            continue
+    return {**vars(function), **defaults, **closed}
 
 
 def _closed_over(function: FunctionType) -> list[Any]:

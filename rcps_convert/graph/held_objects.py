@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import pytree
-from .attributes import Names, is_users, named_by_forward, named_by_function, named_by_use
+from .attributes import Names, is_users, named_by_forward, named_by_function, named_by_use, variables_of
 
 PLAIN = {bool, int, float, str, type(None)}
 """Kinds of settings."""
@@ -82,6 +82,28 @@ class OfClass(Globals):
         return vars(self.cls)
 
 
+class OfFunction(Globals):
+    """The variables of a function that outlive its calls; a copy of it is itself, and in files it holds none.
+
+    Args:
+        function: the function; None where it is not known any more.
+    """
+
+    def __init__(self, function: types.FunctionType | None) -> None:
+        self.function, self.name = function, getattr(function, "__qualname__", "").rpartition("<locals>.")[2]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OfFunction:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OfFunction, (None,)  # no file can hold a function that was made in another
+
+    @property
+    def table(self) -> Mapping[str, Any]:
+        """Its variables."""
+        return {} if self.function is None else variables_of(self.function)
+
+
 class KeptObject(NamedTuple):
     """An object that is looked into.
 
@@ -141,7 +163,7 @@ def users_settings(model: nn.Module) -> list[str]:
     rows = [(h, n) for h, names in found.settings for n in names if not _is_torchs(h)]
     for holder, name in rows + [place for place in found.by_class if not _is_torchs(place[0])]:
         kept = next((one for one in found.kept if one.value is holder), None)
-        if isinstance(holder, OfClass):  # named as those of the module
+        if isinstance(holder, (OfClass, OfFunction)):  # those of the module are named by it
             continue
         if isinstance(holder, Globals):
             named.append(f"{holder.name}.{name}")
@@ -168,6 +190,8 @@ class _Collector:
             self._look_at_globals(name, read)
         for cls in dict.fromkeys(cls for module in modules for cls in type(module).__mro__ if is_users(cls.__module__)):
             self._note(OfClass(cls), self.all.read - self.all.own - self.all.others)
+        for function in self.all.functions:
+            self._note(OfFunction(function), {*variables_of(function)})
 
     def _look(self, holder: Holder, names: Names, root: nn.Module, label: str) -> None:
         """Sort what a holder holds by kind."""
@@ -231,6 +255,11 @@ def _left_out(holder: Holder) -> Iterable[str]:
 
 
 _OF_A_MODULE = vars(nn.Module()).keys()
+
+
+def is_gone(holder: Holder) -> bool:
+    """Whether a holder is a function that is not known any more."""
+    return isinstance(holder, OfFunction) and holder.function is None
 
 
 def table_of(holder: Holder) -> Any:
