@@ -69,6 +69,16 @@ class OnGPU(Net):
         return h.is_cuda
 
 
+class Default(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return torch.get_default_dtype() == torch.float64
+
+
+class Deterministic(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return torch.are_deterministic_algorithms_enabled()
+
+
 def ramp(h: Tensor) -> Tensor:
     """Breaks the law."""
     return h * torch.arange(h.shape[-1], dtype=h.dtype)
@@ -92,6 +102,8 @@ ASKING = {
     Explained: "with an input that requires a gradient",
     Inner: "with an input that other gradients flow to",
     OnGPU: "on a GPU",
+    Default: "with another default dtype",
+    Deterministic: "with deterministic algorithms",
 }
 
 
@@ -116,6 +128,14 @@ def test_a_branch_that_obeys_it_is_converted(kind: type[Net], other: Callable[[T
     with torch.inference_mode(kind is Inference):
         given = x if kind is Inference else x.requires_grad_(kind is Explained)
         assert torch.allclose(converted(given), converted(given.flip(1, 2)), rtol=0, atol=1e-12)
+
+
+def test_what_belongs_to_the_process_is_as_it_was() -> None:
+    settings = torch.get_default_dtype, torch.are_deterministic_algorithms_enabled
+    before = [ask() for ask in settings]
+    for kind in (Default, Deterministic):
+        assert plan_conversion(made(kind, ramp), DNA).problems
+    assert [ask() for ask in settings] == before
 
 
 def test_a_forward_that_asks_for_nothing_is_run_no_more() -> None:

@@ -1,4 +1,4 @@
-"""What a forward may ask for beside its inputs' values: precision, autocast, gradients, inference mode, a GPU.
+"""What a forward may ask for beside its inputs' values: precision, autocast, gradients, inference, a GPU, settings.
 
 A branch on any of these takes another way than the one that was traced and measured. Where the code of forward names
 one of them, forward is run as it would be there; where it then calls other functions, the law is measured there too.
@@ -92,6 +92,29 @@ def _autocast_seen() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _other_default() -> Iterator[None]:
+    """Another precision of new tensors."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32 if before == torch.float64 else torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Deterministic algorithms, with warnings where an operator has none."""
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=only_warned)
+
+
 _OF_PRECISION = frozenset({"dtype", "element_size", "itemsize"})
 _OF_GRADIENTS = frozenset({"requires_grad", "is_leaf", "grad_fn"})
 _OF_AUTOCAST = frozenset(
@@ -109,6 +132,8 @@ SITUATIONS = (
     Situation("in bfloat16", _OF_PRECISION, _told(**_precision(torch.bfloat16))),
     Situation("in float16", _OF_PRECISION, _told(**_precision(torch.float16))),
     Situation("on a GPU", frozenset({"is_cuda"}), _told(is_cuda=True)),
+    Situation("with another default dtype", frozenset({"get_default_dtype"}), _other_default),
+    Situation("with deterministic algorithms", frozenset({"are_deterministic_algorithms_enabled"}), _deterministic),
 )
 """Those that are tried."""
 
