@@ -452,3 +452,56 @@ def test_plan_says_what_it_costs_and_a_trained_model_is_not_warned_about(recwarn
     assert "two passes per call" in plan._repr_html_()
     plan.apply(model)
     assert not recwarn.list
+
+
+# --- axes of one entry on the example ---
+
+
+class Grows(Head):
+    """One entry on an example of 12 positions, more on longer ones."""
+
+    def __init__(self, read: Any, most: int = 10**6) -> None:
+        super().__init__()
+        self.read, self.most = read, most
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] > self.most:
+            raise ValueError("too long")
+        return self.read(F.max_pool1d(F.softplus(self.conv(x)), 8))  # type: ignore[no-any-return]
+
+
+def branched(h: Tensor) -> Tensor:
+    """Positions, behind a branch that no trace follows."""
+    return h * 2 if bool((h > 1e9).all()) else h
+
+
+ONE_ENTRY = {
+    "frequencies": (lambda h: torch.fft.rfft(h).abs(), 0),
+    "in order of size": (lambda h: h.sort(-1).values, 0),
+    "positions": (lambda h: h, 1),
+    "positions, untraced": (branched, 1),
+    "frequencies, untraced": (lambda h: torch.fft.rfft(branched(h)).abs(), 0),
+}
+
+
+@pytest.mark.parametrize("name", ONE_ENTRY)
+def test_an_axis_of_one_entry_is_looked_at_where_it_has_more(name: str) -> None:
+    read, is_length = ONE_ENTRY[name]
+    torch.manual_seed(0)
+    plain = Grows(read).double()
+    model = convert_model(plain, torch.zeros(2, 4, 12), strategy="conjoined").eval()
+    for n in (12, 24, 40, 60):
+        x = sequence(length=n)
+        one, other = plain(x), plain(x.flip(1, 2))
+        mean = (one + (other.flip(-1) if is_length else other)) / 2
+        assert torch.allclose(model(x), mean, rtol=0, atol=1e-12), n
+
+
+@pytest.mark.parametrize("read", some([lambda h: h, branched], 1))
+def test_an_axis_that_never_has_many_entries_must_be_said(read: Any) -> None:
+    example = torch.zeros(2, 4, 12)
+    with pytest.raises(NeedsChoiceError, match="is axis 2 a length") as caught:
+        convert_model(Grows(read, most=17), example, strategy="conjoined")
+    assert "it has one entry on the example" in str(caught.value)
+    said = convert_model(Grows(read, most=17), example, strategy="conjoined", outputs=Tracks("......", layout="n c l"))
+    assert said(example).shape == (2, 6, 1)

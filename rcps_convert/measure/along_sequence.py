@@ -36,6 +36,9 @@ entries answer to much of the sequence each, and move little along it."""
 SEVERAL = 3
 """Entries of an axis from which on it is not in order with several sets of weights by chance."""
 
+TIMES = (2, 3, 4, 8, 16)
+"""By how much longer an example is tried, whose axes of one entry say nothing."""
+
 SETTLED = 4
 """Other lengths at which no axis of an output has another size, before none is taken to change with the length."""
 
@@ -170,6 +173,31 @@ def growing(probe: Probe) -> list[frozenset[int]]:
             found, settled = [a | b for a, b in zip(found, new, strict=True)], settled + 1
         if any(found) or settled == SETTLED:
             break
+    return found
+
+
+def lengthened(probe: Probe, index: int, dims: Sequence[int]) -> Probe | None:
+    """The same at a longer length, at which some axes of an output have many entries each, or several at least.
+
+    Args:
+        probe: a copy of the model with inputs for it.
+        index: of the output.
+        dims: the axes.
+
+    Returns: None where forward takes no such length.
+    """
+    variants, found = Variants(probe.model, probe.example, probe.actions), None
+    lengths = {variants.longest * k for k in TIMES} | {variants.longest + step for step in (*NEAR, *FAR) if step > 0}
+    for variant in (v for length in sorted(lengths) for v in variants.at(length)):
+        longer = probe.at(variant.example, list(variant.actions))
+        try:
+            shape = _output_shapes(longer)[index]
+        except Exception:  # a model may raise anything at a length it was not made for
+            continue
+        fewest = min((shape[d] for d in dims if d < len(shape)), default=0)
+        found = found or (longer if fewest >= SEVERAL else None)
+        if fewest >= MANY:
+            return longer
     return found
 
 

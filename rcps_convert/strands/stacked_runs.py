@@ -6,7 +6,7 @@ of the trace where there is one, else measured.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from ..graph.trace import Trace
 from ..infer.inference import Inference
 from ..infer.outputs import AUTO, auto_words
 from ..infer.solve import infer
-from ..measure.along_sequence import FIXED, FOLLOWS, UNCLEAR, following, growing, one_sided
+from ..measure.along_sequence import FIXED, FOLLOWS, UNCLEAR, following, growing, lengthened, one_sided
 from ..measure.probe import Probe
 from .mixed import mirrored_positions
 
@@ -141,6 +141,30 @@ class StackedRuns:
         return found
 
     def _auto(self, index: int, value: Tensor) -> Action:
+        """What an output is; axes of one entry that grow with the length are looked at on a longer example."""
+        action = self._auto_on_example(index, value)
+        single = [d for d, n in enumerate(value.shape) if d and n == 1]
+        grown = [d for d in single if d in self._growing[index]]
+        longer = lengthened(self.probe, index, grown) if grown else None
+        found = following(longer, partial(_leaves_of, longer))[index] if longer is not None else [UNCLEAR] * value.dim()
+        for d in grown:
+            if found[d] == UNCLEAR:
+                raise self._unclear(index, tuple(value.shape), d, "it has one entry on the example")
+        axes = [self._term(t.size, found[d]) if d in grown else t for d, t in enumerate(action.axes)]
+        return Action(tuple(axes))
+
+    def _term(self, size: int, verdict: str) -> ax.Axis:
+        """What reverse complement does to an axis that follows the sequence, or does not."""
+        return self.positions(size) if verdict == FOLLOWS else ax.trivial(size)
+
+    def _unclear(self, index: int, shape: tuple[int, ...], dim: int, because: str) -> NeedsChoiceError:
+        return NeedsChoiceError(
+            f"output {self.names[index]} of shape {shape}: is axis {dim} a length?",
+            why=f"{because}, and running the model does not tell whether this axis follows the sequence",
+            do='say what the output is: outputs="invariant", tracks such as "+-", or Tracks(".", layout="n c l")',
+        )
+
+    def _auto_on_example(self, index: int, value: Tensor) -> Action:
         """What an output is, from the trace where there is one, else measured.
 
         What is behind a node that no rule takes is not known, so there only the lengths of the trace are.
@@ -163,17 +187,13 @@ class StackedRuns:
         doubtful = [d for d, v in enumerate(verdicts) if v == UNCLEAR]
         doubtful += [d for d in still if shape[d] in lengths or d in along]
         if doubtful:
-            raise NeedsChoiceError(
-                f"output {self.names[index]} of shape {shape}: is axis {doubtful[0]} a length?",
-                why="the model cannot be traced, and running it does not tell whether this axis follows the sequence",
-                do='say what the output is: outputs="invariant", tracks such as "+-", or Tracks(".", layout="n c l")',
-            )
-        terms = [self.positions(s) if v == FOLLOWS else ax.trivial(s) for s, v in zip(shape, verdicts, strict=True)]
+            raise self._unclear(index, shape, doubtful[0], "the model cannot be traced")
+        terms = [*map(self._term, shape, verdicts)]
         return Action((ax.batch(shape[0]), *terms[1:]))
 
     @cached_property
     def _verdicts(self) -> list[list[str]]:
-        return following(self.probe, lambda drawn: output_leaves(self.probe.outputs(drawn), loosely=True))
+        return following(self.probe, partial(_leaves_of, self.probe))
 
     @cached_property
     def _growing(self) -> list[frozenset[int]]:
@@ -181,9 +201,7 @@ class StackedRuns:
 
     def one_sided_outputs(self) -> list[str]:
         """What the user should know of outputs each entry of which answers to one side of its position only."""
-        sides = one_sided(
-            self.probe, self.outputs, lambda drawn: output_leaves(self.probe.outputs(drawn), loosely=True)
-        )
+        sides = one_sided(self.probe, self.outputs, partial(_leaves_of, self.probe))
         return [_one_sided_note(name, side) for name, side in zip(self.names, sides, strict=True) if side]
 
     def positions(self, size: int) -> ax.Axis:
@@ -217,6 +235,11 @@ class StackedRuns:
 
 
 # --- facts about inputs and outputs -------------------------------------------------------------
+
+
+def _leaves_of(probe: Probe, drawn: list[Any]) -> list[Any]:
+    """The output leaves for input leaves."""
+    return output_leaves(probe.outputs(drawn), loosely=True)
 
 
 def _require_batch(name: str, value: Tensor, action: Action) -> None:
