@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from oracle import assert_law
 from tiers import chosen
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from rcps_convert import apply_recipe, convert_model, recipe
 from rcps_convert.convert import given
@@ -382,6 +383,9 @@ def test_a_global_tensor_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", ["entry", "row", "cache"])
 def test_a_table_that_forward_fills_is_measured_a_few_times(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind != "cache" and TorchVersion(torch.__version__) < (2, 10):
+        pytest.skip("this version of torch cannot export a forward that writes tensors into a list")
+
     class Keeping(Weighted):
         def forward(self, x: Tensor) -> Tensor:
             h, n = self.conv(x).relu(), x.shape[-1]
