@@ -12,7 +12,6 @@ Which lengths come first is chosen by `length_choice`; where forward may take an
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -30,7 +29,7 @@ from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length, run_
 from ..measure.situations import turning_situations
 from ..measure.thresholds import Rests, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verification import Verification
-from ..measure.ways import is_run_often, turns_by_way, turns_of_one
+from ..measure.ways import LONG_WORK, expected_work, is_run_often, turns_by_way, turns_of_one
 from ..tie.length_guard import LengthRule
 from .length_choice import LengthChoice
 from .length_rules import hidden_lengths
@@ -49,9 +48,6 @@ FAR_OFF = ((13, 1), (12, 0))
 
 FAR_WORK = 2**21
 """Entries of all tensors that forward may make at such a length."""
-
-LONG_WORK = 2**26
-"""Entries of all tensors that forward may make at any other length that is tried."""
 
 UNSEEN = "forward was seen to run at no other length at which the law could be checked"
 """Why other lengths are refused where none was checked."""
@@ -283,12 +279,7 @@ class LengthChecks:
 
     def _work(self, length: int) -> float:
         """Entries of all tensors that forward makes at a length, if they grow as they do at the double."""
-        start, own = self.survey.start, self.variants.longest
-        if start is None:
-            return math.inf
-        double = [v.run.work for v in self.survey.at(2 * own) if v.run is not None]
-        power = math.log2(max(1.0, max(double, default=0) / max(1, start.work)))
-        return start.work * max(1.0, length / own) ** max(1.0, power)
+        return expected_work(self.survey, self.variants.longest, length)
 
     def _last_held(self, held: int, failed: int) -> int:
         """The last length before one at which the law fails where it was seen to hold."""

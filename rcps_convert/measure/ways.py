@@ -35,6 +35,9 @@ OFTEN = 8
 MOST_WORK = 2**28
 """Entries of all tensors up to which that holds."""
 
+LONG_WORK = 2**26
+"""Entries of all tensors that a forward may make at another length at which it is run by itself."""
+
 QUICK = 2**16
 """Entries of all tensors a forward makes, up to which it is run at a few sizes even if it can go by none."""
 
@@ -207,6 +210,21 @@ class _Ladder:
                 break
             before, size = (middle, size) if way == known else (before, middle)
         return Turn(before + side, side, beyond)
+
+
+def expected_work(survey: Survey, own: int, length: int, power: float = 1.0) -> float:
+    """Entries of all tensors that forward makes at a length, if they grow as they do at the double.
+
+    Args:
+        survey: of the model.
+        own, length: of the example, and another one, in positions.
+        power: of the length with which they grow at least.
+    """
+    if survey.start is None:
+        return math.inf
+    double = [v.run.work for v in survey.at(2 * own) if v.run is not None]
+    seen = math.log2(max(1.0, max(double, default=0) / max(1, survey.start.work)))
+    return survey.start.work * max(1.0, length / own) ** float(max(power, seen))
 
 
 def is_run_often(survey: Survey) -> bool:
