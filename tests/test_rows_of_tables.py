@@ -10,8 +10,10 @@ import torch
 from lawful import assert_exact
 from tiers import chosen
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from rcps_convert import BreaksSymmetryError, convert_model, plan_conversion
+from rcps_convert.infer import leaving_out
 from rcps_convert.infer.constants import _continued
 
 
@@ -132,3 +134,27 @@ def test_rows_that_are_not_read_are_paired_as_the_others_are(
 ) -> None:
     """Around one middle; as far apart; not at all where no row moves, or where pairs are unlike each other."""
     assert _continued(table, read) == continued
+
+
+def test_longer_examples_are_run_only_as_far_as_forward_is_not_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows by the distance from the middle, of which there are few numbers, beside numbers of all pairs."""
+    monkeypatch.setattr(leaving_out, "LONG_WORK", 2**20)
+    lengths = list[int]()
+
+    class Pairs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows, self.out = nn.Embedding(4000, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            n = x.shape[-1]
+            if not isinstance(x, FakeTensor):
+                lengths.append(n)
+            h = (x[..., None] + x[..., None, :]).amax(-1)
+            at = (torch.arange(n) - (n - 1) / 2).abs().floor().long().clamp(max=3999)
+            return self.out((h + self.rows(at).mT).tanh().mean(-1))
+
+    plan = plan_conversion(Pairs(), torch.zeros(1, 4, 16))
+    assert not plan.problems
+    assert 100 < max(lengths)
+    assert 4 * max(lengths) ** 2 <= 2**20
