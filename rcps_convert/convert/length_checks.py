@@ -341,17 +341,16 @@ class LengthChecks:
         """Measure the law where forward asks for something beside its inputs, and takes another way there."""
         variant = self.variants.with_samples(self.survey.samples or self.variants.samples)
         for situation in turning_situations(self.model, variant.example) if self.problem is None else ():
-            before, self.fixed = self.fixed, None
-            with situation.enter():
-                self._held(variant)
-            if self.fixed is not None and self.problem is None:
-                self.problem = BreaksSymmetryError(
-                    f"the law fails {situation.words}",
-                    got=self.fixed,
-                    why=f"forward asks for it ({', '.join(sorted(situation.names))}), and takes another way there",
-                    do="write forward so that it does the same there, or something that obeys the law too",
-                )
-            self.fixed = before
+            with self._set_aside():
+                with situation.enter():
+                    self._held(variant)
+                if self.fixed is not None and self.problem is None:
+                    self.problem = BreaksSymmetryError(
+                        f"the law fails {situation.words}",
+                        got=self.fixed,
+                        why=f"forward asks for it ({', '.join(sorted(situation.names))}), and takes another way there",
+                        do="write forward so that it does the same there, or something that obeys the law too",
+                    )
 
     def _is_affordable(self, variant: Variant) -> bool:
         """Whether forward may be run at a length, if it makes as many numbers as the square of the length has."""
