@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from rcps_convert import BreaksSymmetryError, convert_model, plan_conversion
-from rcps_convert.infer import leaving_out
 from rcps_convert.infer.constants import _continued
+from rcps_convert.measure import ways
 
 
 class Biased(nn.Module):
@@ -138,7 +138,7 @@ def test_rows_that_are_not_read_are_paired_as_the_others_are(
 
 def test_longer_examples_are_run_only_as_far_as_forward_is_not_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows by the distance from the middle, of which there are few numbers, beside numbers of all pairs."""
-    monkeypatch.setattr(leaving_out, "LONG_WORK", 2**20)
+    monkeypatch.setattr(ways, "LONG_WORK", 2**20)
     lengths = list[int]()
 
     class Pairs(nn.Module):

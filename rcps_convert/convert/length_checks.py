@@ -29,7 +29,7 @@ from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length, run_
 from ..measure.situations import turning_situations
 from ..measure.thresholds import Rests, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verification import Verification
-from ..measure.ways import LONG_WORK, expected_work, is_run_often, turns_by_way, turns_of_one
+from ..measure.ways import LONG_WORK, expected_work, is_affordable, is_run_often, turns_by_way, turns_of_one
 from ..tie.length_guard import LengthRule
 from .length_choice import LengthChoice
 from .length_rules import hidden_lengths
@@ -227,7 +227,7 @@ class LengthChecks:
             return
         seen = turn
         for variant in [v for n in turn.tried for v in itertools.islice(self.variants.at(n, turn.samples), 1)]:
-            held = self._held(variant) if self._is_affordable(variant) else False
+            held = self._held(variant) if self._may_run(variant) else False
             if held and self.fixed is None:
                 self.checked.append(variant.length)
                 seen = replace(turn, size=turn.size + turn.side)
@@ -243,7 +243,7 @@ class LengthChecks:
         for variant in [self.variants.alone(index, n) for n in turn.tried]:
             if variant is None or self.fixed is not None or not self._runs(variant):
                 continue
-            held = self._held(variant) if self._is_affordable(variant) else False
+            held = self._held(variant) if self._may_run(variant) else False
             if held is False and self.fixed is None:
                 self.fixed = f"the law could not be measured at {variant.words}"
             if self.fixed is not None:
@@ -352,14 +352,12 @@ class LengthChecks:
                         do="write forward so that it does the same there, or something that obeys the law too",
                     )
 
-    def _is_affordable(self, variant: Variant) -> bool:
-        """Whether forward may be run at a length, if it makes as many numbers as the square of the length has."""
-        start, times = self.survey.start, max(1.0, variant.length / max(1, self.variants.longest))
-        return start is not None and start.work * times**2 <= LONG_WORK
+    def _may_run(self, variant: Variant) -> bool:
+        return is_affordable(self.survey, max(1, self.variants.longest), variant.length)
 
     def _runs(self, variant: Variant) -> bool:
         """Whether the plain forward takes a length; one that is too long to be tried may be taken."""
-        if not self._is_affordable(variant):
+        if not self._may_run(variant):
             return True
         return run_of(self.variants.model, variant.example) is not None
 

@@ -28,7 +28,7 @@ from ..graph.trace import Node, Ref, Trace
 from ..measure.axis_roles import branches
 from ..measure.lengths import Survey, Variants, run_of
 from ..measure.probe import Probe
-from ..measure.ways import LONG_WORK, expected_work
+from ..measure.ways import is_affordable
 from ..tie.norms import unpool
 from ..tie.symmetriser import symmetrised, unsymmetrised
 from .anchors import cut_to_length, plan_calls
@@ -258,16 +258,11 @@ class Solver:
         taken, over = length, TIMES * length + 1
         tried = TIMES * length
         while over - taken > 1:
-            affordable = self._is_affordable(variants, tried)
+            affordable = is_affordable(self.survey or Survey(), variants.longest, tried)
             runs = affordable and any(run_of(self.model, v.example) is not None for v in variants.at(tried))
             taken, over = (tried, over) if runs else (taken, tried)
             tried = (taken + over) // 2
         return taken
-
-    def _is_affordable(self, variants: Variants, length: int) -> bool:
-        """Whether forward may be run at a length, which grows with its square at least: it makes numbers of pairs."""
-        survey = self.survey or Survey()
-        return expected_work(survey, variants.longest, length, 2.0) <= LONG_WORK
 
     def _with(self, example: Example, found: Inference, wanted: Sequence[Spec | str]) -> Inference:
         """A solution that holds for the forward on another example too, where there is one."""

@@ -83,22 +83,26 @@ class _Called(TorchFunctionMode):
             self.calls += 1
         return result
 
+    def way(self, model: nn.Module, example: Example, training: bool) -> Way | None:
+        """The way that forward takes; None where it does not run.
+
+        Args:
+            model: changed, where forward changes its state.
+            example: what it is called with.
+            training: run in train mode.
+        """
+        try:
+            with torch.no_grad(), mode(model, training), self:
+                call(model, example)
+        except Exception:  # the model's own errors
+            return None
+        return frozenset(self.pairs | {(self.last, None)})
+
 
 def way_of(model: nn.Module, example: Example, training: bool) -> Way | None:
-    """The way that forward takes; None where it does not run.
-
-    Args:
-        model: changed, where forward changes its state.
-        example: what it is called with.
-        training: run in train mode.
-    """
-    seen = _Called()
-    try:
-        with quiet(), undisturbed_rng(), torch.no_grad(), mode(model, training), seen:
-            call(model, example)
-    except Exception:  # the model's own errors
-        return None
-    return frozenset(seen.pairs | {(seen.last, None)})
+    """The way that forward takes, as of `_Called.way`, run by itself."""
+    with quiet(), undisturbed_rng():
+        return _Called().way(model, example, training)
 
 
 class _Ladder:
@@ -152,15 +156,11 @@ class _Ladder:
         example, seen = self.at(size), _Called()
         if example is None:
             return None
-        try:
-            with torch.no_grad(), mode(self.model, self.training), seen:
-                call(self.model, example)
-        except Exception:  # the model's own errors: this size is none of its own
-            return None
-        finally:
-            self.work, self.calls = self.work - seen.work, self.calls - seen.calls
-        self.cost[size] = seen.work, seen.calls
-        return frozenset(seen.pairs | {(seen.last, None)})
+        found = seen.way(self.model, example, self.training)
+        self.work, self.calls = self.work - seen.work, self.calls - seen.calls
+        if found is not None:
+            self.cost[size] = seen.work, seen.calls
+        return found
 
     def turns(self, own: int, sizes: Sequence[int]) -> list[Turn]:
         """Where forward takes another way than on the example: the nearest few on either side.
@@ -225,6 +225,15 @@ def expected_work(survey: Survey, own: int, length: int, power: float = 1.0) -> 
     double = [v.run.work for v in survey.at(2 * own) if v.run is not None]
     seen = math.log2(max(1.0, max(double, default=0) / max(1, survey.start.work)))
     return survey.start.work * max(1.0, length / own) ** float(max(power, seen))
+
+
+def is_affordable(survey: Survey, own: int, length: int) -> bool:
+    """Whether forward may be run at a length by itself: it may make numbers of pairs, which grow with the square.
+
+    Args:
+        survey, own, length: as of `expected_work`.
+    """
+    return expected_work(survey, own, length, power=2.0) <= LONG_WORK
 
 
 def is_run_often(survey: Survey) -> bool:
