@@ -1212,3 +1212,15 @@ def test_a_subclass_of_tensors_has_plain_results() -> None:
     two = torch.tensor(2).as_subclass(Size)
     assert type(two * 3) is Tensor
     assert type(torch.zeros(4, 3).view(two, -1)) is Tensor
+
+
+def test_a_recurrent_layer_that_keeps_wrappers_reads_its_weights_anew() -> None:
+    """Else a model that ran in a transform could not be copied: wrappers of a transform that has ended have no data."""
+    cell, kept = nn.GRU(2, 3), []
+    torch.func.grad(lambda w: (kept.append(w * 2), w.sum())[1])(cell.weight_ih_l0.detach())
+    cell._flat_weights[0] = kept[0]
+    _torch.forget_transformed(cell)
+    assert [*map(id, cell._flat_weights)] == [*map(id, cell.parameters())]
+    held = cell._flat_weights
+    _torch.forget_transformed(cell)
+    assert cell._flat_weights is held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from collections.abc import Callable
 
@@ -89,6 +90,32 @@ def test_vmap_around_the_model_gives_what_eager_mode_gives() -> None:
 def test_a_submodule_under_vmap_is_re_anchored_too() -> None:
     model, h = made(), torch.randn(2, 3, 8, 16).double()
     assert close(torch.vmap(model.pool)(h), torch.stack([model.pool(v) for v in h]))
+
+
+class Recurrent(nn.Module):
+    """A convolution and a recurrent layer, read in both directions."""
+
+    def __init__(self, kind: Callable[..., nn.Module]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.out = nn.Conv1d(4, 6, 3, padding=1), nn.Linear(8, 1)
+        self.cell = kind(6, 4, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.cell(self.conv(x).mT)[0].mean(1))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), bake])
+def test_a_recurrent_layer_keeps_no_weights_of_a_transform(
+    kind: Callable[..., nn.Module], again: Callable[[nn.Module], nn.Module]
+) -> None:
+    """torch keeps what a recurrent layer was called with; of a transform that has ended nothing can be copied."""
+    model, x = convert_model(Recurrent(kind).double(), torch.zeros(2, 4, 12).double(), verify=False).eval(), bases(2)
+    torch.func.grad(lambda x: model(x).sum())(x)
+    other = again(model).eval()
+    assert close(other(x), model(x))
+    assert close(other(x.flip(1, 2)), other(x))
 
 
 def test_a_transform_inside_of_forward_is_an_operator_of_its_own() -> None:

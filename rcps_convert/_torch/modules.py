@@ -189,3 +189,14 @@ def output_padding(module: nn.Module, x: Tensor, size: list[int]) -> list[int]:
 def refresh_recurrent(module: nn.RNNBase) -> None:
     """Let a recurrent layer read its weights anew."""
     module._init_flat_weights()
+
+
+def forget_transformed(module: nn.Module) -> None:
+    """Let a recurrent layer read its weights anew, if it keeps those of a transform that has ended.
+
+    ``vmap``, ``grad`` and their like give it wrappers of its computed weights, which nobody can copy or pickle later.
+    """
+    if isinstance(module, nn.RNNBase):
+        held = [w for w in module._flat_weights if w is not None]
+        if any(map(torch._C._functorch.is_functorch_wrapped_tensor, held)):
+            refresh_recurrent(module)

@@ -23,6 +23,7 @@ from .._torch import (
     caches_weights,
     calling_modules,
     chains,
+    forget_transformed,
     is_recorded,
     is_unwatched,
     make_hooks_picklable,
@@ -49,6 +50,9 @@ def computed(modules: Iterable[nn.Module]) -> dict[int, Any]:
     Old-style weight norm keeps such a tensor, ``weight``; ``deepcopy`` refuses them. Operators and Python modules
     are the same for the copy.
     """
+    modules = [*modules]
+    for module in modules:
+        forget_transformed(module)
     held = [*leaves_of(v for m in modules for v in vars(m).values())]
     found = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
     return {**found, **{id(v): v for v in held if isinstance(v, SHARED)}}
@@ -274,6 +278,7 @@ def _reduced(module: nn.Module, protocol: Any) -> Any:
     """The ``__reduce_ex__`` of a parametrized module: how its class reduces, and the parametrizations on top."""
     cls: type = next(c for c in type(module).__mro__ if vars(c).get("__reduce_ex__") is _reduced)
     base: Any = cls.__bases__[0]
+    forget_transformed(module)
     reduction = super(cls, module).__reduce_ex__(max(2, protocol))  # type: ignore[arg-type]
     if type(module) is not cls or isinstance(reduction, str):  # another library's class on top
         return reduction

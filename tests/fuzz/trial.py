@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import signal
 import time
 import traceback
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 import rcps_convert
 from rcps_convert import ConversionError, bake, convert_model
 
-from . import by_number, positional, readouts, sources, steps  # noqa: F401 - they register kinds
+from . import by_number, lives, positional, readouts, sources, steps  # noqa: F401 - they register kinds
 from .grammar import Case, Program, build, render
 from .oracle import DRAWS, MARGIN, Judge, Wrong, numbers, opened, zeros
 
@@ -261,6 +262,7 @@ def _check(case: Case, plain: nn.Module, converted: nn.Module, said: str, seed: 
     alone = "conjoined" in case.ask.get("strategy", "") or "mixed" in case.ask.get("strategy", "")
     quiet(converted)
     _float32(case, plain, converted, seed)
+    unmoved = deepcopy(plain).double().eval()
     plain, model = quiet(deepcopy(plain)).double(), converted.double()
     with default(torch.float64):
         if not _runs(case, plain, 3, case.length):
@@ -276,6 +278,7 @@ def _check(case: Case, plain: nn.Module, converted: nn.Module, said: str, seed: 
         if "mixed" not in case.ask.get("strategy", ""):
             _baked(case, plain, model, seed, alone, result)
         _transformed(case, plain, model, seed)
+        lives.lead(lives.Lived(case, seed, unmoved, model.eval(), random.Random(seed)), ours)
 
 
 def _float32(case: Case, plain: nn.Module, model: nn.Module, seed: int) -> None:
