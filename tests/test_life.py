@@ -289,6 +289,29 @@ def test_what_would_replace_a_tied_weight_is_refused(replace: Callable[[nn.Modul
     exact(model)
 
 
+class Spare(nn.Sequential):
+    """A scan for motifs, and a layer that forward does not read. (N, 4, L) -> (N, 1)"""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv1d(4, 8, 5), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(8, 1))
+        self.spare = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self[3](self[2](self[1](self[0](x))))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning", "ignore:.*no trace")
+@pytest.mark.parametrize("name", ["prune", "global", "the older weight_norm"])
+def test_what_would_replace_a_weight_that_no_trace_reads_is_refused(name: str) -> None:
+    """What is stored of it is all of it: reading it gives the parameter itself."""
+    model = convert_model(Spare(), torch.zeros(2, 4, 20))
+    before = [*model.state_dict()]
+    with pytest.raises(ConversionError, match=r"(?s)on a tied weight.*before convert_model|bake"):
+        REPLACING[name](model.spare)
+    assert [*model.state_dict()] == before
+    assert torch.isfinite(model(torch.zeros(1, 4, 20))).all()
+
+
 def test_what_is_stored_can_be_pruned() -> None:
     model = converted()
     layer: Any = model.get_submodule("features.0")

@@ -66,10 +66,10 @@ class TiedList(ParametrizationList):
         if is_recorded() and isinstance(self.original, Proxy):
             raise refuse_symbols("weights that its own forward reads, and that are tied")
         full = super().forward()
-        if is_compiling() or _inside_a_call() or not _can_be_followed(full):
+        if is_compiling() or _inside_a_call():
             return full
         _refuse_replacing(*reader())
-        return _wrapped(full, self, full)
+        return _wrapped(full, self, full) if _can_be_followed(full) else full
 
     @property
     def __jit_ignored_attributes__(self) -> list[str]:
