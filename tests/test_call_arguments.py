@@ -60,6 +60,34 @@ REFUSED: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
 ]
 
 
+class Around(nn.Module):
+    """What wrappers look like: it hands on whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Switched()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.model(*args, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def around() -> nn.Module:
+    torch.manual_seed(0)
+    return convert_model(Around(), EXAMPLE, verify=False).double().eval()
+
+
+@pytest.mark.parametrize("kwargs", [{"power": 2.0}, {"way": "mean"}, {"other": 3}])
+def test_arguments_beside_some_without_names_are_measured(around: nn.Module, kwargs: Any) -> None:
+    assert worst(around(X, **kwargs), around(mirror(X), **kwargs)) < TOLERANCE
+
+
+@pytest.mark.parametrize("kwargs", [{"causal": True}, {"way": "sum"}, {"running": 1}])
+def test_arguments_beside_some_without_names_are_refused(around: nn.Module, kwargs: Any) -> None:
+    with pytest.raises(BreaksSymmetryError, match=r"(?s)is given as it was not.*now the strands disagree"):
+        around(X, **kwargs)
+
+
 @pytest.mark.parametrize(("args", "kwargs"), REFUSED)
 def test_an_argument_that_was_not_traced_is_refused(model: nn.Module, args: Any, kwargs: Any) -> None:
     name = next(iter(kwargs), "causal")
@@ -105,6 +133,89 @@ def test_arguments_that_say_nothing_are_taken(model: nn.Module) -> None:
     said = {"causal": False, "weights": None, "power": 1.0, "way": "mean", "count": 3, "total": torch.tensor(3)}
     assert worst(model(mirror(X), **said), model(X)) < TOLERANCE
     assert torch.equal(model(X, False), model(x=X))
+
+
+def test_counts_that_forward_gathers_are_measured_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a trainer gives the number of items of a batch; whether forward has it may decide the way, too."""
+    torch.manual_seed(0)
+    model, calls = convert_model(Switched(), EXAMPLE, verify=False).double().eval(), []
+    measure = measured_call.fault_of
+    monkeypatch.setattr(measured_call, "fault_of", lambda *given: calls.append(given) or measure(*given))
+    for number in range(20, 60, 2):
+        assert worst(model(mirror(X), count=number), model(X, count=number)) < TOLERANCE
+    assert len(calls) == argument_guard.PATIENCE + 1  # and one that is larger than all by half
+    model(X, total=torch.tensor(3)), model(X, total=torch.tensor(4))
+    assert len(calls) == argument_guard.PATIENCE + 2
+    for number in (1, 0.5, None, torch.tensor(1)):
+        with pytest.raises(BreaksSymmetryError, match=r"(?s)argument running.*strands disagree"):
+            model(X, running=number)
+
+
+def test_an_argument_beside_inputs_with_names_is_measured() -> None:
+    torch.manual_seed(0)
+    model = convert_model(Switched(), {"x": EXAMPLE}, inputs={"x": "ACGT"}, verify=False).double().eval()
+    assert worst(model(mirror(X), power=2.0, count=3), model(X, power=2.0, count=3)) < TOLERANCE
+    with pytest.raises(BreaksSymmetryError, match=r"(?s)argument way.*strands disagree"):
+        model(x=X, way="sum")
+
+
+class Told(nn.Module):
+    """A forward that goes by a table, a number of its own, and by whether it has a mask. (N, 4, L) -> (N, 2)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.a = conv(), nn.Linear(8, 2)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        layers: tuple[int, ...] = (),
+        how: dict[str, Any] | None = None,
+        scale: Tensor | None = None,
+    ) -> Tensor:
+        h = self.c(x).relu()
+        if 1 in layers or (how or {}).get("causal"):
+            h = h.cumsum(-1)
+        h = h if scale is None else h.cumsum(-1) * scale
+        return self.a((h.cumsum(-1) if mask is None else h * mask).mean(-1))
+
+
+def told() -> tuple[nn.Module, dict[str, Any]]:
+    """A model converted with all of its arguments but one, and a call of it."""
+    torch.manual_seed(0)
+    example = {"x": EXAMPLE, "mask": torch.ones(2, 1, 21), "layers": (2,), "how": {"causal": False}}
+    specs = {"x": "ACGT", "mask": "mask", "layers": "invariant", "how": {"causal": "invariant"}}
+    model = convert_model(Told(), example, inputs=specs, verify=False).double().eval()
+    return model, {"mask": torch.ones(len(X), 1, 21).double(), "layers": (2,), "how": {"causal": False}}
+
+
+@pytest.mark.parametrize("other", [{}, {"layers": (3,)}, {"layers": [2]}, {"how": None}, {"how": {"causal": False}}])
+def test_tables_and_numbers_that_do_no_harm_are_taken(other: dict[str, Any]) -> None:
+    model, usual = told()
+    assert worst(model(mirror(X), **{**usual, **other}), model(X, **{**usual, **other})) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ({"mask": None}, "mask"),
+        ({"layers": (1,)}, "layers"),
+        ({"layers": [2, 1]}, "layers"),
+        ({"how": {"causal": True}}, "how"),
+        ({"scale": torch.tensor(2.0)}, "scale"),
+    ],
+)
+def test_tables_and_numbers_with_which_the_strands_disagree_are_refused(other: dict[str, Any], name: str) -> None:
+    model, usual = told()
+    with pytest.raises(BreaksSymmetryError, match=rf"(?s)argument {name} is given as it was not.*strands disagree"):
+        model(X, **{**usual, **other})
+
+
+def test_an_input_that_is_left_out_is_another_argument() -> None:
+    model, usual = told()
+    with pytest.raises(BreaksSymmetryError, match=r"(?s)argument mask is given as it was not.*None.*strands disagree"):
+        model(X, layers=usual["layers"], how=usual["how"])
 
 
 def test_a_value_of_the_example_is_the_one_that_is_taken() -> None:

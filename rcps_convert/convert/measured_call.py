@@ -53,6 +53,8 @@ def fault_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], ro
         twin = fresh_copy(model)
         drop_checks(twin, lambda check: not check.on_copies)
         keep_acting_hooks(twin.modules())
+        if kwargs and len(args) > len(positional_names(twin)):  # forward(self, *args, **kwargs): not all have names
+            twin.forward, kwargs = partial(twin.forward, **kwargs), {}
         call = _Call(twin, args, kwargs)
         if not (ties(twin) or twin.training):  # baked, or one that needs no ties: it is measured as it is
             return _fault_as_it_is(twin, call)
@@ -84,10 +86,11 @@ class _Call:
         names = positional_names(model)
         call = {**dict(zip(names, args, strict=False)), **kwargs}
         self.example = _as_example(model, args, kwargs, self.inputs)
-        if sum(isinstance(value, Tensor) for value in call.values()) > 1 and len(args) <= len(names):
+        several = isinstance(self.inputs, Mapping) or sum(isinstance(value, Tensor) for value in call.values()) > 1
+        if several and len(args) <= len(names):
             self._name(call, [name for name in names if name in call] + [n for n in kwargs if n not in names])
         if isinstance(self.inputs, Mapping):  # a call may leave some out, such as the labels of a loss
-            self.inputs = {name: spec for name, spec in self.inputs.items() if call.get(name) is not None}
+            self.inputs = {name: spec for name, spec in self.inputs.items() if name in call}
 
     def _name(self, call: dict[str, Any], names: list[str]) -> None:
         """State the specs by name, where the conversion had fewer tensors."""
@@ -98,11 +101,10 @@ class _Call:
             known = dict(zip(names, specs, strict=False))
             rows = self.layout if isinstance(self.layout, (tuple, list)) else [self.layout] * len(specs)
             layouts = dict(zip(names, rows, strict=False))
-        tensors = [name for name in names if isinstance(call[name], Tensor)]
-        if any(name not in known for name in tensors):
+        if any(name not in known for name in names):
             self.example = call
-            self.inputs = {name: known.get(name, "invariant") for name in tensors}
-            self.layout = {name: layouts.get(name, "auto") for name in tensors}
+            self.inputs = {name: known.get(name, "invariant") for name in names}
+            self.layout = {name: layouts.get(name, "auto") for name in names}
 
 
 def _fault_as_it_is(model: nn.Module, call: _Call) -> str | None:

@@ -33,7 +33,7 @@ class States(Protocol):
 
 
 GivenArguments = dict[str, list[Any]]
-"""By name of an argument the plain values that it was given as; empty where it was something else."""
+"""By name of an argument what it was given as: a plain value, or the text of a table; empty for tensors and objects."""
 
 
 class ArgumentGuard(Check):
@@ -75,29 +75,34 @@ class ArgumentGuard(Check):
         """
         call = dict(zip(argument_names(self.names, len(args)), args, strict=True)) | kwargs
         left_out = {name: self.defaults[name] for name in self.given if name not in call and name in self.defaults}
-        said = {name: value for name, value in left_out.items() if isinstance(value, PLAIN) and self.given[name]}
-        others = {name: why for name, value in {**call, **said}.items() if (why := self._why(name, value)) is not None}
-        new = {name: why for name, why in others.items() if not self._is_between({**call, **said}[name], name)}
+        call |= left_out
+        others = {name: why for name, value in call.items() if (why := self._why(name, value)) is not None}
+        new = {name: why for name, why in others.items() if not self._is_between(call[name], name)}
         if not new:
             return
         fault = "" if self.states is None or is_compiling() else self.states.fault(module, args, kwargs, None)
         if fault is not None:
             name = next(iter(new))
-            raise _refused(name, {**call, **said}[name], f"{new[name]}, and {fault or OTHER_WAY}")
+            raise _refused(name, call[name], f"{new[name]}, and {fault or OTHER_WAY}")
         for name in new:
-            self._remember(name, {**call, **said}[name])
+            self._remember(name, call[name])
 
     def _is_between(self, value: Any, name: str) -> bool:
         """Whether a number lies among, or near, enough others that did no harm, such as a temperature that falls."""
         found = self.numbers.get(name, ())
-        if type(value) is not float or len(found) < PATIENCE:
+        if not self._is_number(value, name) or len(found) < PATIENCE:
             return False
         return min(found) - abs(min(found)) / 2 <= value <= max(found) + abs(max(found)) / 2
 
+    def _is_number(self, value: Any, name: str) -> bool:
+        """Whether a value is one of many; a whole one that forward names may count, and one it gathers is counted."""
+        gathered = name not in self.defaults and name not in self.given
+        return type(value) is float or (type(value) is int and gathered)
+
     def _remember(self, name: str, value: Any) -> None:
         """Note a number that did no harm."""
-        if type(value) is float:
-            found = self.numbers.setdefault(name, [])
+        found = self.numbers.setdefault(name, [])
+        if self._is_number(value, name) and value not in found:
             found[:] = (
                 [*found, value] if len(found) < PATIENCE else [min(*found, value), *found[1:-1], max(*found, value)]
             )
@@ -107,24 +112,32 @@ class ArgumentGuard(Check):
         known = self.given.get(name)
         if known is None:
             return self._why_more(name, value)
-        return None if not known or _same(value, known[0]) else f"the model was converted with {name}={known[0]!r}"
+        if known:
+            return None if _same(value, known[0]) else f"the model was converted with {name}={known[0]}"
+        return f"the model was converted with one in the place of {name}={value}" if isinstance(value, PLAIN) else None
 
     def _why_more(self, name: str, value: Any) -> str | None:
         """The same of an argument that the example left out."""
-        if name in self.defaults:
-            says = not _same(value, self.defaults[name]) and (isinstance(value, PLAIN) or _has_tensor(value))
-        else:  # gathered by **kwargs: numbers are passed on, such as counts that a loss is divided by
-            says = isinstance(value, (bool, str)) or _has_tensor(value)
-        return "the example of the conversion did not have it" if says else None
+        is_usual = name in self.defaults and _same(value, self.defaults[name])
+        return None if is_usual else "the example of the conversion did not have it"
 
 
 def _same(value: Any, known: Any) -> bool:
-    return value is known or (isinstance(known, PLAIN) and type(value) is type(known) and bool(value == known))
+    if value is known or type(value) is type(known) in PLAIN:
+        return bool(value is known or value == known)
+    return _said(value) == [known] and not isinstance(value, PLAIN)
 
 
-def _has_tensor(value: Any) -> bool:
-    """Whether a value has a tensor with axes."""
-    return any(isinstance(leaf, Tensor) and leaf.dim() for leaf in pytree.tree_leaves(value))
+def _said(value: Any) -> list[Any]:
+    """A plain value as it is, and the text of a table of such; nothing where there are only tensors or objects."""
+    if isinstance(value, PLAIN):
+        return [value]
+    leaves = pytree.tree_leaves(value)
+    if leaves and not any(isinstance(leaf, PLAIN) for leaf in leaves):
+        return []
+    return [
+        repr(pytree.tree_map_only(lambda leaf: not isinstance(leaf, PLAIN), lambda leaf: type(leaf).__name__, value))
+    ]
 
 
 def _refused(name: str, value: Any, why: str) -> BreaksSymmetryError:
@@ -147,7 +160,7 @@ def given_by(model: nn.Module, example: Example) -> GivenArguments | None:
     args, kwargs = call_arguments(example)
     names = positional_names(model)
     pairs = [*zip(argument_names(names, len(args)), args, strict=True), *kwargs.items()]
-    given = {name: [value] if isinstance(value, PLAIN) else [] for name, value in pairs}
+    given = {name: _said(value) for name, value in pairs}
     others = _defaults(model).keys() - given.keys()
     return given if others or any(given.values()) or _gathers(model) else None
 
