@@ -26,6 +26,7 @@ from ..strands.unwrapped import bake_graph
 from ..tie.attaching import mirrored, remove, ties
 from ..tie.checks import checks_of
 from ..tie.hooks import hook_of, uninstall
+from ..tie.input_forms import trust_forms
 from ..tie.length_guard import LengthGuard, LengthRule, guard, only_at, read_rule
 from ..tie.norms import FoldedNorm, PooledNorm, settle_statistics, unfold
 from ..tie.notes import KEPT, noted
@@ -113,6 +114,7 @@ def untied_in_place(target: nn.Module, rules: Sequence[LengthRule] = ()) -> nn.M
     own_classes(target)
     unwatch(target)
     unwatch_given(target)
+    trust_forms(target)
     decelerate(target)
     if rules and not any(table.strict for table in anchored(target).values()):
         unanchor(target)

@@ -27,6 +27,7 @@ from ..infer.stretch import Tested
 from ..measure.verification import Verification
 from ..tie.argument_guard import GivenArguments, guard_calls, unguard_calls
 from ..tie.attaching import attach, attach_mirror
+from ..tie.input_forms import Forms, compare_forms, plain_forms, trust_forms
 from ..tie.length_guard import LengthRule
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool, unpool
 from ..tie.notes import KEPT, note
@@ -67,6 +68,7 @@ class ConversionPlan:
         guards: lengths at which a call is refused, with the reason: an operator that cannot be re-anchored leaves a
             remainder there, or the law does not hold there, or was not seen to.
         arguments: what the example gave, where forward takes more: another argument, or value of one, is refused.
+        forms: of the example's tensors: a call with others is measured, or refused.
         watched: settings of the user's own modules and objects that forward reads.
         calls: calls that are re-anchored, at this or at other lengths.
         tables: per module path, what is known of its calls.
@@ -100,6 +102,7 @@ class ConversionPlan:
     tested: list[Tested] = field(default_factory=list)
     guards: list[LengthRule] = field(default_factory=list)
     arguments: GivenArguments | None = None
+    forms: Forms = field(default_factory=dict)
     watched: list[str] = field(default_factory=list)
     calls: list[AnchoredCall] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
@@ -155,8 +158,7 @@ class ConversionPlan:
     def _watched(self, target: nn.Module) -> nn.Module:
         """A model that obeys the law as it is, and whose calls are checked from now on, in place."""
         another = print_of(target) != self.architecture.code
-        unguard_calls(target)
-        guard_calls(target, self.guards, self.arguments, MeasuredStates())
+        self._guard(target)
         watch(target)
         note(target, {**self._said(), KEPT: self.given})
         watch_given(target, another)
@@ -175,11 +177,19 @@ class ConversionPlan:
             warnings.warn(text, stacklevel=stacklevel)
         return target
 
+    def _guard(self, target: nn.Module) -> None:
+        """Attach the checks of a model's calls, in place of those it may have."""
+        unguard_calls(target)
+        states = MeasuredStates()
+        guard_calls(target, self.guards, self.arguments, states)
+        compare_forms(target, self.forms, states)
+
     def install(self, target: nn.Module) -> nn.Module:
         """Attach ties, shared statistics and symmetrisers to a model, in place, unchecked."""
         own_classes(target)
         unanchor(target)
         unguard_calls(target)
+        trust_forms(target)
         allow_calls(target)
         unpool(target)
         if self.start is not None:
@@ -203,7 +213,7 @@ class ConversionPlan:
         for s in self.symmetrisers:
             symmetrise(target.get_submodule(s.path), s.passage)
         anchor(target, self.tables)
-        guard_calls(target, self.guards, self.arguments, MeasuredStates())
+        self._guard(target)
         if self.start is not None:
             self.start.recalibrate(target)
         watch(target)
@@ -288,6 +298,7 @@ class ConversionPlan:
             "symmetrisers": [{"path": s.path, **s.passage.plain()} for s in self.symmetrisers],
             "guards": [{"path": "", "rules": [rule.plain() for rule in self.guards]}] if self.guards else [],
             "arguments": [{"path": "", "given": self.arguments}] if self.arguments is not None else [],
+            "forms": [{"path": "", "forms": plain_forms(self.forms)}] if self.forms else [],
             "watched": [] if tied else [{"path": ""}],
             "anchors": [{"at": path, **table.plain()} for path, table in self.tables.items()],
         }

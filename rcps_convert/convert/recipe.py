@@ -24,6 +24,7 @@ from ..tie.argument_guard import ArgumentGuard, guard_arguments, read_given
 from ..tie.attaching import attach, attach_mirror, register, require_unpruned, ties
 from ..tie.checks import checks_of
 from ..tie.hooks import hook_of
+from ..tie.input_forms import InputForms, compare_forms, read_forms
 from ..tie.length_guard import LengthGuard, guard, read_rule
 from ..tie.norms import FoldedNorm, PooledNorm, fold, pool
 from ..tie.notes import WORDS, note, noted
@@ -59,6 +60,7 @@ ATTACHED = (
     "symmetrisers",
     "guards",
     "arguments",
+    "forms",
     "watched",
     "idle",
     "anchors",
@@ -67,7 +69,7 @@ ATTACHED = (
 )
 """The parts of a recipe that say what is attached; each is a list."""
 
-NEW = ("states", "arguments", "watched", "code")
+NEW = ("states", "arguments", "forms", "watched", "code")
 """Parts that the first recipes did not have: left out where they are empty."""
 
 
@@ -111,6 +113,7 @@ def read_off(model: nn.Module) -> Recipe:
         symmetrisers=[{"path": p, **h.passage.plain()} for p, h in _hooks(modules, BothStrands)],
         guards=[{"path": p, "rules": [r.plain() for r in h.rules]} for p, h in _checks(modules, LengthGuard)],
         arguments=[{"path": p, **h.plain()} for p, h in _checks(modules, ArgumentGuard)],
+        forms=[{"path": p, **h.plain()} for p, h in _checks(modules, InputForms)],
         watched=[] if ties(model) else [{"path": p} for p, _ in _checks(modules, Given)],
         idle=[{"path": p, "name": h.name} for p, h in _checks(modules, IdleModule)],
         anchors=[{"at": path, **table.plain()} for path, table in anchored(model).items()],
@@ -229,6 +232,9 @@ def _steps(recipe: Mapping[str, Any]) -> Iterator[Step]:
         yield _on(_known(row["path"], paths), partial(guard, rules=[read_rule(rule) for rule in row["rules"]]))
     for row in recipe.get("arguments", ()):
         yield _on(_known(row["path"], paths), partial(guard_arguments, given=read_given(row), states=MeasuredStates()))
+    for row in recipe.get("forms", ()):
+        forms = read_forms(row["forms"])
+        yield _on(_known(row["path"], paths), partial(compare_forms, forms=forms, states=MeasuredStates()))
     readings = {_known(row["path"], paths): read_reading(row) for row in recipe["readings"]}
     for path, reading in readings.items():
         yield _on(path, partial(conjoin, reading=reading))

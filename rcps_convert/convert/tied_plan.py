@@ -19,7 +19,7 @@ from ..errors import ConversionError, NoRuleError, VerificationError, Where
 from ..graph.export import does_not_run
 from ..graph.held_objects import users_settings
 from ..graph.progress import stage
-from ..graph.sandbox import aliases, fresh_copy
+from ..graph.sandbox import aliases, fresh_copy, positional_names
 from ..graph.trace import Ref, Trace
 from ..graph.writes import changed_in_forward, made_by_a_call, storage_roots, written_refs
 from ..infer.anchors import plan_calls
@@ -41,6 +41,7 @@ from ..measure.verification import Verification, undecided
 from ..measure.verify import ROUNDED_CONSTANTS, verify
 from ..rules.registry import Const, facts_of
 from ..tie.argument_guard import given_by
+from ..tie.input_forms import forms_of
 from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
 from ..tie.ties import make_tie
@@ -168,6 +169,7 @@ class _TiedPlanner:
 
     def _watch(self) -> None:
         self.plan.arguments, self.plan.watched = given_by(self.model, self.example), users_settings(self.model)
+        self.plan.forms = forms_of(positional_names(self.model), self.example, self.actions)
 
     # --- words ---
 

@@ -141,13 +141,18 @@ def _said(value: Any) -> list[Any]:
 
 
 def _refused(name: str, value: Any, why: str) -> BreaksSymmetryError:
-    got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
     return BreaksSymmetryError(
         f"argument {name} is given as it was not when the model was converted",
-        got=got,
+        got=words_of(value),
         why=why,
         do="convert the model with an example that holds every argument as in this call",
     )
+
+
+def words_of(value: Any) -> str:
+    """What a call gives, in words."""
+    kind = str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else ""
+    return f"a tensor of shape {tuple(value.shape)}, {kind}" if kind else repr(value)[:60]
 
 
 def given_by(model: nn.Module, example: Example) -> GivenArguments | None:

@@ -1,0 +1,171 @@
+"""Tensors of another form than those a model was converted with are measured, or refused: forward may go by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._torch import is_compiling, pytree
+from ..algebra import axis as ax
+from ..algebra.action import Action
+from ..algebra.arguments import Example, argument_names, leaves, places
+from ..errors import BreaksSymmetryError
+from ..graph.sandbox import positional_names
+from .argument_guard import OTHER_WAY, States, words_of
+from .checks import Check, attach_check, drop_checks
+
+KNOWN = 256
+"""Shapes that a check remembers, at most."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the tensors have in common that may stand in the place of one.
+
+    Attributes:
+        axes: the size of each axis that reverse complement permutes, such as that of the bases; None for any size.
+        kind: of numbers, as `kind_of` says.
+    """
+
+    axes: tuple[int | None, ...]
+    kind: str
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value is such a tensor."""
+        if not isinstance(value, Tensor) or value.layout is not torch.strided or kind_of(value.dtype) != self.kind:
+            return False
+        if value.dim() != len(self.axes):
+            return False
+        return all(size is None or size == given for size, given in zip(self.axes, value.shape, strict=True))
+
+    @property
+    def words(self) -> str:
+        """The form in words."""
+        sizes = ", ".join("any" if size is None else str(size) for size in self.axes)
+        return f"a tensor of {self.kind} numbers, shape ({sizes})"
+
+
+Forms = dict[str, list[Form | None]]
+"""By name of an argument the form of each of its leaves; None for what is no tensor."""
+
+
+def kind_of(dtype: torch.dtype) -> str:
+    """What numbers of a type are: ``"complex"``, ``"floating-point"``, ``"logical"`` or ``"whole"``."""
+    if dtype.is_complex or dtype.is_floating_point:
+        return "complex" if dtype.is_complex else "floating-point"
+    return "logical" if dtype is torch.bool else "whole"
+
+
+def forms_of(names: Sequence[str], example: Example, actions: Sequence[Action | None]) -> Forms:
+    """The forms of the tensors of an example.
+
+    Args:
+        names: of the parameters of forward that can be given by position.
+        example: what the model is called with.
+        actions: how reverse complement acts on each of its leaves; None for what it does not act on.
+    """
+    found: Forms = {}
+    for (name, _), value, action in zip(places(names, example), leaves(example), actions, strict=True):
+        form = None
+        if isinstance(value, Tensor):
+            form = Form(tuple(_fixed(action, dim) for dim in range(value.dim())), kind_of(value.dtype))
+        found.setdefault(name, []).append(form)
+    return {name: forms for name, forms in found.items() if any(form is not None for form in forms)}
+
+
+def _fixed(action: Action | None, dim: int) -> int | None:
+    """The size of an axis that reverse complement permutes, and that is no length."""
+    term = None if action is None else action.axes[dim]
+    return None if term is None or ax.is_trivial(term) or ax.role(term) is not None else term.size
+
+
+def misfit(forms: Sequence[Form | None], value: Any) -> str | None:
+    """What was in the place of a value that has another form; None where it has the same.
+
+    Args:
+        forms: of what the example had there.
+        value: of a call.
+    """
+    given = [value] if isinstance(value, Tensor) else pytree.tree_leaves(value)
+    if len(given) != len(forms) or isinstance(value, Tensor) != (len(forms) == 1 and forms[0] is not None):
+        return f"{len(forms)} values" if len(forms) != 1 or forms[0] is None else forms[0].words
+    return next((f.words for f, v in zip(forms, given, strict=True) if f is not None and not f.fits(v)), None)
+
+
+class InputForms(Check):
+    """The check of a converted model that compares the tensors of a call with those of the conversion.
+
+    Args:
+        forms: of these.
+        names: of the parameters of forward that can be given by position.
+        states: measures a call with other ones; None where they are refused.
+    """
+
+    needed = on_copies = False
+
+    def __init__(self, forms: Forms, names: Sequence[str] = (), states: States | None = None) -> None:
+        self.forms, self.names, self.states = forms, tuple(names), states
+        self.seen: set[Any] = set()  # shapes of a single tensor that were found to do
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "seen": set()}
+
+    def plain(self) -> dict[str, Any]:
+        """The forms as plain values, for `read_forms`."""
+        return {"forms": plain_forms(self.forms)}
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Measure a call with a tensor of another form.
+
+        Raises:
+            BreaksSymmetryError: with it the strands disagree, or that cannot be measured.
+        """
+        if is_compiling():
+            return
+        x = args[0] if len(args) == 1 and not kwargs else None
+        alone = (x.shape, x.dtype, x.layout) if type(x) is Tensor else None
+        if alone is not None and alone in self.seen:
+            return
+        call = dict(zip(argument_names(self.names, len(args)), args, strict=True)) | kwargs
+        found = ((name, misfit(forms, call[name])) for name, forms in self.forms.items() if name in call)
+        name, was = next(((name, was) for name, was in found if was is not None), ("", ""))
+        if name:
+            fault = "" if self.states is None else self.states.fault(module, args, kwargs, None)
+            if fault is not None:
+                raise BreaksSymmetryError(
+                    f"argument {name} has another form than the one the model was converted with",
+                    got=words_of(call[name]),
+                    why=f"it was converted with {was}, and {fault or OTHER_WAY}",
+                    do="convert the model with an example as in this call; or bring the argument into that form",
+                )
+        if alone is not None and len(self.seen) < KNOWN:
+            self.seen.add(alone)
+
+
+def compare_forms(model: nn.Module, forms: Forms, states: States | None = None) -> None:
+    """Attach an `InputForms` to a model, in place of one it may have."""
+    trust_forms(model)
+    if forms:
+        attach_check(model, InputForms(forms, positional_names(model), states))
+
+
+def trust_forms(model: nn.Module) -> None:
+    """Detach the `InputForms` of a model and its parts, in place."""
+    drop_checks(model, lambda check: isinstance(check, InputForms))
+
+
+def plain_forms(forms: Forms) -> dict[str, Any]:
+    """Forms as plain values, for `read_forms`."""
+    return {name: [None if f is None else asdict(f) for f in row] for name, row in forms.items()}
+
+
+def read_forms(data: Mapping[str, Any]) -> Forms:
+    """The forms that `plain_forms` describes."""
+    return {
+        str(name): [None if row is None else Form(tuple(row["axes"]), str(row["kind"])) for row in rows]
+        for name, rows in data.items()
+    }
