@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -27,19 +28,8 @@ from .._torch import (
 )
 from ..errors import Where
 from ..graph.attributes import code_of
-from ..graph.held_objects import (
-    FUNCTIONS,
-    PLAIN,
-    Globals,
-    Place,
-    is_array,
-    is_gone,
-    read_by_forward,
-    reader,
-    size_of,
-    source,
-    value_at,
-)
+from ..graph.held_objects import FUNCTIONS, PLAIN, is_array, read_by_forward
+from ..graph.holders import Globals, OfClass, Place, is_gone, reader, size_of, source, value_at
 from ..graph.sandbox import owner
 from ..strands.conjoined import conjoined
 from ..tie.checks import Check, attach_check, checks_of, drop_checks
@@ -108,7 +98,7 @@ class Given(Check):
         modules: of the model as it was converted.
         settings: the names of its settings, for each module and each object kept by one that has some.
         values: of these.
-        by_class: settings that the class of a module has, and the module has not.
+        by_class: settings that the class of a module has, or may be set later, and the module has not.
         empty: places for parameters and buffers that hold none.
         functions: that modules keep as attributes.
         constants: the tensors that forward reads and that are not trained, each with a fingerprint of its values.
@@ -157,6 +147,7 @@ class Given(Check):
         of_modules = [one for one in self.kept if isinstance(one.place[0], nn.Module) and size_of(one.value) is None]
         self.held = [(*one.place, one.value) for one in of_modules]
         self.held_beside = [(one, size_of(one.value)) for one in self.kept if one not in of_modules]
+        self.asked = _rows(self.functions)
 
     def __getstate__(self) -> dict[str, Any]:
         called = [was if isinstance(was, str) else _said(was) for was in self.called]
@@ -168,7 +159,9 @@ class Given(Check):
         rows = [row for row in zip(self.settings, self.values, strict=True) if not is_gone(row[0][0])]
         self.settings, self.values = [row[0] for row in rows], [row[1] for row in rows]
         self.constants = [row for row in self.constants if not is_gone(row[0][0])]
-        self._start(self.__dict__.pop("named"))
+        called = [row for row in zip(self.functions, self.__dict__.pop("named"), strict=True) if not is_gone(row[0][0])]
+        self.functions = [row[0] for row in called]
+        self._start([row[1] for row in called])
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Measure the model if something changed, and refuse the call if the strands disagree.
@@ -197,19 +190,21 @@ class Given(Check):
         if self.read is None:
             self._get_ready()
         try:
-            if [get(m.__dict__) for m, get in self.read] != self.expected:  # type: ignore[union-attr]
-                return False
-            if self.kept and not self._keeps_its_objects():
-                return False
-            if self.beside and [get(source(h)) for h, get in self.beside] != self.expected_beside:
-                return False
-        except (
-            LookupError,
-            RuntimeError,
-            ValueError,
-            TypeError,
-            AttributeError,
-        ):  # deleted, or no plain value any more
+            return self._holds_what_it_held()
+        except (LookupError, RuntimeError, ValueError, TypeError, AttributeError):  # deleted, or no plain value now
+            return False
+
+    def _holds_what_it_held(self) -> bool:
+        """The same.
+
+        Raises:
+            Exception: something was deleted, or is of another kind now.
+        """
+        if [get(m.__dict__) for m, get in self.read] != self.expected:  # type: ignore[union-attr]
+            return False
+        if self.kept and not self._keeps_its_objects():
+            return False
+        if self.beside and [get(source(h)) for h, get in self.beside] != self.expected_beside:
             return False
         changed = [module for module, name in self.empty if is_filled(module, name)]
         changed += [holder for holder, name in self.by_class if name in getattr(holder, "__dict__", ())]
@@ -263,7 +258,7 @@ class Given(Check):
 
     def _has_its_objects(self) -> bool:
         """Whether functions and constants are the same objects as at the last call, and as they were."""
-        same = [value_at(*place) is was for place, was in zip(self.functions, self.called, strict=True)]
+        same = [all(map(is_, get(source(h)), [self.called[i] for i in at])) for h, get, at in self.asked]
         for (place, numbers), seen in zip(self.constants, self.seen, strict=True):
             same.append(seen.is_of(value_at(*place)) and seen.print == numbers)
         return all(same)
@@ -360,8 +355,9 @@ def print_of(model: nn.Module) -> str:
         named = [*zip(names, row, strict=True)]
         in_object = not isinstance(holder, nn.Module)
         held.append((*place(holder, ""), *named) if in_object else (paths[holder], *named))
-    held += [(*place(*at), _name_of(was)) for at, was in zip(given.functions, given.called, strict=True)]
-    held += [(*place(*at), getattr(type(at[0]), at[1])) for at in given.by_class]
+    called = zip(given.functions, given.called, strict=True)
+    held += [(*place(*at), _name_of(was)) for at, was in called if not isinstance(at[0], OfClass)]  # that is its code
+    held += [(*place(*at), getattr(type(at[0]), at[1], None)) for at in given.by_class]
     held += [(paths[m], name) for m, name in given.empty] + [(*place(*at), f) for at, f in given.constants]
     return hashlib.sha256(f"{given.code} {held!r}".encode()).hexdigest()[:16]
 
@@ -375,6 +371,14 @@ def _equal(a: Any, b: Any) -> bool:
         return bool(a == b)
     except (RuntimeError, ValueError, TypeError):  # tensors, arrays
         return False
+
+
+def _rows(places: Sequence[Place]) -> list[tuple[Any, Any, list[int]]]:
+    """Each holder, how to read what it has in its places, and the numbers of these."""
+    found: dict[int, tuple[Any, list[int]]] = {}
+    for i, (holder, _) in enumerate(places):
+        found.setdefault(id(holder), (holder, []))[1].append(i)
+    return [(h, reader(h, tuple(places[i][1] for i in at)), at) for h, at in found.values()]
 
 
 class _Sight:

@@ -53,6 +53,7 @@ from .length_checks import RESTS, UNSEEN, LengthChecks
 from .length_rules import Chains, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import ConversionPlan
 from .plan_rows import DeclaredLeaf, KeptState, SharedNorm, Symmetriser, TiedParameter
+from .same_function import other_once_tied
 from .settings import Settings
 from .tied_words import (
     does_not_run_tied,
@@ -159,7 +160,7 @@ class _TiedPlanner:
         if found is None:
             return False
         self.plan.symmetric, self.plan.verification = True, found.verification
-        self.plan.outputs, self.plan.checked = found.outputs, found.checked
+        self.plan.outputs, self.plan.checked, self.plan.situations = found.outputs, found.checked, found.situations
         statistics = {id(b) for m in self.model.modules() if needs_statistics(m) for b in m.buffers(recurse=False)}
         constants = {name for name, b in self.model.named_buffers() if id(b) not in statistics}
         self.plan.architecture = Architecture.of(self.model, constants)
@@ -308,14 +309,13 @@ class _TiedPlanner:
             lost = not found.varied and found.cause is None and bool(change.lost(solution.inference.outputs))
             self.plan.problems.append(idle_once_tied() if lost else self._failed(converted, solution, found))
         else:
-            names = structure_names(_structure(self.traces[0]))
-            probe = self.probe.at(example, list(actions))
+            names, probe = structure_names(_structure(self.traces[0])), self.probe.at(example, list(actions))
             self.plan.warnings += lost_notes(change, names, solution.inference.outputs, probe)
             self._verify_lengths(converted, solution)
             self._verify_padding(converted, solution)
-            self.plan.problems += counted(
-                self.model, converted, example, partial(self._verify_at, list(actions), solution)
-            )
+            self.plan.problems += other_once_tied(self.probe.at(example, list(actions)))
+            at = partial(self._verify_at, list(actions), solution)
+            self.plan.problems += counted(self.model, converted, example, at)
 
     def _verify_at(self, actions: list[Action | None], solution: Solution, model: nn.Module, example: Any) -> Any:
         return self._measure(model, example, actions, solution, 1, lambda *_: None)
@@ -417,7 +417,7 @@ class _TiedPlanner:
 
         checks.run(measure, solution.inference.outputs)
         checks.limit_by(solution.inference)
-        self.plan.checked = sorted(set(checks.checked))
+        self.plan.checked, self.plan.situations = sorted(set(checks.checked)), checks.situations
         self.plan.notes += checks.notes
         self.plan.warnings += checks.warnings
         if checks.problem is not None:
