@@ -1,4 +1,4 @@
-"""What code finds by name and the user changes after conversion: objects, context and environment variables, functions."""
+"""What code finds by name and users change later: objects, context and environment variables, functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forwards that ask what a weight or a layer is, which tying changes: they compute what the plain model does, or stop."""
+"""Forwards that ask what a weight or a layer is, which tying changes: they compute the same, or are refused."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Read:
 
     Attributes:
         settings: for each holder that has some the names of its settings.
-        by_class: settings that the class of a holder has, or nothing has that code asks for by text; the holder has not.
+        by_class: settings that the holder has not, but its class, or that code asks for by text.
         functions, constants: places that hold one.
         counters: places of plain values that forward sets itself.
         kept: the objects that are looked into.

@@ -90,14 +90,14 @@ class ByName(Globals):
         """What it holds now; of a context variable the value, of a list or a dict also how many entries."""
         value = value_at(self.holder, self.key)
         if isinstance(value, ContextVar):
-            return _Open({VALUE: value.get(None)})
+            return _NoneElse({VALUE: value.get(None)})
         if is_table(value):
-            return _Open({SIZE: len(value), **table_of(value)})
+            return _NoneElse({SIZE: len(value), **table_of(value)})
         bases = (cls for cls in reversed(type(value).__mro__) if is_users(cls.__module__))
-        return _Open({name: v for cls in bases for name, v in vars(cls).items()} | (table_of(value) or {}))
+        return _NoneElse({name: v for cls in bases for name, v in vars(cls).items()} | (table_of(value) or {}))
 
 
-class _Open(dict[Any, Any]):
+class _NoneElse(dict[Any, Any]):
     """A table that has None for what is not in it."""
 
     def __missing__(self, key: Any) -> None:
