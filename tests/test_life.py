@@ -277,6 +277,8 @@ REPLACING: dict[str, Callable[[nn.Module], Any]] = {
     "spectral_norm": parametrizations.spectral_norm,
     "orthogonal": parametrizations.orthogonal,
     "the older weight_norm": nn.utils.weight_norm,
+    "the older spectral_norm": nn.utils.spectral_norm,
+    "the older spectral_norm of the bias": lambda m: nn.utils.spectral_norm(m, "bias"),
 }
 
 
@@ -287,6 +289,18 @@ def test_what_would_replace_a_tied_weight_is_refused(replace: Callable[[nn.Modul
     with pytest.raises(ConversionError, match=r"(?s)on a tied weight.*before convert_model|bake"):
         replace(model.get_submodule("head.0"))
     exact(model)
+
+
+def test_the_older_spectral_norm_is_refused_of_a_copy_and_works_on_a_baked_layer() -> None:
+    model = converted()
+    for one in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        with pytest.raises(ConversionError, match="spectral_norm on a tied weight"):
+            nn.utils.spectral_norm(one.get_submodule("head.0"))
+    layer = bake(model).get_submodule("head.0")
+    assert type(layer._parameters) is dict
+    nn.utils.spectral_norm(layer)
+    with pytest.raises(KeyError, match="none such"):
+        model.get_submodule("head.0")._parameters["none such"]
 
 
 def test_what_is_stored_can_be_pruned() -> None:

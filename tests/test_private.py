@@ -1212,3 +1212,17 @@ def test_a_subclass_of_tensors_has_plain_results() -> None:
     two = torch.tensor(2).as_subclass(Size)
     assert type(two * 3) is Tensor
     assert type(torch.zeros(4, 3).view(two, -1)) is Tensor
+
+
+def test_parameters_are_kept_in_a_dict_of_another_kind() -> None:
+    class Own(dict[str, Any]):
+        pass
+
+    layer = nn.Linear(2, 3)
+    before = dict(layer._parameters)
+    _torch.hold_parameters(layer, Own)
+    table = layer._parameters
+    _torch.hold_parameters(layer, Own)
+    assert type(table) is Own
+    assert layer._parameters is table
+    assert dict(table) == before

@@ -450,16 +450,17 @@ def _said(value: Any) -> str:
 
 
 def watch_given(model: nn.Module, another: bool = False) -> None:
-    """Attach `Given` to a model with tied weights as it is now; one that reads both strands may be anything.
+    """Attach `Given` to a model with tied weights as it is now, and `Hooks` to any.
 
     Args:
-        model: changed.
+        model: changed. Where it reads both strands, settings may be anything; a hook may change what is given to it
+            before, or what it returns after, both are read.
         another: as of `Given`.
     """
     unwatch_given(model)
     if conjoined(model) is None:
         attach_check(model, Given(model, (noted(model) or {}).get("constants", ()), another))
-        watch_hooks(model)
+    watch_hooks(model)
     if any(isinstance(check, Parts) for check in checks_of(model)):
         watch(model)  # around it: whether a module is another one is asked first
 

@@ -173,12 +173,19 @@ class _AtOtherLengths:
 
     def __init__(self, probe: Probe) -> None:
         self.probe, self.variants = probe, Variants(probe.model, probe.example, probe.actions)
-        self.own, few = self.variants.longest, probe
-        if self.variants.batched:
-            variant = self.variants.with_samples(min(self.variants.samples, SAMPLES))
-            few = probe.at(variant.example, list(variant.actions))
-        self.shapes, run = _shapes_and_run(few)
+        self.own = self.variants.longest
+        self.shapes, run = self._of_few_samples() or _shapes_and_run(probe)
         self.survey = Survey(start=run)
+
+    def _of_few_samples(self) -> tuple[list[tuple[int, ...]], Run] | None:
+        """As `_shapes_and_run`, with as few samples as other lengths are run with; None where there are no fewer."""
+        if not self.variants.batched or self.variants.samples <= SAMPLES:
+            return None
+        variant = self.variants.with_samples(SAMPLES)
+        try:
+            return _shapes_and_run(self.probe.at(variant.example, list(variant.actions)))
+        except Exception:  # a model may raise anything
+            return None
 
     def at(self, length: int) -> Iterator[tuple[Probe, list[tuple[int, ...]]]]:
         """The model at a length with the shapes of its outputs there; none where that may take long."""
