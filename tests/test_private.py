@@ -1226,3 +1226,18 @@ def test_parameters_are_kept_in_a_dict_of_another_kind() -> None:
     assert type(table) is Own
     assert layer._parameters is table
     assert dict(table) == before
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 5000, 2**20])
+def test_a_sample_of_memory_changes_with_its_ends_and_with_most_of_it(size: int) -> None:
+    x = torch.arange(size, dtype=torch.int64).to(torch.uint8)
+    samples = [_torch.sample_of(x), _torch.sample_of(x.numpy())]
+    assert samples[0] == samples[1]
+    for at in (slice(0, 1), slice(-1, None), slice(size // 4, size // 4 + max(1, size // 8))):
+        y = x.clone()
+        y[at] += 1
+        assert _torch.sample_of(y) != samples[0]
+    assert _torch.sample_of(torch.zeros(4, 3).mT) == _torch.sample_of(torch.zeros(4, 3).mT.numpy()) == ()
+    freed = torch.zeros(3)
+    freed.untyped_storage().resize_(0)
+    assert _torch.sample_of(freed) == ()

@@ -26,7 +26,7 @@ from .calls import (
     users_line,
     version,
 )
-from .memory import Numbers
+from .memory import Numbers, sample_of
 from .modes import (
     ENTER,
     LEAVE,
@@ -194,6 +194,7 @@ __all__ = [
     "refresh_recurrent",
     "replica",
     "returned",
+    "sample_of",
     "scope",
     "share_parts",
     "stock_code",

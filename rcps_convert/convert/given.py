@@ -24,6 +24,7 @@ from .._torch import (
     is_compiling,
     is_filled,
     is_replica,
+    sample_of,
     version,
 )
 from ..errors import Where
@@ -55,10 +56,10 @@ KEPT = (
 """Attributes of a `Given` that are kept in files and copies."""
 
 SMALL = 2**15
-"""Bytes of a constant up to which its numbers are compared at each call."""
+"""Bytes of a constant up to which all of them are compared at each call; of a larger one some are."""
 
 LARGE = 2**20
-"""Bytes of an array up to which they are compared at each call; a larger one that is written into is not seen."""
+"""The same for an array, of which no writes are counted."""
 
 PATIENCE = 8
 """Values that are measured of what goes on changing, such as a temperature that falls at each step."""
@@ -384,7 +385,7 @@ def _rows(places: Sequence[Place]) -> list[tuple[Any, Any, list[int]]]:
 class _Sight:
     """A constant when its values were last looked at.
 
-    A write into ``value.data`` is not counted, so the numbers of a small one are compared; of a large one its place.
+    A write into ``value.data`` is not counted, so the numbers are compared; of a large one some, and its place.
 
     Args:
         value: the tensor; or what else is found in its place.
@@ -403,7 +404,7 @@ class _Sight:
         same = value is self.value and _mark(value) == self.mark
         if not same or self.numbers is None:
             return same
-        return self.numbers == _content(value) if isinstance(self.numbers, bytes) else self.numbers.are_in(value)
+        return self.numbers.are_in(value) if isinstance(self.numbers, Numbers) else self.numbers == _content(value)
 
 
 def _mark(value: Any) -> Any:
@@ -413,9 +414,11 @@ def _mark(value: Any) -> Any:
     return 0 if value.is_inference() else version(value), value.data_ptr()
 
 
-def _content(value: Any) -> bytes | None:
-    """What lies in the memory of an array; None of a large one, and of anything else."""
-    return memoryview(value).tobytes() if is_array(value) and memoryview(value).nbytes <= LARGE else None
+def _content(value: Any) -> bytes | tuple[bytes, ...] | None:
+    """What lies in the memory of an array, or some of it; None of what is not in the memory of Python."""
+    if is_array(value):
+        return memoryview(value).tobytes() if memoryview(value).nbytes <= LARGE else sample_of(value)
+    return sample_of(value) if type(value) in (Tensor, nn.Parameter, nn.Buffer) and value.is_cpu else None
 
 
 def _print(value: Any) -> Any:
