@@ -232,3 +232,82 @@ def test_a_change_by_name_that_does_no_harm_is_measured_once(monkeypatch: pytest
 def test_a_forward_that_reads_none_watches_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, said in ((ByFunction, False), (ByGet, True)):
         assert ("os.environ" in str(plan_conversion(kind(), DNA, verify=False))) is said
+
+
+# --- after a model was loaded ---
+
+
+def told() -> tuple[Callable[[], bool], dict[str, bool]]:
+    """A function with a variable of its own, among the globals."""
+    said = {"summed": False}
+
+    def tells() -> bool:
+        return said["summed"]
+
+    return tells, said
+
+
+TELLS, SAID = told()
+
+
+class ByClosure(Net):
+    def asks(self) -> bool:
+        return TELLS()
+
+
+def attributed() -> bool:
+    return bool(attributed.summed)  # type: ignore[attr-defined]
+
+
+attributed.summed = False  # type: ignore[attr-defined]
+
+
+class ByFunctionsAttribute(Net):
+    def asks(self) -> bool:
+        return attributed()
+
+
+def by_default(options: dict[str, bool] = {"summed": False}) -> bool:  # noqa: B006
+    return options["summed"]
+
+
+class ByDefaultOfFunction(Net):
+    def asks(self) -> bool:
+        return by_default()
+
+
+KEPT: dict[type[Net], Callable[[Any], Any]] = {
+    ByClosure: lambda patch: patch.setitem(SAID, "summed", True),
+    ByFunctionsAttribute: lambda patch: patch.setattr(attributed, "summed", True),
+    ByDefaultOfFunction: lambda patch: patch.setitem(by_default.__defaults__[0], "summed", True),  # type: ignore[index]
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+@pytest.mark.parametrize("called", [True, False])
+def test_variables_of_functions_are_watched_in_a_loaded_model(
+    kind: type[Net], called: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = pickle.dumps(convert_model(kind(), DNA, verify=False))
+    model = pickle.loads(held)
+    if called:
+        model(DNA)
+    monkeypatch.setattr(given, "fault_of", _fault)
+    KEPT[kind](monkeypatch)
+    for one in (model, pickle.loads(held)):
+        with pytest.raises(OtherPartError, match=r"(summed|said|options) is not what it was"):
+            one(DNA)
+    monkeypatch.undo()
+    model(DNA)
+
+
+def test_other_code_of_a_function_is_seen_in_a_loaded_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = pickle.dumps(convert_model(ByFunction(), DNA, verify=False))
+
+    def other() -> bool:
+        return bool(1)
+
+    other.__qualname__ = other.__name__ = "summed"
+    monkeypatch.setattr(sys.modules[__name__], "summed", other)
+    with pytest.raises(OtherPartError, match="is not what it was"):
+        pickle.loads(held)(torch.rand(2, 4, 12))

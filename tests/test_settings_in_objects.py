@@ -409,9 +409,9 @@ def test_a_table_that_forward_fills_is_measured_a_few_times(kind: str, monkeypat
 
 
 LARGE: dict[str, Callable[[Tensor], Any]] = {
-    "array": lambda t: t.repeat(2**16, 1).numpy().copy(),
+    "array": lambda t: t.repeat(2**14, 1).numpy().copy(),
     "tensor": lambda t: t.repeat(2**12, 1),
-    "list": lambda t: [t.repeat(2**16, 1).numpy().copy()],
+    "list": lambda t: [t.repeat(2**14, 1).numpy().copy()],
 }
 
 

@@ -29,7 +29,7 @@ from .._torch import (
 )
 from ..errors import Where
 from ..graph.attributes import code_of
-from ..graph.held_objects import FUNCTIONS, PLAIN, is_array, read_by_forward
+from ..graph.held_objects import FUNCTIONS, PLAIN, by_function, is_array, read_by_forward
 from ..graph.holders import Globals, OfClass, Place, is_gone, reader, size_of, source, value_at
 from ..graph.sandbox import owner
 from ..strands.conjoined import conjoined
@@ -138,6 +138,7 @@ class Given(Check):
 
     def _get_ready(self) -> None:
         """Prepare what is asked at each call: only now is a copy complete."""
+        self._find_functions()
         rows = [
             (h, reader(h, names), (*row, row[0])) for (h, names), row in zip(self.settings, self.values, strict=True)
         ]
@@ -157,12 +158,23 @@ class Given(Check):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.kept, self.buffers = [], ()  # those of another version of the package have none
         self.__dict__.update(state)
-        rows = [row for row in zip(self.settings, self.values, strict=True) if not is_gone(row[0][0])]
-        self.settings, self.values = [row[0] for row in rows], [row[1] for row in rows]
-        self.constants = [row for row in self.constants if not is_gone(row[0][0])]
-        called = [row for row in zip(self.functions, self.__dict__.pop("named"), strict=True) if not is_gone(row[0][0])]
-        self.functions = [row[0] for row in called]
-        self._start([row[1] for row in called])
+        self._start(self.__dict__.pop("named"))
+
+    def _find_functions(self) -> None:
+        """Find those again by name that a file could not hold; what is not found is other code."""
+        if not any(is_gone(h) for h, _ in (*self.settings, *self.functions, *(place for place, _ in self.constants))):
+            return
+        known = by_function(read_by_forward(self.modules))
+
+        def again(holder: Any) -> Any:
+            return known.get(holder.name) if is_gone(holder) else holder
+
+        rows = [((again(h), n), row) for (h, n), row in zip(self.settings, self.values, strict=True)]
+        self.settings, self.values = _present(rows)
+        self.constants = [*zip(*_present([((again(h), n), print_) for (h, n), print_ in self.constants]), strict=True)]
+        self.seen = [_Sight(None)] * len(self.constants)
+        called = [((again(h), n), was) for (h, n), was in zip(self.functions, self.called, strict=True)]
+        self.functions, self.called = _present(called)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Measure the model if something changed, and refuse the call if the strands disagree.
@@ -372,6 +384,12 @@ def _equal(a: Any, b: Any) -> bool:
         return bool(a == b)
     except (RuntimeError, ValueError, TypeError):  # tensors, arrays
         return False
+
+
+def _present(rows: Sequence[tuple[Place, Any]]) -> tuple[list[Any], list[Any]]:
+    """Places that have a holder, and what belongs to each."""
+    kept = [row for row in rows if row[0][0] is not None]
+    return [place for place, _ in kept], [what for _, what in kept]
 
 
 def _rows(places: Sequence[Place]) -> list[tuple[Any, Any, list[int]]]:

@@ -211,14 +211,17 @@ _STANDARD = sys.stdlib_module_names - {"__main__"}
 
 
 def code_of(classes: Iterable[type]) -> str:
-    """A fingerprint of the code of forward, and of the methods it may reach, in classes that are not torch's.
+    """A fingerprint of the code of forward, and of what it may reach, in classes that are not torch's.
 
     Args:
         classes: of modules; other versions of Python give another fingerprint.
     """
     own = {cls for given in classes for cls in given.__mro__ if not f"{cls.__module__}.".startswith(NOT_THE_USERS)}
-    codes = {cls: [code for method in _reached(cls, ["forward"]) for code in _nested(method.__code__)] for cls in own}
-    texts = (text for cls in sorted(own, key=_name) for text in (_name(cls), *map(_text, codes[cls])))
+    methods = {cls: [*_reached(cls, ["forward"])] for cls in own}
+    codes = {cls: [code for method in methods[cls] for code in _nested(method.__code__)] for cls in own}
+    texts = [text for cls in sorted(own, key=_name) for text in (_name(cls), *map(_text, codes[cls]))]
+    named = [*_helpers(method for cls in own for method in methods[cls])]
+    texts += sorted(_text(code) for function in named for code in _nested(function.__code__))
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 

@@ -28,6 +28,7 @@ from .holders import (
     OfClass,
     OfFunction,
     Place,
+    function_of,
     is_table,
     slots,
     table_of,
@@ -101,6 +102,14 @@ def read_by_forward(modules: Sequence[nn.Module]) -> Read:
         modules: the model and all of its modules.
     """
     return _Collector(modules).found
+
+
+def by_function(found: Read) -> dict[str, Globals]:
+    """What holds variables of functions, by name; none of a name that several have."""
+    places = (*found.settings, *found.constants, *found.functions)
+    held = {id(function_of(h).function): h for h, _ in places if function_of(h) is not None}  # type: ignore[union-attr]
+    names = [h.name for h in held.values()]
+    return {h.name: h for h, _ in places if function_of(h) is not None and names.count(h.name) < 2}
 
 
 def users_settings(model: nn.Module) -> list[str]:

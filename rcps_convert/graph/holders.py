@@ -57,16 +57,18 @@ class OfFunction(Globals):
 
     Args:
         function: the function; None where it is not known any more.
+        name: of one that is not.
     """
 
-    def __init__(self, function: types.FunctionType | None) -> None:
-        self.function, self.name = function, getattr(function, "__qualname__", "").rpartition("<locals>.")[2]
+    def __init__(self, function: types.FunctionType | None, name: str = "") -> None:
+        self.function = function
+        self.name = name if function is None else function.__qualname__.rpartition("<locals>.")[2]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OfFunction:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OfFunction, (None,)  # no file can hold a function that was made in another
+        return OfFunction, (None, self.name)  # no file can hold a function that was made in another
 
     @property
     def table(self) -> Mapping[str, Any]:
@@ -126,11 +128,17 @@ class Environment(Globals):
         return {name: os.environ.get(name) for name in self.names}
 
 
-def is_gone(holder: Holder) -> bool:
-    """Whether a holder is a function that is not known any more."""
+def function_of(holder: Holder) -> OfFunction | None:
+    """The variables of a function among which a holder is, or is found by name; None of any other."""
     while isinstance(holder, ByName):
         holder = holder.holder
-    return isinstance(holder, OfFunction) and holder.function is None
+    return holder if isinstance(holder, OfFunction) else None
+
+
+def is_gone(holder: Holder) -> bool:
+    """Whether a holder is a function that is not known any more."""
+    found = function_of(holder)
+    return found is not None and found.function is None
 
 
 def table_of(holder: Holder) -> Any:
