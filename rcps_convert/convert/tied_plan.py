@@ -45,7 +45,7 @@ from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
 from ..tie.ties import make_tie
 from ..tie.untied import unguarded
-from .advice import looks_trained, lost_notes, noise_notes
+from .advice import gradient_notes, looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
 from .as_it_is import as_it_is
 from .counted import counted, ways_at_random_named
@@ -293,7 +293,7 @@ class _TiedPlanner:
     def _verify(self, solution: Solution) -> None:
         converted = self.plan.install(fresh_copy(self.model))
         short = self._short(solution)
-        example, actions = (self.example, self.actions) if short is None else (short.example, list(short.actions))
+        example, actions = (self.example, self.actions) if short is None else (short.example, [*short.actions])
         change = Change(self.model, converted, example, self.specs, actions)
         self.plan.moved = change.moved()
         self.probe = Probe(converted, self.example, self.specs, self.actions)
@@ -309,13 +309,13 @@ class _TiedPlanner:
             lost = not found.varied and found.cause is None and bool(change.lost(solution.inference.outputs))
             self.plan.problems.append(idle_once_tied() if lost else self._failed(converted, solution, found))
         else:
-            names, probe = structure_names(_structure(self.traces[0])), self.probe.at(example, list(actions))
-            self.plan.warnings += lost_notes(change, names, solution.inference.outputs, probe)
+            names, made = structure_names(_structure(self.traces[0])), solution.inference.outputs
+            probe = self.probe.at(example, list(actions))
+            self.plan.warnings += gradient_notes(probe, made) + lost_notes(change, names, made, probe)
             self._verify_lengths(converted, solution)
             self._verify_padding(converted, solution)
-            self.plan.problems += other_once_tied(self.probe.at(example, list(actions)))
             at = partial(self._verify_at, list(actions), solution)
-            self.plan.problems += counted(self.model, converted, example, at)
+            self.plan.problems += other_once_tied(probe) + counted(self.model, converted, example, at)
 
     def _verify_at(self, actions: list[Action | None], solution: Solution, model: nn.Module, example: Any) -> Any:
         return self._measure(model, example, actions, solution, 1, lambda *_: None)
