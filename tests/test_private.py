@@ -1098,22 +1098,6 @@ def test_replicas_are_known() -> None:
     assert _torch.is_replica(_torch.replica(module))
 
 
-def test_tables_survive_to_empty() -> None:
-    """Else a tie computes with an index that holds anything once a model was on the meta device."""
-
-    class Table(_torch.Tabled):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("index", torch.arange(5), persistent=False)
-
-        def tables(self) -> dict[str, Tensor]:
-            return {"index": torch.arange(5)}
-
-    module = nn.Sequential(Table()).to("meta").to_empty(device="cpu")
-    assert module[0].index.tolist() == [0, 1, 2, 3, 4]
-    assert _torch.Tabled is Table.__base__
-
-
 def test_subclasses_are_computed_with_as_tensors() -> None:
     """Else reading a tied weight never ends."""
 

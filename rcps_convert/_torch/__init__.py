@@ -87,7 +87,7 @@ from .modules import (
     with_buffers,
 )
 from .operators import OPERATORS, arguments, is_operator, op_name, overloads, plain_twin, writes
-from .parametrizations import Tabled, WeightNormKeys, chains, make_hooks_picklable, own_copying, stored_name
+from .parametrizations import WeightNormKeys, chains, make_hooks_picklable, own_copying, stored_name
 from .programs import (
     WRAPPERS,
     exporting,
@@ -122,7 +122,6 @@ __all__ = [
     "ModeState",
     "NormBase",
     "Numbers",
-    "Tabled",
     "WeightNormKeys",
     "all_modules",
     "arguments",
