@@ -311,3 +311,47 @@ def test_other_code_of_a_function_is_seen_in_a_loaded_model(monkeypatch: pytest.
     monkeypatch.setattr(sys.modules[__name__], "summed", other)
     with pytest.raises(OtherPartError, match="is not what it was"):
         pickle.loads(held)(torch.rand(2, 4, 12))
+
+
+# --- functions that are set on a module in the place of a method ---
+
+
+class Helped(Net):
+    """Asks a method of its own, and layers of torch's, which ask methods of theirs."""
+
+    def asks(self) -> bool:
+        return self.helper()
+
+    def helper(self) -> bool:
+        return False
+
+
+def padded(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.conv1d(torch.nn.functional.pad(x, (4, 0)), weight, bias)
+
+
+SET: dict[str, Callable[[Any], Any]] = {
+    "method": lambda m: setattr(m, "helper", lambda: True),
+    "method of torch's": lambda m: setattr(m.conv, "_conv_forward", padded),
+    "the one that is asked first": lambda m: vars(m).update(asks=lambda: True),
+}
+
+
+@pytest.mark.parametrize("name", SET)
+def test_a_function_in_the_place_of_a_method_is_refused(name: str) -> None:
+    model: Any = convert_model(Helped(), DNA, verify=False).double().eval()
+    x = torch.randn(2, 4, 12, dtype=torch.float64)
+    twin = copy.deepcopy(model)
+    for one in (model, twin):
+        one(x)
+        SET[name](one)
+        with pytest.raises(OtherPartError, match=r"(helper|_conv_forward|asks) is not what it was"):
+            one(x)
+
+
+def test_a_function_that_does_the_same_is_taken() -> None:
+    model: Any = convert_model(Helped(), DNA, verify=False).double().eval()
+    x = torch.randn(2, 4, 12, dtype=torch.float64)
+    model.helper = lambda: False
+    model.conv._conv_forward = lambda x, w, b: torch.conv1d(x, w, b, padding=2)
+    assert torch.allclose(model(x), model(x.flip(1, 2)), rtol=0, atol=1e-12)

@@ -29,7 +29,7 @@ from .._torch import (
 )
 from ..errors import Where
 from ..graph.attributes import code_of
-from ..graph.held_objects import FUNCTIONS, PLAIN, by_function, is_array, read_by_forward
+from ..graph.held_objects import FUNCTIONS, PLAIN, by_function, is_array, is_setting_of_class, read_by_forward
 from ..graph.holders import Globals, OfClass, Place, is_gone, reader, size_of, source, value_at
 from ..graph.sandbox import owner
 from ..strands.conjoined import conjoined
@@ -296,7 +296,7 @@ class Given(Check):
                 yield Altered(place, "None", "set", _state(*place))
         for holder, name in self.by_class:
             was, now = getattr(type(holder), name, None), value_at(holder, name)
-            if not _equal(was, now):
+            if name in getattr(holder, "__dict__", ()) and not _equal(was, now):
                 yield Altered((holder, name), _said(was), _said(now), _key(now), type(now) in (int, float))
         yield from self._other_functions()
         if not is_watched():
@@ -370,7 +370,8 @@ def print_of(model: nn.Module) -> str:
         held.append((*place(holder, ""), *named) if in_object else (paths[holder], *named))
     called = zip(given.functions, given.called, strict=True)
     held += [(*place(*at), _name_of(was)) for at, was in called if not isinstance(at[0], OfClass)]  # that is its code
-    held += [(*place(*at), getattr(type(at[0]), at[1], None)) for at in given.by_class]
+    of_classes = (at for at in given.by_class if is_setting_of_class(at))
+    held += [(*place(*at), getattr(type(at[0]), at[1])) for at in of_classes]
     held += [(paths[m], name) for m, name in given.empty] + [(*place(*at), f) for at, f in given.constants]
     return hashlib.sha256(f"{given.code} {held!r}".encode()).hexdigest()[:16]
 

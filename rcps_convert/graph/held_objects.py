@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -79,7 +79,7 @@ class Read:
 
     Attributes:
         settings: for each holder that has some the names of its settings.
-        by_class: settings that the holder has not, but its class, or that code asks for by text.
+        by_class: settings and methods that the holder has not, but its class, or that code asks for by text.
         functions, constants: places that hold one.
         counters: places of plain values that forward sets itself.
         kept: the objects that are looked into.
@@ -122,7 +122,7 @@ def users_settings(model: nn.Module) -> list[str]:
     paths = {module: path for path, module in model.named_modules()}
     named = []
     rows = [(h, n) for h, names in found.settings for n in names if not _is_torchs(h)]
-    for holder, name in rows + [p for p in found.by_class if hasattr(type(p[0]), p[1]) and not _is_torchs(p[0])]:
+    for holder, name in rows + [p for p in found.by_class if is_setting_of_class(p) and not _is_torchs(p[0])]:
         kept = next((one for one in found.kept if one.value is holder), None)
         if isinstance(holder, (OfClass, OfFunction)):  # those of the module are named by it
             continue
@@ -301,4 +301,17 @@ def _of_class(holder: Holder, table: Any, names: Iterable[str], perhaps: Iterabl
     absent = [] if _is_torchs(holder) else [n for n in sorted({*perhaps} & {*names}) if not hasattr(holder, n)]
     bases = type(holder).__mro__[: -2 if isinstance(holder, nn.Module) else -1]
     of_class = {name: value for base in reversed(bases) for name, value in vars(base).items()}
-    return absent + [n for n in sorted({*names} & of_class.keys() - table.keys()) if type(of_class[n]) in PLAIN]
+    plain = [n for n in sorted({*names} & of_class.keys() - table.keys()) if type(of_class[n]) in PLAIN]
+    return absent + plain + _methods(holder, of_class, names)
+
+
+def is_setting_of_class(place: Place) -> bool:
+    """Whether what the class of a holder has in a place is a setting."""
+    return hasattr(type(place[0]), place[1]) and type(getattr(type(place[0]), place[1])) in PLAIN
+
+
+def _methods(holder: Holder, of_class: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """The methods that a function which is set on a module may take the place of; its forward is looked at apart."""
+    if not isinstance(holder, nn.Module):
+        return []
+    return [n for n in sorted({*names} & of_class.keys() - {"forward"}) if isinstance(of_class[n], types.FunctionType)]

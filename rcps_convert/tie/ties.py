@@ -170,8 +170,9 @@ class RCTie(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("tables", {})  # in files of older versions they were buffers
-        self.tables |= {name: table for name, table in self._buffers.items() if table is not None}
-        self._buffers.clear()
+        for name, table in [*self.named_buffers(recurse=False)]:
+            delattr(self, name)
+            self.tables[name] = table
 
     def plain(self) -> dict[str, Any]:
         """The tie as plain values, for `read_tie`."""
