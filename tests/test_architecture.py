@@ -256,7 +256,7 @@ ORDINARY_WORDS = {
     "device", "dense", "sparse", "values", "crop", "dict", "tuple", "linear", "signbit", "repeat", "roll",
     "flip", "gather", "take", "put", "cross", "str", "int", "Int", "Float", "Bool", "keys", "ceil", "randn", "normal",
     "format", "join", "stride", "empty", "replace", "lower", "upper", "strip", "startswith", "append", "reverse",
-    "insert", "pop", "random", "is_inference", "is_leaf", "requires_grad",
+    "insert", "pop", "random", "is_inference", "is_leaf", "requires_grad", "get_device",
 }  # fmt: skip
 """Names of operators that are words of other things too."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from rcps_convert import (
     unwrap,
 )
 from rcps_convert.convert.state import is_converted
+from rcps_convert.measure import along_sequence
 
 TOLERANCE = 1e-10
 DNA = torch.zeros(2, 4, 30)
@@ -505,3 +507,36 @@ def test_an_axis_that_never_has_many_entries_must_be_said(read: Any) -> None:
     assert "it has one entry on the example" in str(caught.value)
     said = convert_model(Grows(read, most=17), example, strategy="conjoined", outputs=Tracks("......", layout="n c l"))
     assert said(example).shape == (2, 6, 1)
+
+
+ALL_PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "pairs": (lambda h: (h[..., None] - h[..., None, :]).abs().mean(-1), 2),
+    "windows": (lambda h: F.pad(h, (h.shape[-1] // 2,) * 2).unfold(-1, h.shape[-1] // 2 * 2 + 1, 1).amax(-1), 2),
+    "triples": (
+        lambda h: (h[..., None, None] - h[..., None, :, None] * h[..., None, None, :]).abs().mean((-1, -2)),
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALL_PAIRS)
+def test_an_axis_of_one_entry_is_looked_at_only_as_far_as_forward_is_not_long(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Example of 12 positions: at 96 the axis has 8 entries."""
+    make, power = ALL_PAIRS[name]
+    most = 6 * 60**power
+    monkeypatch.setattr(along_sequence, "LONG_WORK", most)
+    lengths = list[int]()
+
+    def read(h: Tensor) -> Tensor:
+        lengths.append(h.shape[-1])
+        return F.avg_pool1d(make(h) if h.shape[-1] < 300 else h, 8)  # what is longer is never run
+
+    class Long(Head):
+        def forward(self, x: Tensor) -> Tensor:
+            return read(branched(F.softplus(self.conv(x))))
+
+    plan = plan_conversion(Long(), torch.zeros(2, 4, 12), strategy="conjoined")
+    assert all(isinstance(p, NeedsChoiceError) for p in plan.problems)
+    assert 2 * 12 < max(lengths) <= 60

@@ -331,3 +331,46 @@ def test_a_hook_that_was_converted_may_not_be_taken_off() -> None:
     del model.conv._forward_hooks[handle]
     with pytest.raises(OtherPartError, match="that was there when the model was converted is gone"):
         model(DNA)
+
+
+# --- models that read both strands ---
+
+RAMP = torch.arange(21.0)
+
+
+def for_all(module: nn.Module, given: Any) -> Any:
+    return (given[0] * RAMP.to(given[0]),) if given[0].shape[-1] == 21 else None
+
+
+def on_result(module: nn.Module, given: Any, y: Tensor) -> Tensor:
+    return y * (2 + given[0][::2, :1, 0])  # both strands were given, one sample after the other
+
+
+AROUND_BOTH: dict[str, Callable[[Any], Any]] = {
+    "pre-hook of all modules": lambda m: hooked.register_module_forward_pre_hook(for_all),
+    "first pre-hook": lambda m: m.register_forward_pre_hook(for_all, prepend=True),
+    "hook of the model": lambda m: m.register_forward_hook(on_result),
+}
+"""Each changes what is given before both strands are read, or what is returned after."""
+
+INSIDE: dict[str, Callable[[Any], Any]] = {
+    "hook of all modules": lambda m: hooked.register_module_forward_hook(lambda m, given, y: y * 2),
+    "pre-hook": lambda m: m.register_forward_pre_hook(for_all),
+    "pre-hook of a layer": lambda m: m.act.register_forward_pre_hook(for_all),
+}
+
+
+@pytest.mark.parametrize("name", [*AROUND_BOTH, *INSIDE])
+def test_hooks_around_a_model_that_reads_both_strands_are_measured(name: str) -> None:
+    torch.manual_seed(0)
+    model = convert_model(Tower(), DNA, strategy="conjoined", verify=False).double().eval()
+    handle = {**AROUND_BOTH, **INSIDE}[name](model)
+    try:
+        if name in AROUND_BOTH:
+            with pytest.raises(OtherPartError, match="attached after the conversion changes what it is given"):
+                model(X)
+        else:
+            assert worst(model(X), model(mirror(X))) < TOLERANCE
+    finally:
+        handle.remove()
+    assert worst(model(X), model(mirror(X))) < TOLERANCE

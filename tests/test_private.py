@@ -1098,22 +1098,6 @@ def test_replicas_are_known() -> None:
     assert _torch.is_replica(_torch.replica(module))
 
 
-def test_tables_survive_to_empty() -> None:
-    """Else a tie computes with an index that holds anything once a model was on the meta device."""
-
-    class Table(_torch.Tabled):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("index", torch.arange(5), persistent=False)
-
-        def tables(self) -> dict[str, Tensor]:
-            return {"index": torch.arange(5)}
-
-    module = nn.Sequential(Table()).to("meta").to_empty(device="cpu")
-    assert module[0].index.tolist() == [0, 1, 2, 3, 4]
-    assert _torch.Tabled is Table.__base__
-
-
 def test_subclasses_are_computed_with_as_tensors() -> None:
     """Else reading a tied weight never ends."""
 
@@ -1224,3 +1208,32 @@ def test_a_recurrent_layer_that_keeps_wrappers_reads_its_weights_anew() -> None:
     held = cell._flat_weights
     _torch.forget_transformed(cell)
     assert cell._flat_weights is held
+
+
+def test_parameters_are_kept_in_a_dict_of_another_kind() -> None:
+    class Own(dict[str, Any]):
+        pass
+
+    layer = nn.Linear(2, 3)
+    before = dict(layer._parameters)
+    _torch.hold_parameters(layer, Own)
+    table = layer._parameters
+    _torch.hold_parameters(layer, Own)
+    assert type(table) is Own
+    assert layer._parameters is table
+    assert dict(table) == before
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 5000, 2**20])
+def test_a_sample_of_memory_changes_with_its_ends_and_with_most_of_it(size: int) -> None:
+    x = torch.arange(size, dtype=torch.int64).to(torch.uint8)
+    samples = [_torch.sample_of(x), _torch.sample_of(x.numpy())]
+    assert samples[0] == samples[1]
+    for at in (slice(0, 1), slice(-1, None), slice(size // 4, size // 4 + max(1, size // 8))):
+        y = x.clone()
+        y[at] += 1
+        assert _torch.sample_of(y) != samples[0]
+    assert _torch.sample_of(torch.zeros(4, 3).mT) == _torch.sample_of(torch.zeros(4, 3).mT.numpy()) == ()
+    freed = torch.zeros(3)
+    freed.untyped_storage().resize_(0)
+    assert _torch.sample_of(freed) == ()

@@ -7,14 +7,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from lawful import assert_exact
 from tiers import chosen
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from rcps_convert import BreaksSymmetryError, convert_model, plan_conversion
+from rcps_convert.algebra.arguments import leaves
+from rcps_convert.algebra.nesting import input_actions
+from rcps_convert.infer import leaving_out
 from rcps_convert.infer.constants import _continued
 from rcps_convert.measure import ways
+from rcps_convert.measure.lengths import Variants
 
 
 class Biased(nn.Module):
@@ -136,25 +140,49 @@ def test_rows_that_are_not_read_are_paired_as_the_others_are(
     assert _continued(table, read) == continued
 
 
-def test_longer_examples_are_run_only_as_far_as_forward_is_not_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows by the distance from the middle, of which there are few numbers, beside numbers of all pairs."""
-    monkeypatch.setattr(ways, "LONG_WORK", 2**20)
-    lengths = list[int]()
+MADE: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "pairs": (lambda x: (x[..., None] + x[..., None, :]).amax(-1), 2),
+    "windows": (lambda x: F.pad(x, (x.shape[-1] // 2,) * 2).unfold(-1, x.shape[-1] // 2 * 2 + 1, 1).amax(-1), 2),
+    "triples": (lambda x: (x[..., None, None] + x[..., None, :, None] + x[..., None, None, :]).amax((-1, -2)), 3),
+}
 
-    class Pairs(nn.Module):
+
+@pytest.mark.parametrize("made", chosen(MADE, lambda made: made != "pairs"))
+def test_longer_examples_are_run_only_as_far_as_forward_is_not_long(made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows by the distance from the middle, of which there are few numbers, beside numbers of all pairs, or more."""
+    monkeypatch.setattr(ways, "LONG_WORK", 2**17)
+    lengths = list[int]()
+    run_of = leaving_out.run_of
+    monkeypatch.setattr(leaving_out, "run_of", lambda m, x: lengths.append(leaves(x)[0].shape[-1]) or run_of(m, x))
+    make, power = MADE[made]
+
+    class Beside(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.rows, self.out = nn.Embedding(4000, 4), nn.Linear(4, 2)
+            self.rows, self.out = nn.Embedding(400, 4), nn.Linear(4, 2)
 
         def forward(self, x: Tensor) -> Tensor:
             n = x.shape[-1]
-            if not isinstance(x, FakeTensor):
-                lengths.append(n)
-            h = (x[..., None] + x[..., None, :]).amax(-1)
-            at = (torch.arange(n) - (n - 1) / 2).abs().floor().long().clamp(max=3999)
-            return self.out((h + self.rows(at).mT).tanh().mean(-1))
+            at = (torch.arange(n) - (n - 1) / 2).abs().floor().long().clamp(max=399)
+            return self.out((make(x) + self.rows(at).mT).tanh().mean(-1))
 
-    plan = plan_conversion(Pairs(), torch.zeros(1, 4, 16))
-    assert not plan.problems
-    assert max(lengths) > 100
-    assert 4 * max(lengths) ** 2 <= 2**20
+    assert not plan_conversion(Beside(), torch.zeros(1, 4, 15)).problems
+    assert max(lengths) > 15
+    assert 4 * max(lengths) ** power <= 2**17
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_a_length_is_affordable_where_forward_makes_few_numbers(made: str) -> None:
+    """At twice the length there are 4, or 8, times as many; so are there at twice that."""
+    make, power = MADE[made]
+
+    class Alone(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return make(x).mean(-1)
+
+    example = torch.zeros(1, 4, 15)
+    survey = Variants(Alone(), example, input_actions(example, "ACGT", "auto")[1]).survey()
+    assert survey.start is not None
+    most = int(15 * (ways.LONG_WORK / survey.start.work) ** (1 / power))
+    for length, affordable in ((most // 2, True), (2 * most, False)):
+        assert ways.is_affordable(survey, 15, length) is affordable

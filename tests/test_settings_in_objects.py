@@ -406,3 +406,30 @@ def test_a_table_that_forward_fills_is_measured_a_few_times(kind: str, monkeypat
     for n in (21, 21, 22, 24, 21, 22) * 4:
         agree(model, torch.randn(2, 4, n, dtype=torch.float64))
     assert len(measured) <= 2 * given.PATIENCE
+
+
+LARGE: dict[str, Callable[[Tensor], Any]] = {
+    "array": lambda t: t.repeat(2**14, 1).numpy().copy(),
+    "tensor": lambda t: t.repeat(2**12, 1),
+    "list": lambda t: [t.repeat(2**14, 1).numpy().copy()],
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_is_written_all_over_a_large_table_is_seen(name: str) -> None:
+    """Nothing counts a write into an array, or into ``data``."""
+
+    class OfMany(Weighted):
+        def forward(self, x: Tensor) -> Tensor:
+            table = torch.as_tensor(innermost(self.held))[7]
+            return self.out((self.conv(x).relu() * table.to(x)).mean(-1))
+
+    model: Any = convert_model(OfMany(LARGE[name](CENTRED)), DNA, verify=False).double().eval()
+    x = torch.randn(2, 4, 21, dtype=torch.float64)
+    agree(model, x)
+    table = torch.as_tensor(innermost(model.held))
+    table.data.copy_(RAMP)
+    with pytest.raises(OtherPartError, match=r"held.* is not what it was"):
+        model(x)
+    table.data.copy_(CENTRED)
+    agree(model, x)

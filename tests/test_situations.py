@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 from torch.utils.checkpoint import checkpoint
 
 from rcps_convert import BreaksSymmetryError, convert_model, plan_conversion
@@ -158,3 +159,76 @@ def test_what_is_told_is_told_to_the_user_alone() -> None:
     assert [*turning_situations(model, DNA)] == []
     model(DNA)
     assert model.seen == [(torch.float32, torch.int64)]
+
+
+# --- devices, and who traces ---
+
+
+class OnDevice(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return x.device.type == "cuda"
+
+
+class NotOnCPU(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return not self.head.weight.is_cpu and h.get_device() >= 0
+
+
+class Made(Net):
+    """Makes tensors where its input is, and asks where that is."""
+
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        made = torch.zeros(3, device=x.device).to(h.device) + torch.ones(3, device=x.device.type)
+        return made.device == x.device and "cuda" in str(h.device)
+
+
+class Compiled(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return torch.compiler.is_dynamo_compiling()  # the export that is looked at is none
+
+
+class Traced(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return torch.jit.is_tracing()  # type: ignore[no-any-return]
+
+
+class Scripted(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return is_scripting()
+
+
+class Exported(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return torch.onnx.is_in_onnx_export()
+
+
+MORE = {
+    OnDevice: "on a GPU",
+    NotOnCPU: "on a GPU",
+    Made: "on a GPU",
+    Compiled: "compiled or exported",
+    Traced: "traced",
+    Scripted: "scripted",
+    Exported: "exported to ONNX",
+}
+
+
+@pytest.mark.parametrize("kind", MORE)
+def test_a_branch_on_where_or_by_whom_it_is_run_is_refused_if_it_breaks_the_law(kind: type[Net]) -> None:
+    plan = plan_conversion(made(kind, ramp), DNA)
+    assert [p.what for p in plan.problems] == [f"the law fails {MORE[kind]}"]
+
+
+@pytest.mark.parametrize("kind", [Made, Compiled, Scripted])
+def test_the_plan_says_in_which_situations_the_law_was_measured(kind: type[Net]) -> None:
+    plan = plan_conversion(made(kind, usual), DNA)
+    assert not plan.problems
+    assert f"measured too, as forward asks for it: {MORE[kind]}\n" in str(plan)
+
+
+def test_what_traces_is_told_to_the_user_alone() -> None:
+    functions = torch.compiler.is_compiling, torch.jit.is_tracing, is_scripting, torch.onnx.is_in_onnx_export
+    assert plan_conversion(made(Scripted, ramp), DNA).problems
+    now = torch.compiler.is_compiling, torch.jit.is_tracing, is_scripting, torch.onnx.is_in_onnx_export
+    assert now == functions == (now[0], now[1], torch.jit.is_scripting, now[3])
+    assert not any(ask() for ask in functions)

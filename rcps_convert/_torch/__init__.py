@@ -26,7 +26,7 @@ from .calls import (
     users_line,
     version,
 )
-from .memory import Numbers
+from .memory import Numbers, sample_of
 from .modes import (
     ENTER,
     LEAVE,
@@ -63,6 +63,7 @@ from .modules import (
     forget_transformed,
     held_by,
     hide_buffers,
+    hold_parameters,
     holds,
     hook_tables,
     hooks_so_far,
@@ -87,7 +88,7 @@ from .modules import (
     with_buffers,
 )
 from .operators import OPERATORS, arguments, is_operator, op_name, overloads, plain_twin, writes
-from .parametrizations import Tabled, WeightNormKeys, chains, make_hooks_picklable, own_copying, stored_name
+from .parametrizations import WeightNormKeys, chains, make_hooks_picklable, own_copying, stored_name
 from .programs import (
     WRAPPERS,
     exporting,
@@ -122,7 +123,6 @@ __all__ = [
     "ModeState",
     "NormBase",
     "Numbers",
-    "Tabled",
     "WeightNormKeys",
     "all_modules",
     "arguments",
@@ -145,6 +145,7 @@ __all__ = [
     "has_modes",
     "held_by",
     "hide_buffers",
+    "hold_parameters",
     "holds",
     "hook_tables",
     "hooks_so_far",
@@ -194,6 +195,7 @@ __all__ = [
     "refresh_recurrent",
     "replica",
     "returned",
+    "sample_of",
     "scope",
     "share_parts",
     "stock_code",

@@ -47,3 +47,29 @@ class Numbers:
         if _COMPARE is None or not x.is_contiguous():
             return x.equal(self.values)
         return _COMPARE(x.data_ptr(), self.place, self.size) == 0
+
+
+BLOCKS, WIDTH = 32, 64
+"""Blocks of a large memory that are compared, and the bytes of each."""
+
+
+def sample_of(x: Any) -> tuple[bytes, ...]:
+    """Some bytes of a large memory, spread evenly from its first to its last; none where it does not lie in one piece.
+
+    Args:
+        x: a tensor on the CPU, or what Python can look at as memory.
+    """
+    if isinstance(x, Tensor):
+        if not x.is_contiguous() or not x.data_ptr():  # its memory may be freed for a while
+            return ()
+        place, size = x.data_ptr(), x.nbytes
+        return tuple([ctypes.string_at(place + at, min(WIDTH, size)) for at in _starts(size)])
+    view = memoryview(x)
+    if not view.c_contiguous:
+        return ()
+    flat = view.cast("B")
+    return tuple([bytes(flat[at : at + WIDTH]) for at in _starts(len(flat))])
+
+
+def _starts(size: int) -> list[int]:
+    return [i * max(0, size - WIDTH) // (BLOCKS - 1) for i in range(BLOCKS)]

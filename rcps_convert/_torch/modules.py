@@ -148,6 +148,12 @@ def replica(module: nn.Module) -> Any:
     return type(module)._replicate_for_data_parallel(module)  # type: ignore[operator]
 
 
+def hold_parameters(module: nn.Module, kind: type[dict[str, Any]]) -> None:
+    """Keep a module's parameters in a dict of a kind of its own."""
+    if type(module._parameters) is not kind:
+        module._parameters = kind(module._parameters)
+
+
 def order_parameters(module: nn.Module, order: list[str]) -> None:
     """Bring a module's own parameters into an order; those not named come last."""
     here = module._parameters

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch._library.custom_ops import CustomOpDef as CustomOpDef
 
 
 def chains(module: nn.Module) -> dict[str, Any]:
     """The lists of parametrizations of a module by the name of the parameter; empty without any."""
     return dict(module.parametrizations.items()) if nn.utils.parametrize.is_parametrized(module) else {}  # type: ignore[union-attr,operator]
-
-
-class Tabled(nn.Module):
-    """A module whose buffers follow from its settings: ``to_empty``, which takes their values, gives them back."""
-
-    def tables(self) -> dict[str, Tensor]:
-        """The buffers, made anew."""
-        raise NotImplementedError
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        made = super()._apply(fn, recurse)
-        held = {name: b for name, b in self._buffers.items() if b is not None and b.device.type != "meta"}
-        if held:
-            for name, value in self.tables().items():
-                held[name].copy_(value)
-        return made
 
 
 class WeightNormKeys:

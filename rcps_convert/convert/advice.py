@@ -10,6 +10,7 @@ from torch import nn
 
 from ..algebra.action import Action
 from ..measure.change import Change
+from ..measure.gradients import gradients_part
 from ..measure.probe import Probe
 from ..measure.verification import Verification
 
@@ -36,6 +37,21 @@ def lost_notes(
             "more; say otherwise what this output or those beside it are, or widen the layer that it reads"
         )
     return notes
+
+
+def gradient_notes(probe: Probe, outputs: Sequence[Action | None]) -> list[str]:
+    """What the user should know of a forward that changes gradients otherwise on one strand than on the other.
+
+    Args:
+        probe: of the converted model.
+        outputs: what each output is.
+    """
+    apart = gradients_part(probe, outputs)
+    return [
+        f"the gradients of the two strands differ by {apart:.1e} of their size, though the outputs agree: a hook that "
+        "forward sets on a tensor, or a backward pass of its own, goes by positions, bases or channels; attributions "
+        "and what is trained through them depend on the strand, the outputs never do"
+    ] * (apart > 0)
 
 
 def noise_notes(found: Verification) -> list[str]:

@@ -36,11 +36,13 @@ class AsItIs:
         verification: the check of the law.
         outputs: a line for each output: what it is taken for.
         checked: other lengths at which the law was checked too, in positions.
+        situations: in which it was checked too, in words.
     """
 
     verification: Verification
     outputs: list[str]
     checked: list[int]
+    situations: list[str]
 
 
 def as_it_is(
@@ -64,27 +66,27 @@ def as_it_is(
         allowed = partial(allowed_actions, wanted, None)
         found = verify(model, example, specs, actions, allowed, diagnose=False, probe=probe)
         holds = found.passed and not (fails_where_large(probe, allowed) or fails_with_gradients(probe, allowed))
-        checked = _lengths(probe, model, wanted, found) if holds else None
-        if checked is not None and counted(model, model, example, partial(_measured, specs, actions, allowed)):
+        checks = _lengths(probe, model, wanted, found) if holds else None
+        if checks is not None and counted(model, model, example, partial(_measured, specs, actions, allowed)):
             return None
     except ConversionError:
         raise
     except Exception:  # the model does not run as given; tracing reports why
         return None
-    if checked is None:
+    if checks is None:
         return None
     rows = [*zip(structure_names(made), found.outputs, wanted, strict=False)]
     _require_lengths(probe, rows)
     lines = [_line(name, action, spec) for name, action, spec in rows if action is not None]
-    return AsItIs(found, lines, checked)
+    return AsItIs(found, lines, sorted(set(checks.checked)), checks.situations)
 
 
 def _measured(specs: Any, actions: Any, allowed: Any, model: nn.Module, example: Example) -> Verification:
     return verify(model, example, specs, actions, allowed, 1, diagnose=False)
 
 
-def _lengths(probe: Probe, model: nn.Module, wanted: Sequence[Spec | str], found: Verification) -> list[int] | None:
-    """The other lengths at which the law holds, of those the model takes; None where it fails at one."""
+def _lengths(probe: Probe, model: nn.Module, wanted: Sequence[Spec | str], found: Verification) -> LengthChecks | None:
+    """The check at other lengths, of those the model takes; None where the law fails at one."""
     example, specs, given = probe.example, probe.specs, probe.actions
     checks = LengthChecks(model, example, given, Variants(model, example, given).survey(), [])
     allowed = partial(allowed_actions, wanted, found.outputs)
@@ -93,7 +95,7 @@ def _lengths(probe: Probe, model: nn.Module, wanted: Sequence[Spec | str], found
         return verify(model, example, specs, actions, allowed, diagnose=False)
 
     checks.run(measure, [])
-    return None if checks.problem is not None or checks.failed or checks.limits else sorted(set(checks.checked))
+    return None if checks.problem is not None or checks.failed or checks.limits else checks
 
 
 def _require_lengths(probe: Probe, rows: Sequence[tuple[str, Action | None, Spec | str]]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -23,23 +24,13 @@ from .._torch import (
     is_compiling,
     is_filled,
     is_replica,
+    sample_of,
     version,
 )
 from ..errors import Where
 from ..graph.attributes import code_of
-from ..graph.held_objects import (
-    FUNCTIONS,
-    PLAIN,
-    Globals,
-    Place,
-    is_array,
-    is_gone,
-    read_by_forward,
-    reader,
-    size_of,
-    source,
-    value_at,
-)
+from ..graph.held_objects import FUNCTIONS, PLAIN, by_function, is_array, is_setting_of_class, read_by_forward
+from ..graph.holders import Globals, OfClass, Place, is_gone, reader, size_of, source, value_at
 from ..graph.sandbox import owner
 from ..strands.conjoined import conjoined
 from ..tie.checks import Check, attach_check, checks_of, drop_checks
@@ -65,10 +56,10 @@ KEPT = (
 """Attributes of a `Given` that are kept in files and copies."""
 
 SMALL = 2**15
-"""Bytes of a constant up to which its numbers are compared at each call."""
+"""Bytes of a constant up to which all of them are compared at each call; of a larger one some are."""
 
 LARGE = 2**20
-"""Bytes of an array up to which they are compared at each call; a larger one that is written into is not seen."""
+"""The same for an array, of which no writes are counted."""
 
 PATIENCE = 8
 """Values that are measured of what goes on changing, such as a temperature that falls at each step."""
@@ -108,7 +99,7 @@ class Given(Check):
         modules: of the model as it was converted.
         settings: the names of its settings, for each module and each object kept by one that has some.
         values: of these.
-        by_class: settings that the class of a module has, and the module has not.
+        by_class: settings that the class of a module has, or may be set later, and the module has not.
         empty: places for parameters and buffers that hold none.
         functions: that modules keep as attributes.
         constants: the tensors that forward reads and that are not trained, each with a fingerprint of its values.
@@ -147,6 +138,7 @@ class Given(Check):
 
     def _get_ready(self) -> None:
         """Prepare what is asked at each call: only now is a copy complete."""
+        self._find_functions()
         rows = [
             (h, reader(h, names), (*row, row[0])) for (h, names), row in zip(self.settings, self.values, strict=True)
         ]
@@ -157,6 +149,7 @@ class Given(Check):
         of_modules = [one for one in self.kept if isinstance(one.place[0], nn.Module) and size_of(one.value) is None]
         self.held = [(*one.place, one.value) for one in of_modules]
         self.held_beside = [(one, size_of(one.value)) for one in self.kept if one not in of_modules]
+        self.asked = _rows(self.functions)
 
     def __getstate__(self) -> dict[str, Any]:
         called = [was if isinstance(was, str) else _said(was) for was in self.called]
@@ -165,10 +158,23 @@ class Given(Check):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.kept, self.buffers = [], ()  # those of another version of the package have none
         self.__dict__.update(state)
-        rows = [row for row in zip(self.settings, self.values, strict=True) if not is_gone(row[0][0])]
-        self.settings, self.values = [row[0] for row in rows], [row[1] for row in rows]
-        self.constants = [row for row in self.constants if not is_gone(row[0][0])]
         self._start(self.__dict__.pop("named"))
+
+    def _find_functions(self) -> None:
+        """Find those again by name that a file could not hold; what is not found is other code."""
+        if not any(is_gone(h) for h, _ in (*self.settings, *self.functions, *(place for place, _ in self.constants))):
+            return
+        known = by_function(read_by_forward(self.modules))
+
+        def again(holder: Any) -> Any:
+            return known.get(holder.name) if is_gone(holder) else holder
+
+        rows = [((again(h), n), row) for (h, n), row in zip(self.settings, self.values, strict=True)]
+        self.settings, self.values = _present(rows)
+        self.constants = [*zip(*_present([((again(h), n), print_) for (h, n), print_ in self.constants]), strict=True)]
+        self.seen = [_Sight(None)] * len(self.constants)
+        called = [((again(h), n), was) for (h, n), was in zip(self.functions, self.called, strict=True)]
+        self.functions, self.called = _present(called)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Measure the model if something changed, and refuse the call if the strands disagree.
@@ -197,19 +203,21 @@ class Given(Check):
         if self.read is None:
             self._get_ready()
         try:
-            if [get(m.__dict__) for m, get in self.read] != self.expected:  # type: ignore[union-attr]
-                return False
-            if self.kept and not self._keeps_its_objects():
-                return False
-            if self.beside and [get(source(h)) for h, get in self.beside] != self.expected_beside:
-                return False
-        except (
-            LookupError,
-            RuntimeError,
-            ValueError,
-            TypeError,
-            AttributeError,
-        ):  # deleted, or no plain value any more
+            return self._holds_what_it_held()
+        except (LookupError, RuntimeError, ValueError, TypeError, AttributeError):  # deleted, or no plain value now
+            return False
+
+    def _holds_what_it_held(self) -> bool:
+        """The same.
+
+        Raises:
+            Exception: something was deleted, or is of another kind now.
+        """
+        if [get(m.__dict__) for m, get in self.read] != self.expected:  # type: ignore[union-attr]
+            return False
+        if self.kept and not self._keeps_its_objects():
+            return False
+        if self.beside and [get(source(h)) for h, get in self.beside] != self.expected_beside:
             return False
         changed = [module for module, name in self.empty if is_filled(module, name)]
         changed += [holder for holder, name in self.by_class if name in getattr(holder, "__dict__", ())]
@@ -263,7 +271,7 @@ class Given(Check):
 
     def _has_its_objects(self) -> bool:
         """Whether functions and constants are the same objects as at the last call, and as they were."""
-        same = [value_at(*place) is was for place, was in zip(self.functions, self.called, strict=True)]
+        same = [all(map(is_, get(source(h)), [self.called[i] for i in at])) for h, get, at in self.asked]
         for (place, numbers), seen in zip(self.constants, self.seen, strict=True):
             same.append(seen.is_of(value_at(*place)) and seen.print == numbers)
         return all(same)
@@ -288,7 +296,7 @@ class Given(Check):
                 yield Altered(place, "None", "set", _state(*place))
         for holder, name in self.by_class:
             was, now = getattr(type(holder), name, None), value_at(holder, name)
-            if not _equal(was, now):
+            if name in getattr(holder, "__dict__", ()) and not _equal(was, now):
                 yield Altered((holder, name), _said(was), _said(now), _key(now), type(now) in (int, float))
         yield from self._other_functions()
         if not is_watched():
@@ -360,8 +368,10 @@ def print_of(model: nn.Module) -> str:
         named = [*zip(names, row, strict=True)]
         in_object = not isinstance(holder, nn.Module)
         held.append((*place(holder, ""), *named) if in_object else (paths[holder], *named))
-    held += [(*place(*at), _name_of(was)) for at, was in zip(given.functions, given.called, strict=True)]
-    held += [(*place(*at), getattr(type(at[0]), at[1])) for at in given.by_class]
+    called = zip(given.functions, given.called, strict=True)
+    held += [(*place(*at), _name_of(was)) for at, was in called if not isinstance(at[0], OfClass)]  # that is its code
+    of_classes = (at for at in given.by_class if is_setting_of_class(at))
+    held += [(*place(*at), getattr(type(at[0]), at[1])) for at in of_classes]
     held += [(paths[m], name) for m, name in given.empty] + [(*place(*at), f) for at, f in given.constants]
     return hashlib.sha256(f"{given.code} {held!r}".encode()).hexdigest()[:16]
 
@@ -377,10 +387,24 @@ def _equal(a: Any, b: Any) -> bool:
         return False
 
 
+def _present(rows: Sequence[tuple[Place, Any]]) -> tuple[list[Any], list[Any]]:
+    """Places that have a holder, and what belongs to each."""
+    kept = [row for row in rows if row[0][0] is not None]
+    return [place for place, _ in kept], [what for _, what in kept]
+
+
+def _rows(places: Sequence[Place]) -> list[tuple[Any, Any, list[int]]]:
+    """Each holder, how to read what it has in its places, and the numbers of these."""
+    found: dict[int, tuple[Any, list[int]]] = {}
+    for i, (holder, _) in enumerate(places):
+        found.setdefault(id(holder), (holder, []))[1].append(i)
+    return [(h, reader(h, tuple(places[i][1] for i in at)), at) for h, at in found.values()]
+
+
 class _Sight:
     """A constant when its values were last looked at.
 
-    A write into ``value.data`` is not counted, so the numbers of a small one are compared; of a large one its place.
+    A write into ``value.data`` is not counted, so the numbers are compared; of a large one some, and its place.
 
     Args:
         value: the tensor; or what else is found in its place.
@@ -399,7 +423,7 @@ class _Sight:
         same = value is self.value and _mark(value) == self.mark
         if not same or self.numbers is None:
             return same
-        return self.numbers == _content(value) if isinstance(self.numbers, bytes) else self.numbers.are_in(value)
+        return self.numbers.are_in(value) if isinstance(self.numbers, Numbers) else self.numbers == _content(value)
 
 
 def _mark(value: Any) -> Any:
@@ -409,9 +433,11 @@ def _mark(value: Any) -> Any:
     return 0 if value.is_inference() else version(value), value.data_ptr()
 
 
-def _content(value: Any) -> bytes | None:
-    """What lies in the memory of an array; None of a large one, and of anything else."""
-    return memoryview(value).tobytes() if is_array(value) and memoryview(value).nbytes <= LARGE else None
+def _content(value: Any) -> bytes | tuple[bytes, ...] | None:
+    """What lies in the memory of an array, or some of it; None of what is not in the memory of Python."""
+    if is_array(value):
+        return memoryview(value).tobytes() if memoryview(value).nbytes <= LARGE else sample_of(value)
+    return sample_of(value) if type(value) in (Tensor, nn.Parameter, nn.Buffer) and value.is_cpu else None
 
 
 def _print(value: Any) -> Any:
@@ -446,16 +472,17 @@ def _said(value: Any) -> str:
 
 
 def watch_given(model: nn.Module, another: bool = False) -> None:
-    """Attach `Given` to a model with tied weights as it is now; one that reads both strands may be anything.
+    """Attach `Given` to a model with tied weights as it is now, and `Hooks` to any.
 
     Args:
-        model: changed.
+        model: changed. Where it reads both strands, settings may be anything; a hook may change what is given to it
+            before, or what it returns after, both are read.
         another: as of `Given`.
     """
     unwatch_given(model)
     if conjoined(model) is None:
         attach_check(model, Given(model, (noted(model) or {}).get("constants", ()), another))
-        watch_hooks(model)
+    watch_hooks(model)
     if any(isinstance(check, Parts) for check in checks_of(model)):
         watch(model)  # around it: whether a module is another one is asked first
 

@@ -29,7 +29,7 @@ from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length, run_
 from ..measure.situations import turning_situations
 from ..measure.thresholds import Rests, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verification import Verification
-from ..measure.ways import LONG_WORK, expected_work, is_affordable, is_run_often, turns_by_way, turns_of_one
+from ..measure.ways import LONG_WORK, OFTEN, expected_work, is_affordable, is_run_often, turns_by_way, turns_of_one
 from ..tie.length_guard import LengthRule
 from .length_choice import LengthChoice
 from .length_rules import hidden_lengths
@@ -106,6 +106,7 @@ class LengthChecks:
         limits: lengths from which on, or down, calls are refused, and why.
         seen: what the law was seen to hold at.
         turned_away: lengths that the converted model refused.
+        situations: in which the law was measured too, as forward takes another way there.
         kept: what is aligned at the lengths at which calls are not refused, where these leave the example's rests.
     """
 
@@ -126,6 +127,7 @@ class LengthChecks:
     limits: list[tuple[Turn, str]] = field(default_factory=list)
     seen: list[Variant] = field(default_factory=list)
     turned_away: list[int] = field(default_factory=list)
+    situations: list[str] = field(default_factory=list)
     kept: Step | None = None
 
     @cached_property
@@ -343,7 +345,8 @@ class LengthChecks:
         for situation in turning_situations(self.model, variant.example) if self.problem is None else ():
             with self._set_aside():
                 with situation.enter():
-                    self._held(variant)
+                    held = self._held(variant)
+                self.situations += [situation.words] if held else []
                 if self.fixed is not None and self.problem is None:
                     self.problem = BreaksSymmetryError(
                         f"the law fails {situation.words}",
@@ -443,14 +446,19 @@ class LengthChecks:
 
     def _widen(self, longest: int) -> None:
         """Look for a length at which every hidden length has several positions, and a much longer one, if unknown."""
+        most = max(LONG_WORK, OFTEN * (self.survey.start.work if self.survey.start is not None else 0))
         for times, change in itertools.product((3, 4, 6, 8), AROUND):
-            if max(self.choice.width(run) for run in (None, *(v.run for v in self.survey.accepted))) == WIDE:
+            if self._work(times * longest + change) > most or self._is_wide():
                 break
             self.variants.try_at(times * longest + change, self.survey, {})
         for change in AROUND[:NEXT] if self._work(3 * longest) <= LONG_WORK else ():
             if any(v.length >= 1.5 * longest for v in self.survey.accepted):
                 break
             self.variants.try_at(3 * longest + change, self.survey, {})
+
+    def _is_wide(self) -> bool:
+        """Whether every hidden length has several positions at some length that was seen to run."""
+        return max(self.choice.width(run) for run in (None, *(v.run for v in self.survey.accepted))) == WIDE
 
     def _others(self, chosen: list[Variant]) -> Iterator[Variant]:
         """More variants on a side of a length, as long as the converted model refuses each there."""

@@ -86,6 +86,7 @@ class ConversionPlan:
         problems: what stands in the way; empty if the plan can be applied.
         verification: the check of a converted copy, if it was made.
         checked: other lengths at which it was checked too, in positions.
+        situations: in which it was checked too, as forward takes another way there.
         moved: how far conversion moves the outputs, relative to their size.
     """
 
@@ -120,6 +121,7 @@ class ConversionPlan:
     problems: list[ConversionError] = field(default_factory=list)
     verification: Verification | None = None
     checked: list[int] = field(default_factory=list)
+    situations: list[str] = field(default_factory=list)
     moved: float | None = None
 
     def apply(self, model: nn.Module, *, in_place: bool = False) -> nn.Module:

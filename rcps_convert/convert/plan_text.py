@@ -117,6 +117,8 @@ def attached(plan: ConversionPlan) -> Section:
     lines += dict.fromkeys(str(call) for call in plan.calls)
     if plan.unused:
         lines.append(f"unused, not tied: {', '.join(plan.unused)}; a call that reads one is refused")
+    if plan.situations:
+        lines.append(f"measured too, as forward asks for it: {', '.join(dict.fromkeys(plan.situations))}")
     lines.append(watched(plan))
     return Section("norms, read-outs, re-anchored calls", lines=lines)
 

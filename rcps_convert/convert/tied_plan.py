@@ -46,7 +46,7 @@ from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
 from ..tie.ties import make_tie
 from ..tie.untied import unguarded
-from .advice import looks_trained, lost_notes, noise_notes
+from .advice import gradient_notes, looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
 from .as_it_is import as_it_is
 from .counted import counted, ways_at_random_named
@@ -54,6 +54,7 @@ from .length_checks import RESTS, UNSEEN, LengthChecks
 from .length_rules import Chains, chains_of, guarded_chains, length_rules, needing_alignment
 from .plan import ConversionPlan
 from .plan_rows import DeclaredLeaf, KeptState, SharedNorm, Symmetriser, TiedParameter
+from .same_function import other_once_tied
 from .settings import Settings
 from .tied_words import (
     does_not_run_tied,
@@ -160,7 +161,7 @@ class _TiedPlanner:
         if found is None:
             return False
         self.plan.symmetric, self.plan.verification = True, found.verification
-        self.plan.outputs, self.plan.checked = found.outputs, found.checked
+        self.plan.outputs, self.plan.checked, self.plan.situations = found.outputs, found.checked, found.situations
         statistics = {id(b) for m in self.model.modules() if needs_statistics(m) for b in m.buffers(recurse=False)}
         constants = {name for name, b in self.model.named_buffers() if id(b) not in statistics}
         self.plan.architecture = Architecture.of(self.model, constants)
@@ -294,7 +295,7 @@ class _TiedPlanner:
     def _verify(self, solution: Solution) -> None:
         converted = self.plan.install(fresh_copy(self.model))
         short = self._short(solution)
-        example, actions = (self.example, self.actions) if short is None else (short.example, list(short.actions))
+        example, actions = (self.example, self.actions) if short is None else (short.example, [*short.actions])
         change = Change(self.model, converted, example, self.specs, actions)
         self.plan.moved = change.moved()
         self.probe = Probe(converted, self.example, self.specs, self.actions)
@@ -310,14 +311,13 @@ class _TiedPlanner:
             lost = not found.varied and found.cause is None and bool(change.lost(solution.inference.outputs))
             self.plan.problems.append(idle_once_tied() if lost else self._failed(converted, solution, found))
         else:
-            names = structure_names(_structure(self.traces[0]))
+            names, made = structure_names(_structure(self.traces[0])), solution.inference.outputs
             probe = self.probe.at(example, list(actions))
-            self.plan.warnings += lost_notes(change, names, solution.inference.outputs, probe)
+            self.plan.warnings += gradient_notes(probe, made) + lost_notes(change, names, made, probe)
             self._verify_lengths(converted, solution)
             self._verify_padding(converted, solution)
-            self.plan.problems += counted(
-                self.model, converted, example, partial(self._verify_at, list(actions), solution)
-            )
+            at = partial(self._verify_at, list(actions), solution)
+            self.plan.problems += other_once_tied(probe) + counted(self.model, converted, example, at)
 
     def _verify_at(self, actions: list[Action | None], solution: Solution, model: nn.Module, example: Any) -> Any:
         return self._measure(model, example, actions, solution, 1, lambda *_: None)
@@ -419,7 +419,7 @@ class _TiedPlanner:
 
         checks.run(measure, solution.inference.outputs)
         checks.limit_by(solution.inference)
-        self.plan.checked = sorted(set(checks.checked))
+        self.plan.checked, self.plan.situations = sorted(set(checks.checked)), checks.situations
         self.plan.notes += checks.notes
         self.plan.warnings += checks.warnings
         if checks.problem is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import hashlib
 import inspect
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,12 @@ MOST_FUNCTIONS = 256
 """Functions beside methods that are looked into, at most."""
 
 STORES = dis.opmap["STORE_ATTR"]
+
+ENVIRONMENT = {"environ", "getenv"}
+"""Names of what reads environment variables."""
+
+BY_TEXT = {"getattr", "hasattr"}
+"""Functions that are given the name of an attribute as text."""
 
 NOT_READ = {"__init__", "__new__", "__post_init__", "__init_subclass__", "__setattr__"}
 """Special methods of an object that no forward reaches by using it."""
@@ -34,6 +41,8 @@ class Names:
         numbers: numbers that the code holds, such as one that a count is compared with.
         globals: where functions look for what is global, each with the names that they read there.
         functions: those that have variables of a function around them, defaults or attributes.
+        perhaps: texts in code that asks for attributes by text, which may not be there.
+        environment: texts in code that reads environment variables, which may be the names of some.
     """
 
     read: set[str] = field(default_factory=set)
@@ -42,9 +51,11 @@ class Names:
     numbers: set[float] = field(default_factory=set)
     globals: dict[str, set[str]] = field(default_factory=dict)
     functions: dict[FunctionType, None] = field(default_factory=dict)
+    perhaps: set[str] = field(default_factory=set)
+    environment: set[str] = field(default_factory=set)
 
     def __ior__(self, other: Names) -> Names:
-        for kind in ("read", "own", "others", "numbers"):
+        for kind in ("read", "own", "others", "numbers", "perhaps", "environment"):
             getattr(self, kind).update(getattr(other, kind))
         self.functions |= other.functions
         for name, names in other.globals.items():
@@ -96,7 +107,20 @@ def _names_of(methods: list[FunctionType], functions: list[FunctionType]) -> Nam
         for code in _nested(function.__code__):
             found |= _named_by_code(code, own if code is function.__code__ else ())
             found.globals.setdefault(function.__module__, set()).update(_global_names(code))
+            found.environment |= _of_environment(code, function.__globals__)
     return found
+
+
+def _of_environment(code: CodeType, around: dict[str, Any]) -> set[str]:
+    """The texts in some code that reads environment variables, and an empty one; none in other code.
+
+    Args:
+        code: of a function.
+        around: the globals it reads.
+    """
+    held = [around.get(name) for name in _global_names(code)]
+    reads = not ENVIRONMENT.isdisjoint(code.co_names) or any(v is os.environ or v is os.getenv for v in held)
+    return {"", *(text for text in (*code.co_consts, *held) if isinstance(text, str))} if reads else set()
 
 
 @lru_cache(4096)
@@ -111,7 +135,8 @@ def _named_by_code(code: CodeType, own: tuple[str, ...]) -> Names:
     for value in code.co_consts:
         found.numbers |= {n for n in (value if isinstance(value, tuple) else (value,)) if type(n) in (int, float)}
     texts = {text for text in code.co_consts if isinstance(text, str)}
-    found.read |= texts if "getattr" in code.co_names else set()
+    found.perhaps = {text for text in texts if text.isidentifier()} if BY_TEXT & {*code.co_names} else set()
+    found.read |= found.perhaps
     found.others |= texts if "setattr" in code.co_names else set()
     before: Any = None
     for i in dis.get_instructions(code) if STORES in code.co_code[::2] else ():
@@ -186,14 +211,17 @@ _STANDARD = sys.stdlib_module_names - {"__main__"}
 
 
 def code_of(classes: Iterable[type]) -> str:
-    """A fingerprint of the code of forward, and of the methods it may reach, in classes that are not torch's.
+    """A fingerprint of the code of forward, and of what it may reach, in classes that are not torch's.
 
     Args:
         classes: of modules; other versions of Python give another fingerprint.
     """
     own = {cls for given in classes for cls in given.__mro__ if not f"{cls.__module__}.".startswith(NOT_THE_USERS)}
-    codes = {cls: [code for method in _reached(cls, ["forward"]) for code in _nested(method.__code__)] for cls in own}
-    texts = (text for cls in sorted(own, key=_name) for text in (_name(cls), *map(_text, codes[cls])))
+    methods = {cls: [*_reached(cls, ["forward"])] for cls in own}
+    codes = {cls: [code for method in methods[cls] for code in _nested(method.__code__)] for cls in own}
+    texts = [text for cls in sorted(own, key=_name) for text in (_name(cls), *map(_text, codes[cls]))]
+    named = [*_helpers(method for cls in own for method in methods[cls])]
+    texts += sorted(_text(code) for function in named for code in _nested(function.__code__))
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 

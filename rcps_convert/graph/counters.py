@@ -11,7 +11,8 @@ from torch import nn
 
 from .._torch import all_modules
 from .attributes import OURS
-from .held_objects import Place, Read, read_by_forward, value_at
+from .held_objects import Read, read_by_forward
+from .holders import Place, value_at
 
 OF_TIES = (OURS, "torch.nn.utils.parametrize")
 """Beginnings of the modules of classes that are those of ties."""

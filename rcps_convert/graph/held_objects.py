@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import sys
 import types
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
-from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +20,20 @@ from torch import Tensor, nn
 
 from .._torch import pytree
 from .attributes import Names, is_users, named_by_forward, named_by_function, named_by_use, variables_of
+from .holders import (
+    ByName,
+    Environment,
+    Globals,
+    Holder,
+    OfClass,
+    OfFunction,
+    Place,
+    function_of,
+    is_table,
+    slots,
+    table_of,
+    value_at,
+)
 
 PLAIN = {bool, int, float, str, type(None)}
 """Kinds of settings."""
@@ -34,7 +47,7 @@ FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, pa
 NOT_LOOKED_INTO = (nn.Module, Tensor, type, types.ModuleType, *FUNCTIONS)
 """What is no object that keeps settings."""
 
-NAMESPACES = ("types.SimpleNamespace", "argparse.Namespace")
+NAMESPACES = ("types.SimpleNamespace", "argparse.Namespace", "_thread._local")
 """Classes of Python's own whose objects keep settings."""
 
 MOST_OBJECTS = 512
@@ -42,66 +55,6 @@ MOST_OBJECTS = 512
 
 MOST_ENTRIES = 256
 """Entries of a table up to which it is looked into."""
-
-Holder = Any
-"""What holds settings: a module, another object, a table, or `Globals`."""
-
-Place = tuple[Holder, Any]
-"""An attribute of a holder, or an entry of it."""
-
-
-class Globals:
-    """The globals of a module of Python; a copy of it is itself.
-
-    Args:
-        name: of the module.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    @property
-    def table(self) -> Mapping[str, Any]:
-        """What is global there."""
-        return vars(sys.modules[self.name]) if self.name in sys.modules else {}
-
-
-class OfClass(Globals):
-    """The attributes of a class; a copy of it is itself.
-
-    Args:
-        cls: the class.
-    """
-
-    def __init__(self, cls: type) -> None:
-        self.cls, self.name = cls, cls.__qualname__.rpartition("<locals>.")[2]
-
-    @property
-    def table(self) -> Mapping[str, Any]:
-        """What it holds itself."""
-        return vars(self.cls)
-
-
-class OfFunction(Globals):
-    """The variables of a function that outlive its calls; a copy of it is itself, and in files it holds none.
-
-    Args:
-        function: the function; None where it is not known any more.
-    """
-
-    def __init__(self, function: types.FunctionType | None) -> None:
-        self.function, self.name = function, getattr(function, "__qualname__", "").rpartition("<locals>.")[2]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> OfFunction:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return OfFunction, (None,)  # no file can hold a function that was made in another
-
-    @property
-    def table(self) -> Mapping[str, Any]:
-        """Its variables."""
-        return {} if self.function is None else variables_of(self.function)
 
 
 class KeptObject(NamedTuple):
@@ -126,7 +79,7 @@ class Read:
 
     Attributes:
         settings: for each holder that has some the names of its settings.
-        by_class: settings that the class of a holder has, and the holder has not.
+        by_class: settings and methods that the holder has not, but its class, or that code asks for by text.
         functions, constants: places that hold one.
         counters: places of plain values that forward sets itself.
         kept: the objects that are looked into.
@@ -151,6 +104,14 @@ def read_by_forward(modules: Sequence[nn.Module]) -> Read:
     return _Collector(modules).found
 
 
+def by_function(found: Read) -> dict[str, Globals]:
+    """What holds variables of functions, by name; none of a name that several have."""
+    places = (*found.settings, *found.constants, *found.functions)
+    held = {id(function_of(h).function): h for h, _ in places if function_of(h) is not None}  # type: ignore[union-attr]
+    names = [h.name for h in held.values()]
+    return {h.name: h for h, _ in places if function_of(h) is not None and names.count(h.name) < 2}
+
+
 def users_settings(model: nn.Module) -> list[str]:
     """The names of the settings that forward reads, but for those of torch's own modules.
 
@@ -161,11 +122,13 @@ def users_settings(model: nn.Module) -> list[str]:
     paths = {module: path for path, module in model.named_modules()}
     named = []
     rows = [(h, n) for h, names in found.settings for n in names if not _is_torchs(h)]
-    for holder, name in rows + [place for place in found.by_class if not _is_torchs(place[0])]:
+    for holder, name in rows + [p for p in found.by_class if is_setting_of_class(p) and not _is_torchs(p[0])]:
         kept = next((one for one in found.kept if one.value is holder), None)
         if isinstance(holder, (OfClass, OfFunction)):  # those of the module are named by it
             continue
-        if isinstance(holder, Globals):
+        if isinstance(holder, Environment):  # not all of the texts are names of variables
+            named += [holder.name] if holder.name not in named else []
+        elif isinstance(holder, Globals):
             named.append(f"{holder.name}.{name}")
         else:
             path = paths[holder] if kept is None else f"{paths[kept.root]}.{kept.label}"
@@ -174,9 +137,10 @@ def users_settings(model: nn.Module) -> list[str]:
 
 
 class _Collector:
-    """Goes from modules to what they keep."""
+    """Goes from modules to what they keep, and to what their code finds by name."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.files: dict[str, set[str]] = {}
         classes = {cls: named_by_forward(cls) for cls in dict.fromkeys(map(type, modules))}
         self.all = Names()
         for names in classes.values():
@@ -186,21 +150,31 @@ class _Collector:
             for module in modules:
                 self._look(module, classes[type(module)], module, "")
         self.found.numbers = self.all.numbers
-        for name, read in sorted(self.all.globals.items()):
-            self._look_at_globals(name, read)
-        for cls in dict.fromkeys(cls for module in modules for cls in type(module).__mro__ if is_users(cls.__module__)):
-            self._note(OfClass(cls), self.all.read - self.all.own - self.all.others)
-        for function in self.all.functions:
+        self._look_by_name(modules)
+
+    def _look_by_name(self, modules: Sequence[nn.Module]) -> None:
+        """What code finds by name: among globals, in classes, in the variables of functions, in the environment."""
+        for _ in range(2):  # the first time shows what methods of objects read
+            for name, read in sorted({**self.all.globals}.items()):
+                self._look_at_globals(name, {*read})
+        users = (cls for module in modules for cls in type(module).__mro__ if is_users(cls.__module__))
+        for cls in dict.fromkeys(users):
+            self._note(OfClass(cls), {"forward"} | (self.all.read - self.all.own - self.all.others))
+        for function in [*self.all.functions]:
             self._note(OfFunction(function), {*variables_of(function)})
+        if self.all.environment:
+            texts = {v for holder, names in self.found.settings for n in names if type(v := value_at(holder, n)) is str}
+            named = sorted(text for text in texts | self.all.environment if text.isidentifier())
+            self._note(Environment((*named,)), {*named})
 
     def _look(self, holder: Holder, names: Names, root: nn.Module, label: str) -> None:
         """Sort what a holder holds by kind."""
         table = table_of(holder)
         stored = names.own | self.all.others
         read = names.read | self.all.read
-        own = table.keys() if _is_table(holder) else read & table.keys() - _left_out(holder)
+        own = table.keys() if is_table(holder) else read & table.keys() - _left_out(holder)
         kinds = {name: _kind_in(holder, table[name]) for name in sorted(own, key=str)}
-        if not _is_table(holder):
+        if not is_table(holder):
             self.found.counters += [(holder, n) for n, kind in kinds.items() if n in stored and kind == "setting"]
             kinds = {name: kind for name, kind in kinds.items() if name not in stored}
         self.found.constants += [(holder, name) for name, kind in kinds.items() if kind == "constant"]
@@ -210,7 +184,7 @@ class _Collector:
             self._add(named_by_function(table[name]))
         rows = tuple(name for name, kind in kinds.items() if kind == "setting")
         self.found.settings += [(holder, rows)] if rows else []
-        self.found.by_class += [(holder, name) for name in _of_class(holder, table, read - stored)]
+        self.found.by_class += [(holder, name) for name in _of_class(holder, table, read - stored, names.perhaps)]
         for name in (name for name, kind in kinds.items() if kind == "object"):
             self._look_into((holder, name), table[name], root, f"{label}.{name}".lstrip("."))
 
@@ -220,7 +194,7 @@ class _Collector:
         if id(value) in self.seen or len(self.seen) >= MOST_OBJECTS:
             return
         self.seen.add(id(value))
-        names = named_by_use(type(value), self.all.read) if not _is_table(value) else Names()
+        names = named_by_use(type(value), self.all.read) if not is_table(value) else Names()
         self._add(names)
         self._look(value, names, root, label)
 
@@ -228,20 +202,42 @@ class _Collector:
         """Note the names in code that forward calls; what is set on an object itself is of that object only."""
         self.all |= replace(names, own=set())
 
-    def _look_at_globals(self, name: str, names: set[str]) -> None:
-        """The settings and constants among the globals of a module of Python."""
-        if not is_users(name) or name not in sys.modules:
+    def _look_at_globals(self, name: str, names: set[str], further: bool = True) -> None:
+        """What is global in a module of Python, of some names; and in the modules of Python among that."""
+        new = names - self.files.get(name, set())
+        if not new or not is_users(name) or name not in sys.modules:
             return
-        self._note(Globals(name), names)
+        self.files.setdefault(name, set()).update(new)
+        self._note(Globals(name), new)
+        held = [vars(sys.modules[name]).get(n) for n in sorted(new)] if further else []
+        for file in (value for value in held if isinstance(value, types.ModuleType)):
+            self._look_at_globals(file.__name__, {*self.all.read}, further=False)
 
     def _note(self, holder: Globals, names: set[str]) -> None:
-        """Note the settings and constants among what a holder has."""
+        """Note what a holder has by kind."""
         table = holder.table
-        kinds = {n: kind_of(table[n]) for n in sorted(names & table.keys())}
-        plain = tuple(n for n, kind in kinds.items() if kind == "setting" and not n.startswith("__"))
+        kinds = {n: kind_of(table[n]) for n in sorted(names & table.keys(), key=str)}
+        plain = tuple(n for n, kind in kinds.items() if kind == "setting" and not str(n).startswith("__"))
         if plain:
             self.found.settings.append((holder, plain))
         self.found.constants += [(holder, n) for n, kind in kinds.items() if kind == "constant"]
+        self.found.functions += [(holder, n) for n, kind in kinds.items() if kind == "function"]
+        for n in (n for n, kind in kinds.items() if kind == "object"):
+            self._note_object(ByName(holder, n), table[n])
+
+    def _note_object(self, holder: ByName, value: Any) -> None:
+        """Note what an object holds that code finds by name, once."""
+        if id(value) in self.seen or len(self.seen) >= MOST_OBJECTS:
+            return
+        self.seen.add(id(value))
+        if not is_table(value) and not isinstance(value, ContextVar):
+            self._add(named_by_use(type(value), self.all.read))
+        table = holder.table
+        every = is_table(value) or isinstance(value, ContextVar)
+        self._note(holder, {*table} if every else self.all.read & table.keys())
+        absent = () if every else tuple(sorted(self.all.perhaps - table.keys()))
+        if absent:
+            self.found.settings.append((holder, absent))
 
 
 def _kind_in(holder: Holder, value: Any) -> str | None:
@@ -255,65 +251,6 @@ def _left_out(holder: Holder) -> Iterable[str]:
 
 
 _OF_A_MODULE = vars(nn.Module()).keys()
-
-
-def is_gone(holder: Holder) -> bool:
-    """Whether a holder is a function that is not known any more."""
-    return isinstance(holder, OfFunction) and holder.function is None
-
-
-def table_of(holder: Holder) -> Any:
-    """What a holder holds, by name."""
-    if isinstance(holder, Globals):
-        return holder.table
-    if isinstance(holder, (list, tuple, deque)):
-        return dict(enumerate(holder))
-    if isinstance(holder, MutableMapping):
-        return holder
-    held = getattr(holder, "__dict__", None)
-    return {n: getattr(holder, n) for n in _slots(holder) if hasattr(holder, n)} if held is None else held
-
-
-def reader(holder: Holder, names: tuple[Any, ...]) -> Any:
-    """A quick function of what holds the values (see `source`) that gives those of some names as a row."""
-    twice = (*names, names[0])  # never of one name alone
-    return attrgetter(*twice) if _has_slots(holder) else itemgetter(*twice)
-
-
-def source(holder: Holder) -> Any:
-    """What `reader` is asked of."""
-    if isinstance(holder, Globals):
-        return holder.table
-    return holder if _is_table(holder) or _has_slots(holder) else holder.__dict__
-
-
-def value_at(holder: Holder, name: Any) -> Any:
-    """What is in a place; None where there is nothing."""
-    if isinstance(holder, Globals):
-        return holder.table.get(name)
-    try:
-        return holder[name] if _is_table(holder) else getattr(holder, name)
-    except (AttributeError, KeyError, IndexError):
-        return None
-
-
-def size_of(value: Any) -> int | None:
-    """The number of entries of a table; None for another object."""
-    return len(value) if _is_table(value) else None
-
-
-def _has_slots(holder: Holder) -> bool:
-    return not hasattr(holder, "__dict__") and not _is_table(holder)
-
-
-def _slots(holder: Holder) -> Iterator[str]:
-    for base in type(holder).__mro__:
-        slots = vars(base).get("__slots__", ())
-        yield from (slots,) if isinstance(slots, str) else slots
-
-
-def _is_table(holder: Holder) -> bool:
-    return isinstance(holder, (list, tuple, deque, MutableMapping))
 
 
 def kind_of(value: Any) -> str | None:
@@ -343,11 +280,13 @@ def _keeps(value: Any) -> bool:
     """Whether a value is an object that may keep settings."""
     if isinstance(value, NOT_LOOKED_INTO):
         return False
-    if _is_table(value):
+    if isinstance(value, ContextVar):
+        return True
+    if is_table(value):
         return 0 < len(value) <= MOST_ENTRIES
     cls = type(value)
     is_namespace = f"{cls.__module__}.{cls.__qualname__}" in NAMESPACES
-    return (is_namespace or is_users(cls.__module__)) and (hasattr(value, "__dict__") or any(_slots(value)))
+    return (is_namespace or is_users(cls.__module__)) and (hasattr(value, "__dict__") or any(slots(value)))
 
 
 def _is_torchs(holder: Holder) -> bool:
@@ -355,10 +294,24 @@ def _is_torchs(holder: Holder) -> bool:
     return isinstance(holder, nn.Module) and type(holder).forward.__module__.startswith("torch.")
 
 
-def _of_class(holder: Holder, table: Any, names: Iterable[str]) -> list[str]:
-    """The settings that only the class of a holder has."""
-    if _is_table(holder):
+def _of_class(holder: Holder, table: Any, names: Iterable[str], perhaps: Iterable[str]) -> list[str]:
+    """The settings that only the class of a holder has, or nothing has that may be asked for."""
+    if is_table(holder):
         return []
+    absent = [] if _is_torchs(holder) else [n for n in sorted({*perhaps} & {*names}) if not hasattr(holder, n)]
     bases = type(holder).__mro__[: -2 if isinstance(holder, nn.Module) else -1]
     of_class = {name: value for base in reversed(bases) for name, value in vars(base).items()}
-    return [n for n in sorted({*names} & of_class.keys() - table.keys()) if type(of_class[n]) in PLAIN]
+    plain = [n for n in sorted({*names} & of_class.keys() - table.keys()) if type(of_class[n]) in PLAIN]
+    return absent + plain + _methods(holder, of_class, names)
+
+
+def is_setting_of_class(place: Place) -> bool:
+    """Whether what the class of a holder has in a place is a setting."""
+    return hasattr(type(place[0]), place[1]) and type(getattr(type(place[0]), place[1])) in PLAIN
+
+
+def _methods(holder: Holder, of_class: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """The methods that a function which is set on a module may take the place of; its forward is looked at apart."""
+    if not isinstance(holder, nn.Module):
+        return []
+    return [n for n in sorted({*names} & of_class.keys() - {"forward"}) if isinstance(of_class[n], types.FunctionType)]

@@ -7,7 +7,8 @@ if its first entries answer to the first blocks, its last entries to the last, a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.opened import output_leaves
-from .lengths import FAR, NEAR, Variants
+from ..geometry import CallNames
+from .lengths import FAR, NEAR, SAMPLES, Run, Survey, Variants
 from .probe import Probe
+from .ways import LONG_WORK, OFTEN, expected_work
 
 BLOCKS = 8
 """Blocks the positions are cut into."""
@@ -157,17 +160,66 @@ def _in_order(drawn: Sequence[Tensor], dim: int) -> bool:
     return len(orders) > len(drawn) // 2 and min(orders) > 0 and sum(orders) / len(orders) > STEADY
 
 
+class _AtOtherLengths:
+    """A model at other lengths, but for those at which its forward may make very many numbers.
+
+    Args:
+        probe: a copy of the model with inputs for it.
+
+    Attributes:
+        own: the example's length, in positions.
+        shapes: of the outputs at this length; none for what is no tensor.
+    """
+
+    def __init__(self, probe: Probe) -> None:
+        self.probe, self.variants = probe, Variants(probe.model, probe.example, probe.actions)
+        self.own = self.variants.longest
+        self.shapes, run = self._of_few_samples() or _shapes_and_run(probe)
+        self.survey = Survey(start=run)
+
+    def _of_few_samples(self) -> tuple[list[tuple[int, ...]], Run] | None:
+        """As `_shapes_and_run`, with as few samples as other lengths are run with; None where there are no fewer."""
+        if not self.variants.batched or self.variants.samples <= SAMPLES:
+            return None
+        variant = self.variants.with_samples(SAMPLES)
+        try:
+            return _shapes_and_run(self.probe.at(variant.example, list(variant.actions)))
+        except Exception:  # a model may raise anything
+            return None
+
+    def at(self, length: int) -> Iterator[tuple[Probe, list[tuple[int, ...]]]]:
+        """The model at a length with the shapes of its outputs there; none where that may take long."""
+        assert self.survey.start is not None
+        most = max(LONG_WORK, OFTEN * self.survey.start.work)
+        if expected_work(self.survey, self.own, length, 2.0) > most:  # it may make numbers of all pairs of positions
+            return
+        for variant in self.variants.at(length):
+            there = self.probe.at(variant.example, list(variant.actions))
+            try:
+                shapes, run = _shapes_and_run(there)
+            except Exception:  # a model may raise anything at a length it was not made for
+                continue
+            self.survey.accepted.append(replace(variant, run=run))
+            yield there, shapes
+
+
+def _shapes_and_run(probe: Probe) -> tuple[list[tuple[int, ...]], Run]:
+    """The shapes of the outputs, none for what is no tensor, and what forward made."""
+    with CallNames() as seen:
+        made = output_leaves(probe.outputs(probe.inputs(0)), loosely=True)
+    shapes = [tuple(y.shape) if isinstance(y, Tensor) else () for y in made]
+    return shapes, Run((), frozenset(), tuple(seen.shapes))
+
+
 def growing(probe: Probe) -> list[frozenset[int]]:
     """For each output, the axes whose size changes with the length of the inputs, as far as other lengths show it."""
-    shapes = _output_shapes(probe)
-    variants, found = Variants(probe.model, probe.example, probe.actions), [frozenset[int]() for _ in shapes]
-    steps, settled = sorted((*NEAR, *FAR), key=lambda step: (step < 0, -step)), 0
-    for variant in (v for step in steps for v in variants.at(variants.longest + step)):
-        try:
-            others = _output_shapes(probe.at(variant.example, list(variant.actions)))
-        except Exception:  # a model may raise anything at a length it was not made for
-            continue
-        pairs = zip(shapes, others, strict=False)
+    others = _AtOtherLengths(probe)
+    shapes, own, settled = others.shapes, others.own, 0
+    found = [frozenset[int]() for _ in shapes]
+    changes = sorted((*NEAR, *FAR), key=lambda step: (step < 0, -step))
+    lengths = dict.fromkeys([*([2 * own] if own < max(changes) else []), *(own + step for step in changes)])
+    for _, there in (pair for length in lengths for pair in others.at(length)):
+        pairs = zip(shapes, there, strict=False)
         new = [frozenset(d for d, n in enumerate(a) if len(a) == len(b) and n != b[d] and d) for a, b in pairs]
         if len(new) == len(found):
             found, settled = [a | b for a, b in zip(found, new, strict=True)], settled + 1
@@ -184,27 +236,17 @@ def lengthened(probe: Probe, index: int, dims: Sequence[int]) -> Probe | None:
         index: of the output.
         dims: the axes.
 
-    Returns: None where forward takes no such length.
+    Returns: None where forward takes no such length, or may make very many numbers there.
     """
-    variants, found = Variants(probe.model, probe.example, probe.actions), None
-    lengths = {variants.longest * k for k in TIMES} | {variants.longest + step for step in (*NEAR, *FAR) if step > 0}
-    for variant in (v for length in sorted(lengths) for v in variants.at(length)):
-        longer = probe.at(variant.example, list(variant.actions))
-        try:
-            shape = _output_shapes(longer)[index]
-        except Exception:  # a model may raise anything at a length it was not made for
-            continue
+    others, found = _AtOtherLengths(probe), None
+    lengths = {others.own * k for k in TIMES} | {others.own + step for step in (*NEAR, *FAR) if step > 0}
+    for longer, shapes in (pair for length in sorted(lengths) for pair in others.at(length)):
+        shape = shapes[index]
         fewest = min((shape[d] for d in dims if d < len(shape)), default=0)
         found = found or (longer if fewest >= SEVERAL else None)
         if fewest >= MANY:
             return longer
     return found
-
-
-def _output_shapes(probe: Probe) -> list[tuple[int, ...]]:
-    """The shapes of the outputs; none for what is no tensor."""
-    made = output_leaves(probe.outputs(probe.inputs(0)), loosely=True)
-    return [tuple(y.shape) if isinstance(y, Tensor) else () for y in made]
 
 
 def one_sided(

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from .._torch import pytree
 from ..algebra.arguments import Example
 from ..graph.counters import Counters, put
-from ..graph.held_objects import table_of, value_at
+from ..graph.holders import table_of, value_at
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode, quiet, undisturbed_rng
 
 WORK = 2**24

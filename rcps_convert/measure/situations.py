@@ -1,4 +1,4 @@
-"""What a forward may ask for beside its inputs' values: precision, autocast, gradients, inference, a GPU, settings.
+"""What a forward may ask for beside its inputs' values: precision, autocast, gradients, a device, who traces it.
 
 A branch on any of these takes another way than the one that was traced and measured. Where the code of forward names
 one of them, forward is run as it would be there; where it then calls other functions, the law is measured there too.
@@ -7,6 +7,8 @@ Precision and gradients are told to the user's code only, so that all is still c
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import asked_by_user, function_name
+from .._torch import asked_by_user, function_name, users_line
 from ..algebra.arguments import Example
 from ..graph.attributes import is_users, named_by_forward
 from ..graph.sandbox import fresh_copy
@@ -53,14 +55,26 @@ class _Told(TorchFunctionMode):
     def __init__(self, answers: Mapping[str, Any]) -> None:
         super().__init__()
         self.answers, self.asked = answers, set[str]()
+        self.device: torch.device | None = None  # where tensors are that are told to be elsewhere
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if self.device is not None:
+            args, kwargs = [self._truly(v) for v in args], {name: self._truly(v) for name, v in kwargs.items()}
+        found = func(*args, **kwargs)
         name = _asked(func)
-        if name in OF_TENSORS and args[0].is_floating_point() and asked_by_user():
+        if name in OF_TENSORS and (name in _OF_DEVICE or args[0].is_floating_point()) and asked_by_user():
             self.asked.add(name)
+            if name == "device" and name in self.answers:
+                self.device = found
             return self.answers.get(name, found)
         return found
+
+    def _truly(self, given: Any) -> Any:
+        """An argument; where it names the place that tensors are told to be in, the one where they are."""
+        told = self.answers["device"]
+        is_told = isinstance(given, (str, torch.device)) and str(given) in (str(told), told.type)
+        return self.device if is_told else given
 
 
 def _asked(func: Any) -> str:
@@ -115,12 +129,59 @@ def _deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before, warn_only=only_warned)
 
 
+@contextmanager
+def _answered(names: frozenset[str]) -> Iterator[None]:
+    """Functions of torch's own that answer yes to the user's code on this thread; all else is told the truth.
+
+    Args:
+        names: of the functions.
+    """
+    places = [(table, name, f) for name, f in _functions(names) for table in _tables_with(f)]
+    thread = threading.get_ident()
+    try:
+        for table, name, function in places:
+            table[name] = _yes(function, thread)
+        yield
+    finally:
+        for table, name, function in places:
+            table[name] = function
+
+
+def _yes(function: Callable[[], bool], thread: int) -> Callable[[], bool]:
+    def answer() -> bool:
+        return (threading.get_ident() == thread and users_line(1) is not None) or function()
+
+    return answer
+
+
+def _functions(names: frozenset[str]) -> list[tuple[str, Any]]:
+    return [(n, vars(place)[n]) for place in (torch.compiler, torch.jit, torch.onnx) for n in names if n in vars(place)]
+
+
+def _tables_with(function: Any) -> list[dict[str, Any]]:
+    """Where code may find a function by its name: in torch, and among the globals of the user's code."""
+    name = function.__name__
+    files = [file for path, file in [*sys.modules.items()] if is_users(path) or path in ASKED]
+    return [vars(file) for file in files if getattr(file, "__dict__", {}).get(name) is function]
+
+
+ASKED = ("torch.compiler", "torch.jit", "torch.onnx")
+"""Where torch tells whether it compiles, traces or exports."""
+
+
+def _answering(names: frozenset[str]) -> Context:
+    return lambda: _answered(names)
+
+
+_OF_DEVICE = frozenset({"is_cuda", "is_cpu", "device", "get_device"})
 _OF_PRECISION = frozenset({"dtype", "element_size", "itemsize"})
 _OF_GRADIENTS = frozenset({"requires_grad", "is_leaf", "grad_fn"})
 _OF_AUTOCAST = frozenset(
     {"is_autocast_enabled", "is_autocast_cpu_enabled", "get_autocast_dtype", "get_autocast_gpu_dtype"}
     | {"get_autocast_cpu_dtype", "is_autocast_cache_enabled"}
 )
+
+_COMPILED = frozenset({"is_compiling", "is_dynamo_compiling", "is_exporting"})
 
 SITUATIONS = (
     Situation("with an input that requires a gradient", _OF_GRADIENTS, _told(requires_grad=True, is_leaf=True)),
@@ -131,13 +192,18 @@ SITUATIONS = (
     Situation("under autocast", _OF_AUTOCAST | _OF_PRECISION, _autocast_seen),
     Situation("in bfloat16", _OF_PRECISION, _told(**_precision(torch.bfloat16))),
     Situation("in float16", _OF_PRECISION, _told(**_precision(torch.float16))),
-    Situation("on a GPU", frozenset({"is_cuda"}), _told(is_cuda=True)),
+    Situation("on a GPU", _OF_DEVICE, _told(is_cuda=True, is_cpu=False, device=torch.device("cuda", 0), get_device=0)),
+    Situation("on a CPU", _OF_DEVICE, _told(is_cuda=False, is_cpu=True, device=torch.device("cpu"), get_device=-1)),
+    Situation("compiled or exported", _COMPILED, _answering(_COMPILED)),
+    Situation("traced", frozenset({"is_tracing"}), _answering(frozenset({"is_tracing"}))),
+    Situation("scripted", frozenset({"is_scripting"}), _answering(frozenset({"is_scripting"}))),
+    Situation("exported to ONNX", frozenset({"is_in_onnx_export"}), _answering(frozenset({"is_in_onnx_export"}))),
     Situation("with another default dtype", frozenset({"get_default_dtype"}), _other_default),
     Situation("with deterministic algorithms", frozenset({"are_deterministic_algorithms_enabled"}), _deterministic),
 )
 """Those that are tried."""
 
-OF_TENSORS = {"is_cuda", "is_inference", *_OF_PRECISION, *_OF_GRADIENTS}
+OF_TENSORS = {"is_inference", *_OF_DEVICE, *_OF_PRECISION, *_OF_GRADIENTS}
 """What is asked of a tensor."""
 
 

@@ -10,7 +10,9 @@ from ..algebra.arguments import check_model, check_switch
 from ..errors import ConversionError, TraceError, first_line
 from ..graph.sandbox import alone, fresh_copy, quiet
 from ..graph.transaction import all_or_nothing
+from ..tie.checks import drop_checks
 from ..tie.notes import forget
+from ..tie.watched_hooks import bare_hooks
 from .conjoined import Conjoined, conjoined, part
 from .mixed import mixed_layers, unmix
 
@@ -86,5 +88,7 @@ def _parted(target: nn.Module) -> nn.Module:
     """A model that reads one strand again, in place."""
     unmix(target)
     part(target)
+    drop_checks(target, lambda check: not check.needed)
+    bare_hooks(target.modules())
     forget(target)
     return target

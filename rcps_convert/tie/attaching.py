@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from .._torch import chains, order_parameters, parameter_order, pre_hooks
+from .._torch import chains, hold_parameters, order_parameters, parameter_order, pre_hooks
 from ..algebra.action import Action
 from ..errors import ConversionError, Where
 from ..graph.parametrized import add_property, keep_copyable, parametrized_class
 from ..graph.sandbox import owner
 from .checkpoints import expect_stored
 from .ties import Kept, MirrorTie, RCTie
-from .writing import TiedList
+from .writing import OwnParameters, TiedList
 
 STORED = "original"
 """The name under which torch keeps what is stored of a parametrized weight."""
@@ -71,6 +71,7 @@ def register(model: nn.Module, names: Sequence[str], tie: RCTie) -> None:
         _parametrize(module, leaf, tie)
         chain: Any = module.parametrizations[leaf]  # type: ignore[union-attr,index]
         chain.plain_order = order
+        hold_parameters(module, OwnParameters)
         if getattr(chain, "expecting", None) is None:
             chain.expecting = expect_stored(module, leaf)
         keep_copyable(module)

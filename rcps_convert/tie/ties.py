@@ -17,7 +17,6 @@ from torch.nn.utils import parametrize
 
 from .._torch import (
     Numbers,
-    Tabled,
     is_recorded,
     is_replica,
     transform_level,
@@ -27,6 +26,7 @@ from .._torch import (
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
+from ..algebra.tables import beside
 from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
 from .factors import Factor, factors, sign_of
@@ -84,7 +84,7 @@ class Expanded:
         return version(self.full) == self.count and self.numbers.are_in(stored)
 
 
-class RCTie(Tabled):
+class RCTie(nn.Module):
     """Parametrization ``stored -> W`` with ``W = rho(W)`` exactly; subclasses choose what is stored.
 
     Args:
@@ -94,6 +94,7 @@ class RCTie(Tabled):
         full_shape: shape of W.
         stored_shape: shape of the stored parameter.
         known: the full weight, in a private copy that keeps it between calls.
+        tables: of places and signs, by name. They are no buffers: whoever averages those of a model would change ties.
     """
 
     full_shape: torch.Size
@@ -108,6 +109,7 @@ class RCTie(Tabled):
 
     def __init__(self, action: Action) -> None:
         super().__init__()
+        self.tables: dict[str, Tensor] = {}
         self.action = action.walk()
         self.full_shape = torch.Size(action.shape)
 
@@ -157,9 +159,20 @@ class RCTie(Tabled):
         """Other parameters that the weight is computed from."""
         return []
 
-    def tables(self) -> dict[str, Tensor]:
-        """The buffers, made anew."""
-        return dict(read_tie(self.plain()).named_buffers())
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """As of any module; the tables go where the model goes, where that has memory."""
+        made = super()._apply(fn, recurse)
+        place = fn(torch.zeros(1)).device
+        if place.type != "meta":
+            self.tables = {name: table.to(place) for name, table in self.tables.items()}
+        return made
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("tables", {})  # in files of older versions they were buffers
+        for name, table in [*self.named_buffers(recurse=False)]:
+            delattr(self, name)
+            self.tables[name] = table
 
     def plain(self) -> dict[str, Any]:
         """The tie as plain values, for `read_tie`."""
@@ -194,7 +207,7 @@ class HalfTie(RCTie):
             if d == dim:
                 self.at = len(view) + place
             if parts is None:
-                self.register_buffer(f"index{len(view)}", ax.indices(term), persistent=False)
+                self.tables[f"index{len(view)}"] = ax.indices(term)
                 self.gathers.append(len(view))
                 parts = [Factor(term.size, False)]
             view += parts
@@ -249,7 +262,7 @@ class HalfTie(RCTie):
         half = stored.reshape(self.half_view)
         other = half.flip(self.flips) if self.flips else half
         for d in self.gathers:
-            other = other.index_select(d, getattr(self, f"index{d}"))
+            other = other.index_select(d, beside(self.tables[f"index{d}"], other))
         if self.negative:
             other = -other
         return torch.cat([half, other], self.at).reshape(self.full_shape)
@@ -285,9 +298,6 @@ class OrbitTie(RCTie):
     """Stores one entry per orbit, as a vector; entries that must equal their negative are zero."""
 
     kind = "orbit"
-    gather: Tensor
-    kept: Tensor
-    factor: Tensor | None
 
     def __init__(self, action: Action) -> None:
         super().__init__(action)
@@ -303,23 +313,21 @@ class OrbitTie(RCTie):
         gather[~zero] = index
         factor = torch.where(first == torch.arange(numel), torch.ones_like(sign), sign)
         factor[zero] = 0
-        self.register_buffer("gather", gather, persistent=False)
-        self.register_buffer("kept", kept, persistent=False)
-        self.register_buffer("factor", None if bool((factor == 1).all()) else factor, persistent=False)
+        self.tables |= {"gather": gather, "kept": kept} | ({} if bool((factor == 1).all()) else {"factor": factor})
         self.stored_shape = torch.Size([len(kept)])
 
     def expand(self, stored: Tensor) -> Tensor:
         """Every entry from the representative of its orbit."""
         if not stored.numel():  # every entry must be zero; the sum keeps autograd aware of the parameter
             return stored.sum().expand(self.full_shape).contiguous()  # entries of their own, once it is baked
-        full = stored.index_select(0, self.gather)
-        if self.factor is not None:
-            full = full * self.factor.to(full.dtype)
+        full, factor = stored.index_select(0, beside(self.tables["gather"], stored)), self.tables.get("factor")
+        if factor is not None:
+            full = full * beside(factor, full).to(full.dtype)
         return full.reshape(self.full_shape)
 
     def reduce(self, full: Tensor) -> Tensor:
         """The first entry of each orbit."""
-        return full.flatten().index_select(0, self.kept)
+        return full.flatten().index_select(0, beside(self.tables["kept"], full))
 
 
 def _unsigned(term: Axis) -> Axis:
@@ -337,7 +345,6 @@ class MirrorTie(RCTie):
     """
 
     kind = "mirror"
-    sign: Tensor | None
 
     def __init__(self, action: Action, source: tuple[nn.Module, str]) -> None:
         super().__init__(action)
@@ -349,11 +356,11 @@ class MirrorTie(RCTie):
             if isinstance(term, ax.Leaf) and term.perm == "reversed":
                 self.flips.append(dim)
             elif not torch.equal(ax.indices(term), torch.arange(term.size)):
-                self.register_buffer(f"index{dim}", ax.indices(term), persistent=False)
+                self.tables[f"index{dim}"] = ax.indices(term)
                 self.gathers.append(dim)
         signed = any(ax.has_sign(term) for term in self.action.axes)
         sign = act(self.action, torch.ones(self.full_shape)) if signed else None
-        self.register_buffer("sign", sign, persistent=False)
+        self.tables |= {} if sign is None else {"sign": sign}
 
     @property
     def original(self) -> Tensor:
@@ -364,9 +371,9 @@ class MirrorTie(RCTie):
     def image(self, full: Tensor) -> Tensor:
         """The mirror image of a full weight."""
         for dim in self.gathers:
-            full = full.index_select(dim, getattr(self, f"index{dim}"))
-        full = full.flip(self.flips) if self.flips else full
-        return full if self.sign is None else full * self.sign.to(full.dtype)
+            full = full.index_select(dim, beside(self.tables[f"index{dim}"], full))
+        full, sign = full.flip(self.flips) if self.flips else full, self.tables.get("sign")
+        return full if sign is None else full * beside(sign, full).to(full.dtype)
 
     def expand(self, stored: Tensor) -> Tensor:
         """The mirror image of the other parameter; the empty sum keeps autograd aware of this one.
@@ -394,10 +401,6 @@ class MirrorTie(RCTie):
     def sources(self) -> list[Tensor]:
         """The other weight."""
         return [self.original]
-
-    def tables(self) -> dict[str, Tensor]:
-        """The buffers, made anew."""
-        return dict(MirrorTie(self.action, self.source).named_buffers())
 
     def project(self, full: Tensor) -> Tensor:
         """What this weight says the other one should be, averaged with what that one is."""

@@ -41,6 +41,11 @@ REPLACING = {
         "weight_norm",
         "apply weight_norm to the plain model, before convert_model; or bake(model) first",
     ),
+    "torch.nn.utils.spectral_norm": (
+        "spectral_norm",
+        "apply torch.nn.utils.parametrizations.spectral_norm to the plain model, before convert_model; "
+        "or bake(model) first",
+    ),
     "torch.nn.utils.fusion": ("fuse_conv_bn_eval", "fuse the layers of bake(model), which have plain weights"),
     FUNCTIONAL_CALL: (
         "functional_call",
@@ -170,6 +175,17 @@ class TiedList(ParametrizationList):
         tie: Any = self[0]
         for stored in (*self.parameters(recurse=False), *tie.sources()):
             stored.requires_grad_(flag)
+
+
+class OwnParameters(dict[str, Any]):
+    """The parameters that a layer holds itself, of which none is tied.
+
+    The old ``torch.nn.utils.spectral_norm`` looks for the weight here, where torch has none of a computed one.
+    """
+
+    def __missing__(self, name: str) -> NoReturn:
+        _refuse_replacing(*reader())
+        raise KeyError(name)
 
 
 def _inside_a_call() -> bool:
