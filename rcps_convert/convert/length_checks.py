@@ -25,7 +25,7 @@ from ..algebra.axis import Step
 from ..errors import BreaksSymmetryError, ConversionError
 from ..infer.inference import Inference
 from ..measure.known_sizes import goes_by_no_size
-from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length, run_of
+from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length
 from ..measure.situations import turning_situations
 from ..measure.thresholds import Rests, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verification import Verification
@@ -340,7 +340,8 @@ class LengthChecks:
     def _check_situations(self) -> None:
         """Measure the law where forward asks for something beside its inputs, and takes another way there."""
         variant = self.variants.with_samples(self.survey.samples or self.variants.samples)
-        for situation in turning_situations(self.model, variant.example) if self.problem is None else ():
+        is_long = self.variants.outlines is not None
+        for situation in turning_situations(self.model, variant.example, is_long) if self.problem is None else ():
             with self._set_aside():
                 with situation.enter():
                     self._held(variant)
@@ -361,7 +362,7 @@ class LengthChecks:
         """Whether the plain forward takes a length; one that is too long to be tried may be taken."""
         if not self._is_affordable(variant):
             return True
-        return run_of(self.variants.model, variant.example) is not None
+        return self.variants.run(variant.example) is not None
 
     def limit_by(self, inference: Inference) -> None:
         """Refuse lengths at which what was inferred may not hold: beyond tables that were read, or beside steps."""

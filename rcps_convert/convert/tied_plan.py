@@ -294,7 +294,7 @@ class _TiedPlanner:
         short = self._short(solution)
         example, actions = (self.example, self.actions) if short is None else (short.example, list(short.actions))
         change = Change(self.model, converted, example, self.specs, actions)
-        self.plan.moved = change.moved()
+        self.plan.moved = change.moved(solution.inference.outputs)
         self.probe = Probe(converted, self.example, self.specs, self.actions)
         found = self._measure_in_full(converted, solution, short)
         self.plan.verification = found
