@@ -158,3 +158,24 @@ def test_longer_examples_are_run_only_as_far_as_forward_is_not_long(monkeypatch:
     assert not plan.problems
     assert max(lengths) > 100
     assert 4 * max(lengths) ** 2 <= 2**20
+
+
+BOUNDED: dict[str, Callable[[Tensor], Tensor]] = {
+    "either side": lambda d: d.clamp(-20, 20) + 26,
+    "distances": lambda d: d.abs().clamp(max=40),
+    "the smaller": lambda d: torch.minimum(d.abs(), torch.full_like(d, 30)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:calls at")
+@pytest.mark.parametrize("row", chosen(BOUNDED, lambda name: name == "distances"))
+def test_rows_that_no_length_reads_are_counted_and_a_longer_example_helps(row: str) -> None:
+    """Of 52 rows bounded distances read some: no length that is looked at shows that the others are never read."""
+    plan = plan_conversion(Biased(52, BOUNDED[row]), (2, 4, 12))
+    refused = next(w for w in plan.warnings if "points to rows of a table" in w)
+    assert "(table: " in refused
+    assert " of 52 rows)" in refused
+    first = next(n for n in range(12, 10**4) if not plan.valid_lengths(n, n))
+    torch.manual_seed(0)
+    longer = convert_model(Biased(52, BOUNDED[row]), (2, 4, first), verify=False)
+    assert_exact(longer, torch.zeros(2, 4, 12), lengths=(12, first + 5))

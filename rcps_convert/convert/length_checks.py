@@ -23,6 +23,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..algebra.axis import Step
 from ..errors import BreaksSymmetryError, ConversionError
+from ..infer.constants import rows_read
 from ..infer.inference import Inference
 from ..measure.known_sizes import goes_by_no_size
 from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length
@@ -66,7 +67,7 @@ STEPS = (
 
 ROWS = (
     "forward points to rows of a table by numbers that it makes from the length, and at no length that was looked at "
-    "did it read all of them; convert with an example of the length that is needed"
+    "did it read all of them{}; convert with an example of the length that is needed"
 )
 """Why long inputs are refused that may read rows of a table that no shorter one reads."""
 
@@ -384,7 +385,9 @@ class LengthChecks:
             return
         most = max(until, *self.checked)
         if not any(turn.side > 0 and turn.size <= most for turn, _ in self.limits):
-            self._limit(Turn(most + 1, 1), ROWS)
+            tables = [(p, rows_read(p), p.action.value.size) for p in inference.pins if p.action.value is not None]
+            named = dict.fromkeys(f"{p.where.path}: {n} of {rows} rows" for p, n, rows in tables if 0 < n < rows)
+            self._limit(Turn(most + 1, 1), ROWS.format(f" ({'; '.join(named)})" if named else ""))
 
     def _with_other_samples(self, variant: Variant) -> Variant:
         """The first check is one with another number of samples too, which costs nothing more."""
