@@ -136,13 +136,11 @@ def test_a_plan_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d(2), nn.InstanceNorm1d(2), nn.SyncBatchNorm(2)], ids=type)
 def test_rounding_of_sums_over_many_positions_is_counted(norm: nn.Module) -> None:
-    """The sums of 2^15 numbers go by their order: reversed, the norm alone is moved by more than by its parameters."""
-    model = Net(lambda m, x: m.n(m.c(x)), c=nn.Conv1d(4, 2, 1), n=norm)
-    x = torch.randn(1, 4, 2**15, dtype=torch.float64).exp()
-    probe = Probe(model, x, [None], [Action((ax.batch(1), ax.trivial(4), ax.length(2**15)))])
-    assert probe.dtype == torch.float64
-    training = not isinstance(norm, nn.InstanceNorm1d)
-    y = probe.model.c(x).detach()
-    there, back = (F.batch_norm(z, None, None, training=True) for z in (y, y.flip(-1)))
+    """The sums of 2^17 numbers go by their order: turned round, the norm moves by more than by its parameters."""
+    torch.manual_seed(0)
+    x, model = torch.randn(1, 2, 2**17, dtype=torch.float64) + 30, Net(lambda m, x: m.n(x), n=norm)
+    probe = Probe(model, x, [None], [Action((ax.batch(1), ax.trivial(2), ax.length(2**17)))])
+    there, back = (F.batch_norm(z, None, None, training=True) for z in (x, x.flip(-1).contiguous()))
     apart = float((there - back.flip(-1)).abs().max() / there.abs().max())
-    assert apart < Law(probe, [None]).rounding(0, ["random"], training=training) < 1e-9
+    training = not isinstance(norm, nn.InstanceNorm1d)
+    assert 5e-14 < apart < Law(probe, [None]).rounding(0, ["random"], training=training) < 1e-9
