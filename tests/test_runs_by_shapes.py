@@ -138,9 +138,9 @@ def test_a_plan_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rounding_of_sums_over_many_positions_is_counted(norm: nn.Module) -> None:
     """The sums of 2^17 numbers go by their order: turned round, the norm moves by more than by its parameters."""
     torch.manual_seed(0)
-    x, model = torch.randn(1, 2, 2**17, dtype=torch.float64) + 30, Net(lambda m, x: m.n(x), n=norm)
+    x, model = torch.randn(1, 2, 2**17, dtype=torch.float64) + 300, Net(lambda m, x: m.n(x), n=norm)
     probe = Probe(model, x, [None], [Action((ax.batch(1), ax.trivial(2), ax.length(2**17)))])
     there, back = (F.batch_norm(z, None, None, training=True) for z in (x, x.flip(-1).contiguous()))
     apart = float((there - back.flip(-1)).abs().max() / there.abs().max())
     training = not isinstance(norm, nn.InstanceNorm1d)
-    assert 5e-14 < apart < Law(probe, [None]).rounding(0, ["random"], training=training) < 1e-9
+    assert 5e-13 < apart < Law(probe, [None]).rounding(0, ["random"], training=training) < 1e-9
