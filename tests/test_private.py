@@ -1212,3 +1212,16 @@ def test_a_subclass_of_tensors_has_plain_results() -> None:
     two = torch.tensor(2).as_subclass(Size)
     assert type(two * 3) is Tensor
     assert type(torch.zeros(4, 3).view(two, -1)) is Tensor
+
+
+def test_tensors_may_have_shapes_and_no_numbers() -> None:
+    """Without it long forwards would be run at every length that is looked at, which takes minutes each."""
+    x, layer = torch.ones(2, 3), nn.BatchNorm1d(3)
+    with _torch.without_numbers():
+        y = layer(x) @ torch.ones(3, 4)
+        assert y.shape == (2, 4)
+        with pytest.raises(RuntimeError):
+            float(y[0, 0])
+    assert torch.equal(x, torch.ones(2, 3))
+    assert torch.equal(layer.running_mean, torch.zeros(3))
+    assert int(layer.num_batches_tracked) == 0
