@@ -1224,4 +1224,3 @@ def test_tensors_may_have_shapes_and_no_numbers() -> None:
             float(y[0, 0])
     assert torch.equal(x, torch.ones(2, 3))
     assert torch.equal(layer.running_mean, torch.zeros(3))
-    assert int(layer.num_batches_tracked) == 0
