@@ -133,8 +133,10 @@ def test_a_plan_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # --- what else is asked of long examples ----------------------------------------------------------------
 
+NORMS = [nn.BatchNorm1d(2, affine=False), nn.InstanceNorm1d(2), nn.SyncBatchNorm(2, affine=False)]
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm1d(2), nn.InstanceNorm1d(2), nn.SyncBatchNorm(2)], ids=type)
+
+@pytest.mark.parametrize("norm", NORMS, ids=type)
 def test_rounding_of_sums_over_many_positions_is_counted(norm: nn.Module) -> None:
     """The sums of 2^17 numbers go by their order: turned round, the norm moves by more than by its parameters."""
     torch.manual_seed(0)
