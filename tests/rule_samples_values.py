@@ -367,6 +367,8 @@ sample(aten.nll_loss2d.default, lambda i, x: aten.nll_loss2d(x, i, None, 0), "id
 sample(aten.gather.default, lambda x, i: x.gather(1, i), "n2 v5 l6", "ids5 n2 t3 l6")
 sample(aten.gather.default, lambda x: x.gather(2, (x * x).argmax(2, keepdim=True)), "n2 v6 l12")
 sample(aten.gather.default, lambda x, i: x.gather(1, i), "n2 v7 l6", "ids5 n2 t3 l6")
+sample(aten.take_along_dim.default, lambda x, i: torch.take_along_dim(x, i, 1), "n2 v5 l6", "ids5 n2 t3 l6")
+sample(aten.take_along_dim.default, lambda x, i: x.take_along_dim(i, dim=1), "n2 v5 t1", "ids5 n2 t3 l6")
 sample(aten.gather.default, lambda x: x.gather(2, torch.tensor([1, 4, 7, 10]).expand(2, 6, 4)), "n2 v6 l12")
 sample(aten.gather.default, lambda x: x.gather(1, torch.tensor([2, 0, 1])[:, None].expand(2, 3, 12)), "n2 v3 l12")
 sample(aten.scatter.value, lambda i, x: x.scatter(1, i, 0.0), "ids5 n2 t1 l6", "n2 v5 l6")

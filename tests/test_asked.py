@@ -500,6 +500,16 @@ PUBLISHED = {
     "Perceiver": "PerceiverLike",
     "Griffin's gated recurrence, from either end": "GatedRecurrence",
     "the attention of T5, a bias by buckets of distances": "T5Like",
+    "SegmentNT: k-mers in, elements of each nucleotide out": "SegmentNTLike",
+    "GPN-MSA, aligned genomes beside one": "GpnMsaLike",
+    "StripedHyena's short filters between attention": "StripedHyenaLike",
+    "DragoNNFruit, layers that a cell scales": "DragonnfruitLike",
+    "EPInformer, a promoter and its enhancers": "EPInformerLike",
+    "Mamba-2, its scan as a matrix, from either end": "ScanAsMatrix",
+    "shifted windows (Swin)": "ShiftedWindows",
+    "neighbourhood attention": "Neighbourhoods",
+    "Nystrom attention": "Landmarks",
+    "learned functions on a grid (KAN)": "SplinesOfChannels",
 }
 """Published architectures, and the networks of the zoo that were written after them."""
 

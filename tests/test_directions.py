@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from rcps_convert import ConversionError, ConversionPlan, OneHot, Tracks, convert_model, plan_conversion
 from rcps_convert.graph.export import trace
 from rcps_convert.infer.sums import with_results_once
-from rcps_convert.measure.lengths import Variants, without_repeats
+from rcps_convert.measure.lengths import Variants
+from rcps_convert.measure.runs import without_repeats
 
 X = torch.zeros(2, 4, 20)
 
@@ -401,6 +402,14 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "gather": lambda h: h.gather(1, last_first(h)[None, :, None].expand_as(h)),
     "take_along_dim": lambda h: torch.take_along_dim(h, last_first(h)[:, None].expand(h.shape), dim=1),
     "fliplr": torch.fliplr,
+    "positions": lambda h: torch.stack(h.unbind(1)[::-1], 1),
+    "positions, from the end": lambda h: torch.stack([*reversed(torch.unbind(h, dim=-2))], dim=-2),
+    "positions of a transposed one": lambda h: torch.stack(h.mT.unbind(-1)[::-1], 1),
+    "positions first": lambda h: torch.stack([*h.transpose(0, 1)][::-1], 1),
+    "positions, each selected": lambda h: torch.stack([h[:, i] for i in range(h.shape[1] - 1, -1, -1)], 1),
+    "positions with an axis": lambda h: torch.cat([t.unsqueeze(1) for t in reversed(h.unbind(1))], 1),
+    "pieces of one": lambda h: torch.cat(h.split(1, 1)[::-1], 1),
+    "slices of one": lambda h: torch.cat([h[:, i : i + 1] for i in reversed(range(h.shape[1]))], 1),
 }
 
 
@@ -417,11 +426,25 @@ class Spelled(directions.OneGru):
         return self.out((self.gru(h)[0] + self.turn(self.other(self.turn(h))[0])).mean(1))
 
 
-@pytest.mark.parametrize("spelling", chosen(SPELLINGS, lambda name: name == "gather"))
+@pytest.mark.parametrize("spelling", chosen(SPELLINGS, lambda name: name in ("gather", "positions")))
 def test_a_length_is_turned_round_in_many_spellings(spelling: str) -> None:
     torch.manual_seed(0)
     converted = convert_model(Spelled(SPELLINGS[spelling]), X, verify=spelling == "index")
     assert_exact(converted, X, lengths=(20, 23, 7))
+
+
+NOT_TURNED: dict[str, Callable[[Tensor], Tensor]] = {
+    "in order": lambda h: torch.stack(h.unbind(1), 1),
+    "one left out": lambda h: torch.stack([*h.unbind(1)[:0:-1], h[:, -1]], 1),
+    "two exchanged": lambda h: torch.stack([*h.unbind(1)[:1:-1], *h.unbind(1)[:2]], 1),
+    "samples": lambda h: torch.stack(h.unbind(0)[::-1]),
+}
+
+
+@pytest.mark.parametrize("order", some([*NOT_TURNED], 2))
+def test_positions_in_another_order_are_not_turned_round(order: str) -> None:
+    with pytest.raises(ConversionError):
+        convert_model(Spelled(NOT_TURNED[order]), X, verify=False)
 
 
 class Larger(nn.Module):

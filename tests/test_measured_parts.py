@@ -27,9 +27,10 @@ from rcps_convert.measure import verify as verify_module
 from rcps_convert.measure.deviation import compare
 from rcps_convert.measure.inputs import of_kinds
 from rcps_convert.measure.law import Law, relative_change
-from rcps_convert.measure.lengths import Run, Survey, Variant, changed_and_made, main_length
+from rcps_convert.measure.lengths import Survey, Variant, changed_and_made, main_length
 from rcps_convert.measure.probe import Probe
 from rcps_convert.measure.report import EquivarianceReport, allowed_actions, check_equivariance
+from rcps_convert.measure.runs import Run
 from rcps_convert.measure.verification import Verification
 from rcps_convert.measure.verify import _Check, verify
 from rcps_convert.tie.ties import Kept

@@ -16,17 +16,15 @@ from rcps_convert.algebra.action import Action
 from rcps_convert.algebra.axis import Step
 from rcps_convert.measure import thresholds, ways
 from rcps_convert.measure.lengths import (
-    Run,
     Survey,
     Variant,
     Variants,
     changed_and_made,
     made_in_forward,
     resized,
-    run_of,
     run_quietly,
-    without_repeats,
 )
+from rcps_convert.measure.runs import Run, run_of, without_repeats
 from rcps_convert.measure.thresholds import Compared, Seen, Turn, _Size, _Sizes, compared, rests_of, seen_of
 
 COMPARISONS = [operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne]

@@ -1237,3 +1237,15 @@ def test_a_sample_of_memory_changes_with_its_ends_and_with_most_of_it(size: int)
     freed = torch.zeros(3)
     freed.untyped_storage().resize_(0)
     assert _torch.sample_of(freed) == ()
+
+
+def test_tensors_may_have_shapes_and_no_numbers() -> None:
+    """Without it long forwards would be run at every length that is looked at, which takes minutes each."""
+    x, layer = torch.ones(2, 3), nn.BatchNorm1d(3)
+    with _torch.without_numbers():
+        y = layer(x) @ torch.ones(3, 4)
+        assert y.shape == (2, 4)
+        with pytest.raises(RuntimeError):
+            float(y[0, 0])
+    assert torch.equal(x, torch.ones(2, 3))
+    assert torch.equal(layer.running_mean, torch.zeros(3))

@@ -12,7 +12,7 @@ from lawful import assert_exact
 from tiers import chosen
 from torch import Tensor, nn
 
-from rcps_convert import BreaksSymmetryError, convert_model, plan_conversion
+from rcps_convert import BreaksSymmetryError, ConversionError, convert_model, plan_conversion
 from rcps_convert.algebra.arguments import leaves
 from rcps_convert.algebra.nesting import input_actions
 from rcps_convert.infer import leaving_out
@@ -82,7 +82,8 @@ def test_inputs_are_refused_that_may_read_rows_that_nothing_read() -> None:
     model(torch.zeros(1, 4, 80))
     with pytest.raises(BreaksSymmetryError, match="points to rows of a table") as caught:
         model(torch.zeros(1, 4, 2100))
-    assert "convert with an example of the length that is needed" in str(caught.value)
+    assert "(table: " in str(caught.value)
+    assert " of 7 rows); convert with an example of the length that is needed" in str(caught.value)
 
 
 @pytest.mark.slow
@@ -186,3 +187,60 @@ def test_a_length_is_affordable_where_forward_makes_few_numbers(made: str) -> No
     most = int(15 * (ways.LONG_WORK / survey.start.work) ** (1 / power))
     for length, affordable in ((most // 2, True), (2 * most, False)):
         assert ways.is_affordable(survey, 15, length) is affordable
+
+
+BOUNDED: dict[str, Callable[[Tensor], Tensor]] = {
+    "either side": lambda d: d.clamp(-20, 20) + 26,
+    "distances": lambda d: d.abs().clamp(max=40),
+    "the smaller": lambda d: torch.minimum(d.abs(), torch.full_like(d, 30)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:calls at")
+@pytest.mark.parametrize("row", BOUNDED)
+def test_rows_that_no_length_reads_are_counted_and_a_longer_example_helps(row: str) -> None:
+    """Of 52 rows bounded distances read some: no length that is looked at shows that the others are never read."""
+    plan = plan_conversion(Biased(52, BOUNDED[row]), (2, 4, 12))
+    refused = next(w for w in plan.warnings if "points to rows of a table" in w)
+    assert "(table: " in refused
+    assert " of 52 rows)" in refused
+    first = next(n for n in range(12, 10**4) if not plan.valid_lengths(n, n))
+    torch.manual_seed(0)
+    longer = convert_model(Biased(52, BOUNDED[row]), (2, 4, first), verify=False)
+    assert_exact(longer, torch.zeros(2, 4, 12), lengths=(12, first + 5))
+
+
+class Shifted(nn.Module):
+    """Windows that are shifted around the ends, and a bias from a table in each. (N, 4, 24) -> (N, 2)."""
+
+    def __init__(self, row: Callable[[Tensor], Tensor], shift: int) -> None:
+        super().__init__()
+        self.stem, self.out, self.table = nn.Conv1d(4, 4, 3, padding=1), nn.Linear(4, 2), nn.Embedding(15, 1)
+        self.row, self.shift = row, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).tanh().mT.roll(self.shift, 1)
+        q, at = h.unflatten(1, (-1, 8)), torch.arange(8)
+        bias = self.table(self.row(at - at[:, None])).squeeze(-1)
+        return self.out((q + (q @ q.mT + bias).softmax(-1) @ q).flatten(1, 2).mean(1))
+
+
+SHIFTED: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "by half a window": (lambda d: d + 7, -4),
+    "by half a window, distances": (lambda d: d.abs(), 4),
+    "by a window and a half": (lambda d: d.clamp(-3, 3) + 3, 12),
+}
+
+
+@pytest.mark.parametrize("case", chosen(SHIFTED, lambda name: name == "by half a window"))
+def test_rows_follow_places_that_are_no_positions_any_more(case: str) -> None:
+    torch.manual_seed(0)
+    model = convert_model(Shifted(*SHIFTED[case]), (2, 4, 24), verify=False)
+    assert_exact(model, torch.zeros(2, 4, 24))
+
+
+@pytest.mark.slow
+def test_windows_that_are_shifted_by_less_than_half_are_refused() -> None:
+    with pytest.raises(ConversionError):
+        convert_model(Shifted(lambda d: d + 7, -3), (2, 4, 24), verify=False)

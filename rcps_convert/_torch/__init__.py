@@ -53,6 +53,7 @@ from .modes import (
     transform_level,
     uncompiled,
     unseen,
+    without_numbers,
 )
 from .modules import (
     REPLICATE,
@@ -212,5 +213,6 @@ __all__ = [
     "value",
     "version",
     "with_buffers",
+    "without_numbers",
     "writes",
 ]

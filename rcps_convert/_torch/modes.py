@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch._C._functorch import maybe_current_level
 from torch._library.custom_ops import CustomOpDef as CustomOpDef
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
@@ -241,3 +242,11 @@ def uncompiled() -> AbstractContextManager[Any]:
 def keep_whole(function: Callable[..., Any]) -> None:
     """Let ``torch.compile`` take a function as it is instead of looking inside."""
     torch.compiler.allow_in_graph(function)  # documented; it imports torch._dynamo, hence only when needed
+
+
+# --- tensors without numbers ----------------------------------------------------------------------
+
+
+def without_numbers() -> AbstractContextManager[Any]:
+    """Context in which operators make tensors that have shapes and no numbers, of any; what asks for numbers raises."""
+    return FakeTensorMode(allow_non_fake_inputs=True)

@@ -23,9 +23,10 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example
 from ..algebra.axis import Step
 from ..errors import BreaksSymmetryError, ConversionError
+from ..infer.constants import rows_read
 from ..infer.inference import Inference
 from ..measure.known_sizes import goes_by_no_size
-from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length, run_of
+from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length
 from ..measure.situations import turning_situations
 from ..measure.thresholds import Rests, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verification import Verification
@@ -66,7 +67,7 @@ STEPS = (
 
 ROWS = (
     "forward points to rows of a table by numbers that it makes from the length, and at no length that was looked at "
-    "did it read all of them; convert with an example of the length that is needed"
+    "did it read all of them{}; convert with an example of the length that is needed"
 )
 """Why long inputs are refused that may read rows of a table that no shorter one reads."""
 
@@ -342,7 +343,8 @@ class LengthChecks:
     def _check_situations(self) -> None:
         """Measure the law where forward asks for something beside its inputs, and takes another way there."""
         variant = self.variants.with_samples(self.survey.samples or self.variants.samples)
-        for situation in turning_situations(self.model, variant.example) if self.problem is None else ():
+        is_long = self.variants.outlines is not None
+        for situation in turning_situations(self.model, variant.example, is_long) if self.problem is None else ():
             with self._set_aside():
                 with situation.enter():
                     held = self._held(variant)
@@ -362,7 +364,7 @@ class LengthChecks:
         """Whether the plain forward takes a length; one that is too long to be tried may be taken."""
         if not self._may_run(variant):
             return True
-        return run_of(self.variants.model, variant.example) is not None
+        return self.variants.run(variant.example) is not None
 
     def limit_by(self, inference: Inference) -> None:
         """Refuse lengths at which what was inferred may not hold: beyond tables that were read, or beside steps."""
@@ -384,7 +386,9 @@ class LengthChecks:
             return
         most = max(until, *self.checked)
         if not any(turn.side > 0 and turn.size <= most for turn, _ in self.limits):
-            self._limit(Turn(most + 1, 1), ROWS)
+            tables = [(p, rows_read(p), p.action.value.size) for p in inference.pins if p.action.value is not None]
+            named = dict.fromkeys(f"{p.where.path}: {n} of {rows} rows" for p, n, rows in tables if 0 < n < rows)
+            self._limit(Turn(most + 1, 1), ROWS.format(f" ({'; '.join(named)})" if named else ""))
 
     def _with_other_samples(self, variant: Variant) -> Variant:
         """The first check is one with another number of samples too, which costs nothing more."""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..algebra.action import Action
-from ..measure.lengths import WIDE, Run, Survey, Variant, Variants, main_length
+from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length
+from ..measure.runs import Run
 from ..tie.length_guard import LengthRule
 
 FAR = 2**13

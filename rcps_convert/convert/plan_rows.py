@@ -30,6 +30,18 @@ class TiedParameter:
     shared: bool = False
     partner: str | None = None
 
+    @classmethod
+    def of(cls, names: tuple[str, ...], action: Action, shared: bool) -> TiedParameter:
+        """The row of a parameter that has no partner.
+
+        Args:
+            names, action, shared: its attributes.
+        """
+        if shared:
+            return cls(names, action, (action.shape[0] // 2,), shared=True)
+        tie = make_tie(action)
+        return cls(names, action, action.shape if tie is None else tuple(tie.stored_shape))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the full parameter."""

@@ -19,7 +19,7 @@ from ..errors import ConversionError, NoRuleError, VerificationError, Where
 from ..graph.export import does_not_run
 from ..graph.held_objects import users_settings
 from ..graph.progress import stage
-from ..graph.sandbox import aliases, fresh_copy, positional_names
+from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
 from ..graph.writes import changed_in_forward, made_by_a_call, storage_roots, written_refs
 from ..infer.anchors import plan_calls
@@ -44,7 +44,6 @@ from ..tie.argument_guard import given_by
 from ..tie.input_forms import forms_of
 from ..tie.length_guard import LengthRule
 from ..tie.norms import folds, needs_statistics
-from ..tie.ties import make_tie
 from ..tie.untied import unguarded
 from .advice import gradient_notes, looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
@@ -170,7 +169,7 @@ class _TiedPlanner:
 
     def _watch(self) -> None:
         self.plan.arguments, self.plan.watched = given_by(self.model, self.example), users_settings(self.model)
-        self.plan.forms = forms_of(positional_names(self.model), self.example, self.actions)
+        self.plan.forms = forms_of(self.model, self.example, self.actions)
 
     # --- words ---
 
@@ -297,7 +296,7 @@ class _TiedPlanner:
         short = self._short(solution)
         example, actions = (self.example, self.actions) if short is None else (short.example, [*short.actions])
         change = Change(self.model, converted, example, self.specs, actions)
-        self.plan.moved = change.moved()
+        self.plan.moved = change.moved(solution.inference.outputs)
         self.probe = Probe(converted, self.example, self.specs, self.actions)
         found = self._measure_in_full(converted, solution, short)
         self.plan.verification = found
@@ -479,18 +478,11 @@ def _trained(solution: Solution, outputs: Any) -> Any:
     return lambda i, shape: [None if (action := made[i]) is None else action.walk().resized(shape)]
 
 
-def _row(names: tuple[str, ...], action: Action, shared: bool) -> TiedParameter:
-    if shared:
-        return TiedParameter(names, action, (action.shape[0] // 2,), shared=True)
-    tie = make_tie(action)
-    return TiedParameter(names, action, action.shape if tie is None else tuple(tie.stored_shape))
-
-
 def _parameter(names: tuple[str, ...], found: Inference, shared: bool) -> TiedParameter:
     """The row of a parameter; of two that are mirror images one is stored."""
     action, partner = found.parameters[names[0]].walk(), found.mirrors.partner(names[0])
     if partner is None:
-        return _row(names, action, shared)
+        return TiedParameter.of(names, action, shared)
     stored = (0, *action.shape[1:]) if names[0] in found.mirrors.originals else action.shape
     return TiedParameter(names, action, stored, partner=partner)
 

@@ -106,6 +106,7 @@ class Trace:
         first_name: each name of a parameter with its first name.
         calls: calls of functions that may read one edge only, in order.
         training: it is of the train-mode forward.
+        left_out: names of nodes whose readers were rewritten: nothing depends on them any more.
     """
 
     nodes: list[Node]
@@ -117,3 +118,4 @@ class Trace:
     first_name: Mapping[str, str] = field(default_factory=dict)
     calls: tuple[EdgeCall, ...] = ()
     training: bool = False
+    left_out: frozenset[str] = field(default_factory=frozenset)

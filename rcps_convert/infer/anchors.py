@@ -66,6 +66,7 @@ def plan_calls(
         for call in trace.calls:
             path, frame = call.scope[-1] if call.scope else ("", "")
             as_it_is = any(n in tested[number] or n in inference.as_they_are for n in call.nodes)
+            as_it_is = as_it_is or all(n in trace.left_out for n in call.nodes)
             entry = entry_of(call, {} if as_it_is else env, spread[number])
             runs.setdefault(path, {}).setdefault((number, frame), []).append(entry)
             if entry.site is not None and call.edge_function.concerns(call.settings, entry.site):

@@ -33,13 +33,15 @@ def complete(pin: Pin) -> None:
     """Open axes of a constant that meets a length, if only one choice leaves the constant invariant.
 
     A matrix of distances between positions, contracted with a length, gives a length again. Columns of features of
-    relative positions keep their sign or change it, as they are even or odd. Ids are permuted as their places are.
+    relative positions keep their sign or change it, as they are even or odd. Ids are permuted as their places are, also
+    where these are no positions any more, as behind a shift around the ends.
     """
     terms = [ax.walk(t) for t in pin.action.axes]
     lengths = [t for term in terms for t in (term, *ax.children(term)) if ax.is_length(t) and t.size > 1]
     dims = [d for d, t in enumerate(terms) if ax.free(t) and (t.size == 1 or not is_uniform(pin.const.value, d))]
     rows_open = pin.action.value is not None and bool(ax.free(pin.action.value))
-    if not lengths or not (dims or rows_open) or len(dims) > 3 or any(ax.free(terms[d]) != [terms[d]] for d in dims):
+    moved = lengths or (rows_open and not dims and not all(map(ax.is_trivial, terms)))
+    if not moved or not (dims or rows_open) or len(dims) > 3 or any(ax.free(terms[d]) != [terms[d]] for d in dims):
         return
     for trial in itertools.chain(_known_choices(pin, terms, dims, lengths), _solved(pin, terms, dims, lengths)):
         if any(ax.free(t) for t in trial.axes) or (trial.value is not None and ax.free(trial.value)):

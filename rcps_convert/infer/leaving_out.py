@@ -26,8 +26,9 @@ from ..graph.progress import stage
 from ..graph.sandbox import call, fresh_copy, quiet
 from ..graph.trace import Node, Ref, Trace
 from ..measure.axis_roles import branches
-from ..measure.lengths import Survey, Variants, run_of
+from ..measure.lengths import Survey, Variants
 from ..measure.probe import Probe
+from ..measure.runs import run_of
 from ..measure.ways import is_affordable
 from ..tie.norms import unpool
 from ..tie.symmetriser import symmetrised, unsymmetrised

@@ -16,8 +16,9 @@ from typing import Any
 from .._torch import pytree
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import is_inplace
-from ..rules.directions import COMMUTES, FLIP, PILES, ROWS, SELECT, SLICE, UNBIND
+from ..rules.directions import COMMUTES, FLIP, PILES, ROWS, SELECT
 from .directions import Directions
+from .positions import positions, shape_of
 
 FORTH, BACK, BOTH = "forth", "back", "both"
 """Loops that a result belongs to."""
@@ -37,33 +38,8 @@ def turned_loops(trace: Trace) -> Trace:
 
 
 def _positions(trace: Trace) -> dict[str, Position]:
-    """For each result that is one position of a tensor, which one."""
-    nodes, found = {n.name: n for n in trace.nodes}, dict[str, Position]()
-    for node in trace.nodes:
-        if node.op is SELECT:
-            dim = node.args[1] % (len(node.shape) + 1)
-            shape = _shape(trace, nodes, node.args[0].name)
-            found[node.name] = (_whole(nodes, node.args[0].name), dim, node.args[2] % shape[dim])
-        elif node.op is operator.getitem and nodes[node.args[0].name].op is UNBIND:
-            given = nodes[node.args[0].name].args
-            dim = (given[1] if len(given) > 1 else 0) % (len(node.shape) + 1)
-            found[node.name] = (_whole(nodes, given[0].name), dim, node.args[1])
-    return found
-
-
-def _shape(trace: Trace, nodes: Mapping[str, Node], name: str) -> tuple[int, ...]:
-    return nodes[name].shape if name in nodes else tuple(trace.sources[name].value.shape)
-
-
-def _whole(nodes: Mapping[str, Node], name: str) -> str:
-    """The tensor of which slices take all."""
-    node = nodes.get(name)
-    while node is not None and node.op is SLICE and nodes.get(node.args[0].name) is not None:
-        before = nodes[node.args[0].name]
-        if before.shape != node.shape:
-            break
-        name, node = before.name, before
-    return name
+    """For each result that is one position of a tensor, without its axis, which one."""
+    return {name: (at.given, at.dim, at.place) for name, at in positions(trace).items() if at.kept is None}
 
 
 class Loops:
@@ -83,7 +59,7 @@ class Loops:
         self.trace, self.given, self.dim = trace, given, dim
         self.nodes = {n.name: n for n in trace.nodes}
         self.taken = {n: at[2] for n, at in _positions(trace).items() if at[:2] == (given, dim)}
-        self.size = _shape(trace, self.nodes, given)[dim]
+        self.size = shape_of(trace, self.nodes, given)[dim]
         self.reads: dict[str, int] = {}
         for node in trace.nodes:
             refs = [self.reads[r] for r in node.refs() if r in self.reads]

@@ -18,8 +18,9 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.opened import output_leaves
 from ..geometry import CallNames
-from .lengths import FAR, NEAR, SAMPLES, Run, Survey, Variants
+from .lengths import FAR, NEAR, SAMPLES, Survey, Variants
 from .probe import Probe
+from .runs import Run
 from .ways import LONG_WORK, OFTEN, expected_work
 
 BLOCKS = 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +40,9 @@ COLUMNS, ROWS = 64, 512
 
 SAMPLES = 16
 """Samples that are looked at; more where an output has one entry for each, and as many channels or more."""
+
+FEW = 4
+"""The same where the inputs of so many have more entries than that, if outputs have that many repetitions."""
 
 MOST_ENTRIES = 2**17
 """Entries of the inputs up to which there are more."""
@@ -91,11 +96,18 @@ class Change:
         self.probes = []
         free_young()
 
-    def moved(self) -> float:
-        """How far the outputs move, relative to their size, in eval mode."""
+    def moved(self, outputs: Sequence[Action | None] = ()) -> float:
+        """How far the outputs move, relative to their size, in eval mode.
+
+        Args:
+            outputs: what each is, where that is known: where inputs are large, fewer samples are looked at then.
+        """
         self._look()
         with undisturbed_rng():
-            readings = self._readings()
+            shapes = [_rows_and_columns(a) for a in outputs if a is not None]
+            example = self.given[1][0]
+            samples = _enough(shapes, self.probes[0].batch or 1, example) if shapes else SAMPLES
+            readings = self._readings(samples=min(samples, SAMPLES))
             with self.probes[1].nudged(0):
                 self.nudged = self._read_first(self.probes[1])
         self.readings = readings
@@ -105,7 +117,7 @@ class Change:
             self._look_away()
             return found
         self._look_closely()
-        return self.moved()
+        return self.moved(outputs)
 
     def lost(self, outputs: Sequence[Action | None], probe: Probe | None = None) -> list[tuple[int, int, int]]:
         """The outputs that say less than before, whatever the weights: index, and independent values before and after.
@@ -234,10 +246,31 @@ def _samples(made: Sequence[Any], outputs: Sequence[Action | None], batch: int, 
         example: what the model is called with.
     """
     pairs = ((y, a) for y, a in zip(made, outputs, strict=False) if a is not None and _continuous(y))
-    shapes = [repetitions(y, a).shape for y, a in pairs]
+    return _enough([(*repetitions(y, a).shape,) for y, a in pairs], batch, example)
+
+
+def _rows_and_columns(action: Action) -> tuple[int, int]:
+    """The repetitions and the channels of an output."""
+    repeated = [ax.role(t) is not None for t in action.axes]
+    return math.prod(itertools.compress(action.shape, repeated)), math.prod(
+        size for size, is_repeated in zip(action.shape, repeated, strict=True) if not is_repeated
+    )
+
+
+def _enough(shapes: Sequence[tuple[int, ...]], batch: int, example: Example) -> int:
+    """How many samples show how many independent values the outputs have: few where inputs are large.
+
+    Args:
+        shapes: of each output, its repetitions and its channels.
+        batch: for how many samples they were made.
+        example: what the model is called with.
+    """
     wanted = max((2 + -(-min(columns, COLUMNS) * batch // max(1, rows)) for rows, columns in shapes), default=0)
     entries = sum(len(x[:1].flatten()) for x in leaves(example) if isinstance(x, Tensor))
-    return SAMPLES if wanted <= SAMPLES or wanted * entries > MOST_ENTRIES else 2 * -(-wanted // 2)
+    even = 2 * -(-wanted // 2)
+    if FEW * entries > MOST_ENTRIES:
+        return min(max(even, FEW), SAMPLES)
+    return SAMPLES if wanted <= SAMPLES or wanted * entries > MOST_ENTRIES else even
 
 
 def _continuous(y: Any) -> bool:

@@ -59,6 +59,15 @@ def fails_where_large(probe: Probe, outputs: Allowed) -> bool:
             return False
 
 
+def fails_as_given(probe: Probe, outputs: Allowed) -> bool:
+    """Whether the law clearly fails with the weights that a model has: one run more than the first tells that.
+
+    Args:
+        probe, outputs: as of `fails_where_large`; no parameter of the copy was changed.
+    """
+    return CLEARLY < Law(probe, outputs).as_given() < float("inf")
+
+
 def fails_with_gradients(probe: Probe, outputs: Allowed) -> bool:
     """Whether the law clearly fails while gradients are recorded, where forward may take another way.
 

@@ -225,6 +225,16 @@ class Law:
                 self._note_alive(forward, len(kinds))
         return forward
 
+    def as_given(self) -> float:
+        """The error on the probe's first input, with the weights that the model has."""
+        drawn = self.probe.inputs(0)
+        forward = output_leaves(self.probe.usual_outputs())
+        reverse = output_leaves(self.probe.outputs(self.probe.mirrored(drawn)))
+        for i, (y, r) in enumerate(zip(forward, reverse, strict=False)):
+            if isinstance(y, Tensor) and y.numel():
+                self._compare(i, y, r, False, self.probe.orders(drawn))
+        return self.error()
+
     def vary(self, forward: list[Any], seed: int, kinds: Sequence[str]) -> None:
         """Note how far outputs change between two sequences, of those that did not change yet."""
         still = [i for i, y in enumerate(forward) if isinstance(y, Tensor) and self.variation.get(i, 0.0) <= VARIED]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves, with_leaves
 from ..geometry import CallNames, unanchor
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode, quiet, undisturbed_rng
+from .runs import Outlines, Run, outlines_of, run_of, tried
 
 NEAR = (-1, 1, 2, 3, 4, -2, -3, -4, 8, 16, 32, 64)
 """Changes of the length, in positions, at which a forward may pad or crop what it does not at the example's."""
@@ -41,57 +40,8 @@ SLACK = 1024
 """Positions below a half, a quarter and so on of the example among which one is looked for that divides as it does."""
 
 
-OFTEN = 4
-"""How often the same calls follow each other where they are taken for those of a loop."""
-
-PERIOD = 64
-"""Largest number of calls of one turn of a loop."""
-
 UNKNOWN = 10**9
 """In the place of the smallest size of the axes that change with the length, where none does."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a forward did on an example.
-
-    Attributes:
-        names: of the edge functions it called, in order.
-        parameters: ids of the parameters it read.
-        shapes: of the tensors it made, in order.
-        fractions: the numbers of Python it gave to functions that are no halves of whole ones.
-        pairs: of functions that it called directly after each other, also those that no edge matters to.
-    """
-
-    names: tuple[str, ...]
-    parameters: frozenset[int]
-    shapes: tuple[tuple[int, ...], ...]
-    fractions: frozenset[float] = frozenset()
-    pairs: frozenset[tuple[Any, Any]] = frozenset()
-
-    @property
-    def way(self) -> tuple[tuple[Any, ...], frozenset[int]]:
-        """What tells one way through a forward from another; how often a loop over positions runs does not."""
-        return without_repeats(self.names), self.parameters
-
-    @property
-    def work(self) -> int:
-        """The number of entries of all tensors it made."""
-        return sum(map(math.prod, self.shapes))
-
-    @cached_property
-    def sizes(self) -> list[int]:
-        """The sizes of the axes of all tensors it made, in order."""
-        return [*itertools.chain(*self.shapes)]
-
-    @cached_property
-    def ranks(self) -> list[int]:
-        """The numbers of axes of all tensors it made, in order."""
-        return [*map(len, self.shapes)]
-
-    def is_like(self, other: Run) -> bool:
-        """Whether the two made tensors of the same numbers of axes."""
-        return self.ranks == other.ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,29 +125,6 @@ class Survey:
         return [there - here for here, there in zip(start.sizes, run.sizes, strict=True)]
 
 
-def without_repeats(names: Sequence[str]) -> tuple[Any, ...]:
-    """Names with each turn of a loop once, in a tuple of its own."""
-    found: list[Any] = []
-    at = 0
-    while at < len(names):
-        period = next((p for p in range(1, PERIOD + 1) if _repeats(names, at, p) >= OFTEN), None)
-        if period is None:
-            found.append(names[at])
-            at += 1
-        else:
-            found.append(tuple(names[at : at + period]))
-            at += period * _repeats(names, at, period)
-    return tuple(found)
-
-
-def _repeats(names: Sequence[str], at: int, period: int) -> int:
-    """How often some names follow each other from a place on."""
-    count, turn = 1, names[at : at + period]
-    while names[at + count * period : at + (count + 1) * period] == turn:
-        count += 1
-    return count
-
-
 def main_length(actions: Sequence[Action | None]) -> int | None:
     """The longest length among the inputs, in positions; None if there is none."""
     return max((t.size for a in actions if a is not None for t in a.axes if ax.ends(t) is not None), default=None)
@@ -254,6 +181,7 @@ class Variants:
         batches = (r.name == "batch" for a in actions if a is not None for t in a.axes if (r := ax.role(t)))
         self.batched = any(batches)
         self.samples = _samples(self.actions)
+        self.outlines: Outlines | None = None
 
     def at(self, length: int, samples: int | None = None) -> Iterator[Variant]:
         """The example at another length of its longest input: the others by as much, in proportion, or unchanged.
@@ -331,17 +259,24 @@ class Variants:
         words = "an input that lies otherwise in memory"
         return Variant(with_leaves(self.example, given), self.actions, self.longest, words)
 
+    def run(self, example: Example, *, gradients: bool = False) -> Run | None:
+        """What the plain forward does on an example; None if it fails. Random states are brought back by who asks."""
+        if self.outlines is not None:
+            return self.outlines.run(example, gradients=gradients)
+        return tried(self.model, example, CallNames(), gradients=gradients)[0]
+
     def survey(self) -> Survey:
         """At which lengths forward runs, and where it takes another way than on the example."""
         with undisturbed_rng(), quiet():
             return self._survey()
 
     def _survey(self) -> Survey:
-        run = _run_of(self.model, self.example)
+        run = self.run(self.example)
+        self.outlines = outlines_of(self.model, self.example, run)
         found, ways = Survey(start=run, variants=self), dict[Any, Variant | None]()
         if run is not None:
             ways[run.way] = None
-        with_gradients = _run_of(self.model, self.example, gradients=True)
+        with_gradients = self.run(self.example, gradients=True)
         found.gradients = with_gradients is not None and with_gradients.way not in ways
         if self.batched:
             self._survey_samples(found, ways)
@@ -353,13 +288,13 @@ class Variants:
     def _survey_samples(self, found: Survey, ways: dict[Any, Variant | None]) -> None:
         """Whether another number of samples goes another way; where one does not, it is the cheapest to try."""
         other = self.with_samples(self.other_samples)
-        run, own = _run_of(self.model, other.example), found.start
+        run, own = self.run(other.example), found.start
         same = run is not None and own is not None and (run.way, run.pairs) == (own.way, own.pairs)
         if run is not None and run.way not in ways:
             ways[run.way] = other
         found.samples = min(self.samples, self.other_samples) if same else min(self.samples, SAMPLES)
         if found.samples != self.samples:
-            found.start = run if same else _run_of(self.model, self.with_samples(found.samples).example)
+            found.start = run if same else self.run(self.with_samples(found.samples).example)
 
     def try_at(self, length: int, found: Survey, ways: dict[Any, Variant | None]) -> None:
         """Run forward at another length, and note it if it does."""
@@ -367,8 +302,8 @@ class Variants:
             self._try_at(length, found, ways)
 
     def _try_at(self, length: int, found: Survey, ways: dict[Any, Variant | None]) -> None:
-        for variant, tried in zip(self.at(length), self.at(length, found.samples), strict=True):
-            run = _run_of(self.model, tried.example)
+        for variant, few in zip(self.at(length), self.at(length, found.samples), strict=True):
+            run = self.run(few.example)
             if run is not None:
                 ways.setdefault(run.way, variant)
                 found.accepted.append(replace(variant, run=run))
@@ -404,9 +339,9 @@ class Variants:
         """The example with every length shorter, if forward does there what it does on the example."""
         pairs = zip(self.at(length), self.at(length, found.samples), strict=True)
         old = [*itertools.chain(*self.lengths)]
-        for variant, tried in pairs:
+        for variant, few in pairs:
             if all(n < o for n, o in zip(variant.sizes, old, strict=True)):
-                run = run_of(self.model, tried.example)
+                run = run_of(self.model, few.example)  # shapes alone would not be quicker
                 if run is None or found.start is None or run.way != found.start.way:
                     return None
                 return replace(variant, run=run)
@@ -429,29 +364,6 @@ class Variants:
 def _samples(actions: Sequence[Action | None]) -> int:
     sizes = [t.size for a in actions if a is not None for t in a.axes if (r := ax.role(t)) and r.name == "batch"]
     return max(sizes, default=1)
-
-
-def run_of(model: nn.Module, example: Example, *, gradients: bool = False) -> Run | None:
-    """What a model's eval-mode forward does on an example; None if it fails.
-
-    Args:
-        model: the plain model.
-        example: what to call it with.
-        gradients: record gradients.
-    """
-    with undisturbed_rng(), quiet():
-        return _run_of(model, example, gradients=gradients)
-
-
-def _run_of(model: nn.Module, example: Example, *, gradients: bool = False) -> Run | None:
-    """The same, where random states are brought back later, and nobody is told of warnings."""
-    try:
-        with torch.set_grad_enabled(gradients), mode(model, False), CallNames() as seen:
-            call(model, example)
-    except Exception:  # the model's own errors: this length is none of its own
-        return None
-    fractions, pairs = frozenset(seen.fractions), frozenset(seen.pairs)
-    return Run(tuple(seen.names), frozenset(seen.parameters), tuple(seen.shapes), fractions, pairs)
 
 
 def changed_and_made(model: nn.Module, example: Example) -> tuple[list[str], list[str]]:

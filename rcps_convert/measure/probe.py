@@ -27,6 +27,7 @@ from ..tie.states import SharedState
 from .held_noise import HeldNoise
 from .inputs import batch_dim, of_kinds, padded, random_like, turned
 from .kept_buffers import KeptBuffers
+from .rounded_sums import RoundedSums
 from .without_dropout import InDouble, WithoutDropout
 
 ULPS = 4
@@ -311,7 +312,7 @@ class Probe:
 
     @contextmanager
     def nudged(self, seed: int) -> Iterator[None]:
-        """Every parameter changed in its last places: how far outputs move then is how far rounding moves them."""
+        """Every parameter, and what norms make, changed in its last places: outputs move as far as by rounding."""
         generator = torch.Generator().manual_seed(seed)
         with self._kept() as kept:
             with torch.no_grad():
@@ -319,7 +320,8 @@ class Probe:
                     dtype = torch.float64 if p.numel() <= MANY else torch.float32
                     noise = torch.rand(p.shape, generator=generator, dtype=dtype).mul_(2).sub_(1).to(p.device)
                     p.copy_(noise.double().mul_(ULPS * torch.finfo(p.dtype).eps).add_(1).mul_(before))
-            yield
+            with RoundedSums(generator, ULPS * torch.finfo(self.dtype).eps):
+                yield
 
     @contextmanager
     def multiplied(self, factor: float) -> Iterator[None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,12 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .._torch import asked_by_user, function_name, users_line
+from .._torch import asked_by_user, function_name, users_line, without_numbers
 from ..algebra.arguments import Example
 from ..graph.attributes import is_users, named_by_forward
 from ..graph.sandbox import fresh_copy
-from .ways import way_of
+from ..graph.users_state import caches_kept_clean
+from .ways import Way, way_of
 
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -207,12 +208,13 @@ OF_TENSORS = {"is_inference", *_OF_DEVICE, *_OF_PRECISION, *_OF_GRADIENTS}
 """What is asked of a tensor."""
 
 
-def turning_situations(model: nn.Module, example: Example) -> Iterator[Situation]:
+def turning_situations(model: nn.Module, example: Example, is_long: bool = False) -> Iterator[Situation]:
     """The situations in which forward takes another way than on the example as it is, in eval or train mode.
 
     Args:
         model: copied, never touched.
         example: what it is called with; an input may be shorter than what the user gave.
+        is_long: running it takes long, so shapes alone tell the way where they can.
     """
     kinds = {type(module) for module in model.modules() if is_users(type(module).__module__)}
     if not kinds and not any("forward" in vars(module) for module in model.modules()):
@@ -220,10 +222,25 @@ def turning_situations(model: nn.Module, example: Example) -> Iterator[Situation
     named = set[str]().union(*(named_by_forward(kind).read for kind in kinds))
     twin, told = fresh_copy(model), _Told({})
     with told:
-        usual = [way_of(twin, example, training) for training in (False, True)]
+        usual = _ways(twin, example, is_long)
+    if is_long and None in usual:  # numbers are needed
+        yield from turning_situations(model, example)
+        return
     asked = told.asked | (named - OF_TENSORS)
     for situation in (one for one in SITUATIONS if one.names & asked):
         with situation.enter():
-            ways = [way_of(twin, example, training) for training in (False, True)]
-        if any(way is not None and was is not None and way != was for way, was in zip(ways, usual, strict=True)):
+            ways = _ways(twin, example, is_long)
+        was = usual
+        if is_long and None in ways:
+            other = fresh_copy(model)
+            was = _ways(other, example, False)
+            with situation.enter():
+                ways = _ways(other, example, False)
+        if any(None not in (a, b) and a != b for a, b in zip(ways, was, strict=True)):
             yield situation
+
+
+def _ways(model: nn.Module, example: Example, is_long: bool) -> list[Way | None]:
+    """The ways that forward takes in eval and train mode."""
+    with caches_kept_clean(model) if is_long else nullcontext(), without_numbers() if is_long else nullcontext():
+        return [way_of(model, example, training) for training in (False, True)]

@@ -226,6 +226,16 @@ def compared(model: nn.Module, example: Example) -> Compared | None:
     return seen
 
 
+def compared_at(variants: Variants, example: Example) -> Compared | None:
+    """What sizes are compared with on a variant of the example; told by shapes alone where these suffice."""
+    if variants.outlines is not None:
+        with variants.outlines.entered() as twin:
+            found = compared(twin, example)
+        if found is not None:
+            return found
+    return compared(variants.model, example)
+
+
 @dataclass(frozen=True)
 class Turn:
     """Where a comparison comes out otherwise than on the example.
@@ -291,11 +301,11 @@ class Seen:
 def seen_of(variants: Variants, survey: Survey) -> Seen:
     """What forward compares: one run on the example, and one at another length."""
     own, samples = variants.longest, survey.samples
-    here = compared(variants.model, variants.example if samples is None else variants.with_samples(samples).example)
+    here = compared_at(variants, variants.example if samples is None else variants.with_samples(samples).example)
     other = next((n for n in (2 * own, own + 1, own - 1) if survey.at(n)), 0)
     if here is None or not other:
         return Seen(here, 0, None)
-    return Seen(here, other, compared(variants.model, next(variants.at(other, samples)).example))
+    return Seen(here, other, compared_at(variants, next(variants.at(other, samples)).example))
 
 
 def turns_of(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[Turn], list[Turn]]:
@@ -306,7 +316,7 @@ def turns_of(variants: Variants, survey: Survey, seen: Seen) -> tuple[list[Turn]
     lengths = turns(here, seen.there, variants.longest, seen.other) if seen.there is not None else []
     numbers = list[Turn]()
     if samples is not None:
-        there = compared(variants.model, variants.with_samples(samples + 1).example)
+        there = compared_at(variants, variants.with_samples(samples + 1).example)
         numbers = turns(here, there, samples, samples + 1) if there is not None else []
     return lengths, numbers + [Turn(n, 1) for n in COUNTED if here.counted]
 
@@ -341,7 +351,7 @@ def rests_of(variants: Variants, survey: Survey, seen: Seen) -> Rests:
     every = list(dict.fromkeys([after[-1] - (after[-1] % period), *after]))  # first where nothing is left over
     tried = every[: min(LARGEST, max(2, MOST_WORK // max(1, start.work)))]
     for n in tried if left else []:
-        there = compared(variants.model, next(variants.at(n, samples)).example)
+        there = compared_at(variants, next(variants.at(n, samples)).example)
         ran = ran or (there is not None and (n - own) % period != 0)
         turned = [p for p, rest in left.items() if there is not None and there.rests.get(p, rest)[2] is not rest[2]]
         left = {p: rest for p, rest in left.items() if p not in turned}
@@ -356,7 +366,7 @@ def rests_of(variants: Variants, survey: Survey, seen: Seen) -> Rests:
 def _is_same(variants: Variants, samples: int | None, here: Compared, period: int) -> bool:
     """Whether comparisons of rests come out as on the example at the next two lengths of a period."""
     for n in (variants.longest + period, variants.longest + 2 * period):
-        there = compared(variants.model, next(variants.at(n, samples)).example)
+        there = compared_at(variants, next(variants.at(n, samples)).example)
         if there is None or any(there.rests.get(p, rest)[2] is not rest[2] for p, rest in here.rests.items()):
             return False
     return True

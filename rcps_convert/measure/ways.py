@@ -24,7 +24,7 @@ from ..algebra.arguments import Example
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode, quiet, undisturbed_rng
 from .known_sizes import can_go_by_sizes
 from .lengths import Survey, Variants
-from .thresholds import MOST, Seen, Turn, compared, turns
+from .thresholds import MOST, Seen, Turn, compared_at, turns
 
 WORK = 2**22
 """Entries of all tensors that all forwards on a ladder may make, in each mode; more where one forward makes many."""
@@ -292,7 +292,7 @@ def _of_one(variants: Variants, index: int, samples: int | None, seen: Seen) -> 
     """The ladder of one input's length."""
     own, at = max(variants.lengths[index]), partial(_alone, variants, index, samples)
     double = at(2 * own)
-    there = None if double is None else compared(variants.model, double)
+    there = None if double is None else compared_at(variants, double)
     turned = turns(seen.here, there, own, 2 * own) if seen.here is not None and there is not None else []
     near = [n + c for n in sorted({*chain(*variants.lengths)}) for c in (0, -1, 1)]
     return at, own, [*near, *(n for turn in turned for n in turn.tried), *_lengths(own, seen)]

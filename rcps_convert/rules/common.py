@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -17,6 +17,29 @@ from .registry import Anchor, Const, refuse, require_no_ids
 
 DIRECTIONS = ax.permutation([1, 0])
 """The axis of two directions: what was read from the left is read from the right."""
+
+
+GRIDS = (
+    "let one layer make offsets for both coordinates of F.grid_sample, (N, ..., L, 2), and add them to a grid "
+    "from -1 to 1"
+)
+"""How to read a length at places that are computed: coordinates from -1 to 1 only change their sign."""
+
+
+def refuse_computed(name: str, dims: str) -> NoReturn:
+    """Refuse to take entries of a length at places that forward computes from numbers, as in a deformable convolution.
+
+    Args:
+        name: of the operator.
+        dims: what the places are on, in words.
+    """
+    refuse(
+        f"{name} takes entries {dims} at places that forward computes",
+        why="places are counted from the left end: on the other strand the entry at place i is at L - 1 - i, and no "
+        "weights of the layer that computes i make it that",
+        do=f'run the module that does so on both strands with on_unsupported="both_strands", or {GRIDS}',
+        never=False,
+    )
 
 
 def dim_of(dim: int, rank: int) -> int:

@@ -19,6 +19,12 @@ NAMED = {aten.flipud.default: 0, aten.fliplr.default: 1}
 SELECT, UNBIND, SLICE = aten.select.int, aten.unbind.int, aten.slice.Tensor
 """Operators that take one position of an axis, each, and some."""
 
+PARTS = {aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default, aten.chunk.default}
+"""Operators that cut an axis into pieces that keep it."""
+
+UNSQUEEZE, ORDER = aten.unsqueeze.default, aten.permute.default
+"""Operators that give a result another axis, and that put axes in another order."""
+
 ROWS = {aten.cat.default, aten.concat.default, aten.concatenate.default}
 """Operators that put the two readings in a row."""
 

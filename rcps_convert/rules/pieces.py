@@ -19,6 +19,7 @@ from .common import (
     is_uniform,
     padded,
     permuted_ids,
+    refuse_computed,
     renamed,
     rows_of_ids,
     same_ids,
@@ -364,6 +365,8 @@ def index(node: Any, x: Any, where: list[Any]) -> Action:
     if not isinstance(x, Action):
         x = node.constant(x)
     used = [i for i, w in enumerate(where) if w is not None]
+    if any(isinstance(where[i], Action) and where[i].value is None and ax.is_length(x.axes[i]) for i in used):
+        refuse_computed("indexing", "of a length")
     if len(used) != 1:
         _refuse_index()
     if used == [0] and isinstance(where[0], Action) and where[0].value is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._torch import op_name
 from ..algebra import axis as ax
 from ..algebra.action import Action
-from .common import dim_of, rows_of_ids
+from .common import dim_of, refuse_computed, rows_of_ids
 from .registry import RULES, Const, aten, refuse, require_unsigned, rule
 
 ADDS = {"add", "sum"}
@@ -50,8 +50,26 @@ def gather(node: Any, x: Any, dim: int, places: Any, **settings: Any) -> Action:
         taken: Action = RULES[aten.index_select.default](node, x, at, Const(row))
         return taken
     places = node.constant(places) if isinstance(places, Const) else places
+    if ax.is_length(x.axes[at]) and places.value is None:
+        refuse_computed("gather", f"of a length of {x.axes[at].size}")
     _meet(x, places, at)
     return Action((*x.axes[:at], places.axes[at], *x.axes[at + 1 :]), x.value)
+
+
+@rule(aten.take_along_dim.default, ids=True, signs=True)
+def take_along_dim(node: Any, x: Action, places: Action, dim: int | None = None) -> Action:
+    """As `gather`, where axes of one entry are repeated."""
+    if dim is None:
+        raise ValueError("places in the flattened tensor")
+    at = dim_of(dim, len(x.axes))
+    if ax.is_length(x.axes[at]) and places.value is None:
+        refuse_computed("take_along_dim", f"of a length of {x.axes[at].size}")
+    for d, (a, b) in enumerate(zip(x.axes, places.axes, strict=True)):
+        if d != at and a.size != b.size:
+            ax.unify(a if a.size == 1 else b, ax.trivial(1))
+            x, places = (x.with_axis(d, b), places) if a.size == 1 else (x, places.with_axis(d, a))
+    taken: Action = RULES[aten.gather.default](node, x, at, places)
+    return taken
 
 
 def same_everywhere(places: Tensor, shape: Sequence[int], dim: int) -> Tensor | None:

@@ -11,8 +11,8 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.axis import Axis, Step
 from ..errors import BreaksSymmetryError, Refusal
-from .common import advance, per_axis, slide
-from .registry import aten, refuse_later, rule
+from .common import GRIDS, advance, per_axis, slide
+from .registry import aten, refuse, refuse_later, rule
 
 
 @rule(
@@ -220,7 +220,16 @@ def grid_sample(node: Any, x: Action, grid: Action, mode: int, padding: int, ali
     for term in (*x.axes[2:], *grid.axes[1:-1]):
         ax.forbid_sign(term)
     ax.unify(x.axes[0], grid.axes[0])
-    ax.unify(grid.axes[-1], ax.total([_coordinate(term) for term in reversed(x.axes[2:])]))
+    try:
+        ax.unify(grid.axes[-1], ax.total([_coordinate(term) for term in reversed(x.axes[2:])]))
+    except ax.Mismatch:
+        refuse(
+            "the coordinates along a length, in the grid of grid_sample, do not change their sign",
+            why="0 is the middle of the length, so on the other strand each is its negative; what was stacked beside "
+            "other coordinates keeps its sign",
+            do=f'{GRIDS}, or run the module on both strands with on_unsupported="both_strands"',
+            never=False,
+        )
     return Action((*x.axes[:2], *grid.axes[1:-1]))
 
 

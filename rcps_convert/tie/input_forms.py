@@ -60,15 +60,15 @@ def kind_of(dtype: torch.dtype) -> str:
     return "logical" if dtype is torch.bool else "whole"
 
 
-def forms_of(names: Sequence[str], example: Example, actions: Sequence[Action | None]) -> Forms:
+def forms_of(model: nn.Module, example: Example, actions: Sequence[Action | None]) -> Forms:
     """The forms of the tensors of an example.
 
     Args:
-        names: of the parameters of forward that can be given by position.
-        example: what the model is called with.
+        model: is called with it.
+        example: with what.
         actions: how reverse complement acts on each of its leaves; None for what it does not act on.
     """
-    found: Forms = {}
+    names, found = positional_names(model), Forms()
     for (name, _), value, action in zip(places(names, example), leaves(example), actions, strict=True):
         form = None
         if isinstance(value, Tensor):

@@ -4,7 +4,19 @@
 this folder holds the networks of one kind and lists them.
 """
 
-from . import as_published, asked, attention, basic, collected, convolutional, directions, later, published, recurrent
+from . import (
+    as_published,
+    asked,
+    attention,
+    basic,
+    collected,
+    convolutional,
+    directions,
+    later,
+    published,
+    recent,
+    recurrent,
+)
 from .basic import (
     BassetLike as BassetLike,
 )
@@ -25,5 +37,5 @@ ZOO: list[Family] = [
     *asked.ZOO, *attention.ZOO, *convolutional.ZOO, *recurrent.ZOO, *directions.ZOO[::3], *published.ZOO
 ]  # fmt: skip
 
-MORE: list[Family] = [*published.MORE, *later.MORE, *collected.MORE, *as_published.MORE]
+MORE: list[Family] = [*published.MORE, *later.MORE, *collected.MORE, *as_published.MORE, *recent.MORE]
 """The same, in the slow run."""
