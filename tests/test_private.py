@@ -1249,3 +1249,28 @@ def test_tensors_may_have_shapes_and_no_numbers() -> None:
             float(y[0, 0])
     assert torch.equal(x, torch.ones(2, 3))
     assert torch.equal(layer.running_mean, torch.zeros(3))
+
+
+def test_what_a_trace_or_a_transform_left_behind_has_no_numbers() -> None:
+    """A list of the user's that forward fills holds such tensors once a model was converted; nothing can read them."""
+    kept: list[Tensor] = []
+    torch.export.export(Keeps(kept), (torch.zeros(2),))
+    torch.func.grad(lambda x: (kept.append(x * 2), x.sum())[1])(torch.ones(2))
+    torch.vmap(lambda x: (kept.append(x * 2), x)[1])(torch.ones(2, 2))
+    kept.append(torch.zeros(2, device="meta"))
+    assert len(kept) >= 4
+    assert not any(map(_torch.has_numbers, kept))
+    assert _torch.has_numbers(torch.ones(2))
+    assert _torch.has_numbers(nn.Parameter(torch.ones(2)))
+
+
+class Keeps(nn.Module):
+    """Its forward keeps what it is given."""
+
+    def __init__(self, kept: list[Tensor]) -> None:
+        super().__init__()
+        self.kept = lambda x: kept.append(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept(x)
+        return x + 1

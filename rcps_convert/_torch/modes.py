@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._C._functorch import maybe_current_level
 from torch._library.custom_ops import CustomOpDef as CustomOpDef
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
@@ -250,3 +250,8 @@ def keep_whole(function: Callable[..., Any]) -> None:
 def without_numbers() -> AbstractContextManager[Any]:
     """Context in which operators make tensors that have shapes and no numbers, of any; what asks for numbers raises."""
     return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def has_numbers(x: Tensor) -> bool:
+    """Whether a tensor has numbers that can be read: none that a trace, or a transform that has ended, left behind."""
+    return not (x.is_meta or isinstance(x, FakeTensor) or torch._C._functorch.is_functorch_wrapped_tensor(x))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .._torch import pytree
+from .._torch import has_numbers, pytree
 from .attributes import Names, is_users, named_by_forward, named_by_function, named_by_use, variables_of
 from .holders import (
     ByName,
@@ -256,7 +256,7 @@ _OF_A_MODULE = vars(nn.Module()).keys()
 def kind_of(value: Any) -> str | None:
     """Whether a value is a setting, a function, a constant or an object that may keep such; None for anything else."""
     if isinstance(value, Tensor):
-        return "constant" if value.is_leaf and not value.requires_grad else None
+        return "constant" if value.is_leaf and not value.requires_grad and has_numbers(value) else None
     if isinstance(value, FUNCTIONS):
         return "function"
     if is_array(value):
