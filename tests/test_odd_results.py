@@ -11,7 +11,17 @@ from by_hand import Net, conv
 from tiers import some
 from torch import Tensor, nn
 
-from rcps_convert import ConversionError, TraceError, accelerate, convert_model, load, rc_equivariant, recalibrate, save
+from rcps_convert import (
+    BreaksSymmetryError,
+    ConversionError,
+    TraceError,
+    accelerate,
+    convert_model,
+    load,
+    rc_equivariant,
+    recalibrate,
+    save,
+)
 
 EXAMPLE = torch.zeros(2, 4, 21)
 
@@ -68,9 +78,12 @@ def test_an_open_file_is_taken(tmp_path: Path) -> None:
 def test_inputs_that_the_model_does_not_take_are_named() -> None:
     model = convert_model(nn.Sequential(conv(), nn.BatchNorm1d(8), nn.AdaptiveAvgPool1d(1)), EXAMPLE)
     with pytest.raises(TraceError, match=r"does not run on what it is given(.|\n)*`batches\[...\]`"):
-        recalibrate(model, torch.zeros(3))
+        recalibrate(model, (EXAMPLE, EXAMPLE))
     with pytest.raises(TraceError, match="does not run on the example"):
-        accelerate(model, torch.zeros(3))
+        accelerate(model, (EXAMPLE, EXAMPLE))
+    for use in (recalibrate, accelerate):
+        with pytest.raises(BreaksSymmetryError, match=r"has another form(.|\n)*shape \(3,\)"):
+            use(model, torch.zeros(3))
 
 
 @pytest.mark.parametrize("example", some([None, 1, "x", [], {"x": 1}], 2))

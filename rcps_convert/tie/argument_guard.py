@@ -113,7 +113,8 @@ class ArgumentGuard(Check):
         if known is None:
             return self._why_more(name, value)
         if known:
-            return None if _same(value, known[0]) else f"the model was converted with {name}={known[0]}"
+            was = repr(known[0]) if isinstance(value, PLAIN) else known[0]
+            return None if _same(value, known[0]) else f"the model was converted with {name}={was}"
         return f"the model was converted with one in the place of {name}={value}" if isinstance(value, PLAIN) else None
 
     def _why_more(self, name: str, value: Any) -> str | None:

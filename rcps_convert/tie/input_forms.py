@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from .._torch import is_compiling, pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, argument_names, leaves, places
+from ..algebra.axis import Axis
 from ..errors import BreaksSymmetryError
 from ..graph.sandbox import positional_names
 from .argument_guard import OTHER_WAY, States, words_of
@@ -78,9 +79,14 @@ def forms_of(model: nn.Module, example: Example, actions: Sequence[Action | None
 
 
 def _fixed(action: Action | None, dim: int) -> int | None:
-    """The size of an axis that reverse complement permutes, and that is no length."""
+    """The size of an axis that reverse complement permutes, and that has no length in it."""
     term = None if action is None else action.axes[dim]
-    return None if term is None or ax.is_trivial(term) or ax.role(term) is not None else term.size
+    return None if term is None or ax.is_trivial(term) or _has_role(term) else term.size
+
+
+def _has_role(term: Axis) -> bool:
+    """Whether an axis is a batch or a length, or put together of such and others."""
+    return ax.role(term) is not None or any(map(_has_role, ax.children(ax.walk(term))))
 
 
 def misfit(forms: Sequence[Form | None], value: Any) -> str | None:
@@ -160,7 +166,10 @@ def trust_forms(model: nn.Module) -> None:
 
 def plain_forms(forms: Forms) -> dict[str, Any]:
     """Forms as plain values, for `read_forms`."""
-    return {name: [None if f is None else asdict(f) for f in row] for name, row in forms.items()}
+    return {
+        name: [None if form is None else {"axes": [*form.axes], "kind": form.kind} for form in row]
+        for name, row in forms.items()
+    }
 
 
 def read_forms(data: Mapping[str, Any]) -> Forms:
