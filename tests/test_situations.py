@@ -65,6 +65,11 @@ class Inner(Net):
         return not x.is_leaf
 
 
+class Made(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return x.grad_fn is not None
+
+
 class OnGPU(Net):
     def asks(self, x: Tensor, h: Tensor) -> bool:
         return h.is_cuda
@@ -102,6 +107,7 @@ ASKING = {
     Inference: "in inference mode",
     Explained: "with an input that requires a gradient",
     Inner: "with an input that other gradients flow to",
+    Made: "with an input that other gradients flow to",
     OnGPU: "on a GPU",
     Default: "with another default dtype",
     Deterministic: "with deterministic algorithms",

@@ -182,11 +182,14 @@ _OF_AUTOCAST = frozenset(
     | {"get_autocast_cpu_dtype", "is_autocast_cache_enabled"}
 )
 
+_MADE = {"requires_grad": True, "is_leaf": False, "grad_fn": "a step before"}
+"""What is told of a tensor that was computed while gradients are recorded."""
+
 _COMPILED = frozenset({"is_compiling", "is_dynamo_compiling", "is_exporting"})
 
 SITUATIONS = (
     Situation("with an input that requires a gradient", _OF_GRADIENTS, _told(requires_grad=True, is_leaf=True)),
-    Situation("with an input that other gradients flow to", _OF_GRADIENTS, _told(requires_grad=True, is_leaf=False)),
+    Situation("with an input that other gradients flow to", _OF_GRADIENTS, _told(**_MADE)),
     Situation("in inference mode", frozenset({"is_inference_mode_enabled", "is_inference"}), torch.inference_mode),
     Situation("with an input made in inference mode", frozenset({"is_inference"}), _told(is_inference=True)),
     Situation("under autocast", _OF_AUTOCAST, _autocast),
