@@ -130,9 +130,7 @@ class InputForms(Check):
         Raises:
             BreaksSymmetryError: with it the strands disagree, or that cannot be measured.
         """
-        if is_compiling():
-            return
-        x = args[0] if len(args) == 1 and not kwargs else None
+        x = args[0] if len(args) == 1 and not kwargs and not is_compiling() else None
         alone = (x.shape, x.dtype, x.layout) if type(x) is Tensor else None
         if alone is not None and alone in self.seen:
             return
@@ -140,7 +138,7 @@ class InputForms(Check):
         found = ((name, misfit(forms, call[name])) for name, forms in self.forms.items() if name in call)
         name, was = next(((name, was) for name, was in found if was is not None), ("", ""))
         if name:
-            fault = "" if self.states is None else self.states.fault(module, args, kwargs, None)
+            fault = "" if self.states is None or is_compiling() else self.states.fault(module, args, kwargs, None)
             if fault is not None:
                 raise BreaksSymmetryError(
                     f"argument {name} has another form than the one the model was converted with",
