@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tiers import chosen, some
 from torch import Tensor, nn
 
-from rcps_convert import bake, convert_model, plan_conversion
+from rcps_convert import BreaksSymmetryError, bake, convert_model, plan_conversion
 from rcps_convert.errors import ConversionError
 
 TOLERANCE = 1e-10
@@ -477,3 +477,37 @@ def test_a_hidden_length_of_one_that_stays_near_the_example_is_measured_where_it
     assert "wrong" not in found.values()
     assert len(found) > 10
     assert found[length] == "exact"
+
+
+READ_AT_FEW: dict[str, Callable[[Tensor], Tensor]] = {
+    "the two largest": lambda h: h.topk(2, -1).values.mean(-1),
+    "the largest": lambda h: h.amax(-1),
+    "the third": lambda h: h.kthvalue(h.shape[-1] - 2, -1).values,
+}
+
+
+@pytest.mark.filterwarnings("ignore:exact at length")
+@pytest.mark.parametrize("read", some(READ_AT_FEW, 1))
+def test_a_fault_at_a_seam_shows_though_few_positions_are_read(read: str) -> None:
+    """Halves that are exchanged are unlike each other at odd lengths; only the largest numbers at the seam tell."""
+
+    class Exchanged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.out = nn.Conv1d(4, 8, 3, padding=1), nn.Linear(8, 3)
+            self.weight = nn.Parameter(torch.randn(8, 8, 3) * 0.3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.cat(self.stem(x).chunk(2, -1)[::-1], -1)
+            return self.out(READ_AT_FEW[read](F.conv1d(h, self.weight.abs())))
+
+    wrong = list[int]()
+    for seed in (1, 3):
+        torch.manual_seed(seed)
+        model = convert_model(Exchanged(), (2, 4, 64)).double().eval()
+        x = F.one_hot(torch.randint(4, (256, 65)), 4).mT.double()
+        try:
+            wrong.append(int(((model(x) - model(x.flip(1, 2))).abs().amax(1) > 1e-9).sum()))
+        except BreaksSymmetryError:
+            wrong.append(0)
+    assert wrong == [0, 0]

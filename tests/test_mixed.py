@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,53 @@ def test_baked_graph_takes_other_batch_sizes_and_lengths_and_survives_saving(tmp
     assert torch.equal(again(x), baked(x))
     with pytest.raises(ConversionError, match="cannot be baked in place"):
         bake(mixed, in_place=True)
+
+
+class Turns(nn.Module):
+    """Twice as much where something is asked for. (N, 4, L) -> (N, 2)"""
+
+    def __init__(self, asks: Callable[[Tensor, Tensor], bool]) -> None:
+        super().__init__()
+        self.first, self.second, self.out = nn.Conv1d(4, 8, 5, padding=2), nn.Conv1d(8, 8, 3), nn.Linear(8, 2)
+        self.asks = asks
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x).relu()
+        h = F.pad(h, (0, -h.shape[-1] % 4))
+        h = self.second(h)
+        return self.out((h * 2 if self.asks(x, h) else h).mean(-1))
+
+
+@pytest.mark.parametrize("asks", [lambda x, h: x.shape[-1] < 100, lambda x, h: x.shape[-1] % 3 != 0])
+def test_a_graph_that_is_another_function_at_other_lengths_is_baked_for_one(asks: Any) -> None:
+    mixed = stirred(convert_model(Turns(asks), torch.zeros(2, 4, 64), strategy="mixed", verify=False)).eval()
+    with pytest.raises(TraceError, match=r"(?s)another function.*at length \d+ forward takes another than at 64"):
+        bake(mixed)
+    baked = bake(mixed, length=64)
+    for n in (1, 2, 5):
+        x = sequence(n, 64).float()
+        torch.testing.assert_close(baked(x), mixed(x), rtol=0, atol=1e-6)
+    with pytest.raises(AssertionError, match="the model was baked for 64 positions along axis 2"):
+        baked(sequence(2, 63).float())
+
+
+@pytest.mark.parametrize(
+    ("asks", "where"),
+    [(lambda x, h: len(x) < 9, "samples? forward"), (lambda x, h: h.requires_grad, "gradients are recorded forward")],
+)
+def test_a_graph_that_is_another_function_at_every_length_is_no_baked_model(asks: Any, where: str) -> None:
+    mixed = stirred(convert_model(Turns(asks), torch.zeros(2, 4, 64), strategy="mixed", verify=False)).eval()
+    for length in (None, 64):
+        with pytest.raises(TraceError, match=rf"(?s)another function.*{where} takes another.*do     keep the model"):
+            bake(mixed, length=length)
+
+
+def test_a_mixed_model_is_baked_for_a_length_that_is_not_the_example_s() -> None:
+    mixed = stirred(
+        convert_model(Turns(lambda x, h: True), torch.zeros(2, 4, 64), strategy="mixed", verify=False)
+    ).eval()
+    baked, x = bake(mixed, length=63), sequence(3, 63).float()
+    torch.testing.assert_close(baked(x), mixed(x), rtol=0, atol=1e-6)
 
 
 def test_a_layer_reads_w_on_its_strand_and_v_on_the_other_turned_round() -> None:

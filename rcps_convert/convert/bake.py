@@ -20,9 +20,9 @@ from ..geometry import anchored, unanchor
 from ..graph.parametrized import own_classes
 from ..graph.sandbox import alone, fresh_copy, owner
 from ..graph.transaction import all_or_nothing
+from ..strands.baked_graph import bake_graph
 from ..strands.conjoined import conjoined
 from ..strands.mixed import mixed_layers
-from ..strands.unwrapped import bake_graph
 from ..tie.attaching import mirrored, remove, ties
 from ..tie.checks import checks_of
 from ..tie.hooks import hook_of, uninstall
@@ -70,7 +70,7 @@ def bake(model: nn.Module, *, length: int | None = None, in_place: bool = False)
     rules = () if length is None else _rules_at(model, length)
     reading = conjoined(model)
     if reading is not None and mixed_layers(model):
-        return bake_graph(model, reading, in_place)
+        return bake_graph(model, reading, in_place, length)
     if not in_place:
         return untied_in_place(fresh_copy(model), rules)
     return all_or_nothing(model, lambda: untied_in_place(model, rules))

@@ -34,6 +34,7 @@ from ..measure.ways import LONG_WORK, OFTEN, expected_work, is_affordable, is_ru
 from ..tie.length_guard import LengthRule
 from .length_choice import LengthChoice
 from .length_rules import hidden_lengths
+from .length_words import FIXED_TO_IT, RESTS, ROWS, STEPS, UNSEEN
 
 AROUND = (0, *(c for k in (1, 2, 3, 4, 6, 8, 16) for c in (-k, k)))
 """Changes, in positions, of a multiple of the length that forward does not take as it is."""
@@ -50,26 +51,11 @@ FAR_OFF = ((13, 1), (12, 0))
 FAR_WORK = 2**21
 """Entries of all tensors that forward may make at such a length."""
 
-UNSEEN = "forward was seen to run at no other length at which the law could be checked"
-"""Why other lengths are refused where none was checked."""
+SAMPLES = (64, 32, 16, 8, 4)
+"""Samples with which other lengths are measured; a maximum over the positions hides a fault at some in most samples."""
 
-FIXED_TO_IT = "as something in forward was fixed to the length of the example"
-"""Why the law fails at other lengths, where nothing else is known."""
-
-RESTS = "forward goes by the rest of a division of a size, and not every rest could be tried"
-"""Why lengths are refused that leave another rest than the example's."""
-
-STEPS = (
-    "forward rounds, or compares, fractions that it computes from the length, and at some lengths two mirrored ones "
-    "end up on different sides of a step; compute them from whole numbers, such as the distance to the nearer end"
-)
-"""Why other lengths are refused where a step may fall between two mirrored numbers."""
-
-ROWS = (
-    "forward points to rows of a table by numbers that it makes from the length, and at no length that was looked at "
-    "did it read all of them{}; convert with an example of the length that is needed"
-)
-"""Why long inputs are refused that may read rows of a table that no shorter one reads."""
+SAMPLES_WORK = 2**20
+"""Entries of all tensors that forward may make of so many samples."""
 
 Outputs = Callable[[int, tuple[int, ...]], list[Action | None]]
 """What an output may be, given its index and shape."""
@@ -160,8 +146,10 @@ class LengthChecks:
         """Measure the law at a few lengths around the example's, until it fails at one."""
         chosen = self.choice.chosen()
         for number, variant in enumerate(itertools.chain(chosen, self._others(chosen))):
-            training = number == 0 or self._modes_may_part
-            held = self._held(self._with_other_samples(variant) if number == 0 else variant, training=training)
+            training, many = number == 0 or self._modes_may_part, self._with_many(variant)
+            held = self._held(self._with_other_samples(variant) if number == 0 else many, training=training)
+            if number == 0 and held and self.fixed is None and many is not variant:
+                held = self._held(many, training=False)
             if self.fixed is not None and number == 0 and self._is_by_samples(variant):
                 return
             if self.fixed is not None:
@@ -230,7 +218,7 @@ class LengthChecks:
             return
         seen = turn
         for variant in [v for n in turn.tried for v in itertools.islice(self.variants.at(n, turn.samples), 1)]:
-            held = self._held(variant) if self._may_run(variant) else False
+            held = self._held(self._with_many(variant)) if self._may_run(variant) else False
             if held and self.fixed is None:
                 self.checked.append(variant.length)
                 seen = replace(turn, size=turn.size + turn.side)
@@ -297,7 +285,8 @@ class LengthChecks:
     def _fails_at(self, length: int) -> bool | None:
         """Whether the law fails at a length; None where it cannot be measured there."""
         before = self.fixed, [*self.notes], self.refused
-        measured = (self._held(v, precise=True, training=self._modes_may_part) for v in self.variants.at(length))
+        variants = map(self._with_many, self.variants.at(length))
+        measured = (self._held(v, precise=True, training=self._modes_may_part) for v in variants)
         held = next(measured, None)
         failed = self.fixed is not None
         self.fixed, self.notes, self.refused = before
@@ -392,10 +381,18 @@ class LengthChecks:
 
     def _with_other_samples(self, variant: Variant) -> Variant:
         """The first check is one with another number of samples too, which costs nothing more."""
+        return self._with_samples(variant, self.variants.other_samples)
+
+    def _with_many(self, variant: Variant) -> Variant:
+        """A variant with more samples, where forward makes few numbers of each."""
+        of_one = self._work(variant.length) / max(1, self.survey.samples or self.variants.samples)
+        many = next((n for n in SAMPLES if n * of_one <= SAMPLES_WORK), None)
+        return self._with_samples(variant, many) if many is not None else variant
+
+    def _with_samples(self, variant: Variant, samples: int) -> Variant:
         if not self.variants.batched:
             return variant
-        same = self.variants.at(variant.length, self.variants.other_samples)
-        return next((v for v in same if v.words == variant.words), variant)
+        return next((v for v in self.variants.at(variant.length, samples) if v.words == variant.words), variant)
 
     def _is_by_samples(self, variant: Variant | None) -> bool:
         """Whether the law fails with another number of samples, and not at another length."""

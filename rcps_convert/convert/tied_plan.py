@@ -49,8 +49,9 @@ from .advice import gradient_notes, looks_trained, lost_notes, noise_notes
 from .architecture import Architecture
 from .as_it_is import as_it_is
 from .counted import counted, ways_at_random_named
-from .length_checks import RESTS, UNSEEN, LengthChecks
+from .length_checks import LengthChecks
 from .length_rules import Chains, chains_of, guarded_chains, length_rules, needing_alignment
+from .length_words import RESTS, UNSEEN
 from .plan import ConversionPlan
 from .plan_rows import DeclaredLeaf, KeptState, SharedNorm, Symmetriser, TiedParameter
 from .same_function import other_once_tied

@@ -57,6 +57,7 @@ def grids(s: Scene) -> str:
     """Positions read by their coordinates, which are symmetric, shifted, or computed from a channel."""
     x, n = s.x, s.n
     s.maybe()
+    s.written = True  # coordinates that are not symmetric make no profile
     line = s.dice.pick(
         f"torch.linspace(-1, 1, {n})",
         f"torch.linspace(-1, 1, {2 * n})",

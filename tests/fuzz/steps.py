@@ -314,18 +314,21 @@ def windows(s: Scene) -> str:
     s.written = (
         s.written or f"(1, {k}))" in s.body[-1]
     )  # one window at every length: a padding makes no positions of it
+    of_channels = [  # of one channel the positions in a window are a profile
+        f"{h}.permute(0, 3, 1, 2).flatten(1, 2)",
+        f"{h}.permute(0, 1, 3, 2).flatten(1, 2)",
+        f"{h}.flatten(1, 2)",
+    ]
     out = d.pick(
         f"{h}.amax(-1)",
         f"{h}.mean(-1)",
         f"{h}.transpose(1, 2).flatten(2).mT",
-        f"{h}.permute(0, 3, 1, 2).flatten(1, 2)",
-        f"{h}.permute(0, 1, 3, 2).flatten(1, 2)",
+        *(of_channels if s.c > 1 else []),
         f"{h}.mean(2)",
         f"({h} - {h}.mean(-1, keepdim=True)).flatten(2)",
         f"{h}.softmax(-1).flatten(2)",
         f"{h}.softmax(2).flatten(2)",
         f"{h}.flatten(2)",
-        f"{h}.flatten(1, 2)",
         f"({h} + {h}.flip(-1)).flatten(2)",
     )
     return s.let(out)
