@@ -51,7 +51,8 @@ def bake(model: nn.Module, *, length: int | None = None, in_place: bool = False)
 
     Nor can weights stand for the second pass of a conjoined model: its copy still reads both strands,
     and its `state_dict` is the plain one as it is. A mixed model becomes a `torch.fx.GraphModule` of its
-    eval-mode forward, both strands included, which needs nothing of this package.
+    eval-mode forward, both strands included, which needs nothing of this package. It is compared with the model
+    wherever forward may take another way, and refused where it would be another function.
 
     Args:
         model: a converted model; one that is not comes back as an equal copy.
@@ -63,7 +64,7 @@ def bake(model: nn.Module, *, length: int | None = None, in_place: bool = False)
 
     Raises:
         ConversionError: at `length` something has to be re-anchored, or the model is refused there; or a mixed
-            model is to be baked in place, or cannot be exported (`TraceError`).
+            model is to be baked in place, cannot be exported, or has no graph of the same function (`TraceError`).
     """
     check_model(model)
     check_switch("in_place", in_place)
