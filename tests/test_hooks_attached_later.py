@@ -374,3 +374,37 @@ def test_hooks_around_a_model_that_reads_both_strands_are_measured(name: str) ->
     finally:
         handle.remove()
     assert worst(model(X), model(mirror(X))) < TOLERANCE
+
+
+class Gated(nn.Module):
+    """A convolution behind a gate that weights like the model's own leave closed. (N, 4, L) -> (N, 2)"""
+
+    def __init__(self, gate: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.scan, self.shut, self.out = nn.Conv1d(4, 8, 3), nn.Conv1d(4, 8, 3), nn.Linear(8, 2)
+        self.gate = gate
+        with torch.no_grad():
+            self.shut.bias.fill_(-4)
+            self.shut.weight.mul_(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out((self.scan(x) * self.gate(self.shut(x))).mean(-1) + x.sum((1, 2))[:, None] / 9)
+
+
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "by the largest": lambda g: g.amax(-1, keepdim=True).relu(),
+    "everywhere": lambda g: g.relu(),
+    "by a comparison": lambda g: (g > 0).to(g.dtype) * g,
+}
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_a_hook_behind_a_gate_is_measured_with_weights_that_open_it(gate: str) -> None:
+    def doubled(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+        return torch.cat([2 * out[:, :1], out[:, 1:]], 1)
+
+    model = convert_model(Gated(GATES[gate]), (2, 4, 20), verify=False).double().eval()
+    model.scan.register_forward_hook(doubled)
+    with pytest.raises(OtherPartError, match=r"(?s)changes what it is given.*strands disagree: error"):
+        model(bases(3, 20))

@@ -1274,3 +1274,14 @@ class Keeps(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.kept(x)
         return x + 1
+
+
+def test_a_graph_refuses_another_size() -> None:
+    """Without it a graph that was baked for one length would compute another function at others, in silence."""
+    graph = torch.fx.symbolic_trace(nn.ReLU())
+    first = next(iter(graph.graph.nodes))
+    _torch.require_size(graph, first, first, 1, 3, "three")
+    graph.recompile()
+    assert torch.equal(graph(torch.ones(2, 3)), torch.ones(2, 3))
+    with pytest.raises(AssertionError, match="three"):
+        graph(torch.ones(2, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import os
 import re
 import sys
@@ -72,6 +73,24 @@ def unguarded(program: torch.export.ExportedProgram) -> torch.fx.GraphModule:
     """The module of an exported program, without checks of its input shapes where the version of torch has them."""
     known = inspect.signature(program.module).parameters
     return program.module(**({"check_guards": False} if "check_guards" in known else {}))  # type: ignore[return-value]
+
+
+def require_size(graph: torch.fx.GraphModule, node: Any, after: Any, dim: int, size: int, says: str) -> None:
+    """Let a graph refuse a tensor of another size, by functions of torch's own.
+
+    Args:
+        graph: to be recompiled afterwards.
+        node: the tensor.
+        after: the node behind which it is looked at.
+        dim, size: of the tensor.
+        says: what the error says.
+    """
+    with graph.graph.inserting_after(after):
+        given = graph.graph.call_function(torch.ops.aten.sym_size.int, (node, dim))
+    with graph.graph.inserting_after(given):
+        same = graph.graph.call_function(operator.eq, (given, size))
+    with graph.graph.inserting_after(same):
+        graph.graph.call_function(torch._assert, (same, says))
 
 
 def picklable(graph: torch.fx.GraphModule, name: str) -> torch.fx.GraphModule:

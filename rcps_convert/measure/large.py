@@ -20,6 +20,9 @@ SAMPLES = 4
 SEED = 1
 """Of the random bases."""
 
+ANEW = (101, 102, 103)
+"""Seeds of weights that are drawn anew."""
+
 HELD_BY_ALL = 1e-6
 """Largest deviation from the law of whole batches; beyond it large numbers tell of rounding."""
 
@@ -68,6 +71,23 @@ def fails_as_given(probe: Probe, outputs: Allowed) -> bool:
     return CLEARLY < Law(probe, outputs).as_given() < float("inf")
 
 
+def error_anew(probe: Probe, outputs: Allowed) -> float:
+    """How far the law clearly fails with weights unlike those of a model: a gate may be closed for all that are near.
+
+    Args:
+        probe, outputs: as of `fails_where_large`; the weights of the copy are others afterwards.
+    """
+    for seed in ANEW:
+        probe.perturb(seed, anew=True)
+        try:
+            error = _clear_error(probe, outputs)
+        except Exception:  # a model may raise anything on numbers it was not made for
+            return 0.0
+        if error:
+            return error
+    return 0.0
+
+
 def fails_with_gradients(probe: Probe, outputs: Allowed) -> bool:
     """Whether the law clearly fails while gradients are recorded, where forward may take another way.
 
@@ -82,7 +102,13 @@ def fails_with_gradients(probe: Probe, outputs: Allowed) -> bool:
 
 
 def _clearly_fails(probe: Probe, outputs: Allowed) -> bool:
+    return _clear_error(probe, outputs) > 0
+
+
+def _clear_error(probe: Probe, outputs: Allowed) -> float:
+    """The error of the law where it is more than rounding; else zero."""
     law, kinds = Law(probe, outputs), [KINDS[0]] * (probe.batch or 1)
     law.measure(SEED, kinds)
     error = law.error([False])
-    return CLEARLY < error < float("inf") and law.rounding(SEED, kinds, training=False, enough=error) < error
+    is_clear = CLEARLY < error < float("inf")
+    return error if is_clear and law.rounding(SEED, kinds, training=False, enough=error) < error else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import hide_buffers, picklable, pytree, unguarded
+from .._torch import hide_buffers, picklable, pytree, require_size, unguarded
 from ..algebra import axis as ax
 from ..algebra.action import Action, ActionMap
 from ..algebra.arguments import Example, leaves, with_leaves
@@ -165,15 +164,6 @@ def _refuse_others(graph: torch.fx.GraphModule, here: Variant) -> None:
     for node, action in zip(held, here.actions, strict=True):
         for dim, term in enumerate(action.axes if action is not None else ()):
             if ax.ends(term) is not None:
-                _require_size(graph, node, held[-1], dim, term.size)
+                says = f"the model was baked for {term.size} positions along axis {dim} of {node.name}"
+                require_size(graph, node, held[-1], dim, term.size, says)
     graph.recompile()
-
-
-def _require_size(graph: torch.fx.GraphModule, node: Any, after: Any, dim: int, size: int) -> None:
-    with graph.graph.inserting_after(after):
-        given = graph.graph.call_function(torch.ops.aten.sym_size.int, (node, dim))
-    with graph.graph.inserting_after(given):
-        same = graph.graph.call_function(operator.eq, (given, size))
-    with graph.graph.inserting_after(same):
-        says = f"the model was baked for {size} positions along axis {dim} of {node.name}"
-        graph.graph.call_function(torch._assert, (same, says))

@@ -172,6 +172,8 @@ def _plain_weights(lived: Lived) -> None:
 
 @life
 def _baked_for_one_length(lived: Lived) -> None:
+    if sum(slot.kind in ("onehot", "ids") for slot in lived.case.inputs) > 1:
+        return  # the longest input counts, which may be another one
     try:
         baked = bake(lived.model, length=lived.case.length)
     except ConversionError:
