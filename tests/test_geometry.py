@@ -221,7 +221,7 @@ class Switch(nn.Module):
 def test_a_branch_that_was_not_traced_is_refused_when_it_runs() -> None:
     converted = convert_model(Switch(), EXAMPLE)
     converted.crop = True
-    with pytest.raises(UnplannedCallError, match=r"getitem is called on a tensor of shape \(2, 6, 30\)"):
+    with pytest.raises(UnplannedCallError, match=r"getitem is called on a tensor of shape \(\d+, 6, 30\)"):
         converted(EXAMPLE)
     converted.crop = False
     assert converted(EXAMPLE).shape == (2, 1)

@@ -125,3 +125,12 @@ def test_a_recipe_keeps_the_forms_and_bake_leaves_them_out() -> None:
         again(form(X))
     assert bake(model)(form(X)).shape == (3, 2)  # an ordinary model, with a forward of its own
     assert "forward" not in vars(bake(model))
+
+
+def test_a_compiled_call_with_another_form_is_refused() -> None:
+    """Nothing can be measured while a compiler traces the call."""
+    model, form = made("bytes", breaks=False)
+    compiled = torch.compile(model, backend="eager")
+    assert worst(compiled(mirror(X)), compiled(X)) < TOLERANCE
+    with pytest.raises(BreaksSymmetryError, match="argument x has another form"):
+        compiled(form(X))

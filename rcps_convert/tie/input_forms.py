@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import is_compiling, pytree
+from .._torch import is_compiling, is_recorded, pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, argument_names, leaves, places
@@ -130,6 +130,8 @@ class InputForms(Check):
         Raises:
             BreaksSymmetryError: with it the strands disagree, or that cannot be measured.
         """
+        if is_recorded() and not is_compiling():  # `torch.jit.trace` follows what sizes are compared with
+            return
         x = args[0] if len(args) == 1 and not kwargs and not is_compiling() else None
         alone = (x.shape, x.dtype, x.layout) if type(x) is Tensor else None
         if alone is not None and alone in self.seen:
