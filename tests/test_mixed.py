@@ -153,10 +153,11 @@ def test_baked_graph_takes_other_batch_sizes_and_lengths_and_survives_saving(tmp
 
 
 class Turns(nn.Module):
-    """Twice as much where something is asked for. (N, 4, L) -> (N, 2)"""
+    """Something else where something is asked for. (N, 4, L) -> (N, 2)"""
 
-    def __init__(self, asks: Callable[[Tensor, Tensor], bool]) -> None:
+    def __init__(self, asks: Callable[[Tensor, Tensor], bool], times: float = 2) -> None:
         super().__init__()
+        self.times = times
         self.first, self.second, self.out = nn.Conv1d(4, 8, 5, padding=2), nn.Conv1d(8, 8, 3), nn.Linear(8, 2)
         self.asks = asks
 
@@ -164,7 +165,7 @@ class Turns(nn.Module):
         h = self.first(x).relu()
         h = F.pad(h, (0, -h.shape[-1] % 4))
         h = self.second(h)
-        return self.out((h * 2 if self.asks(x, h) else h).mean(-1))
+        return self.out(h.mean(-1)) * (self.times if self.asks(x, h) else 1)
 
 
 @pytest.mark.parametrize("asks", [lambda x, h: x.shape[-1] < 100, lambda x, h: x.shape[-1] % 3 != 0])
@@ -189,6 +190,13 @@ def test_a_graph_that_is_another_function_at_every_length_is_no_baked_model(asks
     for length in (None, 64):
         with pytest.raises(TraceError, match=rf"(?s)another function.*{where} takes another.*do     keep the model"):
             bake(mixed, length=length)
+
+
+def test_a_graph_that_differs_by_its_sign_is_another_function() -> None:
+    model = Turns(lambda x, h: x.shape[-1] < 100, times=-1)
+    mixed = stirred(convert_model(model, torch.zeros(2, 4, 64), strategy="mixed", verify=False)).eval()
+    with pytest.raises(TraceError, match=r"(?s)another function.*at length \d+ forward takes another than at 64"):
+        bake(mixed)
 
 
 def test_a_mixed_model_is_baked_for_a_length_that_is_not_the_example_s() -> None:

@@ -16,6 +16,7 @@ from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError, TraceError, first_line
 from ..graph.sandbox import alone, call, fresh_copy, quiet
+from ..measure.law import relative_change
 from ..measure.lengths import Variant, Variants
 from ..measure.thresholds import seen_of, turns_of
 from ..measure.ways import turns_by_way
@@ -143,19 +144,11 @@ def _differ(graph: nn.Module, twin: nn.Module, example: Example) -> bool:
     for module in (twin, graph):
         try:
             with quiet():
-                made.append([y for y in output_leaves(call(module, with_leaves(example, given))) if _is_number(y)])
+                found = output_leaves(call(module, with_leaves(example, given)))
+            made.append([y.detach() for y in found if isinstance(y, Tensor)])
         except Exception:  # the model's own errors: it takes no such length; nor need a graph of it
             return bool(made)
-    return any(a.shape != b.shape or not _close(a, b) for a, b in zip(*made, strict=True))
-
-
-def _is_number(y: Any) -> bool:
-    return isinstance(y, Tensor) and (y.is_floating_point() or y.is_complex())
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    a, b = (y.detach().nan_to_num().abs() for y in (a, b))
-    return bool((a - b).abs().max() <= SAME * a.max()) if a.numel() else True
+    return any(a.numel() + b.numel() and relative_change(a, b) > SAME for a, b in zip(*made, strict=True))
 
 
 def _refuse_others(graph: torch.fx.GraphModule, here: Variant) -> None:
