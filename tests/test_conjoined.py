@@ -33,7 +33,7 @@ from rcps_convert import (
     unwrap,
 )
 from rcps_convert.convert.state import is_converted
-from rcps_convert.measure import along_sequence
+from rcps_convert.measure import ways
 
 TOLERANCE = 1e-10
 DNA = torch.zeros(2, 4, 30)
@@ -526,7 +526,7 @@ def test_an_axis_of_one_entry_is_looked_at_only_as_far_as_forward_is_not_long(
     """Example of 12 positions: at 96 the axis has 8 entries."""
     make, power = ALL_PAIRS[name]
     most = 6 * 60**power
-    monkeypatch.setattr(along_sequence, "LONG_WORK", most)
+    monkeypatch.setattr(ways, "LONG_WORK", most)
     lengths = list[int]()
 
     def read(h: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from ..measure.lengths import WIDE, Survey, Variant, Variants, main_length
 from ..measure.situations import turning_situations
 from ..measure.thresholds import Rests, Seen, Turn, rests_of, seen_of, turns_of
 from ..measure.verification import Verification
-from ..measure.ways import LONG_WORK, OFTEN, expected_work, is_affordable, is_run_often, turns_by_way, turns_of_one
+from ..measure.ways import LONG_WORK, expected_work, is_affordable, is_run_often, most_work, turns_by_way, turns_of_one
 from ..tie.length_guard import LengthRule
 from .length_choice import LengthChoice
 from .length_rules import hidden_lengths
@@ -447,7 +447,7 @@ class LengthChecks:
 
     def _widen(self, longest: int) -> None:
         """Look for a length at which every hidden length has several positions, and a much longer one, if unknown."""
-        most = max(LONG_WORK, OFTEN * (self.survey.start.work if self.survey.start is not None else 0))
+        most = most_work(self.survey)
         for times, change in itertools.product((3, 4, 6, 8), AROUND):
             if self._work(times * longest + change) > most or self._is_wide():
                 break

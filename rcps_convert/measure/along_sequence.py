@@ -21,7 +21,7 @@ from ..geometry import CallNames
 from .lengths import FAR, NEAR, SAMPLES, Survey, Variants
 from .probe import Probe
 from .runs import Run
-from .ways import LONG_WORK, OFTEN, expected_work
+from .ways import expected_work, most_work
 
 BLOCKS = 8
 """Blocks the positions are cut into."""
@@ -190,9 +190,9 @@ class _AtOtherLengths:
 
     def at(self, length: int) -> Iterator[tuple[Probe, list[tuple[int, ...]]]]:
         """The model at a length with the shapes of its outputs there; none where that may take long."""
-        assert self.survey.start is not None
-        most = max(LONG_WORK, OFTEN * self.survey.start.work)
-        if expected_work(self.survey, self.own, length, 2.0) > most:  # it may make numbers of all pairs of positions
+        if expected_work(self.survey, self.own, length, 2.0) > most_work(
+            self.survey
+        ):  # it may make numbers of all pairs of positions
             return
         for variant in self.variants.at(length):
             there = self.probe.at(variant.example, list(variant.actions))

@@ -227,6 +227,15 @@ def expected_work(survey: Survey, own: int, length: int, power: float = 1.0) -> 
     return survey.start.work * max(1.0, length / own) ** float(max(power, seen))
 
 
+def most_work(survey: Survey) -> int:
+    """Entries of all tensors that forward may make at a length that is looked for: as on the example some times.
+
+    Args:
+        survey: of the model.
+    """
+    return max(LONG_WORK, OFTEN * (survey.start.work if survey.start is not None else 0))
+
+
 def is_affordable(survey: Survey, own: int, length: int) -> bool:
     """Whether forward may be run at a length by itself: it may make numbers of pairs, which grow with the square.
 
