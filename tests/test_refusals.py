@@ -391,3 +391,12 @@ def test_a_registered_dataclass_is_opened() -> None:
     x = torch.eye(4, dtype=torch.float64)[torch.randint(4, (3, 12))].mT
     difference = converted.double()(x).score - converted(x.flip(1, 2)).score
     assert float(difference.abs().max()) < TOLERANCE
+
+
+@pytest.mark.parametrize(("spec", "fitting"), [("+-", "+-."), (Tracks("."), Tracks("+.-"))])
+def test_too_few_tracks_are_refused_with_the_way_to_name_all(spec: Any, fitting: Any) -> None:
+    model = nn.Conv1d(4, 3, 5, padding=2)
+    with pytest.raises(NeedsChoiceError, match="no axis has . entries") as caught:
+        convert_model(model, DNA, outputs=spec, verify=False)
+    assert "each channel that the output has" in str(caught.value.do)
+    assert convert_model(model, DNA, outputs=fitting, verify=False) is not None
