@@ -32,7 +32,7 @@ def bases(samples: int = 6, length: int = 21, seed: int = 0) -> Tensor:
 
 
 def hard_inputs(length: int = 21) -> Tensor:
-    """Real input that random DNA never is, (N, 4, L): N columns, all N, runs, repeats, soft bases, masked."""
+    """Real input that random DNA never is, (N, 4, L): N columns, all N, runs, soft bases, masked, N as quarters."""
     x = bases(12, length, seed=5)
     x[0, :, 3:14] = 0
     x[1] = 0
@@ -44,6 +44,7 @@ def hard_inputs(length: int = 21) -> Tensor:
     x[7] = torch.rand(4, length, generator=torch.Generator().manual_seed(6)).double().softmax(0)
     x[8] = 0.25
     x[9, :, 4:9] *= 0.5
+    x[10, :, 4:15] = 0.25
     return x
 
 

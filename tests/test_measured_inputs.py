@@ -41,6 +41,7 @@ def test_kinds_of_bases(layout: str) -> None:
     assert any(torch.equal(repeat[:, p:], repeat[:, :-p]) for p in (2, 3, 4))
     torch.testing.assert_close(soft.sum(0), torch.ones(30).double())
     assert float(soft.max()) < 1
+    assert int((soft == 0.25).all(0).sum()) >= 10
     assert set(masked.sum(0).tolist()) >= {0.0, 1.0} or set(masked.sum(0).tolist()) >= {0.0, 0.5}
 
 
@@ -101,6 +102,29 @@ def test_ties_are_shown_whatever_the_seed(forward: Any) -> None:
         found.add(outcome(Net(forward, **parts)))
     assert len(found) == 1
     assert found <= {"VerificationError", "BreaksSymmetryError", "NoRuleError", "exact"}
+
+
+def largest_share(m: Any, x: Tensor) -> Tensor:
+    shares = m.c(x).softmax(1)
+    return m.o(m.d((shares == shares.amax(1, keepdim=True)).to(shares.dtype)).relu().mean(-1))
+
+
+def three_largest_shares(m: Any, x: Tensor) -> Tensor:
+    shares = m.c(x).softmax(1)
+    return m.o(m.d((shares >= shares.topk(3, 1).values.amin(1, keepdim=True)).to(shares.dtype)).relu().mean(-1))
+
+
+def largest_gate(m: Any, x: Tensor) -> Tensor:
+    gates = m.c(x).sigmoid()
+    return m.o(m.d(gates * (gates == gates.amax(1, keepdim=True))).relu().mean(-1))
+
+
+@pytest.mark.parametrize("forward", some([largest_share, three_largest_shares, largest_gate], 1))
+def test_numbers_that_tie_but_for_rounding_where_no_base_is_known_are_shown(forward: Any) -> None:
+    """A filter and its reverse complement read the same from a quarter of each base, and round otherwise."""
+    torch.manual_seed(0)
+    model = Net(forward, c=conv(8, 5), d=nn.Conv1d(8, 8, 3), o=nn.Linear(8, 3))
+    assert outcome(model) == "VerificationError"
 
 
 def test_the_kind_of_input_is_named() -> None:

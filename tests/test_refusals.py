@@ -396,7 +396,7 @@ def test_a_registered_dataclass_is_opened() -> None:
 @pytest.mark.parametrize(("spec", "fitting"), [("+-", "+-."), (Tracks("."), Tracks("+.-"))])
 def test_too_few_tracks_are_refused_with_the_way_to_name_all(spec: Any, fitting: Any) -> None:
     model = nn.Conv1d(4, 3, 5, padding=2)
-    with pytest.raises(NeedsChoiceError, match="no axis has . entries") as caught:
+    with pytest.raises(NeedsChoiceError, match="no axis has") as caught:
         convert_model(model, DNA, outputs=spec, verify=False)
     assert "each channel that the output has" in str(caught.value.do)
     assert convert_model(model, DNA, outputs=fitting, verify=False) is not None

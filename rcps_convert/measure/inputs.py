@@ -14,7 +14,8 @@ from ..algebra.specs import Mask, OneHot, Spec, Tokens
 
 KINDS = ("random", "padded", "run", "repeat", "soft", "masked", "blank")
 """What a sample may be: random bases, with all-zero (N) columns, one base throughout, a tandem repeat, probabilities
-of bases, with stretches that are scaled down and set to zero, or all zero, so that all positions tie."""
+of bases with a stretch where all are alike (N as a quarter of each), with stretches that are scaled down and set to
+zero, or all zero, so that all positions tie."""
 
 AGAIN = "again"
 """The sample before it once more: mirrored alone, it shows what goes over all samples of a batch."""
@@ -179,6 +180,7 @@ def _bases(x: Tensor, kind: str, generator: torch.Generator) -> None:
         _repeated(x, min(length, 2 + int(torch.randint(3, (), generator=generator))))
     elif kind == "soft" and x.is_floating_point():
         logits = torch.randn(x.shape, generator=generator, dtype=torch.float64) * SOFT
+        logits[..., _third(length, generator)] = 0  # N as a quarter of each: what ties there but for rounding
         x.copy_(logits.softmax(-2))
     elif kind == "masked" and x.is_floating_point():
         x[..., _third(length, generator)] *= 0.5

@@ -36,7 +36,7 @@ HUGE = 1e4
 INFINITE = 1e300
 """What stands for infinity where an output that is infinite on some sequences is asked whether it depends on them."""
 
-DRAWS = ("random", "padded", "repeats", "homopolymer", "soft", "blank")
+DRAWS = ("random", "padded", "repeats", "homopolymer", "soft", "quarters", "blank")
 
 
 @dataclasses.dataclass
@@ -76,6 +76,8 @@ def draw(slot: Slot, batch: int, length: int, way: str, generator: torch.Generat
     hot = torch.nn.functional.one_hot(_bases(batch, extent, 4, way, generator), count).to(dtype).mT
     if way == "soft":
         hot = torch.rand(hot.shape, generator=generator, dtype=torch.float64).to(dtype).softmax(1)
+    if way == "quarters":  # N as a quarter of each base
+        hot[0, :, extent // 4 :] = 1 / count
     if way in ("padded", "blank"):
         hot = _padded(hot, generator) if way == "padded" else torch.zeros_like(hot)
     others = [i for i in range(1, len(shape)) if i != axis]
