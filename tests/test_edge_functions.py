@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rcps_convert import convert_model
+from rcps_convert._torch import MadeOf
 from rcps_convert.convert.fast import channels
 from rcps_convert.errors import BreaksSymmetryError
 from rcps_convert.geometry import UnplannedCallError, frames, readings
 from rcps_convert.geometry.frames import Anchored, Entry, Table
 from rcps_convert.geometry.readings import CallAxes, choose, setting_per_axis
 from rcps_convert.geometry.table import EDGE_FUNCTIONS
-from rcps_convert.tie.ties import Expanded
 
 LENGTHS = range(11, 19)
 
@@ -528,8 +528,8 @@ CPU = torch.device("cpu")
 KEPT: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "sides of pairs": lambda: readings._kept_sides((1, 0, 2, 4, 3), CPU),
     "places of entries": lambda: (channels._index((3, 1, 4), CPU),),
-    "weights put together": lambda: (lambda seen: (seen.numbers.values, seen.full))(
-        Expanded(torch.ones(3), torch.tensor([0, 2]))
+    "weights put together": lambda: (lambda seen: (seen.values, seen.made))(
+        MadeOf(torch.ones(3), lambda half: half.take(torch.tensor([0, 2])))
     ),
 }
 """What is made in one call and kept for the next."""

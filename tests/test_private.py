@@ -650,6 +650,10 @@ def test_the_module_that_is_called_is_found_and_shares_its_tables_with_a_shallow
     assert found == [module, twin, None]
     assert _torch.share_parts(twin, module)
     assert not _torch.share_parts(other, module)
+    assert _torch.may_share_parts(module)
+    assert not _torch.may_share_parts(other)
+    del twin, found
+    assert not _torch.may_share_parts(module)
 
 
 def test_whether_a_mode_is_active_and_whether_weights_are_cached() -> None:
@@ -1000,6 +1004,22 @@ def test_numbers_are_compared_where_they_lie(found: bool, monkeypatch: pytest.Mo
         assert not kept.are_in(other)
         assert not kept.are_in(other.T.contiguous().T)
     assert not any(map(kept.are_in, (x.double(), x.view(4, 3), x.view(torch.int32), torch.zeros(0, 4), x.to("meta"))))
+
+
+def test_what_was_made_of_numbers_is_kept_until_they_change_or_somebody_writes_into_it() -> None:
+    """Else a layer computes with the weight of another call, or with what somebody made of it."""
+    x, other = torch.arange(4.0), torch.ones(4)
+    kept = _torch.MadeOf(x, lambda numbers: numbers * 2)
+    made = kept.of(x)
+    assert made is kept.of(x.clone())
+    assert torch.equal(made, x * 2)
+    assert kept.of(other) is kept.of(x.double()) is None
+    x.data[3] = 7  # no version counts this
+    assert kept.of(x) is None
+    x.data[3] = 3
+    assert kept.of(x) is made
+    made.add_(1)
+    assert kept.of(x) is None
 
 
 STILL = [

@@ -28,10 +28,10 @@ from rcps_convert.tie.argument_guard import (
     unguard_calls,
 )
 from rcps_convert.tie.attaching import attach, attach_mirror, keep_full_weights, require_unpruned, ties
-from rcps_convert.tie.checks import Check, attach_check, checks_of, drop_checks
+from rcps_convert.tie.checks import KNOWN, Check, attach_check, checks_of, drop_checks
 from rcps_convert.tie.factors import Factor, factors, sign_of
 from rcps_convert.tie.hooks import StrandHook, TensorHook, hook_of, install, install_inside, uninstall
-from rcps_convert.tie.length_guard import KNOWN, LengthGuard, LengthRule, only_at, read_rule, through
+from rcps_convert.tie.length_guard import LengthGuard, LengthRule, guard, only_at, read_rule, through
 from rcps_convert.tie.norms import fold, folds, keeps_statistics, pool, settle_statistics, unfold, unpool
 from rcps_convert.tie.notes import forget, note, noted
 from rcps_convert.tie.parts import AddedPart, OtherPartError, Parts, parts_of, unwatch, watch
@@ -284,34 +284,90 @@ def test_a_length_is_refused_with_what_to_do() -> None:
         LengthGuard.require(none, 13)
 
 
-def test_a_guard_remembers_shapes_of_single_tensors_that_did() -> None:
-    asked: list[int] = []
+class Counting(Check):
+    """Counts what it is asked, and stands for as long as `still`."""
 
-    class Rule(LengthRule):
-        def ends_well(self, length: int) -> bool:
-            asked.append(length)
-            return length < 20
+    still = True
 
-    guard, module = LengthGuard([Rule("x", 0, 2, 12, ())], ["x"]), nn.Identity()
+    def __init__(self, by_form: bool = False) -> None:
+        self.by_form = by_form
+        self.calls: list[Any] = []
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.calls.append(args)
+
+    def stands(self) -> bool:
+        return self.still
+
+
+def asked(module: nn.Module, check: Counting, *args: Any, **kwargs: Any) -> bool:
+    before = len(check.calls)
+    module(*args, **kwargs)
+    return len(check.calls) > before
+
+
+def test_a_call_of_a_form_that_passed_is_judged_again_only_where_a_check_does_not_stand() -> None:
+    """Else a form that was measured with other settings passes unseen."""
+    module, form, state = nn.ReLU().eval(), Counting(by_form=True), Counting()
+    for check in (form, state):
+        attach_check(module, check)
+    forms = X, X[:1], X.double(), X.to_sparse()
+    assert [[asked(module, check, x) for x in forms] for check in (form, state, form)] == [
+        [True] * 4,
+        [False] * 4,
+        [False] * 4,
+    ]
+    module.train()
+    assert [asked(module, form, x) for x in (X, X)] == [True, False]
+    module.eval()
+    state.still = False
+    assert [asked(module, form, x) for x in (X, X, X[:1])] == [True] * 3
+    state.still = True
+    assert [asked(module, form, x) for x in (X, X, X[:1], X[:1])] == [True, False, True, False]
+
+
+def test_calls_of_more_than_a_tensor_and_calls_that_are_watched_are_judged_each_time() -> None:
+    module, check = Takes(), Counting(by_form=True)
+    attach_check(module, check)
+    assert [asked(module, check, X) for _ in range(2)] == [True, False]
+    assert all(asked(module, check, X, "mean") and asked(module, check, X, power=2.0) for _ in range(2))
+    assert all(asked(module, check, x=X) and asked(module, check, nn.Parameter(X)) for _ in range(2))
+    assert all(asked(torch.vmap(module), check, X) for _ in range(2))  # type: ignore[arg-type]
     for _ in range(2):
-        guard(module, (X,), {})
-    assert asked == [12]
+        with torch.overrides.BaseTorchFunctionMode():
+            assert asked(module, check, X)
+    assert not asked(module, check, X)
+
+
+def test_what_did_not_pass_is_refused_again_and_forms_are_bounded() -> None:
+    module = Takes()
+    guard(module, [LengthRule("x", 0, 2, 12, ((Step(1, 0, only=12),),))])
     for _ in range(2):
-        guard(module, (), {"x": X})
-        guard(module, (X, X), {})
-        guard(module, (X.as_subclass(nn.Parameter),), {})
-    assert asked == [12] * 7
-    for _ in range(2):
-        with mock.patch.object(LengthRule, "nearest", return_value=[]), pytest.raises(BreaksSymmetryError):
-            guard(module, (torch.zeros(2, 4, 30),), {})
-    assert len(guard.known) == 1
+        assert module(X) is X
+        with pytest.raises(BreaksSymmetryError):
+            module(torch.zeros(2, 4, 30))
     for n in range(2 * KNOWN):
-        guard(module, (torch.zeros(n, 4, 2),), {})
-    assert len(guard.known) == KNOWN
-    with mock.patch("rcps_convert.tie.length_guard.is_compiling", return_value=True):
-        before = len(asked)
-        guard(module, (X,), {})
-    assert len(asked) == before + 1
+        module(torch.zeros(n, 4, 12))
+    assert 0 < len(module.forward.passed) <= KNOWN  # type: ignore[union-attr,arg-type]
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert twin.forward.passed == set()
+
+
+def test_a_check_that_is_attached_or_dropped_is_told_at_once() -> None:
+    module, first, second = Takes(), Counting(), Counting()
+    attach_check(module, first)
+    module(X)
+    attach_check(module, second)
+    assert checks_of(module) == [second, first]
+    assert asked(module, second, X)
+    assert not asked(module, first, X)
+    around = module.forward
+    drop_checks(module, lambda check: check is second)
+    assert checks_of(module) == [first]
+    assert checks_of(Takes()) == []
+    assert [type(c) for c in around.checks] == [Counting] * 2  # type: ignore[attr-defined]
+    drop_checks(module, lambda check: check is first)
+    assert "forward" not in vars(module)
 
 
 # --- parts ---

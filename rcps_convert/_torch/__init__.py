@@ -26,7 +26,7 @@ from .calls import (
     users_line,
     version,
 )
-from .memory import Numbers, sample_of
+from .memory import MadeOf, Numbers, sample_of
 from .modes import (
     ENTER,
     LEAVE,
@@ -72,6 +72,7 @@ from .modules import (
     is_filled,
     is_held,
     is_replica,
+    may_share_parts,
     member_tables,
     normed_in_eval,
     order_parameters,
@@ -125,6 +126,7 @@ __all__ = [
     "InstanceNorm",
     "ModeState",
     "NormBase",
+    "MadeOf",
     "Numbers",
     "WeightNormKeys",
     "all_modules",
@@ -171,6 +173,7 @@ __all__ = [
     "leave_map",
     "looks_for_symbols",
     "make_hooks_picklable",
+    "may_share_parts",
     "member_tables",
     "modes_aside",
     "modes_left",

@@ -16,7 +16,7 @@ def _memcmp() -> Callable[..., int] | None:
         found: Any = ctypes.PyDLL(None).memcmp
     except (OSError, TypeError, AttributeError):  # such as on Windows
         return None
-    found.argtypes, found.restype = (ctypes.c_size_t,) * 3, ctypes.c_int
+    found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t), ctypes.c_int
     return found  # type: ignore[no-any-return]
 
 
@@ -38,7 +38,7 @@ class Numbers:
     def __init__(self, x: Tensor) -> None:
         self.values = x.detach().clone(memory_format=torch.contiguous_format)
         self.shape, self.dtype = x.shape, x.dtype
-        self.place, self.size = self.values.data_ptr(), self.values.nbytes
+        self.place, self.size = ctypes.c_void_p(self.values.data_ptr()), ctypes.c_size_t(self.values.nbytes)
 
     def are_in(self, x: Tensor) -> bool:
         """Whether a tensor holds the same numbers, in the same shape and precision."""
@@ -47,6 +47,32 @@ class Numbers:
         if _COMPARE is None or not x.is_contiguous():
             return x.equal(self.values)
         return _COMPARE(x.data_ptr(), self.place, self.size) == 0
+
+
+class MadeOf(Numbers):
+    """What was made of the numbers of a tensor, kept to be used as long as it holds these.
+
+    They are compared, as a write into ``x.data`` is not counted.
+
+    Args:
+        x: on the CPU.
+        make: what makes it, of a copy of the tensor.
+
+    Attributes:
+        made: the tensor that was made.
+    """
+
+    __slots__ = ("count", "made")
+
+    def __init__(self, x: Tensor, make: Callable[[Tensor], Tensor]) -> None:
+        with torch.inference_mode(False):  # what is kept serves other calls, too
+            super().__init__(x)
+            self.made = make(self.values)
+        self.count = self.made._version
+
+    def of(self, x: Tensor) -> Tensor | None:
+        """What was made of it; None if other numbers are in it now, or somebody wrote into what was made."""
+        return self.made if self.made._version == self.count and self.are_in(x) else None
 
 
 BLOCKS, WIDTH = 32, 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -132,6 +133,15 @@ def parameter_order(module: nn.Module) -> list[str]:
 def share_parts(one: nn.Module, other: nn.Module) -> bool:
     """Whether two modules hold the same table of submodules, as those of ``copy.copy`` do."""
     return vars(one).get("_modules") is other._modules
+
+
+def may_share_parts(module: nn.Module) -> bool:
+    """Whether anything beside a module holds its table of submodules, as a shallow copy does: quick to ask."""
+    return sys.getrefcount(module._modules) > _HELD_BY_ONE
+
+
+_SAMPLE = nn.Module()
+_HELD_BY_ONE = sys.getrefcount(_SAMPLE._modules)
 
 
 REPLICATE = "_replicate_for_data_parallel"

@@ -187,7 +187,7 @@ class Given(Check):
         classes = [*map(type, self.modules)]
         if classes != self.classes:  # also where one has changed since the model was saved
             self.classes, self.another = classes, self.another or self.code != self._code()
-        if self._is_as_it_was():
+        if self.stands():
             return
         if not self._keeps_its_objects():
             self._follow_objects(module, args, kwargs)
@@ -198,8 +198,10 @@ class Given(Check):
             self._require_law(module, args, kwargs, changes[0])
             self._remember(state, changes)
 
-    def _is_as_it_was(self) -> bool:
-        """Whether nothing changed; asked at each call."""
+    def stands(self) -> bool:
+        """Whether nothing changed."""
+        if [*map(type, self.modules)] != self.classes:
+            return False
         if self.read is None:
             self._get_ready()
         try:

@@ -74,14 +74,24 @@ class Hooks(Check):
         """
         if is_compiling() or is_replica(module):
             return
-        forwards = [m.__dict__.get("forward") for m in self.modules]
+        forwards = self._forwards()
         if forwards != self.forwards:
             self._look_at_forwards(forwards, args, kwargs)
-        if self.so_far != hooks_so_far() or (self.held and any(k - _keys(m) for m, k in self.held)):
+        if not self._has_its_hooks():
             self.call = args, kwargs
             self._look(module)
         if self.watching:
             self.call = args, kwargs
+
+    def stands(self) -> bool:
+        """Whether there are the same hooks and forwards, and no hook is watched, which is told of every call."""
+        return self._has_its_hooks() and not self.watching and self._forwards() == self.forwards
+
+    def _has_its_hooks(self) -> bool:
+        return self.so_far == hooks_so_far() and not (self.held and any(k - _keys(m) for m, k in self.held))
+
+    def _forwards(self) -> list[Any]:
+        return [m.__dict__.get("forward") for m in self.modules]
 
     def _look_at_forwards(self, forwards: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Measure the model with forwards that were set on modules since."""

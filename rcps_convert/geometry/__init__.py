@@ -1,6 +1,7 @@
 """Re-anchoring: functions that read one edge of a length only, made equivariant at every length."""
 
 from .around import AroundForward as AroundForward
+from .around import change_around as change_around
 from .around import drop_around as drop_around
 from .around import forwards_of as forwards_of
 from .around import place_around as place_around

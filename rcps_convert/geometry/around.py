@@ -111,14 +111,26 @@ def place_around(module: nn.Module, forward: AroundForward) -> None:
 
 def drop_around(module: nn.Module, matches: Callable[[Any], bool]) -> None:
     """Take the `AroundForward`s that match off a module, in place; those around and inside of them stay."""
+    change_around(module, lambda forward: None if matches(forward) else forward)
+
+
+def change_around(module: nn.Module, change: Callable[[Any], Any]) -> None:
+    """Put others in the place of the `AroundForward`s of a module, in place.
+
+    Args:
+        module: changed.
+        change: gives what stands in the place of one, around what that was around; None for nothing.
+    """
     outer: Any = None
     for forward in forwards_of(module):
-        if not matches(forward):
-            outer = forward
-        elif outer is None:
-            _set_forward(module, forward.before)
-        else:
-            outer.before = forward.before
+        now = change(forward)
+        if now is not forward:
+            inside = forward.before if now is None else now
+            if outer is None:
+                _set_forward(module, inside)
+            else:
+                outer.before = inside
+        outer = outer if now is None else now
 
 
 def _set_forward(module: nn.Module, forward: Any) -> None:

@@ -47,6 +47,7 @@ class ArgumentGuard(Check):
     """
 
     on_copies = False
+    by_form = True
 
     def __init__(
         self,

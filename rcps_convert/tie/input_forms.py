@@ -19,9 +19,6 @@ from ..graph.sandbox import positional_names
 from .argument_guard import OTHER_WAY, States, words_of
 from .checks import Check, attach_check, drop_checks
 
-KNOWN = 256
-"""Shapes that a check remembers, at most."""
-
 
 @dataclass(frozen=True)
 class Form:
@@ -112,13 +109,10 @@ class InputForms(Check):
     """
 
     needed = on_copies = False
+    by_form = True
 
     def __init__(self, forms: Forms, names: Sequence[str] = (), states: States | None = None) -> None:
         self.forms, self.names, self.states = forms, tuple(names), states
-        self.seen: set[Any] = set()  # shapes of a single tensor that were found to do
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "seen": set()}
 
     def plain(self) -> dict[str, Any]:
         """The forms as plain values, for `read_forms`."""
@@ -132,10 +126,6 @@ class InputForms(Check):
         """
         if is_recorded() and not is_compiling():  # `torch.jit.trace` follows what sizes are compared with
             return
-        x = args[0] if len(args) == 1 and not kwargs and not is_compiling() else None
-        alone = (x.shape, x.dtype, x.layout) if type(x) is Tensor else None
-        if alone is not None and alone in self.seen:
-            return
         call = dict(zip(argument_names(self.names, len(args)), args, strict=True)) | kwargs
         found = ((name, misfit(forms, call[name])) for name, forms in self.forms.items() if name in call)
         name, was = next(((name, was) for name, was in found if was is not None), ("", ""))
@@ -148,8 +138,6 @@ class InputForms(Check):
                     why=f"it was converted with {was}, and {fault or OTHER_WAY}",
                     do="convert the model with an example as in this call; or bring the argument into that form",
                 )
-        if alone is not None and len(self.seen) < KNOWN:
-            self.seen.add(alone)
 
 
 def compare_forms(model: nn.Module, forms: Forms, states: States | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._torch import is_compiling, pytree
+from .._torch import pytree
 from ..algebra.axis import Step, follows, nearest
 from ..algebra.texts import read_step, write_step
 from ..errors import BreaksSymmetryError
@@ -17,10 +17,6 @@ from .checks import Check, attach_check, drop_checks
 
 REMAINDER = "at this length an operator that cannot be re-anchored leaves a remainder at the right edge"
 """Why a length is refused at which a window does not reach both edges alike."""
-
-
-KNOWN = 256
-"""Shapes that a guard remembers, at most."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +110,10 @@ class LengthGuard(Check):
         names: of the parameters of forward that can be given by position.
     """
 
+    by_form = True
+
     def __init__(self, rules: Sequence[LengthRule], names: Sequence[str] = ()) -> None:
         self.rules, self.names = tuple(rules), tuple(names)
-        self.known: set[Any] = set()  # shapes of a single input that were found to do
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse a length at which the model is not exact.
@@ -124,14 +121,8 @@ class LengthGuard(Check):
         Raises:
             BreaksSymmetryError: the model is not exact at this length, or was not shown to be.
         """
-        alone = args[0].shape if not kwargs and len(args) == 1 and type(args[0]) is Tensor else None
-        alone = None if is_compiling() else alone
-        if alone is not None and alone in self.known:
-            return
         for rule in self.rules:
             self.require(rule, rule.found_in(self.names, args, kwargs))
-        if alone is not None and len(self.known) < KNOWN:
-            self.known.add(alone)
 
     @staticmethod
     def require(rule: LengthRule, length: int) -> None:

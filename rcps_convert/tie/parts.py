@@ -46,6 +46,8 @@ class Parts(Check):
     """
 
     needed = on_copies = False
+    model = None
+    """The model; None in files of older versions."""
 
     def __init__(self, model: nn.Module) -> None:
         names = {id(module): path for path, module in model.named_modules()}
@@ -54,6 +56,7 @@ class Parts(Check):
         self.open = [part for part in self.known if not isinstance(part, ParametrizationList)]
         self.held = held_by(model, self.open)
         self.order = [*chain.from_iterable(self.held)]
+        self.model: nn.Module | None = model
         self.added: list[nn.Module] = []
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -62,11 +65,16 @@ class Parts(Check):
         Raises:
             OtherPartError: one is.
         """
-        if is_compiling() or is_replica(module):
-            return
-        tables = tables_of(module, self.open)
-        if tables != self.held or [*chain.from_iterable(tables)] != self.order:
+        if not (is_compiling() or is_replica(module) or self._holds(module)):
             self._compare(module)
+
+    def stands(self) -> bool:
+        """Whether every module is in its place."""
+        return self.model is not None and self._holds(self.model)
+
+    def _holds(self, model: nn.Module) -> bool:
+        tables = tables_of(model, self.open)
+        return tables == self.held and [*chain.from_iterable(tables)] == self.order
 
     def _compare(self, model: nn.Module) -> None:
         """Name what differs, or let what was added refuse calls."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .._torch import (
-    Numbers,
+    MadeOf,
     is_recorded,
     is_replica,
     transform_level,
@@ -61,27 +61,6 @@ class Kept:
     def _is_of(self, stored: Tensor, full: Tensor) -> bool:
         same = self.stored is stored and full.dtype == stored.dtype
         return same and self.writes == (version(stored), version(full))
-
-
-class Expanded:
-    """What was stored when a full weight was put together, by its values: a write into ``p.data`` is not counted.
-
-    Args:
-        stored: on the CPU.
-        table: where in it each entry of the full weight is.
-    """
-
-    __slots__ = ("count", "full", "numbers")
-
-    def __init__(self, stored: Tensor, table: Tensor) -> None:
-        with torch.inference_mode(False):  # what is kept serves other calls, too
-            self.numbers = Numbers(stored)
-            self.full = self.numbers.values.take(table)
-        self.count = version(self.full)
-
-    def holds(self, stored: Tensor) -> bool:
-        """Whether the same is stored, and nobody has written into the full weight."""
-        return version(self.full) == self.count and self.numbers.are_in(stored)
 
 
 class RCTie(nn.Module):
@@ -194,7 +173,7 @@ class HalfTie(RCTie):
 
     kind = "half"
     table: Tensor | None
-    seen: Expanded | None = None
+    seen: MadeOf | None = None
     """What layers of torch's were given last."""
 
     def __init__(self, action: Action, dim: int, place: int) -> None:
@@ -245,14 +224,17 @@ class HalfTie(RCTie):
         """The full weight; that of the call before where no gradient is recorded and the same values are stored."""
         learns = torch.is_grad_enabled() and stored.requires_grad
         seen = self.seen
-        if seen is not None and not learns and seen.holds(stored):
-            return seen.full
+        if seen is not None and not learns:
+            full = seen.of(stored)
+            if full is not None:
+                return full
         if stored.shape != self.stored_shape or self.known is not None:
             return self.forward(stored)
-        if learns or self.table is None or not stored.is_cpu:
+        table = self.table
+        if learns or table is None or not stored.is_cpu:
             return self.mirrored(stored) if learns else self.expand(stored)
-        seen = self.seen = Expanded(stored, self.table)  # another thread may set it, too
-        return seen.full
+        seen = self.seen = MadeOf(stored, lambda half: half.take(table))  # another thread may set it, too
+        return seen.made
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "seen"}
