@@ -220,7 +220,7 @@ def _letters(x: Action, spec: Spec, channels: int, name: str) -> tuple[str, ...]
             NeedsChoiceError,
             f"{name}: no axis has {channels} entries for {spec}",
             why=f"its shape is {x.shape}",
-            do='describe each channel that the output has, as in "+-." for three tracks; layout="n l c" names the axes',
+            do='describe each channel that the output has, as in "+-." for three; or name the axes: layout="n l c"',
         )
     raise Mismatch(f"its axes must be read as {spec.forms()}")
 
