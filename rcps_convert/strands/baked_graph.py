@@ -16,14 +16,14 @@ from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError, TraceError, first_line
 from ..graph.sandbox import alone, call, fresh_copy, quiet
-from ..measure.law import relative_change
+from ..measure.deviation import compare
 from ..measure.lengths import Variant, Variants
 from ..measure.thresholds import seen_of, turns_of
 from ..measure.ways import turns_by_way
 from .conjoined import Conjoined
 
 SAME = 1e-3
-"""Largest difference of two outputs, relative to the largest, that rounding may make; another way makes more."""
+"""Largest difference of two entries, relative to them or the middle one, that rounding may make; another way more."""
 
 KEEP = "keep the model as it is; torch.save(model.state_dict(), ...) saves it"
 
@@ -148,7 +148,8 @@ def _differ(graph: nn.Module, twin: nn.Module, example: Example) -> bool:
             made.append([y.detach() for y in found if isinstance(y, Tensor)])
         except Exception:  # the model's own errors: it takes no such length; nor need a graph of it
             return bool(made)
-    return any(a.numel() + b.numel() and relative_change(a, b) > SAME for a, b in zip(*made, strict=True))
+    before, after = made
+    return len(before) != len(after) or any(compare(b, a).error > SAME for a, b in zip(before, after, strict=True))
 
 
 def _refuse_others(graph: torch.fx.GraphModule, here: Variant) -> None:
