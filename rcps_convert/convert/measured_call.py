@@ -180,9 +180,7 @@ def _measured(model: nn.Module, call: _Call, tolerance: float) -> Verification:
         return found
 
 
-def _measured_on(
-    example: Example, model: nn.Module, call: _Call, tolerance: float, draws: int = DRAWS
-) -> Verification:
+def _measured_on(example: Example, model: nn.Module, call: _Call, tolerance: float, draws: int = DRAWS) -> Verification:
     """As `_measured`, on one example: that of the call with its own number of samples or another."""
     specs, actions = input_actions(example, call.inputs, call.layout)
     probe = Probe(model, example, specs, actions)

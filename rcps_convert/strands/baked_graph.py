@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..algebra.action import Action, ActionMap
 from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError, TraceError, first_line
-from ..graph.sandbox import alone, call, fresh_copy, quiet
+from ..graph.sandbox import alone, call, fix_randomness, fresh_copy, quiet, undisturbed_rng
 from ..measure.deviation import compare
 from ..measure.lengths import Variant, Variants
 from ..measure.thresholds import seen_of, turns_of
@@ -24,6 +25,12 @@ from .conjoined import Conjoined
 
 SAME = 1e-3
 """Largest difference of two entries, relative to them or the middle one, that rounding may make; another way more."""
+
+SHARE = 3 / 4
+"""Share of a mask's entries that are true."""
+
+LARGER, LEAST = 10.0, 0.5
+"""Size of parameters drawn anew: so many times that of the model's own, and a little more."""
 
 KEEP = "keep the model as it is; torch.save(model.state_dict(), ...) saves it"
 
@@ -113,19 +120,36 @@ def _others(variants: Variants, *, any_length: bool) -> Iterator[Variant]:
             yield from (v for n in turn.tried for v in variants.at(n, turn.samples))
 
 
-def _require_same(graph: nn.Module, twin: nn.Module, here: Variant, others: Any) -> None:
+def _require_same(graph: nn.Module, twin: nn.Module, here: Variant, others: Iterable[Variant]) -> None:
     """Refuse a graph that computes something else than the model, where the model runs.
+
+    Args:
+        graph, twin: of the same parameters.
+        here: what the graph was made with.
+        others: where forward may take another way.
 
     Raises:
         TraceError: it does.
     """
+    tried = [*others]
+    _require_same_numbers(graph, twin, here, tried)
+    with _other_weights(twin):
+        _require_same_numbers(graph, twin, here, tried)
+
+
+def _require_same_numbers(graph: nn.Module, twin: nn.Module, here: Variant, others: Sequence[Variant]) -> None:
+    """The same, with the parameters as they are.
+
+    Raises:
+        TraceError: as there.
+    """
     for gradients in (False, True):
         with torch.set_grad_enabled(gradients):
-            if _differ(graph, twin, here.example):
+            if _differ(graph, twin, here):
                 words = "while gradients are recorded" if not gradients else "while none are"
                 raise _refused(f"a graph has one way, and {words} forward takes another", KEEP)
     with torch.no_grad():
-        other = next((v for v in others if _differ(graph, twin, v.example)), None)
+        other = next((v for v in others if _differ(graph, twin, v)), None)
     if other is not None:
         at_length = other.length != here.length
         than = f"at {here.length}" if at_length else "with others"
@@ -133,23 +157,53 @@ def _require_same(graph: nn.Module, twin: nn.Module, here: Variant, others: Any)
         raise _refused(f"a graph has one way, and at {other.words} forward takes another than {than}", do)
 
 
+@contextmanager
+def _other_weights(model: nn.Module) -> Iterator[None]:
+    """All parameters drawn anew, and larger: a gate that is closed for those of the model opens."""
+    kept = [(p, p.detach().clone()) for p in model.parameters() if p.is_floating_point() and p.numel()]
+    try:
+        with torch.no_grad(), undisturbed_rng():
+            fix_randomness()
+            for p, before in kept:
+                size = torch.linalg.vector_norm(before, dtype=torch.float64) / before.numel() ** 0.5
+                p.normal_(0, LARGER * float(size) + LEAST)
+        yield
+    finally:
+        with torch.no_grad():
+            for p, before in kept:
+                p.copy_(before)
+
+
 def _refused(why: str, do: str) -> TraceError:
     return TraceError("the mixed model cannot be baked: its graph would be another function", why=why, do=do)
 
 
-def _differ(graph: nn.Module, twin: nn.Module, example: Example) -> bool:
+def _differ(graph: nn.Module, twin: nn.Module, at: Variant) -> bool:
     """Whether two modules compute different numbers of random ones; not where the second does not run."""
-    given = [torch.rand_like(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in leaves(example)]
+    with undisturbed_rng():
+        given = [_drawn(x, action) for x, action in zip(leaves(at.example), at.actions, strict=True)]
     made = []
     for module in (twin, graph):
         try:
-            with quiet():
-                found = output_leaves(call(module, with_leaves(example, given)))
+            with quiet(), undisturbed_rng():
+                fix_randomness()  # both draw the same noise
+                found = output_leaves(call(module, with_leaves(at.example, given)))
             made.append([y.detach() for y in found if isinstance(y, Tensor)])
         except Exception:  # the model's own errors: it takes no such length; nor need a graph of it
             return bool(made)
     before, after = made
     return len(before) != len(after) or any(compare(b, a).error > SAME for a, b in zip(before, after, strict=True))
+
+
+def _drawn(x: Any, action: Action | None) -> Any:
+    """Random numbers, ids or truth values in the place of an input; whole numbers that are no ids stay as they are."""
+    if not isinstance(x, Tensor):
+        return x
+    if x.is_floating_point():
+        return torch.rand_like(x)
+    if action is not None and action.value is not None:
+        return torch.randint_like(x, action.value.size)
+    return torch.rand(x.shape, device=x.device) < SHARE if x.dtype is torch.bool else x
 
 
 def _refuse_others(graph: torch.fx.GraphModule, here: Variant) -> None:
