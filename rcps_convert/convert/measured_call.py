@@ -25,6 +25,7 @@ from ..measure.probe import Probe
 from ..measure.report import allowed_actions, check_equivariance
 from ..measure.verification import Verification, undecided
 from ..measure.verify import ROUNDED_CONSTANTS, verify
+from ..measure.ways import way_of
 from ..tie.attaching import ties
 from ..tie.checks import drop_checks
 from ..tie.notes import noted
@@ -41,6 +42,9 @@ SAMPLES = (16, 8, 4, 2)
 
 ENTRIES = 2**17
 """Entries of all inputs of so many samples."""
+
+MOST_MARKS = 32
+"""Classes of tensors, and attributes that they have, that are looked at."""
 
 DRAWS = 2
 """Sets of random weights."""
@@ -78,6 +82,41 @@ def fault_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], ro
     if found.passed:
         return None
     return f"now the strands disagree: {undecided(found) or f'error {found.error:.1e} on random sequences'}"
+
+
+@alone
+def goes_otherwise(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """As of `MeasuredStates`."""
+    before = MEASURING.set(True)
+    try:
+        twin = fresh_copy(model)
+        drop_checks(twin, lambda check: not check.on_copies)
+        keep_acting_hooks(twin.modules())
+        forward, ways = twin.forward, []
+        for kept in (_as_given, _as_plain):
+            given, named = pytree.tree_map_only(Tensor, kept, (args, kwargs))
+            twin.forward = partial(forward, **named)
+            ways.append(way_of(twin, given, model.training))
+        own = {id(p) for p in twin.parameters()}
+        usual, plain = (way and {pair for pair in way if pair[0] != "reads" or pair[1] in own} for way in ways)
+        return None not in ways and usual != plain
+    except Exception:  # a tensor may be of any class
+        return False
+    finally:
+        MEASURING.reset(before)
+
+
+def _as_given(x: Tensor) -> Tensor:
+    """A copy of the same class, with the same attributes."""
+    twin = x.detach().clone()
+    if isinstance(x, nn.Parameter):
+        twin = type(x)(twin, x.requires_grad)
+    vars(twin).update(vars(x))
+    return twin
+
+
+def _as_plain(x: Tensor) -> Tensor:
+    return x.detach().clone().as_subclass(Tensor)
 
 
 class _Call:
@@ -127,9 +166,25 @@ class MeasuredStates:
 
     def __init__(self) -> None:
         self.known: dict[Any, None] = {}
+        self.plain: dict[Any, None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"known": {}}  # what was found of another model, or by another version
+        return {"known": {}, "plain": {}}  # what was found of another model, or by another version
+
+    def goes_otherwise(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> bool:
+        """Whether forward takes another way than with plain tensors of the same numbers; not where it does not run.
+
+        Args:
+            model, args, kwargs: as of `fault_of`.
+            state: what sets the tensors apart from plain ones, looked at once for each mode of the model.
+        """
+        state = state, model.training
+        if state in self.plain or len(self.plain) >= MOST_MARKS or is_watched():
+            return False
+        if goes_otherwise(model, args, kwargs):
+            return True
+        self.plain[state] = None
+        return False
 
     def fault(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> str | None:
         """As `fault_of`, of a state that was not measured before.

@@ -104,6 +104,19 @@ def read_by_forward(modules: Sequence[nn.Module]) -> Read:
     return _Collector(modules).found
 
 
+def named_by_users_code(model: nn.Module) -> Names:
+    """The names that the user's code reads: in forward, and in the functions and objects that modules keep.
+
+    Args:
+        model: not touched.
+    """
+    modules = [*model.modules()]
+    found = _Collector([module for module in modules if is_users(type(module).__module__)]).all
+    for value in (value for module in modules for value in vars(module).values() if isinstance(value, FUNCTIONS)):
+        found |= named_by_function(value)
+    return found
+
+
 def by_function(found: Read) -> dict[str, Globals]:
     """What holds variables of functions, by name; none of a name that several have."""
     places = (*found.settings, *found.constants, *found.functions)

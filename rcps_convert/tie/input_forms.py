@@ -16,7 +16,7 @@ from ..algebra.arguments import Example, argument_names, leaves, places
 from ..algebra.axis import Axis
 from ..errors import BreaksSymmetryError
 from ..graph.sandbox import positional_names
-from .argument_guard import OTHER_WAY, States, words_of
+from .argument_guard import OTHER_WAY, PLAIN, States, words_of
 from .checks import Check, attach_check, drop_checks
 
 KNOWN = 256
@@ -133,7 +133,7 @@ class InputForms(Check):
         if is_recorded() and not is_compiling():  # `torch.jit.trace` follows what sizes are compared with
             return
         x = args[0] if len(args) == 1 and not kwargs and not is_compiling() else None
-        alone = (x.shape, x.dtype, x.layout) if type(x) is Tensor else None
+        alone = (x.shape, x.dtype, x.layout) if type(x) is Tensor and not x.__dict__ else None
         if alone is not None and alone in self.seen:
             return
         call = dict(zip(argument_names(self.names, len(args)), args, strict=True)) | kwargs
@@ -148,8 +148,39 @@ class InputForms(Check):
                     why=f"it was converted with {was}, and {fault or OTHER_WAY}",
                     do="convert the model with an example as in this call; or bring the argument into that form",
                 )
+        if alone is None and self.states is not None and not is_compiling():
+            self._require_plain(module, args, kwargs, {name: call[name] for name in self.forms if name in call})
         if alone is not None and len(self.seen) < KNOWN:
             self.seen.add(alone)
+
+    def _require_plain(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], given: Mapping[str, Any]
+    ) -> None:
+        """Refuse tensors of a class of their own, or with attributes, if forward goes by these."""
+        found = (
+            (name, leaf) for name, value in given.items() for leaf in pytree.tree_leaves(value) if _is_special(leaf)
+        )
+        special = [(name, leaf, _marks(leaf)) for name, leaf in found]
+        state = tuple((name, type(leaf), *marks) for name, leaf, marks in special)
+        if special and self.states is not None and self.states.goes_otherwise(module, args, kwargs, state):
+            name, leaf, marks = special[0]
+            words = f" with {', '.join(mark for mark, _ in marks)}" if marks else ""
+            raise BreaksSymmetryError(
+                f"argument {name} is no plain tensor, and forward goes by that",
+                got=f"a {type(leaf).__name__}{words}",
+                why="the model was converted with plain tensors, and with this one forward takes another way",
+                do="hand over a plain tensor, such as x.detach().clone()",
+            )
+
+
+def _is_special(value: Any) -> bool:
+    """Whether a tensor is of a class of its own, or has attributes."""
+    return isinstance(value, Tensor) and (type(value) is not Tensor or bool(value.__dict__))
+
+
+def _marks(x: Tensor) -> tuple[tuple[str, Any], ...]:
+    """The attributes of a tensor: the value of a plain one, the class of any other."""
+    return tuple((name, value if isinstance(value, PLAIN) else type(value)) for name, value in sorted(vars(x).items()))
 
 
 def compare_forms(model: nn.Module, forms: Forms, states: States | None = None) -> None:
