@@ -15,6 +15,7 @@ from rcps_convert.algebra.action import Action
 from rcps_convert.algebra.specs import OneHot
 from rcps_convert.measure.lengths import Variant
 from rcps_convert.strands import baked_graph
+from rcps_convert.tie.parts import OtherPartError
 
 LONG = 100
 
@@ -110,4 +111,41 @@ def test_noise_is_no_other_function() -> None:
 def test_a_model_that_is_another_function_elsewhere_is_not_baked(name: str) -> None:
     mixed: Any = convert_model(Tower(LAST[name]), torch.zeros(2, 4, 64), strategy="mixed", verify=False).eval()
     with pytest.raises(TraceError, match=r"(?s)another function.*at length \d+ forward takes another than at 64"):
+        bake(mixed)
+
+
+ASKED: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
+    "autocast": (lambda x, h: torch.is_autocast_enabled("cpu"), "under autocast"),
+    "precision": (lambda x, h: h.dtype == torch.float16, "in float16"),
+    "memory": (lambda x, h: x.storage_offset() > 0, "with an input that is a part of another tensor"),
+}
+
+
+class Asking(Tower):
+    """The same, doubled where something is asked for."""
+
+    def __init__(self, asks: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__(as_it_is)
+        self.asks, self.follows = asks, True
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y * (2 if self.follows and self.asks(x, y) else 1)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_graph_does_not_follow_what_a_forward_asks_for(name: str) -> None:
+    asks, words = ASKED[name]
+    model, graph = Asking(asks), Asking(asks)
+    graph.follows = False
+    with pytest.raises(TraceError, match=f"{words} forward takes another"):
+        baked_graph._require_same(graph, model, variant(64, False), [])
+    baked_graph._require_same(model, model, variant(64, False), [])
+
+
+@slow
+def test_a_model_that_refuses_its_calls_is_not_baked() -> None:
+    mixed: Any = convert_model(Tower(as_it_is), torch.zeros(2, 4, 64), strategy="mixed", verify=False).eval()
+    mixed.scan.register_forward_hook(lambda module, args, out: out + out.roll(1, 0))
+    with pytest.raises(OtherPartError, match="changes what it is given"):
         bake(mixed)

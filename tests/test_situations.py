@@ -285,3 +285,52 @@ def test_such_a_branch_is_refused_if_it_breaks_the_law(name: str, ids: bool) -> 
     example, how = (torch.zeros(2, 12, dtype=torch.long), {"inputs": Tokens("ACGT")}) if ids else (DNA, {})
     plan = plan_conversion(Keeps(asked, ids), example, **how)
     assert [p.what for p in plan.problems] == [f"the law fails {words}"]
+
+
+HOOKED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "autocast": (lambda h: torch.is_autocast_enabled("cpu"), "under autocast"),
+    "gradients": (lambda h: h.requires_grad and torch.is_grad_enabled(), "with an input that requires a gradient"),
+    "a step before": (
+        lambda h: torch.is_grad_enabled() and h.grad_fn is not None,
+        "with an input that other gradients flow to",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOOKED)
+def test_a_hook_of_a_layer_may_ask_too(name: str) -> None:
+    asked, words = HOOKED[name]
+    model = nn.Sequential(nn.Conv1d(4, 8, 3), nn.ReLU())
+    assert [*turning_situations(model, DNA)] == []
+    model[0].register_forward_hook(lambda module, args, h: ramp(h) if asked(h) else None)
+    assert words in [situation.words for situation in turning_situations(model, DNA)]
+
+
+class Frozen(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return not self.head.weight.requires_grad
+
+
+class Single(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return h.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("kind", "words"), [(Frozen, "with parameters that are frozen"), (Single, "in float32")])
+def test_a_model_is_frozen_and_cast_later(kind: type[Net], words: str) -> None:
+    found = [situation.words for situation in turning_situations(made(kind, ramp).double(), DNA.double())]
+    assert words in found
+    assert "in float32" not in [situation.words for situation in turning_situations(made(Half, ramp), DNA)]
+
+
+class Slanted(Keeps):
+    """Calls the same functions, with other numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        return self.head((h * torch.linspace(1, 1 + int(self.asked(x) > 0), h.shape[-1])).relu().mean(-1))
+
+
+def test_another_number_is_another_way() -> None:
+    plan = plan_conversion(Slanted(lambda x: x.storage_offset()), DNA)
+    assert [p.what for p in plan.problems] == [f"the law fails {PART}"]

@@ -25,6 +25,7 @@ from ..graph.attributes import is_users
 from ..graph.held_objects import named_by_users_code
 from ..graph.sandbox import fresh_copy
 from ..graph.users_state import caches_kept_clean
+from .probe import own_dtype
 from .ways import Way, way_of
 
 Context = Callable[[], AbstractContextManager[Any]]
@@ -38,11 +39,13 @@ class Situation:
         words: where it is so, in words.
         names: code that asks names one of them.
         enter: lets it be so for a while.
+        precision: nothing else than that a model of this precision is run.
     """
 
     words: str
     names: frozenset[str]
     enter: Context
+    precision: torch.dtype | None = None
 
 
 class _Told(TorchFunctionMode):
@@ -169,8 +172,8 @@ def _tables_with(function: Any) -> list[dict[str, Any]]:
     return [vars(file) for file in files if getattr(file, "__dict__", {}).get(name) is function]
 
 
-PLACES = (torch.compiler, torch.jit, torch.onnx, torch.cuda)
-"""Where torch tells whether it compiles, traces or exports, and whether there is a GPU."""
+PLACES = (torch, torch.compiler, torch.jit, torch.onnx, torch.cuda)
+"""Where torch tells whether it records gradients, compiles, traces or exports, and whether there is a GPU."""
 
 ASKED = tuple(place.__name__ for place in PLACES)
 
@@ -179,9 +182,21 @@ def _answering(names: frozenset[str]) -> Context:
     return lambda: _answered(names)
 
 
+@contextmanager
+def _recorded(answers: Mapping[str, Any]) -> Iterator[None]:
+    """Gradients are said to be recorded."""
+    with _answered(frozenset({"is_grad_enabled"})), _Told(answers):
+        yield
+
+
+def _recording(**answers: Any) -> Context:
+    return lambda: _recorded(answers)
+
+
 _OF_DEVICE = frozenset({"is_cuda", "is_cpu", "device", "get_device"})
 _OF_PRECISION = frozenset({"dtype", "element_size", "itemsize"})
 _OF_GRADIENTS = frozenset({"requires_grad", "is_leaf", "grad_fn"})
+_RECORDED = _OF_GRADIENTS | {"is_grad_enabled"}
 _OF_AUTOCAST = frozenset(
     {"is_autocast_enabled", "is_autocast_cpu_enabled", "get_autocast_dtype", "get_autocast_gpu_dtype"}
     | {"get_autocast_cpu_dtype", "is_autocast_cache_enabled"}
@@ -222,14 +237,17 @@ _AVAILABLE = frozenset({"is_available"})
 _COMPILED = frozenset({"is_compiling", "is_dynamo_compiling", "is_exporting"})
 
 SITUATIONS = (
-    Situation("with an input that requires a gradient", _OF_GRADIENTS, _told(requires_grad=True, is_leaf=True)),
-    Situation("with an input that other gradients flow to", _OF_GRADIENTS, _told(**_MADE)),
+    Situation("with an input that requires a gradient", _RECORDED, _recording(requires_grad=True, is_leaf=True)),
+    Situation("with an input that other gradients flow to", _RECORDED, _recording(**_MADE)),
+    Situation("with parameters that are frozen", _OF_GRADIENTS, _told(requires_grad=False, grad_fn=None)),
     Situation("in inference mode", frozenset({"is_inference_mode_enabled", "is_inference"}), torch.inference_mode),
     Situation("with an input made in inference mode", frozenset({"is_inference"}), _told(is_inference=True)),
     Situation("under autocast", _OF_AUTOCAST, _autocast),
     Situation("under autocast", _OF_AUTOCAST | _OF_PRECISION, _autocast_seen),
-    Situation("in bfloat16", _OF_PRECISION, _told(**_precision(torch.bfloat16))),
-    Situation("in float16", _OF_PRECISION, _told(**_precision(torch.float16))),
+    *(
+        Situation(f"in {str(kind).removeprefix('torch.')}", _OF_PRECISION, _told(**_precision(kind)), kind)
+        for kind in (torch.bfloat16, torch.float16, torch.float32)
+    ),
     Situation("on a GPU", _OF_DEVICE, _told(is_cuda=True, is_cpu=False, device=torch.device("cuda", 0), get_device=0)),
     Situation("on a CPU", _OF_DEVICE, _told(is_cuda=False, is_cpu=True, device=torch.device("cpu"), get_device=-1)),
     Situation(
@@ -268,10 +286,9 @@ def turning_situations(model: nn.Module, example: Example, is_long: bool = False
         example: what it is called with; an input may be shorter than what the user gave.
         is_long: running it takes long, so shapes alone tell the way where they can.
     """
-    kinds = {type(module) for module in model.modules() if is_users(type(module).__module__)}
-    if not kinds and not any("forward" in vars(module) for module in model.modules()):
-        return  # torch's own layers ask for nothing that matters
     named = named_by_users_code(model).read
+    if not named and not any("forward" in vars(module) for module in model.modules()):
+        return  # torch's own layers ask for nothing that matters
     twin, told = fresh_copy(model), _Told({})
     with told:
         usual = _ways(twin, example, is_long)
@@ -279,7 +296,8 @@ def turning_situations(model: nn.Module, example: Example, is_long: bool = False
         yield from turning_situations(model, example)
         return
     asked = told.asked | (named - OF_TENSORS)
-    for situation in (one for one in SITUATIONS if one.names & asked):
+    own = own_dtype(model)
+    for situation in (one for one in SITUATIONS if one.names & asked and one.precision != own):
         with situation.enter():
             ways = _ways(twin, example, is_long)
         was = usual

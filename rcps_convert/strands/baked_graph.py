@@ -19,6 +19,7 @@ from ..errors import ConversionError, TraceError, first_line
 from ..graph.sandbox import alone, call, fix_randomness, fresh_copy, quiet, undisturbed_rng
 from ..measure.deviation import compare
 from ..measure.lengths import Variant, Variants
+from ..measure.situations import turning_situations
 from ..measure.thresholds import seen_of, turns_of
 from ..measure.ways import turns_by_way
 from .conjoined import Conjoined
@@ -46,7 +47,7 @@ def bake_graph(model: nn.Module, reading: Conjoined, in_place: bool, length: int
         length: the one length it will be called with; None for all.
 
     Raises:
-        ConversionError: it is to be baked in place, or takes no such length.
+        ConversionError: it is to be baked in place, takes no such length, or refuses calls since it was changed.
         TraceError: it cannot be exported, or the graph is another function at lengths, or for numbers of samples, that
             the model takes.
     """
@@ -59,6 +60,7 @@ def bake_graph(model: nn.Module, reading: Conjoined, in_place: bool, length: int
     twin = fresh_copy(model).eval()
     variants = Variants(twin, _example(twin, reading), _actions(reading))
     here = _variant(variants, length)
+    _require_calls(twin, here)
     graph = _exported(twin, here.example)
     for path, module in graph.named_modules():  # tables of the mirror images are no state of the model
         hide_buffers(module, like=model.get_submodule(path))
@@ -88,6 +90,21 @@ def _variant(variants: Variants, length: int | None) -> Variant:
     if found is None:
         raise ConversionError(f"the model takes no length of {length}", do="bake for a length that it takes")
     return found
+
+
+def _require_calls(twin: nn.Module, here: Variant) -> None:
+    """Refuse a model that refuses to be called, as one does that was changed so that its strands disagree.
+
+    Raises:
+        ConversionError: its own refusal.
+    """
+    try:
+        with quiet(), undisturbed_rng(), torch.no_grad():
+            call(twin, here.example)
+    except ConversionError:
+        raise
+    except Exception:  # the model's own errors, which the export tells of
+        return
 
 
 def _exported(twin: nn.Module, example: Example) -> torch.fx.GraphModule:
@@ -133,6 +150,10 @@ def _require_same(graph: nn.Module, twin: nn.Module, here: Variant, others: Iter
     """
     tried = [*others]
     _require_same_numbers(graph, twin, here, tried)
+    for situation in turning_situations(twin, here.example):
+        with situation.enter(), torch.no_grad():
+            if _differ(graph, twin, here):
+                raise _refused(f"a graph has one way, and {situation.words} forward takes another", KEEP)
     with _other_weights(twin):
         _require_same_numbers(graph, twin, here, tried)
 
