@@ -202,12 +202,12 @@ _OF_AUTOCAST = frozenset(
     | {"get_autocast_cpu_dtype", "is_autocast_cache_enabled"}
 )
 
-_OF_MEMORY = frozenset({"storage_offset", "_is_view", "_base", "storage", "untyped_storage", "_version", "output_nr"})
+_OF_MEMORY = frozenset({"storage_offset", "_base", "storage", "untyped_storage", "_version", "output_nr"})
 _OF_PLACE = frozenset({"is_shared", "is_pinned"})
 _OF_BITS = frozenset({"is_neg", "is_conj"})
 _OF_KEPT_GRADIENTS = frozenset({"grad", "retains_grad", "_backward_hooks"})
 
-_PART = {"storage_offset": 1, "_is_view": True, "_version": 1, "output_nr": 1}
+_PART = {"storage_offset": 1, "_version": 1, "output_nr": 1}
 """What is told of a tensor that is a part of another one, which was written into."""
 
 
