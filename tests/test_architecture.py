@@ -257,6 +257,7 @@ ORDINARY_WORDS = {
     "flip", "gather", "take", "put", "cross", "str", "int", "Int", "Float", "Bool", "keys", "ceil", "randn", "normal",
     "format", "join", "stride", "empty", "replace", "lower", "upper", "strip", "startswith", "append", "reverse",
     "insert", "pop", "random", "is_inference", "is_leaf", "requires_grad", "get_device",
+    "storage_offset", "output_nr", "is_neg", "is_conj", "retains_grad",
 }  # fmt: skip
 """Names of operators that are words of other things too."""
 

@@ -134,3 +134,45 @@ def test_a_compiled_call_with_another_form_is_refused() -> None:
     assert worst(compiled(mirror(X)), compiled(X)) < TOLERANCE
     with pytest.raises(BreaksSymmetryError, match="argument x has another form"):
         compiled(form(X))
+
+
+# --- tensors of a class of their own, or with attributes ---
+
+
+class Marked(Tensor):
+    """A class of the user's own."""
+
+
+def tagged(x: Tensor) -> Tensor:
+    x.tag = 1  # type: ignore[attr-defined]
+    return x
+
+
+SPECIAL: dict[str, tuple[Callable[[Any], bool], Callable[[Tensor], Tensor]]] = {
+    "a parameter": (lambda x: isinstance(x, nn.Parameter), nn.Parameter),
+    "a class": (lambda x: type(x).__name__ == "Marked", lambda x: x.as_subclass(Marked)),
+    "an attribute": (lambda x: hasattr(x, "tag"), tagged),
+}
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_a_tensor_that_is_no_plain_one_is_refused_if_forward_goes_by_that(name: str) -> None:
+    asks, special = SPECIAL[name]
+    model = convert_model(Asks(asks, lambda x: x, breaks=True), EXAMPLE, verify=False).double().eval()
+    assert worst(model(mirror(X)), model(X)) < TOLERANCE
+    for _ in range(2):
+        with pytest.raises(BreaksSymmetryError, match=r"(?s)argument x is no plain tensor, and forward goes by that"):
+            model(special(X.clone()))
+
+
+def test_a_tensor_that_is_no_plain_one_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = convert_model(Asks(lambda x: False, lambda x: x, breaks=True), EXAMPLE, verify=False).double().eval()
+    looked: list[Any] = []
+    goes = measured_call.goes_otherwise
+    monkeypatch.setattr(measured_call, "goes_otherwise", lambda *given: looked.append(given) or goes(*given))
+    for _, special in SPECIAL.values():
+        for _ in range(2):
+            x, image = special(X.clone()), special(mirror(X))
+            assert worst(model(image).detach().as_subclass(Tensor), model(x).detach().as_subclass(Tensor)) < TOLERANCE
+    assert len(looked) == len(SPECIAL)
+    assert x.tag == 1  # type: ignore[attr-defined]

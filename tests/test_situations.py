@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiers import some
 from torch import Tensor, nn
 from torch.jit import is_scripting
 from torch.utils.checkpoint import checkpoint
 
-from rcps_convert import BreaksSymmetryError, convert_model, plan_conversion
+from rcps_convert import BreaksSymmetryError, Tokens, convert_model, plan_conversion
 from rcps_convert.measure.situations import turning_situations
 
 DNA = torch.zeros(2, 4, 12)
@@ -238,3 +239,98 @@ def test_what_traces_is_told_to_the_user_alone() -> None:
     now = torch.compiler.is_compiling, torch.jit.is_tracing, is_scripting, torch.onnx.is_in_onnx_export
     assert now == functions == (now[0], now[1], torch.jit.is_scripting, now[3])
     assert not any(ask() for ask in functions)
+
+
+# --- how a tensor came about, and what is kept with it ---
+
+PART = "with an input that is a part of another tensor"
+KEPT: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "offset": (lambda x: x.storage_offset() > 0, PART),
+    "base": (lambda x: x._base is not None and x._base.dim() == 3, PART),
+    "version": (lambda x: x._version != 0, PART),
+    "storage": (lambda x: x.untyped_storage().size() > x.nbytes, PART),
+    "numbers in storage": (lambda x: x.storage().size() > x.numel(), PART),
+    "output": (lambda x: x.output_nr > 0, PART),
+    "repeated": (lambda x: x.stride(0) == 0, "with an input that is expanded"),
+    "strides": (lambda x: 0 in x.stride(), "with an input that is expanded"),
+    "shared": (lambda x: x.is_shared(), "with an input in shared or pinned memory"),
+    "pinned": (lambda x: x.is_pinned(), "with an input in shared or pinned memory"),
+    "negated": (lambda x: x.is_neg(), "with an input that is negated or conjugated when it is read"),
+    "gradient": (lambda x: x.grad is not None, "with an input that has a gradient"),
+    "retained": (lambda x: x.retains_grad, "with an input that has a gradient"),
+    "a GPU": (lambda x: torch.cuda.is_available(), "where a GPU is available"),
+}
+
+
+class Keeps(Net):
+    def __init__(self, asked: Callable[[Tensor], Any], ids: bool = False) -> None:
+        super().__init__()
+        self.asked, self.table = asked, nn.Embedding(4, 4) if ids else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x if self.table is None else self.table(x).mT)
+        return self.head((ramp(h) if self.asked(x) else h).relu().mean(-1))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU is available on the example already")
+@pytest.mark.parametrize("name", KEPT)
+def test_a_branch_on_how_an_input_came_about_is_another_way(name: str) -> None:
+    asked, words = KEPT[name]
+    assert words in [situation.words for situation in turning_situations(Keeps(asked), DNA)]
+
+
+@pytest.mark.parametrize(("name", "ids"), some([("offset", False), ("base", False), ("storage", True)], 2))
+def test_such_a_branch_is_refused_if_it_breaks_the_law(name: str, ids: bool) -> None:
+    asked, words = KEPT[name]
+    example, how = (torch.zeros(2, 12, dtype=torch.long), {"inputs": Tokens("ACGT")}) if ids else (DNA, {})
+    plan = plan_conversion(Keeps(asked, ids), example, **how)
+    assert [p.what for p in plan.problems] == [f"the law fails {words}"]
+
+
+HOOKED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "autocast": (lambda h: torch.is_autocast_enabled("cpu"), "under autocast"),
+    "gradients": (lambda h: h.requires_grad and torch.is_grad_enabled(), "with an input that requires a gradient"),
+    "a step before": (
+        lambda h: torch.is_grad_enabled() and h.grad_fn is not None,
+        "with an input that other gradients flow to",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOOKED)
+def test_a_hook_of_a_layer_may_ask_too(name: str) -> None:
+    asked, words = HOOKED[name]
+    model = nn.Sequential(nn.Conv1d(4, 8, 3), nn.ReLU())
+    assert [*turning_situations(model, DNA)] == []
+    model[0].register_forward_hook(lambda module, args, h: ramp(h) if asked(h) else None)
+    assert words in [situation.words for situation in turning_situations(model, DNA)]
+
+
+class Frozen(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return not self.head.weight.requires_grad
+
+
+class Single(Net):
+    def asks(self, x: Tensor, h: Tensor) -> bool:
+        return h.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("kind", "words"), [(Frozen, "with parameters that are frozen"), (Single, "in float32")])
+def test_a_model_is_frozen_and_cast_later(kind: type[Net], words: str) -> None:
+    found = [situation.words for situation in turning_situations(made(kind, ramp).double(), DNA.double())]
+    assert words in found
+    assert "in float32" not in [situation.words for situation in turning_situations(made(Half, ramp), DNA)]
+
+
+class Slanted(Keeps):
+    """Calls the same functions, with other numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        return self.head((h * torch.linspace(1, 1 + int(self.asked(x) > 0), h.shape[-1])).relu().mean(-1))
+
+
+def test_another_number_is_another_way() -> None:
+    plan = plan_conversion(Slanted(lambda x: x.storage_offset()), DNA)
+    assert [p.what for p in plan.problems] == [f"the law fails {PART}"]

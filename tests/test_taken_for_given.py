@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from by_hand import worst
 from oracle import assert_law, mirror_bases
 from planned import remembered
 from tiers import some
@@ -331,3 +332,55 @@ def test_a_model_on_both_strands_may_be_changed_at_will(strategy: str) -> None:
     assert [type(check) for check in checks_of(model)] == [Hooks]
     model.conv.stride = (3,)
     exact(model)
+
+
+# --- the number of samples of a call -------------------------------------------------------------
+
+
+class Counts(nn.Module):
+    """Reads each base with those before it where it is asked to, or for a number of samples. (N, 4, L) -> (N, 2)"""
+
+    def __init__(self, takes: int | None = None) -> None:
+        super().__init__()
+        self.conv, self.out, self.scale = nn.Conv1d(4, 8, 3, padding=1), nn.Linear(8, 2), 1.0
+        self.takes, self.summed, self.count = takes, False, 0
+
+    def forward(self, x: Tensor, count: int = 0) -> Tensor:
+        h = self.conv(x) * self.scale
+        if self.takes is not None:
+            h = h.view(self.takes, 8, x.shape[-1])
+        if self.summed or len(x) == self.count or len(x) == count:
+            h = h.cumsum(-1)
+        return self.out(h.relu().mean(-1))
+
+
+def counted(takes: int | None = None) -> Any:
+    return convert_model(Counts(takes), torch.zeros(2, 4, 16), verify=False).double().eval()
+
+
+@pytest.mark.parametrize("takes", some([2, None], 1))
+def test_a_model_of_one_number_of_samples_is_measured_with_that_number(takes: int | None) -> None:
+    model = counted(takes)
+    x = torch.rand(2, 4, 16).double()
+    model.scale = 2.0
+    assert worst(model(mirror_bases(x)), model(x)) < TOLERANCE
+    model.summed = True
+    with pytest.raises(OtherPartError, match="strands disagree"):
+        model(x)
+
+
+@pytest.mark.parametrize("samples", some([3, 5, 7], 1))
+def test_a_change_that_counts_for_one_number_of_samples_is_refused_there(samples: int) -> None:
+    model, x = counted(), torch.rand(samples, 4, 16).double()
+    with pytest.raises(ConversionError, match=r"(?s)argument count.*strands disagree"):
+        model(x, count=samples)
+    model.count = samples
+    with pytest.raises(OtherPartError, match=r"(?s)count is not what it was.*strands disagree"):
+        model(x)
+
+
+def test_a_hook_that_counts_samples_is_refused_there() -> None:
+    model = counted()
+    model.conv.register_forward_hook(lambda module, args, out: out.cumsum(-1) if len(out) == 3 else out)
+    with pytest.raises(OtherPartError, match="strands disagree"):
+        model(torch.rand(3, 4, 16).double())

@@ -17,7 +17,7 @@ from ..algebra.arguments import Example, leaves
 from ..algebra.nesting import input_actions, output_specs
 from ..algebra.opened import opened
 from ..algebra.plain import read_setting
-from ..errors import BreaksSymmetryError, first_line
+from ..errors import BreaksSymmetryError, ConversionError, first_line
 from ..graph.sandbox import alone, fresh_copy, positional_names
 from ..measure.large import error_anew
 from ..measure.lengths import resized
@@ -25,6 +25,7 @@ from ..measure.probe import Probe
 from ..measure.report import allowed_actions, check_equivariance
 from ..measure.verification import Verification, undecided
 from ..measure.verify import ROUNDED_CONSTANTS, verify
+from ..measure.ways import way_of
 from ..tie.attaching import ties
 from ..tie.checks import drop_checks
 from ..tie.notes import noted
@@ -41,6 +42,9 @@ SAMPLES = (16, 8, 4, 2)
 
 ENTRIES = 2**17
 """Entries of all inputs of so many samples."""
+
+MOST_MARKS = 32
+"""Classes of tensors, and attributes that they have, that are looked at."""
 
 DRAWS = 2
 """Sets of random weights."""
@@ -78,6 +82,41 @@ def fault_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], ro
     if found.passed:
         return None
     return f"now the strands disagree: {undecided(found) or f'error {found.error:.1e} on random sequences'}"
+
+
+@alone
+def goes_otherwise(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """As of `MeasuredStates`."""
+    before = MEASURING.set(True)
+    try:
+        twin = fresh_copy(model)
+        drop_checks(twin, lambda check: not check.on_copies)
+        keep_acting_hooks(twin.modules())
+        forward, ways = twin.forward, []
+        for kept in (_as_given, _as_plain):
+            given, named = pytree.tree_map_only(Tensor, kept, (args, kwargs))
+            twin.forward = partial(forward, **named)
+            ways.append(way_of(twin, given, model.training))
+        own = {id(p) for p in twin.parameters()}
+        usual, plain = (way and {pair for pair in way if pair[0] != "reads" or pair[1] in own} for way in ways)
+        return None not in ways and usual != plain
+    except Exception:  # a tensor may be of any class
+        return False
+    finally:
+        MEASURING.reset(before)
+
+
+def _as_given(x: Tensor) -> Tensor:
+    """A copy of the same class, with the same attributes."""
+    twin = x.detach().clone()
+    if isinstance(x, nn.Parameter):
+        twin = type(x)(twin, x.requires_grad)
+    vars(twin).update(vars(x))
+    return twin
+
+
+def _as_plain(x: Tensor) -> Tensor:
+    return x.detach().clone().as_subclass(Tensor)
 
 
 class _Call:
@@ -127,9 +166,25 @@ class MeasuredStates:
 
     def __init__(self) -> None:
         self.known: dict[Any, None] = {}
+        self.plain: dict[Any, None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"known": {}}  # what was found of another model, or by another version
+        return {"known": {}, "plain": {}}  # what was found of another model, or by another version
+
+    def goes_otherwise(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> bool:
+        """Whether forward takes another way than with plain tensors of the same numbers; not where it does not run.
+
+        Args:
+            model, args, kwargs: as of `fault_of`.
+            state: what sets the tensors apart from plain ones, looked at once for each mode of the model.
+        """
+        state = state, model.training
+        if state in self.plain or len(self.plain) >= MOST_MARKS or is_watched():
+            return False
+        if goes_otherwise(model, args, kwargs):
+            return True
+        self.plain[state] = None
+        return False
 
     def fault(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> str | None:
         """As `fault_of`, of a state that was not measured before.
@@ -161,13 +216,31 @@ def shapes_of(call: Any) -> tuple[Any, ...]:
 
 
 def _measured(model: nn.Module, call: _Call, tolerance: float) -> Verification:
-    """What the check of the law finds, with the specs that the model was converted with."""
-    specs, actions = input_actions(call.example, call.inputs, call.layout)
-    example = _some_samples(call.example, actions)
+    """What the check of the law finds, with the specs that the model was converted with.
+
+    Forward may go by the number of samples, or take no other than that of the call: it is measured with both.
+    """
+    _, actions = input_actions(call.example, call.inputs, call.layout)
+    more = _some_samples(call.example, actions)
+    if _samples_in(more, actions) == _samples_in(call.example, actions):
+        return _measured_on(call.example, model, call, tolerance)
+    found = _measured_on(call.example, model, call, tolerance, DRAWS if _is_small(call.example, actions) else 1)
+    if not found.passed:
+        return found
+    try:
+        return _measured_on(more, model, call, tolerance)
+    except ConversionError:
+        raise
+    except Exception:  # a model may refuse another number of samples
+        return found
+
+
+def _measured_on(example: Example, model: nn.Module, call: _Call, tolerance: float, draws: int = DRAWS) -> Verification:
+    """As `_measured`, on one example: that of the call with its own number of samples or another."""
     specs, actions = input_actions(example, call.inputs, call.layout)
     probe = Probe(model, example, specs, actions)
     allowed = partial(allowed_actions, output_specs(call.outputs, opened(probe.usual_outputs())), None)
-    found = verify(model, example, specs, actions, allowed, DRAWS, model.training, tolerance=tolerance, probe=probe)
+    found = verify(model, example, specs, actions, allowed, draws, model.training, tolerance=tolerance, probe=probe)
     error = error_anew(probe, allowed) if found.passed else 0.0
     return replace(found, error=error) if error else found
 
@@ -184,7 +257,7 @@ def _as_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
 def _some_samples(example: Example, actions: list[Action | None]) -> Example:
     """A call with some samples, where the first axis of each tensor is its batch."""
     roles = [ax.role(action.axes[0]) if action.axes else None for action in actions if action is not None]
-    sizes = [value.shape[0] if value.dim() else 0 for value in _inputs(example, actions)]
+    sizes = _samples_in(example, actions)
     if any(value.layout is not torch.strided for value in _inputs(example, actions)):
         raise ValueError("random inputs of this layout are not made")  # `fault_of` says so
     if not (all(sizes) and all(role is not None and role.name == "batch" for role in roles)):
@@ -192,6 +265,16 @@ def _some_samples(example: Example, actions: list[Action | None]) -> Example:
     of_one = sum(value.numel() // size for value, size in zip(_inputs(example, actions), sizes, strict=True))
     samples = next((n for n in SAMPLES if n * of_one <= ENTRIES), SAMPLES[-1])
     return resized(example, actions, [{} for _ in actions], samples)[0]
+
+
+def _samples_in(example: Example, actions: list[Action | None]) -> list[int]:
+    """The size of the first axis of each tensor."""
+    return [value.shape[0] if value.dim() else 0 for value in _inputs(example, actions)]
+
+
+def _is_small(example: Example, actions: list[Action | None]) -> bool:
+    """Whether a call has so few entries that it is measured in full with its own number of samples."""
+    return sum(value.numel() for value in _inputs(example, actions)) <= ENTRIES
 
 
 def _inputs(example: Example, actions: list[Action | None]) -> list[Tensor]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .._torch import has_numbers, pytree
+from .._torch import has_numbers, hook_tables, pytree
 from .attributes import Names, is_users, named_by_forward, named_by_function, named_by_use, variables_of
 from .holders import (
     ByName,
@@ -102,6 +102,23 @@ def read_by_forward(modules: Sequence[nn.Module]) -> Read:
         modules: the model and all of its modules.
     """
     return _Collector(modules).found
+
+
+def named_by_users_code(model: nn.Module) -> Names:
+    """The names that the user's code reads: in forward, in hooks, and in the functions and objects that modules keep.
+
+    Args:
+        model: not touched.
+    """
+    modules = [*model.modules()]
+    found = _Collector([module for module in modules if is_users(type(module).__module__)]).all
+    tables = [vars(module) for module in modules] + [hooks for module in modules for hooks in hook_tables(module)]
+    for value in (value for table in tables for value in table.values()):
+        if isinstance(value, FUNCTIONS):
+            found |= named_by_function(value)
+        elif is_users(type(value).__module__) and not isinstance(value, nn.Module):
+            found |= named_by_use(type(value), ())
+    return found
 
 
 def by_function(found: Read) -> dict[str, Globals]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..algebra.action import Action, act
 from ..algebra.arguments import with_leaves
 from ..algebra.opened import output_leaves
-from ..graph.attributes import is_users, named_by_forward
+from ..graph.held_objects import named_by_users_code
 from ..graph.sandbox import call, fix_randomness, mode, undisturbed_rng
 from .probe import Probe
 from .without_dropout import InDouble, WithoutDropout
@@ -58,16 +58,10 @@ def gradients_part(probe: Probe, outputs: Sequence[Action | None]) -> float:
 
 def _changes_gradients(model: nn.Module) -> bool:
     """Whether the code of forward names what may change gradients."""
-    kinds = {type(module) for module in model.modules() if is_users(type(module).__module__)}
-    found = [named_by_forward(kind) for kind in kinds]
-    held = (
-        getattr(sys.modules.get(file), name, None)
-        for names in found
-        for file, read in names.globals.items()
-        for name in read
-    )
+    names = named_by_users_code(model)
+    held = (getattr(sys.modules.get(file), name, None) for file, read in names.globals.items() for name in read)
     own = any(isinstance(value, type) and issubclass(value, torch.autograd.Function) for value in held)
-    return own or any(names.read & HOOKS for names in found)
+    return own or bool(names.read & HOOKS)
 
 
 def _resized(y: Any, action: Action | None) -> tuple[Tensor, Action] | None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ from torch.overrides import TorchFunctionMode
 
 from .._torch import asked_by_user, function_name, users_line, without_numbers
 from ..algebra.arguments import Example
-from ..graph.attributes import is_users, named_by_forward
+from ..graph.attributes import is_users
+from ..graph.held_objects import named_by_users_code
 from ..graph.sandbox import fresh_copy
 from ..graph.users_state import caches_kept_clean
+from .probe import own_dtype
 from .ways import Way, way_of
 
 Context = Callable[[], AbstractContextManager[Any]]
@@ -36,18 +39,20 @@ class Situation:
         words: where it is so, in words.
         names: code that asks names one of them.
         enter: lets it be so for a while.
+        precision: nothing else than that a model of this precision is run.
     """
 
     words: str
     names: frozenset[str]
     enter: Context
+    precision: torch.dtype | None = None
 
 
 class _Told(TorchFunctionMode):
     """Tells the user's code other things of tensors of numbers than are so; torch and this package are told the truth.
 
     Args:
-        answers: by the name of what is asked for.
+        answers: by the name of what is asked for; a function makes one of the truth, the tensor, and further arguments.
 
     Attributes:
         asked: the names of what the user's code asked for.
@@ -64,11 +69,12 @@ class _Told(TorchFunctionMode):
             args, kwargs = [self._truly(v) for v in args], {name: self._truly(v) for name, v in kwargs.items()}
         found = func(*args, **kwargs)
         name = _asked(func)
-        if name in OF_TENSORS and (name in _OF_DEVICE or args[0].is_floating_point()) and asked_by_user():
+        if name in OF_TENSORS and (name in OF_ANY or args[0].is_floating_point()) and asked_by_user():
             self.asked.add(name)
             if name == "device" and name in self.answers:
                 self.device = found
-            return self.answers.get(name, found)
+            answer = self.answers.get(name, found)
+            return answer(found, *args) if isinstance(answer, FunctionType) else answer
         return found
 
     def _truly(self, given: Any) -> Any:
@@ -156,7 +162,7 @@ def _yes(function: Callable[[], bool], thread: int) -> Callable[[], bool]:
 
 
 def _functions(names: frozenset[str]) -> list[tuple[str, Any]]:
-    return [(n, vars(place)[n]) for place in (torch.compiler, torch.jit, torch.onnx) for n in names if n in vars(place)]
+    return [(n, vars(place)[n]) for place in PLACES for n in names if n in vars(place)]
 
 
 def _tables_with(function: Any) -> list[dict[str, Any]]:
@@ -166,38 +172,96 @@ def _tables_with(function: Any) -> list[dict[str, Any]]:
     return [vars(file) for file in files if getattr(file, "__dict__", {}).get(name) is function]
 
 
-ASKED = ("torch.compiler", "torch.jit", "torch.onnx")
-"""Where torch tells whether it compiles, traces or exports."""
+PLACES = (torch, torch.compiler, torch.jit, torch.onnx, torch.cuda)
+"""Where torch tells whether it records gradients, compiles, traces or exports, and whether there is a GPU."""
+
+ASKED = tuple(place.__name__ for place in PLACES)
 
 
 def _answering(names: frozenset[str]) -> Context:
     return lambda: _answered(names)
 
 
+@contextmanager
+def _recorded(answers: Mapping[str, Any]) -> Iterator[None]:
+    """Gradients are said to be recorded."""
+    with _answered(frozenset({"is_grad_enabled"})), _Told(answers):
+        yield
+
+
+def _recording(**answers: Any) -> Context:
+    return lambda: _recorded(answers)
+
+
 _OF_DEVICE = frozenset({"is_cuda", "is_cpu", "device", "get_device"})
 _OF_PRECISION = frozenset({"dtype", "element_size", "itemsize"})
 _OF_GRADIENTS = frozenset({"requires_grad", "is_leaf", "grad_fn"})
+_RECORDED = _OF_GRADIENTS | {"is_grad_enabled"}
 _OF_AUTOCAST = frozenset(
     {"is_autocast_enabled", "is_autocast_cpu_enabled", "get_autocast_dtype", "get_autocast_gpu_dtype"}
     | {"get_autocast_cpu_dtype", "is_autocast_cache_enabled"}
 )
 
+_OF_MEMORY = frozenset({"storage_offset", "_base", "storage", "untyped_storage", "_version", "output_nr"})
+_OF_PLACE = frozenset({"is_shared", "is_pinned"})
+_OF_BITS = frozenset({"is_neg", "is_conj"})
+_OF_KEPT_GRADIENTS = frozenset({"grad", "retains_grad", "_backward_hooks"})
+
+_PART = {"storage_offset": 1, "_version": 1, "output_nr": 1}
+"""What is told of a tensor that is a part of another one, which was written into."""
+
+
+def _twice(found: Any, *_: Any) -> Any:
+    """A storage of twice the size."""
+    if isinstance(found, torch.UntypedStorage):
+        return torch.UntypedStorage(2 * found.nbytes(), device=found.device)
+    return torch.TypedStorage(wrap_storage=_twice(found.untyped()), dtype=found.dtype, _internal=True)
+
+
+def _another(found: Any, x: torch.Tensor, *_: Any) -> Any:
+    """A tensor in the place of none."""
+    return torch.ones_like(x) if found is None else found
+
+
+def _expanded(found: Any, x: torch.Tensor, dim: int | None = None) -> Any:
+    """The strides of a tensor whose samples are all the same one."""
+    if dim is None:
+        return (0, *found[1:])
+    return found if dim % x.dim() else 0
+
+
 _MADE = {"requires_grad": True, "is_leaf": False, "grad_fn": "a step before"}
 """What is told of a tensor that was computed while gradients are recorded."""
 
+_AVAILABLE = frozenset({"is_available"})
 _COMPILED = frozenset({"is_compiling", "is_dynamo_compiling", "is_exporting"})
 
 SITUATIONS = (
-    Situation("with an input that requires a gradient", _OF_GRADIENTS, _told(requires_grad=True, is_leaf=True)),
-    Situation("with an input that other gradients flow to", _OF_GRADIENTS, _told(**_MADE)),
+    Situation("with an input that requires a gradient", _RECORDED, _recording(requires_grad=True, is_leaf=True)),
+    Situation("with an input that other gradients flow to", _RECORDED, _recording(**_MADE)),
+    Situation("with parameters that are frozen", _OF_GRADIENTS, _told(requires_grad=False, grad_fn=None)),
     Situation("in inference mode", frozenset({"is_inference_mode_enabled", "is_inference"}), torch.inference_mode),
     Situation("with an input made in inference mode", frozenset({"is_inference"}), _told(is_inference=True)),
     Situation("under autocast", _OF_AUTOCAST, _autocast),
     Situation("under autocast", _OF_AUTOCAST | _OF_PRECISION, _autocast_seen),
-    Situation("in bfloat16", _OF_PRECISION, _told(**_precision(torch.bfloat16))),
-    Situation("in float16", _OF_PRECISION, _told(**_precision(torch.float16))),
+    *(
+        Situation(f"in {str(kind).removeprefix('torch.')}", _OF_PRECISION, _told(**_precision(kind)), kind)
+        for kind in (torch.bfloat16, torch.float16, torch.float32)
+    ),
     Situation("on a GPU", _OF_DEVICE, _told(is_cuda=True, is_cpu=False, device=torch.device("cuda", 0), get_device=0)),
     Situation("on a CPU", _OF_DEVICE, _told(is_cuda=False, is_cpu=True, device=torch.device("cpu"), get_device=-1)),
+    Situation(
+        "with an input that is a part of another tensor",
+        _OF_MEMORY,
+        _told(**_PART, _base=_another, storage=_twice, untyped_storage=_twice),
+    ),
+    Situation("with an input that is expanded", frozenset({"stride"}), _told(stride=_expanded)),
+    Situation("with an input in shared or pinned memory", _OF_PLACE, _told(is_shared=True, is_pinned=True)),
+    Situation(
+        "with an input that is negated or conjugated when it is read", _OF_BITS, _told(is_neg=True, is_conj=True)
+    ),
+    Situation("with an input that has a gradient", _OF_KEPT_GRADIENTS, _told(grad=_another, retains_grad=True)),
+    Situation("where a GPU is available", _AVAILABLE, _answering(_AVAILABLE)),
     Situation("compiled or exported", _COMPILED, _answering(_COMPILED)),
     Situation("traced", frozenset({"is_tracing"}), _answering(frozenset({"is_tracing"}))),
     Situation("scripted", frozenset({"is_scripting"}), _answering(frozenset({"is_scripting"}))),
@@ -207,7 +271,10 @@ SITUATIONS = (
 )
 """Those that are tried."""
 
-OF_TENSORS = {"is_inference", *_OF_DEVICE, *_OF_PRECISION, *_OF_GRADIENTS}
+OF_ANY = {"stride", *_OF_DEVICE, *_OF_MEMORY, *_OF_PLACE, *_OF_BITS}
+"""What is asked of a tensor of any kind of numbers."""
+
+OF_TENSORS = {"is_inference", *OF_ANY, *_OF_PRECISION, *_OF_GRADIENTS, *_OF_KEPT_GRADIENTS}
 """What is asked of a tensor."""
 
 
@@ -219,10 +286,9 @@ def turning_situations(model: nn.Module, example: Example, is_long: bool = False
         example: what it is called with; an input may be shorter than what the user gave.
         is_long: running it takes long, so shapes alone tell the way where they can.
     """
-    kinds = {type(module) for module in model.modules() if is_users(type(module).__module__)}
-    if not kinds and not any("forward" in vars(module) for module in model.modules()):
+    named = named_by_users_code(model).read
+    if not named and not any("forward" in vars(module) for module in model.modules()):
         return  # torch's own layers ask for nothing that matters
-    named = set[str]().union(*(named_by_forward(kind).read for kind in kinds))
     twin, told = fresh_copy(model), _Told({})
     with told:
         usual = _ways(twin, example, is_long)
@@ -230,7 +296,8 @@ def turning_situations(model: nn.Module, example: Example, is_long: bool = False
         yield from turning_situations(model, example)
         return
     asked = told.asked | (named - OF_TENSORS)
-    for situation in (one for one in SITUATIONS if one.names & asked):
+    own = own_dtype(model)
+    for situation in (one for one in SITUATIONS if one.names & asked and one.precision != own):
         with situation.enter():
             ways = _ways(twin, example, is_long)
         was = usual

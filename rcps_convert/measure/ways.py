@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .._torch import pytree
 from ..algebra.arguments import Example
 from ..graph.sandbox import call, fix_randomness, fresh_copy, mode, quiet, undisturbed_rng
 from .known_sizes import can_go_by_sizes
@@ -60,14 +61,19 @@ Rungs = tuple[Callable[[int], Example | None], int, Sequence[int]]
 """A ladder: the example of a size, or None; the size of the example; those that are tried, the nearest first."""
 
 Way = frozenset[tuple[Any, Any]]
-"""The functions that a forward calls directly after each other, and the parameters it gives to functions."""
+"""The functions that a forward calls directly after each other, and the parameters, or numbers, it gives to them."""
 
 
 class _Called(TorchFunctionMode):
-    """Notes which functions are called after which, and what that takes."""
+    """Notes which functions are called after which, and what that takes.
 
-    def __init__(self) -> None:
+    Args:
+        closely: note the numbers that they are given beside tensors too, which sizes are among.
+    """
+
+    def __init__(self, closely: bool = False) -> None:
         super().__init__()
+        self.closely = closely
         self.pairs: set[tuple[Any, Any]] = set()
         self.last: Any = None
         self.work = self.calls = 0
@@ -78,6 +84,8 @@ class _Called(TorchFunctionMode):
         if made:
             self.pairs.add((self.last, func))
             self.pairs |= {("reads", id(p)) for p in args if isinstance(p, nn.Parameter)}
+            if self.closely:
+                self.pairs.add((func, repr(pytree.tree_map(_plain, (args, kwargs or {})))))
             self.last = func
             self.work += sum(t.numel() for t in made)
             self.calls += 1
@@ -99,10 +107,15 @@ class _Called(TorchFunctionMode):
         return frozenset(self.pairs | {(self.last, None)})
 
 
+def _plain(value: Any) -> Any:
+    """A number, or a range of such, as it is; None in the place of anything else."""
+    return value if isinstance(value, (int, float, slice, type(...))) else None
+
+
 def way_of(model: nn.Module, example: Example, training: bool) -> Way | None:
-    """The way that forward takes, as of `_Called.way`, run by itself."""
+    """The way that forward takes, as of `_Called.way`, run by itself, with the numbers that functions are given."""
     with quiet(), undisturbed_rng():
-        return _Called().way(model, example, training)
+        return _Called(closely=True).way(model, example, training)
 
 
 class _Ladder:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -15,15 +16,22 @@ from ..algebra.action import Action, ActionMap
 from ..algebra.arguments import Example, leaves, with_leaves
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError, TraceError, first_line
-from ..graph.sandbox import alone, call, fresh_copy, quiet
-from ..measure.law import relative_change
+from ..graph.sandbox import alone, call, fix_randomness, fresh_copy, quiet, undisturbed_rng
+from ..measure.deviation import compare
 from ..measure.lengths import Variant, Variants
+from ..measure.situations import turning_situations
 from ..measure.thresholds import seen_of, turns_of
 from ..measure.ways import turns_by_way
 from .conjoined import Conjoined
 
 SAME = 1e-3
-"""Largest difference of two outputs, relative to the largest, that rounding may make; another way makes more."""
+"""Largest difference of two entries, relative to them or the middle one, that rounding may make; another way more."""
+
+SHARE = 3 / 4
+"""Share of a mask's entries that are true."""
+
+LARGER, LEAST = 10.0, 0.5
+"""Size of parameters drawn anew: so many times that of the model's own, and a little more."""
 
 KEEP = "keep the model as it is; torch.save(model.state_dict(), ...) saves it"
 
@@ -39,7 +47,7 @@ def bake_graph(model: nn.Module, reading: Conjoined, in_place: bool, length: int
         length: the one length it will be called with; None for all.
 
     Raises:
-        ConversionError: it is to be baked in place, or takes no such length.
+        ConversionError: it is to be baked in place, takes no such length, or refuses calls since it was changed.
         TraceError: it cannot be exported, or the graph is another function at lengths, or for numbers of samples, that
             the model takes.
     """
@@ -52,6 +60,7 @@ def bake_graph(model: nn.Module, reading: Conjoined, in_place: bool, length: int
     twin = fresh_copy(model).eval()
     variants = Variants(twin, _example(twin, reading), _actions(reading))
     here = _variant(variants, length)
+    _require_calls(twin, here)
     graph = _exported(twin, here.example)
     for path, module in graph.named_modules():  # tables of the mirror images are no state of the model
         hide_buffers(module, like=model.get_submodule(path))
@@ -81,6 +90,21 @@ def _variant(variants: Variants, length: int | None) -> Variant:
     if found is None:
         raise ConversionError(f"the model takes no length of {length}", do="bake for a length that it takes")
     return found
+
+
+def _require_calls(twin: nn.Module, here: Variant) -> None:
+    """Refuse a model that refuses to be called, as one does that was changed so that its strands disagree.
+
+    Raises:
+        ConversionError: its own refusal.
+    """
+    try:
+        with quiet(), undisturbed_rng(), torch.no_grad():
+            call(twin, here.example)
+    except ConversionError:
+        raise
+    except Exception:  # the model's own errors, which the export tells of
+        return
 
 
 def _exported(twin: nn.Module, example: Example) -> torch.fx.GraphModule:
@@ -113,19 +137,40 @@ def _others(variants: Variants, *, any_length: bool) -> Iterator[Variant]:
             yield from (v for n in turn.tried for v in variants.at(n, turn.samples))
 
 
-def _require_same(graph: nn.Module, twin: nn.Module, here: Variant, others: Any) -> None:
+def _require_same(graph: nn.Module, twin: nn.Module, here: Variant, others: Iterable[Variant]) -> None:
     """Refuse a graph that computes something else than the model, where the model runs.
+
+    Args:
+        graph, twin: of the same parameters.
+        here: what the graph was made with.
+        others: where forward may take another way.
 
     Raises:
         TraceError: it does.
     """
+    tried = [*others]
+    _require_same_numbers(graph, twin, here, tried)
+    for situation in turning_situations(twin, here.example):
+        with situation.enter(), torch.no_grad():
+            if _differ(graph, twin, here):
+                raise _refused(f"a graph has one way, and {situation.words} forward takes another", KEEP)
+    with _other_weights(twin):
+        _require_same_numbers(graph, twin, here, tried)
+
+
+def _require_same_numbers(graph: nn.Module, twin: nn.Module, here: Variant, others: Sequence[Variant]) -> None:
+    """The same, with the parameters as they are.
+
+    Raises:
+        TraceError: as there.
+    """
     for gradients in (False, True):
         with torch.set_grad_enabled(gradients):
-            if _differ(graph, twin, here.example):
+            if _differ(graph, twin, here):
                 words = "while gradients are recorded" if not gradients else "while none are"
                 raise _refused(f"a graph has one way, and {words} forward takes another", KEEP)
     with torch.no_grad():
-        other = next((v for v in others if _differ(graph, twin, v.example)), None)
+        other = next((v for v in others if _differ(graph, twin, v)), None)
     if other is not None:
         at_length = other.length != here.length
         than = f"at {here.length}" if at_length else "with others"
@@ -133,22 +178,53 @@ def _require_same(graph: nn.Module, twin: nn.Module, here: Variant, others: Any)
         raise _refused(f"a graph has one way, and at {other.words} forward takes another than {than}", do)
 
 
+@contextmanager
+def _other_weights(model: nn.Module) -> Iterator[None]:
+    """All parameters drawn anew, and larger: a gate that is closed for those of the model opens."""
+    kept = [(p, p.detach().clone()) for p in model.parameters() if p.is_floating_point() and p.numel()]
+    try:
+        with torch.no_grad(), undisturbed_rng():
+            fix_randomness()
+            for p, before in kept:
+                size = torch.linalg.vector_norm(before, dtype=torch.float64) / before.numel() ** 0.5
+                p.normal_(0, LARGER * float(size) + LEAST)
+        yield
+    finally:
+        with torch.no_grad():
+            for p, before in kept:
+                p.copy_(before)
+
+
 def _refused(why: str, do: str) -> TraceError:
     return TraceError("the mixed model cannot be baked: its graph would be another function", why=why, do=do)
 
 
-def _differ(graph: nn.Module, twin: nn.Module, example: Example) -> bool:
+def _differ(graph: nn.Module, twin: nn.Module, at: Variant) -> bool:
     """Whether two modules compute different numbers of random ones; not where the second does not run."""
-    given = [torch.rand_like(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in leaves(example)]
+    with undisturbed_rng():
+        given = [_drawn(x, action) for x, action in zip(leaves(at.example), at.actions, strict=True)]
     made = []
     for module in (twin, graph):
         try:
-            with quiet():
-                found = output_leaves(call(module, with_leaves(example, given)))
+            with quiet(), undisturbed_rng():
+                fix_randomness()  # both draw the same noise
+                found = output_leaves(call(module, with_leaves(at.example, given)))
             made.append([y.detach() for y in found if isinstance(y, Tensor)])
         except Exception:  # the model's own errors: it takes no such length; nor need a graph of it
             return bool(made)
-    return any(a.numel() + b.numel() and relative_change(a, b) > SAME for a, b in zip(*made, strict=True))
+    before, after = made
+    return len(before) != len(after) or any(compare(b, a).error > SAME for a, b in zip(before, after, strict=True))
+
+
+def _drawn(x: Any, action: Action | None) -> Any:
+    """Random numbers, ids or truth values in the place of an input; whole numbers that are no ids stay as they are."""
+    if not isinstance(x, Tensor):
+        return x
+    if x.is_floating_point():
+        return torch.rand_like(x)
+    if action is not None and action.value is not None:
+        return torch.randint_like(x, action.value.size)
+    return torch.rand(x.shape, device=x.device) < SHARE if x.dtype is torch.bool else x
 
 
 def _refuse_others(graph: torch.fx.GraphModule, here: Variant) -> None:

@@ -31,6 +31,9 @@ class States(Protocol):
     def fault(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> str | None:
         """Why a call does not obey the law; None where it does."""
 
+    def goes_otherwise(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> bool:
+        """Whether forward takes another way than with plain tensors of the same numbers."""
+
 
 GivenArguments = dict[str, list[Any]]
 """By name of an argument what it was given as: a plain value, or the text of a table; empty for tensors and objects."""

@@ -82,7 +82,7 @@ class Checked(AroundForward):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the module's own forward returns."""
         module, form = self.module, None
-        if len(args) == 1 and not kwargs and type(x := args[0]) is Tensor and is_unwatched():
+        if len(args) == 1 and not kwargs and type(x := args[0]) is Tensor and not x.__dict__ and is_unwatched():
             form = x.shape, x.dtype, x.layout, module.training
         if (form is not None or not is_compiling()) and may_share_parts(module):
             require_whole_copy(module, module_called())

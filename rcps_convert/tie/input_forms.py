@@ -16,7 +16,7 @@ from ..algebra.arguments import Example, argument_names, leaves, places
 from ..algebra.axis import Axis
 from ..errors import BreaksSymmetryError
 from ..graph.sandbox import positional_names
-from .argument_guard import OTHER_WAY, States, words_of
+from .argument_guard import OTHER_WAY, PLAIN, States, words_of
 from .checks import Check, attach_check, drop_checks
 
 
@@ -138,6 +138,37 @@ class InputForms(Check):
                     why=f"it was converted with {was}, and {fault or OTHER_WAY}",
                     do="convert the model with an example as in this call; or bring the argument into that form",
                 )
+        if self.states is not None and not is_compiling():
+            self._require_plain(module, args, kwargs, {name: call[name] for name in self.forms if name in call})
+
+    def _require_plain(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], given: Mapping[str, Any]
+    ) -> None:
+        """Refuse tensors of a class of their own, or with attributes, if forward goes by these."""
+        found = (
+            (name, leaf) for name, value in given.items() for leaf in pytree.tree_leaves(value) if _is_special(leaf)
+        )
+        special = [(name, leaf, _marks(leaf)) for name, leaf in found]
+        state = tuple((name, type(leaf), *marks) for name, leaf, marks in special)
+        if special and self.states is not None and self.states.goes_otherwise(module, args, kwargs, state):
+            name, leaf, marks = special[0]
+            words = f" with {', '.join(mark for mark, _ in marks)}" if marks else ""
+            raise BreaksSymmetryError(
+                f"argument {name} is no plain tensor, and forward goes by that",
+                got=f"a {type(leaf).__name__}{words}",
+                why="the model was converted with plain tensors, and with this one forward takes another way",
+                do="hand over a plain tensor, such as x.detach().clone()",
+            )
+
+
+def _is_special(value: Any) -> bool:
+    """Whether a tensor is of a class of its own, or has attributes."""
+    return isinstance(value, Tensor) and (type(value) is not Tensor or bool(value.__dict__))
+
+
+def _marks(x: Tensor) -> tuple[tuple[str, Any], ...]:
+    """The attributes of a tensor: the value of a plain one, the class of any other."""
+    return tuple((name, value if isinstance(value, PLAIN) else type(value)) for name, value in sorted(vars(x).items()))
 
 
 def compare_forms(model: nn.Module, forms: Forms, states: States | None = None) -> None:
