@@ -18,20 +18,29 @@ from ..algebra.nesting import input_actions, output_specs
 from ..algebra.opened import opened
 from ..algebra.plain import read_setting
 from ..errors import BreaksSymmetryError, first_line
+from ..geometry import unanchor
 from ..graph.sandbox import alone, fresh_copy, positional_names
 from ..measure.large import error_anew
 from ..measure.lengths import resized
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions, check_equivariance
+from ..measure.runs import Outlines
 from ..measure.verification import Verification, undecided
 from ..measure.verify import ROUNDED_CONSTANTS, verify
-from ..tie.attaching import ties
+from ..measure.ways import Way, way_of
+from ..tie.argument_guard import Call
+from ..tie.attaching import remove, ties
 from ..tie.checks import drop_checks
 from ..tie.notes import noted
+from ..tie.untied import Untied
 from ..tie.watched_hooks import MEASURING, keep_acting_hooks
+from .fast.attached import decelerate
 
 KNOWN = 256
 """States that were found to do no harm, at most."""
+
+MOST_SIZES = 2**14
+"""Sizes of calls that are remembered, at most."""
 
 CANNOT = "in a transform or a trace that cannot be measured: call the model as it is first"
 """Why a state is refused that was not measured before."""
@@ -122,14 +131,70 @@ def _fault_as_it_is(model: nn.Module, call: _Call) -> str | None:
     return None if found else f"now the strands disagree: error {found.error:.1e} on random sequences"
 
 
+@alone
+def goes_by_sizes(model: nn.Module, given: Call, usual: Call) -> bool:
+    """Whether forward takes another way in one call than in another, or that cannot be told.
+
+    It is looked at without ties and edges, whose own work goes by the length, and without numbers where that shows it.
+
+    Args:
+        model: not touched.
+        given, usual: the calls; what they have in common are the values of what is no tensor.
+    """
+    before = MEASURING.set(True)
+    try:
+        twin = fresh_copy(model)
+        drop_checks(twin, lambda _: True)
+        decelerate(twin)
+        unanchor(twin)
+        with torch.no_grad():
+            for module, leaf, _, tie in ties(twin):
+                if not isinstance(tie, Untied):  # it refuses to be read, here too
+                    remove(module, leaf)
+        with Outlines(twin).entered() as outline:
+            ways = [_way(outline, call, model.training) for call in (given, usual)]
+        if None in ways:
+            ways = [_way(twin, call, model.training) for call in (given, usual)]
+        return None in ways or ways[0] != ways[1]
+    finally:
+        MEASURING.reset(before)
+
+
+def _way(model: nn.Module, call: Call, training: bool) -> Way | None:
+    args, kwargs = pytree.tree_map_only(Tensor, torch.zeros_like, call)
+    forward = model.forward
+    model.forward = partial(forward, **kwargs)
+    try:
+        return way_of(model, args, training)
+    finally:
+        model.forward = forward
+
+
 class MeasuredStates:
     """States of a model that were found to do no harm, each measured once."""
 
     def __init__(self) -> None:
         self.known: dict[Any, None] = {}
+        self.sizes: set[Any] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"known": {}}  # what was found of another model, or by another version
+        return {"known": {}, "sizes": set()}  # what was found of another model, or by another version
+
+    def fault_at(self, model: nn.Module, given: Call, usual: Call) -> str | None:
+        """As `fault_of`, of sizes at which forward takes another way than at the usual ones.
+
+        Args:
+            model: as there.
+            given: the call.
+            usual: the same with tensors of the example's sizes.
+        """
+        sizes = model.training, shapes_of(given)
+        if sizes in self.sizes or is_watched():
+            return None
+        fault = self.fault(model, *given, "sizes") if goes_by_sizes(model, given, usual) else None
+        if fault is None and len(self.sizes) < MOST_SIZES:
+            self.sizes.add(sizes)
+        return fault
 
     def fault(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> str | None:
         """As `fault_of`, of a state that was not measured before.

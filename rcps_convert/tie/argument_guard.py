@@ -25,11 +25,18 @@ OTHER_WAY = "with it forward may take a way that was not traced"
 """What is said where nothing was measured."""
 
 
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a module is called with, by position and by name."""
+
+
 class States(Protocol):
     """Measures calls, each kind of them once."""
 
     def fault(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> str | None:
         """Why a call does not obey the law; None where it does."""
+
+    def fault_at(self, model: nn.Module, given: Call, usual: Call) -> str | None:
+        """The same of sizes at which forward takes another way than in a call as on the example."""
 
 
 GivenArguments = dict[str, list[Any]]
