@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import is_recorded, pytree, transform_level
+from .._torch import is_recorded, pytree, transform_level, without_numbers
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, leaves
@@ -20,11 +20,11 @@ from ..algebra.plain import read_setting
 from ..errors import BreaksSymmetryError, first_line
 from ..geometry import unanchor
 from ..graph.sandbox import alone, fresh_copy, positional_names
+from ..graph.users_state import caches_kept_clean
 from ..measure.large import error_anew
 from ..measure.lengths import resized
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions, check_equivariance
-from ..measure.runs import Outlines
 from ..measure.verification import Verification, undecided
 from ..measure.verify import ROUNDED_CONSTANTS, verify
 from ..measure.ways import Way, way_of
@@ -135,7 +135,7 @@ def _fault_as_it_is(model: nn.Module, call: _Call) -> str | None:
 def goes_by_sizes(model: nn.Module, given: Call, usual: Call) -> bool:
     """Whether forward takes another way in one call than in another, or that cannot be told.
 
-    It is looked at without ties and edges, whose own work goes by the length, and without numbers where that shows it.
+    It is looked at without numbers, where forward does not ask for any.
 
     Args:
         model: not touched.
@@ -143,21 +143,27 @@ def goes_by_sizes(model: nn.Module, given: Call, usual: Call) -> bool:
     """
     before = MEASURING.set(True)
     try:
-        twin = fresh_copy(model)
-        drop_checks(twin, lambda _: True)
-        decelerate(twin)
-        unanchor(twin)
-        with torch.no_grad():
-            for module, leaf, _, tie in ties(twin):
-                if not isinstance(tie, Untied):  # it refuses to be read, here too
-                    remove(module, leaf)
-        with Outlines(twin).entered() as outline:
-            ways = [_way(outline, call, model.training) for call in (given, usual)]
+        twin = _without_ties(model)
+        with caches_kept_clean(twin), without_numbers():
+            ways = [_way(twin, call, model.training) for call in (given, usual)]
         if None in ways:
             ways = [_way(twin, call, model.training) for call in (given, usual)]
         return None in ways or ways[0] != ways[1]
     finally:
         MEASURING.reset(before)
+
+
+def _without_ties(model: nn.Module) -> nn.Module:
+    """A copy of a model without ties and edges, whose own work goes by the length."""
+    twin = fresh_copy(model)
+    drop_checks(twin, lambda _: True)
+    decelerate(twin)
+    unanchor(twin)
+    with torch.no_grad():
+        for module, leaf, _, tie in ties(twin):
+            if not isinstance(tie, Untied):  # it refuses to be read, here too
+                remove(module, leaf)
+    return twin
 
 
 def _way(model: nn.Module, call: Call, training: bool) -> Way | None:

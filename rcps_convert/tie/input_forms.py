@@ -193,10 +193,7 @@ def trust_forms(model: nn.Module) -> None:
 
 def plain_forms(forms: Forms) -> dict[str, Any]:
     """Forms as plain values, for `read_forms`."""
-    return {
-        name: [None if form is None else _plain(form) for form in row]
-        for name, row in forms.items()
-    }
+    return {name: [None if form is None else _plain(form) for form in row] for name, row in forms.items()}
 
 
 def _plain(form: Form) -> dict[str, Any]:
@@ -211,7 +208,4 @@ def _form(row: Mapping[str, Any]) -> Form:
 
 def read_forms(data: Mapping[str, Any]) -> Forms:
     """The forms that `plain_forms` describes."""
-    return {
-        str(name): [None if row is None else _form(row) for row in rows]
-        for name, rows in data.items()
-    }
+    return {str(name): [None if row is None else _form(row) for row in rows] for name, rows in data.items()}
