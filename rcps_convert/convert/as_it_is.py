@@ -37,12 +37,14 @@ class AsItIs:
         outputs: a line for each output: what it is taken for.
         checked: other lengths at which the law was checked too, in positions.
         situations: in which it was checked too, in words.
+        by_sizes: forward may go by the sizes of its inputs.
     """
 
     verification: Verification
     outputs: list[str]
     checked: list[int]
     situations: list[str]
+    by_sizes: bool
 
 
 def as_it_is(
@@ -80,7 +82,7 @@ def as_it_is(
     rows = [*zip(structure_names(made), found.outputs, wanted, strict=False)]
     _require_lengths(probe, rows)
     lines = [_line(name, action, spec) for name, action, spec in rows if action is not None]
-    return AsItIs(found, lines, sorted(set(checks.checked)), checks.situations)
+    return AsItIs(found, lines, sorted(set(checks.checked)), checks.situations, not checks.by_no_size)
 
 
 def _measured(specs: Any, actions: Any, allowed: Any, model: nn.Module, example: Example) -> Verification:

@@ -118,14 +118,14 @@ class LengthChecks:
     kept: Step | None = None
 
     @cached_property
-    def _by_no_size(self) -> bool:
+    def by_no_size(self) -> bool:
         """Whether forward is seen to go by no size, in either mode: it takes the same way at all of them."""
         return is_run_often(self.survey) and goes_by_no_size(self.model, self.example)
 
     @property
     def _modes_may_part(self) -> bool:
         """Whether forward may take another way in train mode at a size at which the law was measured in eval mode."""
-        return not (self.alike and self._by_no_size)
+        return not (self.alike and self.by_no_size)
 
     def run(self, measure: Measure, outputs: Sequence[Action | None]) -> None:
         """Measure the law at a few of the lengths that forward takes, and with another number of samples."""
@@ -177,7 +177,7 @@ class LengthChecks:
         """Measure the law wherever forward may take another way than on the example, and far from it."""
         seen = seen_of(self.variants, self.survey)
         self._check_rests(seen)
-        knows = False if self._by_no_size else None
+        knows = False if self.by_no_size else None
         found = turns_of(self.variants, self.survey, seen), turns_by_way(self.variants, self.survey, seen, knows)
         lengths, samples = (dict.fromkeys(itertools.chain(*turns)) for turns in zip(*found, strict=True))
         for turn in lengths if self.fixed is None else []:

@@ -25,14 +25,18 @@ from ..measure.probe import Probe
 from ..measure.report import allowed_actions, check_equivariance
 from ..measure.verification import Verification, undecided
 from ..measure.verify import ROUNDED_CONSTANTS, verify
-from ..measure.ways import way_of
+from ..tie.argument_guard import Call
 from ..tie.attaching import ties
 from ..tie.checks import drop_checks
 from ..tie.notes import noted
 from ..tie.watched_hooks import MEASURING, keep_acting_hooks
+from .ways_of_calls import goes_by_sizes, goes_otherwise
 
 KNOWN = 256
 """States that were found to do no harm, at most."""
+
+MOST_SIZES = 2**14
+"""Sizes of calls that are remembered, at most."""
 
 CANNOT = "in a transform or a trace that cannot be measured: call the model as it is first"
 """Why a state is refused that was not measured before."""
@@ -84,41 +88,6 @@ def fault_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], ro
     return f"now the strands disagree: {undecided(found) or f'error {found.error:.1e} on random sequences'}"
 
 
-@alone
-def goes_otherwise(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """As of `MeasuredStates`."""
-    before = MEASURING.set(True)
-    try:
-        twin = fresh_copy(model)
-        drop_checks(twin, lambda check: not check.on_copies)
-        keep_acting_hooks(twin.modules())
-        forward, ways = twin.forward, []
-        for kept in (_as_given, _as_plain):
-            given, named = pytree.tree_map_only(Tensor, kept, (args, kwargs))
-            twin.forward = partial(forward, **named)
-            ways.append(way_of(twin, given, model.training))
-        own = {id(p) for p in twin.parameters()}
-        usual, plain = (way and {pair for pair in way if pair[0] != "reads" or pair[1] in own} for way in ways)
-        return None not in ways and usual != plain
-    except Exception:  # a tensor may be of any class
-        return False
-    finally:
-        MEASURING.reset(before)
-
-
-def _as_given(x: Tensor) -> Tensor:
-    """A copy of the same class, with the same attributes."""
-    twin = x.detach().clone()
-    if isinstance(x, nn.Parameter):
-        twin = type(x)(twin, x.requires_grad)
-    vars(twin).update(vars(x))
-    return twin
-
-
-def _as_plain(x: Tensor) -> Tensor:
-    return x.detach().clone().as_subclass(Tensor)
-
-
 class _Call:
     """A call as an example, with the specs that a model was converted with.
 
@@ -167,9 +136,10 @@ class MeasuredStates:
     def __init__(self) -> None:
         self.known: dict[Any, None] = {}
         self.plain: dict[Any, None] = {}
+        self.sizes: set[Any] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"known": {}, "plain": {}}  # what was found of another model, or by another version
+        return {"known": {}, "plain": {}, "sizes": set()}  # what was found of another model, or by another version
 
     def goes_otherwise(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> bool:
         """Whether forward takes another way than with plain tensors of the same numbers; not where it does not run.
@@ -185,6 +155,22 @@ class MeasuredStates:
             return True
         self.plain[state] = None
         return False
+
+    def fault_at(self, model: nn.Module, given: Call, usual: Call) -> str | None:
+        """As `fault_of`, of sizes at which forward takes another way than at the usual ones.
+
+        Args:
+            model: as there.
+            given: the call.
+            usual: the same with tensors of the example's sizes.
+        """
+        sizes = model.training, shapes_of(given)
+        if sizes in self.sizes or is_watched():
+            return None
+        fault = self.fault(model, *given, "sizes") if goes_by_sizes(model, given, usual) else None
+        if fault is None and len(self.sizes) < MOST_SIZES:
+            self.sizes.add(sizes)
+        return fault
 
     def fault(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> str | None:
         """As `fault_of`, of a state that was not measured before.

@@ -165,12 +165,12 @@ class _TiedPlanner:
         statistics = {id(b) for m in self.model.modules() if needs_statistics(m) for b in m.buffers(recurse=False)}
         constants = {name for name, b in self.model.named_buffers() if id(b) not in statistics}
         self.plan.architecture = Architecture.of(self.model, constants)
-        self._watch()
+        self._watch(found.by_sizes)
         return True
 
-    def _watch(self) -> None:
+    def _watch(self, by_sizes: bool = False) -> None:
         self.plan.arguments, self.plan.watched = given_by(self.model, self.example), users_settings(self.model)
-        self.plan.forms = forms_of(self.model, self.example, self.actions)
+        self.plan.forms = forms_of(self.model, self.example, self.actions, by_sizes)
 
     # --- words ---
 
@@ -419,6 +419,7 @@ class _TiedPlanner:
 
         checks.run(measure, solution.inference.outputs)
         checks.limit_by(solution.inference)
+        self.plan.forms = forms_of(self.model, self.example, self.actions, not checks.by_no_size)
         self.plan.checked, self.plan.situations = sorted(set(checks.checked)), checks.situations
         self.plan.notes += checks.notes
         self.plan.warnings += checks.warnings

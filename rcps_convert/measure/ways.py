@@ -112,10 +112,15 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (int, float, slice, type(...))) else None
 
 
-def way_of(model: nn.Module, example: Example, training: bool) -> Way | None:
-    """The way that forward takes, as of `_Called.way`, run by itself, with the numbers that functions are given."""
+def way_of(model: nn.Module, example: Example, training: bool, closely: bool = True) -> Way | None:
+    """The way that forward takes, run by itself.
+
+    Args:
+        model, example, training: as of `_Called.way`.
+        closely: with the numbers that functions are given.
+    """
     with quiet(), undisturbed_rng():
-        return _Called(closely=True).way(model, example, training)
+        return _Called(closely).way(model, example, training)
 
 
 class _Ladder:

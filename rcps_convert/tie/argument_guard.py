@@ -25,6 +25,10 @@ OTHER_WAY = "with it forward may take a way that was not traced"
 """What is said where nothing was measured."""
 
 
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a module is called with, by position and by name."""
+
+
 class States(Protocol):
     """Measures calls, each kind of them once."""
 
@@ -33,6 +37,9 @@ class States(Protocol):
 
     def goes_otherwise(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> bool:
         """Whether forward takes another way than with plain tensors of the same numbers."""
+
+    def fault_at(self, model: nn.Module, given: Call, usual: Call) -> str | None:
+        """The same of sizes at which forward takes another way than in a call as on the example."""
 
 
 GivenArguments = dict[str, list[Any]]

@@ -27,10 +27,12 @@ class Form:
     Attributes:
         axes: the size of each axis that reverse complement permutes, such as that of the bases; None for any size.
         kind: of numbers, as `kind_of` says.
+        sizes: of all axes in the example, where forward may go by sizes in a way that nobody sees; else None.
     """
 
     axes: tuple[int | None, ...]
     kind: str
+    sizes: tuple[int, ...] | None = None
 
     def fits(self, value: Any) -> bool:
         """Whether a value is such a tensor."""
@@ -58,19 +60,21 @@ def kind_of(dtype: torch.dtype) -> str:
     return "logical" if dtype is torch.bool else "whole"
 
 
-def forms_of(model: nn.Module, example: Example, actions: Sequence[Action | None]) -> Forms:
+def forms_of(model: nn.Module, example: Example, actions: Sequence[Action | None], by_sizes: bool = False) -> Forms:
     """The forms of the tensors of an example.
 
     Args:
         model: is called with it.
         example: with what.
         actions: how reverse complement acts on each of its leaves; None for what it does not act on.
+        by_sizes: forward may go by the sizes of its inputs.
     """
     names, found = positional_names(model), Forms()
     for (name, _), value, action in zip(places(names, example), leaves(example), actions, strict=True):
         form = None
         if isinstance(value, Tensor):
-            form = Form(tuple(_fixed(action, dim) for dim in range(value.dim())), kind_of(value.dtype))
+            axes, sizes = tuple(_fixed(action, dim) for dim in range(value.dim())), tuple(value.shape)
+            form = Form(axes, kind_of(value.dtype), sizes if by_sizes else None)
         found.setdefault(name, []).append(form)
     return {name: forms for name, forms in found.items() if any(form is not None for form in forms)}
 
@@ -99,6 +103,20 @@ def misfit(forms: Sequence[Form | None], value: Any) -> str | None:
     return next((f.words for f, v in zip(forms, given, strict=True) if f is not None and not f.fits(v)), None)
 
 
+def _as_in(forms: Sequence[Form | None], value: Any) -> Any:
+    """A value with its tensors in the sizes of the example; the same value where they have them, or need not."""
+    given, spec = pytree.tree_flatten(value)
+    same = all(f is None or f.sizes is None or f.sizes == v.shape for f, v in zip(forms, given, strict=False))
+    if same or len(given) != len(forms):
+        return value
+    kept = [v if f is None or f.sizes is None else v.new_zeros(f.sizes) for f, v in zip(forms, given, strict=True)]
+    return pytree.tree_unflatten(kept, spec)
+
+
+def _of(kwargs: Mapping[str, Any], example: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in example.items() if name in kwargs}
+
+
 class InputForms(Check):
     """The check of a converted model that compares the tensors of a call with those of the conversion.
 
@@ -119,7 +137,7 @@ class InputForms(Check):
         return {"forms": plain_forms(self.forms)}
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Measure a call with a tensor of another form.
+        """Measure a call with a tensor of another form, or of sizes at which forward takes another way.
 
         Raises:
             BreaksSymmetryError: with it the strands disagree, or that cannot be measured.
@@ -140,6 +158,26 @@ class InputForms(Check):
                 )
         if self.states is not None and not is_compiling():
             self._require_plain(module, args, kwargs, {name: call[name] for name in self.forms if name in call})
+            self._require_way(module, args, kwargs, call)
+
+    def _require_way(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], call: Mapping[str, Any]
+    ) -> None:
+        """Refuse sizes at which forward takes another way than on the example, and the strands disagree."""
+        example = {name: _as_in(forms, call[name]) for name, forms in self.forms.items() if name in call}
+        changed = next((name for name, value in example.items() if value is not call[name]), None)
+        if changed is None or self.states is None:
+            return
+        usual = tuple(example.get(name, value) for name, value in zip(self.names, args, strict=False))
+        usual += args[len(usual) :]
+        fault = self.states.fault_at(module, (args, kwargs), (usual, {**kwargs, **_of(kwargs, example)}))
+        if fault is not None:
+            raise BreaksSymmetryError(
+                "forward takes another way at the sizes of this call",
+                got=f"argument {changed}: {words_of(call[changed])}",
+                why=f"the law was measured where it takes the way of the example, and {fault or OTHER_WAY}",
+                do="convert the model with an example of these sizes; or write forward so that it does the same at all",
+            )
 
     def _require_plain(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], given: Mapping[str, Any]
@@ -185,15 +223,19 @@ def trust_forms(model: nn.Module) -> None:
 
 def plain_forms(forms: Forms) -> dict[str, Any]:
     """Forms as plain values, for `read_forms`."""
-    return {
-        name: [None if form is None else {"axes": [*form.axes], "kind": form.kind} for form in row]
-        for name, row in forms.items()
-    }
+    return {name: [None if form is None else _plain(form) for form in row] for name, row in forms.items()}
+
+
+def _plain(form: Form) -> dict[str, Any]:
+    sizes = {} if form.sizes is None else {"sizes": [*form.sizes]}
+    return {"axes": [*form.axes], "kind": form.kind, **sizes}
+
+
+def _form(row: Mapping[str, Any]) -> Form:
+    sizes = tuple(row["sizes"]) if "sizes" in row else None
+    return Form(tuple(row["axes"]), str(row["kind"]), sizes)
 
 
 def read_forms(data: Mapping[str, Any]) -> Forms:
     """The forms that `plain_forms` describes."""
-    return {
-        str(name): [None if row is None else Form(tuple(row["axes"]), str(row["kind"])) for row in rows]
-        for name, rows in data.items()
-    }
+    return {str(name): [None if row is None else _form(row) for row in rows] for name, rows in data.items()}

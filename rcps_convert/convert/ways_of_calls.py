@@ -1,0 +1,109 @@
+"""Which way forward takes in a call, beside the way it takes in another: on copies, at the first such call."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._torch import pytree, without_numbers
+from ..geometry import unanchor
+from ..graph.sandbox import alone, fresh_copy
+from ..graph.users_state import caches_kept_clean
+from ..measure.ways import Way, way_of
+from ..tie.argument_guard import Call
+from ..tie.attaching import remove, ties
+from ..tie.checks import drop_checks
+from ..tie.untied import Untied
+from ..tie.watched_hooks import MEASURING, keep_acting_hooks
+from .fast.attached import decelerate
+
+
+@alone
+def goes_otherwise(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether forward takes another way than with plain tensors of the same numbers; not where it does not run.
+
+    Args:
+        model: not touched.
+        args, kwargs: of a call.
+    """
+    before = MEASURING.set(True)
+    try:
+        twin = fresh_copy(model)
+        drop_checks(twin, lambda check: not check.on_copies)
+        keep_acting_hooks(twin.modules())
+        forward, ways = twin.forward, []
+        for kept in (_as_given, _as_plain):
+            given, named = pytree.tree_map_only(Tensor, kept, (args, kwargs))
+            twin.forward = partial(forward, **named)
+            ways.append(way_of(twin, given, model.training))
+        own = {id(p) for p in twin.parameters()}
+        usual, plain = (way and {pair for pair in way if pair[0] != "reads" or pair[1] in own} for way in ways)
+        return None not in ways and usual != plain
+    except Exception:  # a tensor may be of any class
+        return False
+    finally:
+        MEASURING.reset(before)
+
+
+def _as_given(x: Tensor) -> Tensor:
+    """A copy of the same class, with the same attributes."""
+    twin = x.detach().clone()
+    if isinstance(x, nn.Parameter):
+        twin = type(x)(twin, x.requires_grad)
+    vars(twin).update(vars(x))
+    return twin
+
+
+def _as_plain(x: Tensor) -> Tensor:
+    return x.detach().clone().as_subclass(Tensor)
+
+
+@alone
+def goes_by_sizes(model: nn.Module, given: Call, usual: Call) -> bool:
+    """Whether forward takes another way in one call than in another, or that cannot be told.
+
+    It is looked at without numbers, where forward does not ask for any.
+
+    Args:
+        model: not touched.
+        given, usual: the calls; what they have in common are the values of what is no tensor.
+    """
+    before = MEASURING.set(True)
+    try:
+        twin = _without_ties(model)
+        with caches_kept_clean(twin), without_numbers():
+            ways = [_way(twin, call, model.training) for call in (given, usual)]
+        if None in ways:
+            ways = [_way(twin, call, model.training) for call in (given, usual)]
+        return None in ways or ways[0] != ways[1]
+    except Exception:  # it cannot be copied or run, as what measures the call will say
+        return True
+    finally:
+        MEASURING.reset(before)
+
+
+def _without_ties(model: nn.Module) -> nn.Module:
+    """A copy of a model without ties and edges, whose own work goes by the length."""
+    twin = fresh_copy(model)
+    drop_checks(twin, lambda _: True)
+    keep_acting_hooks(twin.modules())
+    decelerate(twin)
+    unanchor(twin)
+    with torch.no_grad():
+        for module, leaf, _, tie in ties(twin):
+            if not isinstance(tie, Untied):  # it refuses to be read, here too
+                remove(module, leaf)
+    return twin
+
+
+def _way(model: nn.Module, call: Call, training: bool) -> Way | None:
+    args, kwargs = pytree.tree_map_only(Tensor, torch.zeros_like, call)
+    forward = model.forward
+    model.forward = partial(forward, **kwargs)
+    try:
+        return way_of(model, args, training, closely=False)  # sizes are numbers too
+    finally:
+        model.forward = forward
