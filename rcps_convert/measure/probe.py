@@ -228,9 +228,9 @@ class Probe:
         own = leaves(self.example)
         given = [laid_as(x, y) if isinstance(x, Tensor) else x for x, y in zip(drawn, own, strict=True)]
         wide = not self.as_given and self.dtype == torch.float64
-        with warnings.catch_warnings(), torch.set_grad_enabled(self.recorded), mode(self.model, training):
+        with warnings.catch_warnings(), torch.set_grad_enabled(self.recorded), mode(self.model, training) as modules:
             warnings.simplefilter("ignore")  # what the model has to say, it says when the user runs it
-            kept = self.buffers.held(training), caches_kept_clean(self.model, self.caches)
+            kept = self.buffers.held(training, modules), caches_kept_clean(self.model, self.caches)
             noise = HeldNoise(rng) if self.held else nullcontext()
             with kept[0], kept[1], noise, InDouble() if wide else WithoutDropout() as watched:
                 out = _own(call(self.model, with_leaves(self.example, given)))
