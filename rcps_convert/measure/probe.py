@@ -271,7 +271,7 @@ class Probe:
             return torch.randn(x.shape, generator=generator, dtype=dtype).to(x.device)
 
         with torch.no_grad():
-            for p in self._parameters():
+            for p in self._each_parameter():
                 if p.is_floating_point() and p.numel():
                     size = torch.linalg.vector_norm(p.detach(), dtype=torch.float64) / p.numel() ** 0.5
                     (p.mul_(kept) if anew else p).add_(drawn(p), alpha=moved * float(size) + 0.05)
@@ -333,14 +333,14 @@ class Probe:
                     p.mul_(factor)
             yield
 
-    def _parameters(self) -> list[Tensor]:
+    def _each_parameter(self) -> list[Tensor]:
         """The parameters, each once: as ``parameters()``, and quicker."""
         return [*dict.fromkeys(own_parameters(self.model))]
 
     @contextmanager
     def _kept(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
         """The parameters, with copies that they are given back afterwards."""
-        kept = [(p, p.detach().clone()) for p in self._parameters() if p.is_floating_point()]
+        kept = [(p, p.detach().clone()) for p in self._each_parameter() if p.is_floating_point()]
         try:
             yield kept
         finally:
