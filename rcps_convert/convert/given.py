@@ -229,7 +229,7 @@ class Given(Check):
     def _keeps_its_objects(self) -> bool:
         """Whether the objects that were looked into are the same ones."""
         same = False not in [m.__dict__.get(name) is value for m, name, value in self.held]
-        return same and all([value_at(*o.place) is o.value and size_of(o.value) == size for o, size in self.held_beside])
+        return same and all([value_at(*o.place) is o.value and size_of(o.value) == n for o, n in self.held_beside])
 
     def _follow_objects(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         """Take what is kept now for given, if it says what was kept before, or does no harm."""
