@@ -603,7 +603,9 @@ def test_a_module_s_tables_are_what_it_holds() -> None:
     assert held["running_mean"] is module.running_mean
     assert held["child"] is child
     assert [id(t) for t in _torch.own_tensors(module)][:2] == [id(module.weight), id(module.bias)]
-    assert [name for name, _ in _torch.own_buffers(module)] == [name for name, _ in module.named_buffers()]
+    held = [(m, name) for m, name, b in _torch.buffers_of([module, child]) if b is getattr(m, name)]
+    assert held == [(module, name) for name, _ in module.named_buffers()]
+    assert not _torch.buffers_of([nn.BatchNorm1d(2, track_running_stats=False)])
     assert _torch.is_held(module, "running_mean", module.running_mean)
     assert not _torch.is_held(module, "running_mean", module.running_mean.clone())
     assert [list(table.values()) for table in _torch.hook_tables(module)] == [[], [print]]
@@ -652,7 +654,8 @@ def test_the_module_that_is_called_is_found_and_shares_its_tables_with_a_shallow
     assert not _torch.share_parts(other, module)
     assert _torch.may_share_parts(module)
     assert not _torch.may_share_parts(other)
-    del twin, found
+    del twin
+    found.clear()
     assert not _torch.may_share_parts(module)
 
 
@@ -764,8 +767,6 @@ def test_all_modules_of_a_model_in_their_order() -> None:
     model.register_module("none", None)
     model[2].add_module("round", model)
     assert _torch.all_modules(model) == [*model.modules()]
-    model[0].register_buffer("offset", torch.zeros(2))
-    assert _torch.with_buffers(model) == [model[0]]
     assert {*map(id, _torch.own_parameters(model))} == {*map(id, model.parameters())}
 
 
@@ -1020,6 +1021,28 @@ def test_what_was_made_of_numbers_is_kept_until_they_change_or_somebody_writes_i
     assert kept.of(x) is made
     made.add_(1)
     assert kept.of(x) is None
+
+
+def test_the_code_that_asks_is_known() -> None:
+    """Else a weight that is read outside of any call counts as one that a layer reads."""
+
+    def caller(code: object) -> bool:
+        return asked(code)
+
+    def asked(code: object) -> bool:
+        return _torch.is_asked_by(code)
+
+    assert caller(caller.__code__)
+    assert not caller(asked.__code__)
+    assert not caller(None)
+
+
+def test_writes_into_several_tensors_are_counted() -> None:
+    """Else a buffer that forward wrote into is not given its value back."""
+    tensors = torch.zeros(2), torch.zeros(3)
+    before = _torch.versions(tensors)
+    tensors[1].add_(1)
+    assert _torch.versions(tensors) == [before[0], before[1] + 1]
 
 
 STILL = [

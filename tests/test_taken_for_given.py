@@ -18,7 +18,7 @@ from tiers import some
 from torch import Tensor, nn
 
 from rcps_convert import ConversionError, apply_recipe, bake, convert_model, extend, load, plan_conversion, recipe, save
-from rcps_convert.convert import given
+from rcps_convert.convert import given, measured_call
 from rcps_convert.convert.hook_checks import Hooks
 from rcps_convert.graph.attributes import code_of, named_by_forward
 from rcps_convert.tie.checks import checks_of
@@ -115,6 +115,45 @@ def test_a_change_that_breaks_the_law_is_refused_at_the_next_call(change: Callab
     for twin in (model, copy.deepcopy(model)):
         with pytest.raises(ConversionError, match=r"not what it was when|was not traced"):
             twin.eval()(torch.rand(2, 4, 42))
+
+
+def replaced(model: Any) -> None:
+    model.pool = nn.MaxPool1d(1)
+
+
+def hidden(model: Any) -> None:
+    model.levels.data[3] = 0.5  # no version counts this
+
+
+def set_forward(model: Any) -> None:
+    model.pool.forward = lambda h: h.cumsum(-1)
+
+
+def subclass(model: Any) -> None:
+    model.pool.__class__ = type("Pool", (nn.MaxPool1d,), {})
+
+
+def hooked(model: Any) -> None:
+    model.pool.register_forward_hook(lambda module, given, y: y.cumsum(-1))
+
+
+CHANGES = [*HARMFUL, replaced, hidden, set_forward, subclass, hooked]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_seen_at_a_call_of_a_form_that_passed(
+    change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call of such a form passes at once, but not where anything is otherwise than when it passed."""
+    monkeypatch.setattr(given, "fault_of", lambda *call: "not measured")
+    monkeypatch.setattr(measured_call, "fault_of", lambda *call: "not measured")
+    model, x = converted().eval(), torch.rand(2, 4, 42)
+    for _ in range(3):
+        model(x)
+    assert model.forward.passed
+    change(model)
+    with pytest.raises(ConversionError):
+        model(x)
 
 
 def wider(model: Any) -> None:

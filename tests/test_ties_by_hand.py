@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn.utils.parametrize import ParametrizationList
 
 from rcps_convert.algebra import axis as ax
@@ -337,6 +338,17 @@ def test_calls_of_more_than_a_tensor_and_calls_that_are_watched_are_judged_each_
         with torch.overrides.BaseTorchFunctionMode():
             assert asked(module, check, X)
     assert not asked(module, check, X)
+
+
+def test_what_passed_is_nothing_that_a_compiler_goes_by() -> None:
+    """Else each form that is met beside the compiled model compiles it anew."""
+    module, count = Takes(), CompileCounter()
+    guard(module, [LengthRule("x", 0, 2, 12, ((Step(1, 0, only=12),),))])
+    compiled = torch.compile(module, backend=count, fullgraph=True)
+    for n in range(1, 4):
+        module(torch.zeros(n, 4, 12))
+        compiled(X)
+    assert count.frame_count == 1
 
 
 def test_what_did_not_pass_is_refused_again_and_forms_are_bounded() -> None:

@@ -16,6 +16,7 @@ from .calls import (
     calling_modules,
     forward_gradients,
     in_backward,
+    is_asked_by,
     is_asked_by_layer,
     is_recomputed,
     is_scripting,
@@ -25,6 +26,7 @@ from .calls import (
     stock_code,
     users_line,
     version,
+    versions,
 )
 from .memory import MadeOf, Numbers, sample_of
 from .modes import (
@@ -59,6 +61,7 @@ from .modes import (
 from .modules import (
     REPLICATE,
     all_modules,
+    buffers_of,
     convolve,
     drop_hooks,
     empty_places,
@@ -77,7 +80,6 @@ from .modules import (
     normed_in_eval,
     order_parameters,
     output_padding,
-    own_buffers,
     own_parameters,
     own_tensors,
     parameter_order,
@@ -88,7 +90,6 @@ from .modules import (
     tables_for_all,
     tables_of,
     takes_kwargs,
-    with_buffers,
 )
 from .operators import OPERATORS, arguments, is_operator, op_name, overloads, plain_twin, writes
 from .parametrizations import WeightNormKeys, chains, make_hooks_picklable, own_copying, stored_name
@@ -124,15 +125,16 @@ __all__ = [
     "CustomOpDef",
     "DispatchMode",
     "InstanceNorm",
+    "MadeOf",
     "ModeState",
     "NormBase",
-    "MadeOf",
     "Numbers",
     "WeightNormKeys",
     "all_modules",
     "arguments",
     "as_plain_tensor",
     "asked_by_user",
+    "buffers_of",
     "caches_weights",
     "calling_modules",
     "chains",
@@ -157,6 +159,7 @@ __all__ = [
     "hooks_so_far",
     "in_backward",
     "inputs_of",
+    "is_asked_by",
     "is_asked_by_layer",
     "is_compiling",
     "is_filled",
@@ -185,7 +188,6 @@ __all__ = [
     "out_spec",
     "output_padding",
     "overloads",
-    "own_buffers",
     "own_copying",
     "own_parameters",
     "own_tensors",
@@ -219,7 +221,7 @@ __all__ = [
     "users_line",
     "value",
     "version",
-    "with_buffers",
+    "versions",
     "without_numbers",
     "writes",
 ]

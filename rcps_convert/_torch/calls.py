@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -27,6 +27,11 @@ def forward_gradients() -> bool:
 def version(x: Tensor) -> int:
     """How often a tensor was written into."""
     return int(x._version)
+
+
+def versions(tensors: Iterable[Tensor]) -> list[int]:
+    """How often each of some tensors was written into."""
+    return [x._version for x in tensors]
 
 
 def calling_modules() -> Iterator[nn.Module]:
@@ -97,6 +102,11 @@ def users_line(inside: int) -> tuple[str, int] | None:
     frame = sys._getframe(inside + 1)
     file = frame.f_code.co_filename
     return None if file.startswith(_NOT_THE_USERS) else (file, frame.f_lineno)
+
+
+def is_asked_by(code: Any) -> bool:
+    """Whether some code calls the function that asks."""
+    return sys._getframe(2).f_code is code
 
 
 def is_asked_by_layer() -> bool:

@@ -109,6 +109,12 @@ def _recording() -> set[Any]:
     return {key for i, key in enumerate((keys.PROXY, keys.FUNCTIONAL)) if modes.get(i) is not None}
 
 
+# --- what watches ---------------------------------------------------------------------------------
+
+_compiler, _traces_code = torch.compiler, torch.compiler.is_dynamo_compiling
+_tracing, _level = torch._C._get_tracing_state, maybe_current_level
+_functions, _dispatches = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
+
 # --- vmap -----------------------------------------------------------------------------------------
 
 ENTER, LEAVE, SETUP = "_vmap_increment_nesting", "_vmap_decrement_nesting", "lazy_load_decompositions"
@@ -124,6 +130,8 @@ def is_compiling() -> bool:
 
 def is_recorded() -> bool:
     """Whether the calls of this thread are compiled, exported, or traced by ``torch.jit`` or ``torch.fx``."""
+    if not (_traces_code() or _compiler._is_compiling_flag or _tracing() or is_fx_symbolic_tracing()):
+        return False  # most often, and asked at each read of a weight
     return is_compiling() or torch.jit.is_tracing() or is_fx_symbolic_tracing()  # type: ignore[attr-defined]
 
 
@@ -148,11 +156,6 @@ def function_modes() -> list[Any]:
 def has_modes() -> bool:
     """Whether any torch function mode is active: cheaper to ask than which."""
     return torch._C._len_torch_function_stack() > 0
-
-
-_compiler, _traces_code = torch.compiler, torch.compiler.is_dynamo_compiling
-_tracing, _level = torch._C._get_tracing_state, maybe_current_level
-_functions, _dispatches = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -95,14 +95,9 @@ def own_parameters(model: nn.Module) -> list[Tensor]:
     return [p for m in all_modules(model) for p in m._parameters.values() if p is not None]
 
 
-def with_buffers(model: nn.Module) -> list[nn.Module]:
-    """Those of a model and the modules it holds that have buffers themselves, in the order of ``modules()``."""
-    return [m for m in all_modules(model) if m._buffers]
-
-
-def own_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """The names and buffers that a module holds itself."""
-    return [(name, b) for name, b in module._buffers.items() if b is not None]
+def buffers_of(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str, Tensor]]:
+    """The buffers that modules hold themselves, each with its module and its name there."""
+    return [(m, name, b) for m in modules if m._buffers for name, b in m._buffers.items() if b is not None]
 
 
 def is_held(module: nn.Module, name: str, buffer: Tensor) -> bool:

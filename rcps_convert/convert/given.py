@@ -221,15 +221,15 @@ class Given(Check):
             return False
         if self.beside and [get(source(h)) for h, get in self.beside] != self.expected_beside:
             return False
-        changed = [module for module, name in self.empty if is_filled(module, name)]
-        changed += [holder for holder, name in self.by_class if name in getattr(holder, "__dict__", ())]
-        return not (changed or self.another) and self._has_its_objects()
+        changed = [is_filled(*place) for place in self.empty]
+        changed += [name in getattr(holder, "__dict__", ()) for holder, name in self.by_class]
+        same = not (self.another or True in changed)
+        return same and (not (self.asked or self.constants) or self._has_its_objects())
 
     def _keeps_its_objects(self) -> bool:
         """Whether the objects that were looked into are the same ones."""
-        if False in [m.__dict__.get(name) is value for m, name, value in self.held]:
-            return False
-        return all([value_at(*o.place) is o.value and size_of(o.value) == size for o, size in self.held_beside])
+        same = False not in [m.__dict__.get(name) is value for m, name, value in self.held]
+        return same and all([value_at(*o.place) is o.value and size_of(o.value) == n for o, n in self.held_beside])
 
     def _follow_objects(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         """Take what is kept now for given, if it says what was kept before, or does no harm."""

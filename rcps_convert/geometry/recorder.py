@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -68,8 +67,12 @@ class CallNames(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call and note its name, its parameters and its numbers."""
         for given in (*args, *(kwargs or {}).values()):
-            self.parameters.update(id(p) for p in _listed(given) if isinstance(p, nn.Parameter))
-            self.fractions.update(v for v in _listed(given) if type(v) is float and not (1024 * v).is_integer())
+            for value in given if isinstance(given, (list, tuple)) else (given,):  # recurrent layers list their weights
+                kind = type(value)
+                if kind is float:
+                    self.fractions.update(() if (1024 * value).is_integer() else (value,))
+                elif kind not in NO_PARAMETERS and isinstance(value, nn.Parameter):
+                    self.parameters.add(id(value))
         edge_function = EDGE_FUNCTIONS.get(func)
         if edge_function is not None and not edge_function.indifferent(edge_function.bind(args, kwargs or {})):
             self.names.append(edge_function.name)
@@ -81,10 +84,8 @@ class CallNames(TorchFunctionMode):
         return result
 
 
-def _listed(given: Any) -> Iterable[Any]:
-    """An argument, or those in a list, as recurrent layers give their weights."""
-    return given if isinstance(given, (list, tuple)) else (given,)
-
+NO_PARAMETERS = frozenset((int, bool, str, type(None), torch.dtype))
+"""Types of which most other arguments are, which is asked quicker than whether one is a parameter."""
 
 _LIBRARY = torch.library.Library("rcps_convert", "FRAGMENT")
 _LIBRARY.define("mark(Tensor(a) x, int call, str part) -> Tensor(a)")

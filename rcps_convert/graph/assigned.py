@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import own_buffers, with_buffers
+from .._torch import all_modules, buffers_of
 
 
 class AssignedBuffers:
@@ -39,4 +39,4 @@ class AssignedBuffers:
 
 def held_buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
     """The buffers of a model, each with the module that holds it and its name there."""
-    return [(m, name, b) for m in with_buffers(model) for name, b in own_buffers(m)]
+    return buffers_of(all_modules(model))

@@ -24,6 +24,7 @@ from .._torch import (
     calling_modules,
     chains,
     forget_transformed,
+    is_asked_by,
     is_recorded,
     is_unwatched,
     make_hooks_picklable,
@@ -183,11 +184,16 @@ def add_property(module: nn.Module, name: str) -> None:
             return step.in_stock_call(stored)
         if stored is None and not is_recorded() and not caches_weights():
             stored, step = only_step(self, name)
-            if stored is not None and getattr(step, "direct", False) and next(calling_modules(), None) is not None:
+            if stored is not None and getattr(step, "direct", False) and (is_asked_by(code) or _inside_a_call()):
                 return step.forward(stored)
         return usual.fget(self)
 
     setattr(type(module), name, property(read, usual.fset))
+
+
+def _inside_a_call() -> bool:
+    """Whether some module's forward is running."""
+    return next(calling_modules(), None) is not None
 
 
 def to_compute_with(module: nn.Module, name: str) -> Any:

@@ -92,16 +92,18 @@ def positional_names(model: nn.Module) -> list[str]:
 
 
 @contextmanager
-def mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put a model in train or eval mode, and every submodule back as it was afterwards."""
+def mode(model: nn.Module, training: bool) -> Iterator[list[nn.Module]]:
+    """Put a model in train or eval mode, and every submodule back as it was afterwards; gives all of its modules."""
     modules = all_modules(model)
     before = [m.training for m in modules]
     if _set_modes_of_their_own(modules):
         model.train(training)
+        found = all_modules(model)  # it may have made others
     else:
         _set_modes((m, training) for m, was in zip(modules, before, strict=True) if was is not training)
+        found = modules
     try:
-        yield
+        yield found
     finally:
         now = [m.training for m in modules]
         if now != before:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from .._torch import NormBase, is_held, stock_code, version
-from ..graph.assigned import held_buffers
+from .._torch import NormBase, all_modules, buffers_of, is_held, stock_code, version, versions
 from ..graph.counters import Counters
 
 
@@ -38,25 +37,29 @@ class KeptBuffers:
         self.values.clear()
 
     @contextmanager
-    def held(self, training: bool = False) -> Iterator[None]:
+    def held(self, training: bool = False, modules: list[nn.Module] | None = None) -> Iterator[None]:
         """A pass, after which every buffer is in its place and has its value. No gradients are recorded.
 
         Args:
+            modules: the model and all of its modules, where they are known.
             training: the pass is one in train mode, in which forward may count; what it counts has its value again.
         """
-        places = [(*place, self._value(place[2])) for place in held_buffers(self.model)]
+        modules = all_modules(self.model) if modules is None else modules
+        places = buffers_of(modules)
+        buffers = [buffer for *_, buffer in places]
+        written = versions(buffers)
+        values = [*map(self._value, buffers, written)]
         try:
             with self.counters.held() if training else nullcontext():
                 yield
         finally:
-            for module, name, buffer, value in places:
-                if version(buffer) != self.values[id(buffer)][1] or not (
-                    self._writes_nothing(module) or torch.equal(buffer, value)
-                ):
+            rows = zip(places, values, written, versions(buffers), strict=True)
+            for (module, _, buffer), value, before, now in rows:
+                if before != now or not (self._writes_nothing(module) or torch.equal(buffer, value)):
                     buffer.copy_(value)
                     self.values[id(buffer)] = buffer, version(buffer), value
-                if not is_held(module, name, buffer):
-                    setattr(module, name, buffer)
+            if [*map(id, buffers)] != [id(buffer) for *_, buffer in buffers_of(modules)]:
+                _put_back(places)
 
     def _writes_nothing(self, module: nn.Module) -> bool:
         """Whether a module is a norm of torch's own in eval mode, which reads its statistics only."""
@@ -66,8 +69,15 @@ class KeptBuffers:
             known = self.norms[id(module)] = module, is_norm
         return known[1] and not module.training
 
-    def _value(self, buffer: Tensor) -> Tensor:
+    def _value(self, buffer: Tensor, written: int) -> Tensor:
         known = self.values.get(id(buffer))
-        if known is None or known[0] is not buffer or known[1] != version(buffer):
-            known = self.values[id(buffer)] = buffer, version(buffer), buffer.detach().clone()
+        if known is None or known[0] is not buffer or known[1] != written:
+            known = self.values[id(buffer)] = buffer, written, buffer.detach().clone()
         return known[2]
+
+
+def _put_back(places: Iterable[tuple[nn.Module, str, Tensor]]) -> None:
+    """Put buffers back in the places where others are now."""
+    for module, name, buffer in places:
+        if not is_held(module, name, buffer):
+            setattr(module, name, buffer)

@@ -82,11 +82,11 @@ class Checked(AroundForward):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the module's own forward returns."""
         module, form = self.module, None
-        if len(args) == 1 and not kwargs and type(x := args[0]) is Tensor and not x.__dict__ and is_unwatched():
+        if len(args) == 1 and not kwargs and type(x := args[0]) is Tensor and is_unwatched() and not x.__dict__:
             form = x.shape, x.dtype, x.layout, module.training
         if (form is not None or not is_compiling()) and may_share_parts(module):
             require_whole_copy(module, module_called())
-        if form not in self.passed or not self._stand():
+        if form is None or form not in self.passed or not self._stand():
             self._ask(form, args, kwargs)
         return self._own(*args, **kwargs)
 
@@ -104,8 +104,8 @@ class Checked(AroundForward):
             form: of the call; None where it is no single tensor, or something watches.
             args, kwargs: the call.
         """
-        if self.passed and (len(self.passed) >= KNOWN or not self._stand()):
-            self.passed.clear()
+        if not is_compiling() and self.passed and (len(self.passed) >= KNOWN or not self._stand()):
+            self.passed.clear()  # a compiler follows no more of this than the checks themselves
         for check in self.checks:
             check(self.module, args, kwargs)
         if form is not None and self._stand():

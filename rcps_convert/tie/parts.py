@@ -46,7 +46,7 @@ class Parts(Check):
     """
 
     needed = on_copies = False
-    model = None
+    model: nn.Module | None = None
     """The model; None in files of older versions."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -56,7 +56,7 @@ class Parts(Check):
         self.open = [part for part in self.known if not isinstance(part, ParametrizationList)]
         self.held = held_by(model, self.open)
         self.order = [*chain.from_iterable(self.held)]
-        self.model: nn.Module | None = model
+        self.model = model
         self.added: list[nn.Module] = []
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
