@@ -334,7 +334,7 @@ class Stretches:
         if mark in right and right[mark] is None:
             return None
         first = right.get(mark) or 0
-        for i, guess in enumerate(itertools.islice(guesses(given), first, GUESSES), first):
+        for i, guess in enumerate(itertools.islice(guesses(given, law.cuts()), first, GUESSES), first):
             self.memory.guesses += 1
             if self.memory.guesses > BUDGET:
                 return None
