@@ -211,6 +211,8 @@ class Stretches:
             if made is not None and not isinstance(made.value, Tensor):
                 continue
             for reader in readers:
+                if facts_of(reader.op).shape_only:
+                    continue
                 needs = self._ahead(reader, hint.holds)
                 if needs:
                     yield reader.name, needs
