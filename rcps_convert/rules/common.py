@@ -37,7 +37,8 @@ def refuse_computed(name: str, dims: str) -> NoReturn:
         f"{name} takes entries {dims} at places that forward computes",
         why="places are counted from the left end: on the other strand the entry at place i is at L - 1 - i, and no "
         "weights of the layer that computes i make it that",
-        do=f'run the module that does so on both strands with on_unsupported="both_strands", or {GRIDS}',
+        do='run the module that does so on both strands with on_unsupported="both_strands" (lines of the model itself: '
+        f"move them into a module first), or {GRIDS}",
         never=False,
     )
 

@@ -118,10 +118,29 @@ def _cut(node: Any, term: Axis, sizes: list[int]) -> list[Axis]:
                 why="under reverse complement the first piece becomes the last",
                 do="process the whole length, or crop both ends alike",
             )
+        _refuse_circle(node, term)
         refuse(
             f"{op_name(node.op)} separates entries that reverse complement swaps",
             why=str(fact),
             do="cut where no pair is torn apart, or keep the tensor whole" + _both_directions(term),
+        )
+
+
+def _refuse_circle(node: Any, term: Axis) -> None:
+    """Refuse to cut positions that are reversed in a circle, as Fourier transforms make them of padded ones.
+
+    Raises:
+        Refusal: that is how they are reversed.
+    """
+    if ax.has_sign(term) or term.size < 3:
+        return
+    places = ax.indices(term)
+    if torch.equal(places, (places[0] - torch.arange(term.size)) % term.size) and places[0] != term.size - 1:
+        refuse(
+            f"{op_name(node.op)} cuts {term.size} positions that are reversed in a circle",
+            why="so is what Fourier transforms make of a length and of a kernel that begins at the distance 0: each "
+            "position reads its left side only, as in a causal convolution, and its mirror image the right side only",
+            do="convolve from either end and add, f(x) + g(x.flip(-1)).flip(-1), with a kernel for each end",
         )
 
 
