@@ -8,7 +8,6 @@ position by position is a ``stack``.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -108,7 +107,9 @@ class _Rewritten:
 
     def _only_written(self, view: str) -> bool:
         readers = [self.old.nodes[i] if i < len(self.old.nodes) else None for i in self.writes.readers[view]]
-        return all(r is not None and (r.op in COPIES_INTO and r.args[0] == Ref(view) or r.op in PUTS) for r in readers)
+        return all(
+            r is not None and ((r.op in COPIES_INTO and r.args[0] == Ref(view)) or r.op in PUTS) for r in readers
+        )
 
     def _pile(self, root: str) -> tuple[int, dict[str, int]] | None:
         """The axis along which a tensor is written position by position before it is read, and which write is where."""
@@ -198,4 +199,3 @@ class _Rewritten:
         where = replace(like.where, node=name)
         self.nodes.append(replace(like, name=name, op=op, args=args, kwargs={}, where=where, value=value))
         return name
-

@@ -295,8 +295,8 @@ def require_fixed(node: Any, x: Axis) -> None:
             + ("and a window over it holds both" if mixed else "and that does not map windows to windows"),
             do=f"give the positions an axis of their own: {_TRANSPOSE}"
             if mixed
-            else f"{MOVED}; if it holds bases, order them so that the alphabet read backwards is its complement (ACGT), "
-            "let the window span the whole axis without padding, or move the bases to the channel axis",
+            else f"{MOVED}; if it holds bases, order them so that the alphabet read backwards is its complement "
+            "(ACGT), let the window span the whole axis without padding, or move the bases to the channel axis",
             never=False,
         )
 
