@@ -43,7 +43,7 @@ def storage_roots(nodes: list[Node]) -> dict[str, str]:
 def written_results(nodes: list[Node], sources: dict[str, Source]) -> frozenset[str]:
     """Tensors that an in-place operator fills with values computed from the inputs: created ones, and buffers.
 
-    What was computed before may be among them: whether ``zeros_like(h)`` is, its operator alone tells (`rules.registry`).
+    What was computed before may be among them: whether ``zeros_like(h)`` is, its operator tells (`rules.registry`).
     """
     given = {name for name, s in sources.items() if s.kind in ("input", "parameter")}
     computed = {*given}

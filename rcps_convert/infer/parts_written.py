@@ -75,7 +75,7 @@ class _Writes:
         chains = [self.chains[n.name] for n in writes]
         if root not in self.nodes or None in chains or not any(chains) or not all(map(_is_understood, writes)):
             return False
-        views = [name for name, r in self.roots.items() if r == root and not is_inplace(self.nodes[name].op)]
+        views = [name for name, r in self.roots.items() if r == root]
         times = [self.place[n.name] for n in writes]
         return not any(self.place[v] < t < max(self.readers[v], default=0) for v in views for t in times)
 
@@ -171,7 +171,7 @@ class _Rewritten:
             bases.append(self._made(node, f"part_{i}", view.op, (Ref(bases[-1]), *view.args[1:]), view.value))
         for i, (view, base) in reversed([*enumerate(zip(chain, bases, strict=True))]):
             whole = self.writes.nodes[root].value if i == 0 else chain[i - 1].value
-            value = self._made(node, f"put_{i}", PUTS[view.op], (Ref(base), Ref(value), *view.args[1:]), whole)
+            value = self._made(node, f"with_part_{i}", PUTS[view.op], (Ref(base), Ref(value), *view.args[1:]), whole)
         self.now[root] = value
 
     def _written(self, node: Node, chain: list[Node]) -> str:
@@ -199,3 +199,10 @@ class _Rewritten:
         where = replace(like.where, node=name)
         self.nodes.append(replace(like, name=name, op=op, args=args, kwargs={}, where=where, value=value))
         return name
+
+
+def _takes(reader: Node | None, view: str) -> bool:
+    """Whether a reader, None for the model's output, copies into a view or takes a part of it."""
+    if reader is None:
+        return False
+    return reader.op in PUTS or (reader.op in COPIES_INTO and reader.args[0] == Ref(view))

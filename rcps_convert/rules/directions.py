@@ -56,9 +56,10 @@ def ends_of_pieces(node: Any, shape: Sequence[int]) -> Iterator[tuple[int, int]]
         shape: of its first operand.
     """
     if node.op is SLICE and node.args[4:] in ((), (1,)):
-        dim, start, end = [*node.args[1:4], *(0, None, None)[len(node.args) - 1 :]]
-        taken = range(shape[dim])[start:end]
-        yield from ((dim_of(dim, len(shape)), end) for end in (taken.start, taken.stop))
+        given = [*node.args[1:4], *(0, None, None)[len(node.args[1:4]) :]]
+        dim = dim_of(given[0], len(shape))
+        taken = range(shape[dim])[slice(*given[1:])]
+        yield from ((dim, end) for end in (taken.start, taken.stop))
     elif node.op in PARTS:
         dim = dim_of([*node.args[2:], 0][0], len(shape))
         yield from ((dim, end) for end in itertools.accumulate(int(piece.shape[dim]) for piece in node.value))
