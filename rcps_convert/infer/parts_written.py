@@ -101,15 +101,24 @@ class _Rewritten:
         self.now: dict[str, str] = {}
         self.given: dict[str, str] = {}
         self.into = {n.name: root for root, found in writes.by_root.items() for n in found}
-        self.piles = {root: pile for root in writes.by_root if (pile := self._pile(root)) is not None}
         mine = [n.name for n in trace.nodes if n.name in self.into]
-        self.views = {v.name for name in mine for v in writes.chains[name] or () if self._only_written(v.name)}
+        called = {name for call in trace.calls for name in call.nodes}
+        self.views = {v.name for name in mine for v in writes.chains[name] or ()} - called
+        self.views = set(filter(self._only_written, self.views))
+        self.piles = {root: pile for root in writes.by_root if (pile := self._pile(root)) is not None}
 
     def _only_written(self, view: str) -> bool:
-        readers = [self.old.nodes[i] if i < len(self.old.nodes) else None for i in self.writes.readers[view]]
-        return all(
-            r is not None and ((r.op in COPIES_INTO and r.args[0] == Ref(view)) or r.op in PUTS) for r in readers
-        )
+        """Whether a view is nothing but the target of a copy, or a step towards one."""
+        readers = [*self.old.nodes, None]
+        return all(self._copies_into(readers[i], view) for i in self.writes.readers[view])
+
+    def _copies_into(self, reader: Node | None, view: str) -> bool:
+        """Whether a reader, None for the model's output, copies into a view, perhaps by way of another view."""
+        if reader is None:
+            return False
+        if reader.op in COPIES_INTO:
+            return bool(reader.args[0] == Ref(view))
+        return reader.name in self.views and self._only_written(reader.name)
 
     def _pile(self, root: str) -> tuple[int, dict[str, int]] | None:
         """The axis along which a tensor is written position by position before it is read, and which write is where."""
@@ -122,7 +131,7 @@ class _Rewritten:
             dims.add(int(chain[0].args[1]) % len(shape))
             found[node.name] = int(chain[0].args[2]) % shape[int(chain[0].args[1])]
         last = max(self.writes.place[name] for name in found)
-        early = [i for i in self.writes.readers[root] if i < last and self.old.nodes[i].op is not SELECT]
+        early = [i for i in self.writes.readers[root] if i < last and self.old.nodes[i].name not in self.views]
         every = sorted(found.values()) == [*range(self.writes.nodes[root].shape[min(dims)])]
         return (dims.pop(), found) if len(dims) == 1 and every and not early and last else None
 
@@ -137,8 +146,7 @@ class _Rewritten:
             elif node.name not in self.views:
                 self.nodes.append(self._read(node))
         outputs = [Ref(self._current(o.name)) if isinstance(o, Ref) else o for o in self.old.outputs]
-        kept = {n.name for n in self.nodes}
-        calls = tuple(self._call(c) for c in self.old.calls if all(n in kept for n in c.nodes))
+        calls = tuple(map(self._call, self.old.calls))
         written = self.old.written - self.writes.by_root.keys()
         return replace(self.old, nodes=self.nodes, outputs=outputs, calls=calls, written=written)
 
@@ -199,10 +207,3 @@ class _Rewritten:
         where = replace(like.where, node=name)
         self.nodes.append(replace(like, name=name, op=op, args=args, kwargs={}, where=where, value=value))
         return name
-
-
-def _takes(reader: Node | None, view: str) -> bool:
-    """Whether a reader, None for the model's output, copies into a view or takes a part of it."""
-    if reader is None:
-        return False
-    return reader.op in PUTS or (reader.op in COPIES_INTO and reader.args[0] == Ref(view))
