@@ -48,7 +48,7 @@ class WrittenShift(ShiftedChannels):
 class AxialShift(nn.Module):
     """Five groups of channels, shifted by -2 to 2 in a padded length. (N, 4, L) -> (N, 2)."""
 
-    def __init__(self, c: int = 10) -> None:
+    def __init__(self, c: int = 30) -> None:
         super().__init__()
         self.stem, self.norm, self.mix = nn.Conv1d(4, c, 5, padding=2), nn.GroupNorm(1, c), nn.Conv1d(c, c, 1)
         self.out = nn.Linear(c, 2)
