@@ -510,6 +510,16 @@ PUBLISHED = {
     "neighbourhood attention": "Neighbourhoods",
     "Nystrom attention": "Landmarks",
     "learned functions on a grid (KAN)": "SplinesOfChannels",
+    "channels shifted to either neighbour (TSM), by `torch.roll`": "ShiftedChannels",
+    "the same, written into zeros": "WrittenShift",
+    "groups of channels shifted by several bins (AS-MLP)": "AxialShift",
+    "Haar wavelets, of bases and of channels, and back": "Wavelets",
+    "DeepHistone, a sequence beside its openness": "DeepHistoneLike",
+    "DNA-Diffusion, its U-net over bases and positions": "DnaDiffusionLike",
+    "CRISPR-Net, a guide and its target": "CrisprNetLike",
+    "MuAt, the mutations of a tumour": "MuAtLike",
+    "BigBird's blocks of neighbours, as in GENA-LM": "BlockSparse",
+    "RWKV, its weights by distance on both sides": "BothSidesRwkv",
 }
 """Published architectures, and the networks of the zoo that were written after them."""
 

@@ -262,7 +262,7 @@ def test_windows_over_a_fixed_axis() -> None:
 @pytest.mark.parametrize(
     ("x", "what", "do"),
     [
-        (ax.permutation([0, 2, 1, 3]), "permuted otherwise than by reading it backwards", "order the bases so"),
+        (ax.permutation([0, 2, 1, 3]), "permuted otherwise than by reading it backwards", "order them so"),
         (ax.product([ax.length(3), ax.regular(2)]), "mixes positions with something else", "an axis of their own"),
         (ax.total([ax.length(3), ax.length(2)]), "several sequences that are put one behind the other", "by itself"),
         (ax.total([ax.length(4), ax.trivial(1)]), "mixes positions with something else", "transpose or permute"),

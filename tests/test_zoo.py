@@ -21,7 +21,7 @@ TOLERANCE = 1e-10
 LONGER = {f.name for f in asked.ZOO} - asked.ONE_LENGTH
 """Networks that are tried at other lengths too."""
 
-ORDERED = {"AntiAliased", "KMaxPool", "WithLabels"}
+ORDERED = {"AntiAliased", "KMaxPool", "WithLabels", "Wavelets"}
 """Networks some of whose channels keep their order: a spectral norm, a tested stretch, hidden values returned."""
 
 QUICK = {

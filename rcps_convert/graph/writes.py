@@ -41,8 +41,12 @@ def storage_roots(nodes: list[Node]) -> dict[str, str]:
 
 
 def written_results(nodes: list[Node], sources: dict[str, Source]) -> frozenset[str]:
-    """Created tensors that an in-place operator fills with values computed from the inputs."""
-    computed = {name for name, s in sources.items() if s.kind in ("input", "parameter")}
+    """Tensors that an in-place operator fills with values computed from the inputs: created ones, and buffers.
+
+    What was computed before may be among them: whether ``zeros_like(h)`` is, its operator tells (`rules.registry`).
+    """
+    given = {name for name, s in sources.items() if s.kind in ("input", "parameter")}
+    computed = {*given}
     roots, by_name = storage_roots(nodes), {n.name: n for n in nodes}
     written: set[str] = set()
     for node in nodes:
@@ -50,7 +54,7 @@ def written_results(nodes: list[Node], sources: dict[str, Source]) -> frozenset[
             continue
         computed.add(node.name)
         for root in (roots.get(r, r) for r in written_refs(node)):
-            if root not in computed and (root in by_name or root in sources):
+            if root not in given and (root in by_name or root in sources):
                 written.add(root)
     return frozenset(written)
 

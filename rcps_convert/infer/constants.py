@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -36,7 +37,10 @@ def complete(pin: Pin) -> None:
     relative positions keep their sign or change it, as they are even or odd. Ids are permuted as their places are, also
     where these are no positions any more, as behind a shift around the ends.
     """
+    whole, pin = pin, _by_factors(pin)
     terms = [ax.walk(t) for t in pin.action.axes]
+    alike = [t for d, t in enumerate(terms) if pin is not whole and ax.free(t) and is_uniform(pin.const.value, d)]
+    terms = [_fixed(t) if t in alike and t.size > 1 else t for t in terms]
     lengths = [t for term in terms for t in (term, *ax.children(term)) if ax.is_length(t) and t.size > 1]
     dims = [d for d, t in enumerate(terms) if ax.free(t) and (t.size == 1 or not is_uniform(pin.const.value, d))]
     rows_open = pin.action.value is not None and bool(ax.free(pin.action.value))
@@ -49,9 +53,22 @@ def complete(pin: Pin) -> None:
         if _invariant(pin.const.value, trial):
             for d in dims:
                 ax.unify(terms[d], trial.axes[d])
+            for t in alike:
+                ax.forbid_sign(t)
             if pin.action.value is not None and trial.value is not None:
                 ax.unify(pin.action.value, trial.value)
             return
+
+
+def _by_factors(pin: Pin) -> Pin:
+    """A constant with an axis for each factor of an axis that is open in some of them, such as groups x filters."""
+    terms = [ax.walk(t) for t in pin.action.axes]
+    factors = [ax.children(t) if isinstance(t, ax.Prod) and ax.free(t) else (t,) for t in terms]
+    axes = tuple(f for several in factors for f in several)
+    if len(axes) == len(terms) or pin.action.value is not None:
+        return pin
+    value = pin.const.value.reshape([f.size for f in axes])
+    return replace(pin, const=replace(pin.const, value=value), action=Action(axes))
 
 
 def _known_choices(pin: Pin, terms: list[Axis], dims: list[int], lengths: list[Axis]) -> Iterator[Action]:

@@ -211,6 +211,8 @@ class Stretches:
             if made is not None and not isinstance(made.value, Tensor):
                 continue
             for reader in readers:
+                if facts_of(reader.op).shape_only:
+                    continue
                 needs = self._ahead(reader, hint.holds)
                 if needs:
                     yield reader.name, needs
@@ -334,7 +336,7 @@ class Stretches:
         if mark in right and right[mark] is None:
             return None
         first = right.get(mark) or 0
-        for i, guess in enumerate(itertools.islice(guesses(given), first, GUESSES), first):
+        for i, guess in enumerate(itertools.islice(guesses(given, law.cuts()), first, GUESSES), first):
             self.memory.guesses += 1
             if self.memory.guesses > BUDGET:
                 return None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+import torch
 
 from ..algebra import axis as ax
 from ..algebra.action import Action
@@ -13,9 +15,17 @@ from ..algebra.signed import without_signs
 GUESSES = 200
 """Combinations of actions tried for axes that are still open."""
 
+Guess = list[tuple[ax.Var, ax.Axis]]
+"""What open axes are bound to."""
 
-def guesses(given: list[Action]) -> Iterator[list[tuple[ax.Var, ax.Axis]]]:
-    """What to bind open axes to, the most general first: nothing, then each other, then known actions."""
+
+def guesses(given: list[Action], cuts: Iterable[tuple[ax.Axis, Sequence[int]]] = ()) -> Iterator[Guess]:
+    """What to bind open axes to, the most general first: nothing, then each other, then known actions.
+
+    Args:
+        given: actions of what a stretch reads.
+        cuts: axes that it cuts into pieces, each with their sizes.
+    """
     first: dict[ax.Var, int] = {}
     for action in given:
         for dim, term in enumerate(action.axes):
@@ -32,12 +42,37 @@ def guesses(given: list[Action]) -> Iterator[list[tuple[ax.Var, ax.Axis]]]:
     faced = ([*terms, *guess] for guess in itertools.chain.from_iterable(ahead) for terms in (facing, bare))
     open_ones = (_bindings(classes, long, known=False) for classes in [alone, *alike])
     known_ones = (_bindings(classes, long, known=True) for classes in [*alike, alone])
-    for guesses_ in (itertools.chain.from_iterable(open_ones), faced, itertools.chain.from_iterable(known_ones)):
+    swaps = [[(term, swap)] for axis, sizes in cuts for term in ax.free(axis) for swap in _swaps(term, sizes)]
+    ahead_of_known = itertools.chain(itertools.chain.from_iterable(open_ones), faced, swaps)
+    for guesses_ in (ahead_of_known, itertools.chain.from_iterable(known_ones)):
         for guess in guesses_:
             mark = tuple((a, b, ax.role(b)) for a, b in guess)
             if mark not in seen:
                 seen.add(mark)
                 yield guess
+
+
+def _swaps(v: ax.Var, sizes: Sequence[int]) -> Iterator[ax.Axis]:
+    """How the pieces that a stretch cuts an open axis into may change places.
+
+    Neighbours of one size swap, such as channels that are shifted to the left and to the right; or the first piece
+    swaps with the last, the second with the one before, and so on.
+    """
+    if sum(sizes) != v.size or len(sizes) < 2:
+        return
+    if len({*sizes}) == 1:
+        yield ax.product([ax.permutation(range(len(sizes) - 1, -1, -1)), ax.Var(sizes[0])])
+    parts, at = list[ax.Axis](), 0
+    while at < len(sizes):
+        twice = sizes[at : at + 2] == [sizes[at]] * 2
+        piece = ax.Var(sizes[at])
+        parts.append(ax.product([ax.regular(2), piece]) if twice else piece)
+        at += 2 if twice else 1
+    if len(parts) < len(sizes):
+        yield ax.total(parts)
+    if list(sizes) == list(sizes)[::-1]:
+        blocks = torch.arange(v.size).split(list(sizes))
+        yield ax.permutation(torch.cat(blocks[::-1]).tolist())
 
 
 def _facing(given: list[Action]) -> list[tuple[ax.Var, ax.Axis]]:

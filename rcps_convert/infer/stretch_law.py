@@ -24,6 +24,7 @@ from ..algebra.axis import Axis
 from ..graph.precision import double_precision, widened
 from ..graph.trace import Node, Ref
 from ..measure.deviation import deviation
+from ..rules.directions import ends_of_pieces
 from ..rules.registry import Const
 from .stretch_numbers import (
     DRAWS,
@@ -136,6 +137,19 @@ class StretchLaw:
             for v in with_sign:
                 ax.forbid_sign(v)
         return found
+
+    def cuts(self) -> Iterator[tuple[Axis, list[int]]]:
+        """Axes of what the piece reads that it cuts, each with the sizes of the pieces."""
+        ends: dict[tuple[str, int], set[int]] = {}
+        for node in self.nodes:
+            name = node.args[0].name if node.args and isinstance(node.args[0], Ref) else ""
+            if name in self.actions:
+                for dim, end in ends_of_pieces(node, self.actions[name].shape):
+                    ends.setdefault((name, dim), {0}).add(end)
+        for (name, dim), found in ends.items():
+            axis = self.actions[name].axes[dim]
+            places = sorted({*found, axis.size})
+            yield axis, [b - a for a, b in itertools.pairwise(places)]
 
     def variables(self) -> list[ax.Var]:
         """The open axes of what the piece reads."""

@@ -23,6 +23,7 @@ from ..graph.closed_modules import CLOSED
 from ..graph.precision import WIDER, double_precision, widened
 from ..graph.trace import Node, Ref, Source, Trace
 from ..graph.writes import changed_in_forward, changed_parameters, is_inplace, written_refs
+from ..rules.common import MOVED
 from ..rules.directions import TURNS, joined, standing
 from ..rules.node import RuleNode, Swap
 from ..rules.pins import is_short
@@ -464,6 +465,8 @@ def _disagreement(node: Node, fact: Mismatch, got: str | None) -> ConversionErro
     if re.fullmatch(r"(\d+) fixed against \1 reversed|(\d+) reversed against \2 fixed", str(fact)):
         do += "; a kernel or a table that forward computes, as from positions, is to be its own mirror image, or a "
         do += "parameter"
+    if re.fullmatch(r"(\d+) reversed against \d+ pairs( \+ \d+ fixed)?", str(fact)):
+        do += f"; {MOVED}"
     return BreaksSymmetryError(
         f"the operands of {op_name(node.op)} transform in ways that do not fit together",
         where=node.where,

@@ -37,7 +37,8 @@ def refuse_computed(name: str, dims: str) -> NoReturn:
         f"{name} takes entries {dims} at places that forward computes",
         why="places are counted from the left end: on the other strand the entry at place i is at L - 1 - i, and no "
         "weights of the layer that computes i make it that",
-        do=f'run the module that does so on both strands with on_unsupported="both_strands", or {GRIDS}',
+        do='run the module that does so on both strands with on_unsupported="both_strands" (lines of the model itself: '
+        f"move them into a module first), or {GRIDS}",
         never=False,
     )
 
@@ -294,8 +295,8 @@ def require_fixed(node: Any, x: Axis) -> None:
             + ("and a window over it holds both" if mixed else "and that does not map windows to windows"),
             do=f"give the positions an axis of their own: {_TRANSPOSE}"
             if mixed
-            else "order the bases so that the alphabet read backwards is its complement (ACGT), let the window span "
-            "the whole axis without padding, or move the bases to the channel axis",
+            else f"{MOVED}; if it holds bases, order them so that the alphabet read backwards is its complement "
+            "(ACGT), let the window span the whole axis without padding, or move the bases to the channel axis",
             never=False,
         )
 
@@ -319,6 +320,12 @@ def refuse_in_a_row(runs: str, x: Axis) -> None:
             'length is left, or convert with strategy="conjoined"',
         )
 
+
+MOVED = (
+    "if it holds positions that forward moved to one side, as torch.roll and a write into x[..., 1:] do, move other "
+    "channels as far to the other side, as many of them"
+)
+"""How positions that are moved stay in step with their mirror image."""
 
 _TRANSPOSE = "this is often a reshape or view where a transpose or permute was meant"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..algebra import axis as ax
@@ -44,6 +46,23 @@ DROPS = {aten.dropout.default, aten.dropout_.default, aten.feature_dropout.defau
 def keeps_places(op: Any) -> bool:
     """Whether each entry of an operator's result comes from the same entry of its operand."""
     return is_pointwise(op) or op in DROPS
+
+
+def ends_of_pieces(node: Any, shape: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where a node cuts its first operand: axes, each with a place where a piece ends and another one begins.
+
+    Args:
+        node: a slice with a step of 1, or what cuts a tensor into pieces; any other node cuts nothing.
+        shape: of its first operand.
+    """
+    if node.op is SLICE and node.args[4:] in ((), (1,)):
+        given = [*node.args[1:4], *(0, None, None)[len(node.args[1:4]) :]]
+        dim = dim_of(given[0], len(shape))
+        taken = range(shape[dim])[slice(*given[1:])]
+        yield from ((dim, end) for end in (taken.start, taken.stop))
+    elif node.op in PARTS:
+        dim = dim_of([*node.args[2:], 0][0], len(shape))
+        yield from ((dim, end) for end in itertools.accumulate(int(piece.shape[dim]) for piece in node.value))
 
 
 def standing(x: Action, dim: int) -> Action:

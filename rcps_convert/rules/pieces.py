@@ -118,10 +118,29 @@ def _cut(node: Any, term: Axis, sizes: list[int]) -> list[Axis]:
                 why="under reverse complement the first piece becomes the last",
                 do="process the whole length, or crop both ends alike",
             )
+        _refuse_circle(node, term)
         refuse(
             f"{op_name(node.op)} separates entries that reverse complement swaps",
             why=str(fact),
             do="cut where no pair is torn apart, or keep the tensor whole" + _both_directions(term),
+        )
+
+
+def _refuse_circle(node: Any, term: Axis) -> None:
+    """Refuse to cut positions that are reversed in a circle, as Fourier transforms make them of padded ones.
+
+    Raises:
+        Refusal: that is how they are reversed.
+    """
+    if ax.has_sign(term) or term.size < 3:
+        return
+    places = ax.indices(term)
+    if torch.equal(places, (places[0] - torch.arange(term.size)) % term.size) and places[0] != term.size - 1:
+        refuse(
+            f"{op_name(node.op)} cuts {term.size} positions that are reversed in a circle",
+            why="so is what Fourier transforms make of a length and of a kernel that begins at the distance 0: each "
+            "position reads its left side only, as in a causal convolution, and its mirror image the right side only",
+            do="convolve from either end and add, f(x) + g(x.flip(-1)).flip(-1), with a kernel for each end",
         )
 
 
@@ -219,6 +238,62 @@ def _crop(node: Any, term: Axis, taken: range, by_number: bool) -> Axis:
     only = term.size if by_number else None
     step = Step(1, -left - right + taken.step - 1, taken.step, only, lopsided=uneven is not None)
     return advance(node, term, step, len(taken), uneven)
+
+
+@rule(aten.slice_scatter.default, constants=True, signs=True)
+def slice_scatter(
+    node: Any, x: Any, part: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Action:
+    """The tensor agrees with what is put into it, block by block; of a length, with the middle one."""
+    at = dim_of(dim, len(node.shape))
+    taken = range(node.shape[at])[slice(start, end, step)]
+    left, right = taken.start, node.shape[at] - taken.stop
+    if isinstance(x, Const) and isinstance(part, Action) and step == 1 and is_uniform(x.value.flatten(), 0):
+        return _around(node, part, at, (left, right), float(x.value.flatten()[0]))
+    x, part = (t if isinstance(t, Action) else node.constant(t) for t in (x, part))
+    whole = broadcast(node, [t.with_axis(at, ax.trivial(1)) for t in (x, part)])
+    if ax.lengthen(x.axes[at]):
+        _require_middle(node, left, right, step)
+        ax.unify(part.axes[at], ax.length(len(taken), ax.Role("length", steps=None)))
+        return whole.with_axis(at, x.axes[at])
+    if step > 1:
+        ax.unify(x.axes[at], ax.trivial(node.shape[at]))
+    ends = [left, right] if step > 1 else [left, len(taken), right]
+    parts = [ax.trivial(n) for n in ends] if step > 1 else _cut(node, x.axes[at], ends)
+    ax.unify(part.axes[at], ax.trivial(len(taken)) if step > 1 else parts[1])
+    return whole.with_axis(at, x.axes[at] if step > 1 else ax.total(parts))
+
+
+def _around(node: Any, part: Action, dim: int, ends: tuple[int, int], value: float) -> Action:
+    """A part with one number put around it: a padding."""
+    if ax.lengthen(part.axes[dim]):
+        _require_middle(node, *ends, 1)
+    return pad(node, part, [0, 0] * (len(part.axes) - 1 - dim) + [*ends], "constant", value)
+
+
+def _require_middle(node: Any, left: int, right: int, step: int) -> None:
+    """State that positions are put into the middle of a length.
+
+    Raises:
+        Refusal: they are put nearer to one end, or not one beside the other.
+    """
+    if left != right or step > 1:
+        refuse(
+            f"{op_name(node.op)} puts positions "
+            + (f"{left} from the left end and {right} from the right" if step == 1 else f"{step} apart"),
+            why="under reverse complement they belong to other places",
+            do="put them into the middle, or some channels nearer to one end and as many, as much nearer, to the other",
+        )
+
+
+@rule(aten.select_scatter.default, constants=True, signs=True)
+def select_scatter(node: Any, x: Any, part: Any, dim: int, index: int) -> Action:
+    """As `slice_scatter`, of one entry."""
+    at = dim_of(dim, len(node.shape))
+    i = index % node.shape[at]
+    if isinstance(part, Const):
+        return slice_scatter(node, x, Const(part.value.unsqueeze(at)), at, i, i + 1)
+    return slice_scatter(node, x, Action((*part.axes[:at], ax.trivial(1), *part.axes[at:])), at, i, i + 1)
 
 
 @rule(aten.unfold.default, ids=True, signs=True)

@@ -23,6 +23,18 @@ LISTS = {aten.index_select.default, aten.gather.default, aten.take_along_dim.def
 BY_TENSORS = aten.index.Tensor
 """The operator that takes entries by a tensor of places for some of the axes."""
 
+PUTS = {
+    aten.slice.Tensor: aten.slice_scatter.default,
+    aten.select.int: aten.select_scatter.default,
+}
+"""For operators that take a part of a tensor, those that return the tensor with another part in its place."""
+
+COPIES_INTO = {aten.copy_.default, aten.fill_.Tensor}
+"""Operators that write one tensor into another, its entries repeated where it has fewer."""
+
+EXPAND = aten.expand.default
+"""The operator that repeats entries."""
+
 COPIES = {aten.detach_.default}
 """Operators in place that change no value."""
 

@@ -20,7 +20,7 @@ MOVES = {
     "mT", "movedim", "expand", "slice", "select", "narrow", "to", "_to_copy", "type_as", "detach", "clone",
     "contiguous", "alias", "lift_fresh_copy", "index_select", "numpy_T", "ravel",
     "swapaxes", "swapdims", "moveaxis", "broadcast_to", "view_as", "reshape_as", "expand_as",
-    "chunk", "split", "split_with_sizes", "tensor_split", "unbind",
+    "chunk", "split", "split_with_sizes", "tensor_split", "unbind", "repeat", "tile", "repeat_interleave",
 }  # fmt: skip
 """Operators whose result holds entries of their first operand and nothing else, by plain name."""
 

@@ -12,6 +12,7 @@ from . import (
     collected,
     convolutional,
     directions,
+    further,
     later,
     published,
     recent,
@@ -37,5 +38,5 @@ ZOO: list[Family] = [
     *asked.ZOO, *attention.ZOO, *convolutional.ZOO, *recurrent.ZOO, *directions.ZOO[::3], *published.ZOO
 ]  # fmt: skip
 
-MORE: list[Family] = [*published.MORE, *later.MORE, *collected.MORE, *as_published.MORE, *recent.MORE]
+MORE: list[Family] = [*published.MORE, *later.MORE, *collected.MORE, *as_published.MORE, *recent.MORE, *further.MORE]
 """The same, in the slow run."""
