@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -155,3 +157,16 @@ def test_a_model_that_needs_no_ties_is_looked_at_too() -> None:
     assert worst(model(mirror(x)), model(x)) < TOLERANCE
     with pytest.raises(BreaksSymmetryError, match="another way at the sizes"):
         model(bases(3, length))
+
+
+def test_a_wrapped_model_that_cannot_be_copied_says_once_that_sizes_are_not_looked_at() -> None:
+    asks, _ = ASKED["a table of lengths"]
+    model = quietly(asking(asks, sideways))
+    model.c.lock = threading.Lock()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for length in (24, 30, 31):
+            x = bases(3, length)
+            assert worst(model(mirror(x)), model(x)) < TOLERANCE
+    assert len(said) == 1
+    assert re.search("may go by the sizes.*cannot be copied.*before it is wrapped", str(said[0].message))

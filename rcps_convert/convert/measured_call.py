@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -37,6 +38,12 @@ KNOWN = 256
 
 MOST_SIZES = 2**14
 """Sizes of calls that are remembered, at most."""
+
+UNSEEN_SIZES = (
+    "forward may go by the sizes of its inputs, and those of calls with new sizes are not looked at any more: {}; "
+    "call the model with them before it is wrapped"
+)
+"""What is said once where a model was wrapped so that it cannot be copied, as `fully_shard` does."""
 
 CANNOT = "in a transform or a trace that cannot be measured: call the model as it is first"
 """Why a state is refused that was not measured before."""
@@ -137,9 +144,15 @@ class MeasuredStates:
         self.known: dict[Any, None] = {}
         self.plain: dict[Any, None] = {}
         self.sizes: set[Any] = set()
+        self.told = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"known": {}, "plain": {}, "sizes": set()}  # what was found of another model, or by another version
+        return {
+            "known": {},
+            "plain": {},
+            "sizes": set(),
+            "told": False,
+        }  # what was found of another model, or by another version
 
     def goes_otherwise(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> bool:
         """Whether forward takes another way than with plain tensors of the same numbers; not where it does not run.
@@ -167,7 +180,14 @@ class MeasuredStates:
         sizes = model.training, shapes_of(given)
         if sizes in self.sizes or is_watched():
             return None
-        fault = self.fault(model, *given, "sizes") if goes_by_sizes(model, given, usual) else None
+        try:
+            fault = self.fault(model, *given, "sizes") if goes_by_sizes(model, given, usual) else None
+        except ConversionError as reason:
+            if isinstance(reason, BreaksSymmetryError):  # a refusal that the model carries
+                raise
+            if not self.told:
+                warnings.warn(UNSEEN_SIZES.format(reason.what), stacklevel=2)
+            self.told, fault = True, None
         if fault is None and len(self.sizes) < MOST_SIZES:
             self.sizes.add(sizes)
         return fault

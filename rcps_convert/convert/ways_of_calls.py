@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import pytree, without_numbers
+from ..errors import ConversionError
 from ..geometry import unanchor
 from ..graph.sandbox import alone, fresh_copy
 from ..graph.users_state import caches_kept_clean
@@ -70,6 +71,9 @@ def goes_by_sizes(model: nn.Module, given: Call, usual: Call) -> bool:
     Args:
         model: not touched.
         given, usual: the calls; what they have in common are the values of what is no tensor.
+
+    Raises:
+        ConversionError: the model cannot be copied, such as one whose parameters lie on several devices.
     """
     before = MEASURING.set(True)
     try:
@@ -79,7 +83,9 @@ def goes_by_sizes(model: nn.Module, given: Call, usual: Call) -> bool:
         if None in ways:
             ways = [_way(twin, call, model.training) for call in (given, usual)]
         return None in ways or ways[0] != ways[1]
-    except Exception:  # it cannot be copied or run, as what measures the call will say
+    except ConversionError:
+        raise
+    except Exception:  # what measures the call will say why it cannot
         return True
     finally:
         MEASURING.reset(before)
