@@ -224,8 +224,8 @@ def converted_in_place(strategy: str) -> Change:
     ("strategy", "points"),
     [
         *some([("conjoined", 2), ("tied", 2), ("tied", 4), ("conjoined", 4)], 1),
-        pytest.param("tied", POINTS, marks=pytest.mark.slow),
-        pytest.param("conjoined", POINTS, marks=pytest.mark.slow),
+        pytest.param("tied", POINTS, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+        pytest.param("conjoined", POINTS, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
     ],
 )
 def test_an_interrupted_conversion_leaves_no_trace(strategy: str, points: int) -> None:

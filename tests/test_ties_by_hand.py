@@ -342,6 +342,7 @@ def test_calls_of_more_than_a_tensor_and_calls_that_are_watched_are_judged_each_
 
 def test_what_passed_is_nothing_that_a_compiler_goes_by() -> None:
     """Else each form that is met beside the compiled model compiles it anew."""
+    torch.compiler.reset()  # of what other tests compiled with other lengths
     module, count = Takes(), CompileCounter()
     guard(module, [LengthRule("x", 0, 2, 12, ((Step(1, 0, only=12),),))])
     compiled = torch.compile(module, backend=count, fullgraph=True)

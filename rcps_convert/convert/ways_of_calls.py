@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import pytree, without_numbers
+from .._torch import pytree
 from ..errors import ConversionError
 from ..geometry import unanchor
 from ..graph.sandbox import alone, fresh_copy
-from ..graph.users_state import caches_kept_clean
 from ..measure.ways import Way, way_of
 from ..tie.argument_guard import Call
 from ..tie.attaching import remove, ties
@@ -66,8 +65,6 @@ def _as_plain(x: Tensor) -> Tensor:
 def goes_by_sizes(model: nn.Module, given: Call, usual: Call) -> bool:
     """Whether forward takes another way in one call than in another, or that cannot be told.
 
-    It is looked at without numbers, where forward does not ask for any.
-
     Args:
         model: not touched.
         given, usual: the calls; what they have in common are the values of what is no tensor.
@@ -78,11 +75,8 @@ def goes_by_sizes(model: nn.Module, given: Call, usual: Call) -> bool:
     before = MEASURING.set(True)
     try:
         twin = _without_ties(model)
-        with caches_kept_clean(twin), without_numbers():
-            ways = [_way(twin, call, model.training) for call in (given, usual)]
-        if None in ways:
-            ways = [_way(twin, call, model.training) for call in (given, usual)]
-        return None in ways or ways[0] != ways[1]
+        here, there = [_way(twin, call, model.training) for call in (given, usual)]
+        return here is None or here != there
     except ConversionError:
         raise
     except Exception:  # what measures the call will say why it cannot
