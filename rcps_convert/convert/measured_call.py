@@ -147,12 +147,7 @@ class MeasuredStates:
         self.told = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "known": {},
-            "plain": {},
-            "sizes": set(),
-            "told": False,
-        }  # what was found of another model, or by another version
+        return vars(MeasuredStates())  # what was found of another model, or by another version
 
     def goes_otherwise(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any) -> bool:
         """Whether forward takes another way than with plain tensors of the same numbers; not where it does not run.

@@ -70,9 +70,8 @@ class Checked(AroundForward):
         return {name: vars(self)[name] for name in ("module", "before", "checks")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        one = [state.pop("check")] if "check" in state else []  # files of older versions have one around the other
         self.__dict__.update(state)
-        self._start(state.get("checks", one))
+        self._start(self.checks)
 
     @property
     def needed(self) -> bool:  # type: ignore[override]
