@@ -49,33 +49,52 @@ def test_outputs_as_repetitions_and_channels() -> None:
     assert tuple(change.repetitions(y[0], Action((ax.trivial(3), ax.trivial(5)))).shape) == (1, 15)
 
 
+def moves(rows: Any, action: Action = VECTOR) -> change.Moves:
+    """How an output moves of which each row is a sample."""
+    return change._moves([torch.as_tensor(rows)], action)
+
+
 def test_rows_that_are_looked_at() -> None:
-    parts = [torch.tensor([[1.0, 2.0], [float("nan"), 1.0]]), torch.tensor([[3.0, 4.0]])]
-    assert change._rows(parts).tolist() == [[1, 2], [3, 4]]
-    assert change._rows(parts).dtype == torch.float64
-    assert change._rows([torch.zeros(3, 100)]).shape == (3, change.COLUMNS)
-    assert len(change._rows([torch.zeros(change.ROWS, 2)])) == change.ROWS
-    many = torch.arange(2.0 * change.ROWS)[:, None]
-    assert change._rows([many])[:3].tolist() == [[0], [2], [4]]
-    assert change._rows([torch.zeros(2, 2, dtype=torch.complex64)]).dtype == torch.complex64
+    found = change._moves(
+        [torch.tensor([[1.0, 2.0], [float("nan"), 1.0]]), torch.tensor([[3.0, 4.0]])], Action((ax.batch(3), ax.Var(2)))
+    )
+    torch.testing.assert_close(found.rows, torch.tensor([[-1.0, -1 / 3], [1.0, 5 / 3]]).double())
+    assert (found.size, found.most) == (4.0, 1)
+    assert found.rows.dtype == torch.float64
+    assert moves(torch.zeros(3, 100)).rows.shape == (3, change.COLUMNS)
+    assert len(moves(torch.zeros(change.ROWS, 2)).rows) == change.ROWS
+    many = moves(torch.arange(2.0 * change.ROWS)[:, None])
+    assert (many.rows[:3] - many.rows[0]).tolist() == [[0], [2], [4]]
+    assert moves(torch.zeros(2, 2, dtype=torch.complex64)).rows.dtype == torch.complex64
+
+
+def test_places_that_differ_are_no_moves() -> None:
+    places = torch.arange(15.0).view(1, 3, 5)
+    assert moves(places.expand(4, 3, 5), PROFILE).swing == 0
+    assert moves(places.expand(4, 3, 5), PROFILE).rank(1e-9) == 0
+    one_way = places + torch.arange(4.0).view(4, 1, 1)
+    found = moves(one_way, PROFILE)
+    assert (found.swing, found.rank(1e-4), found.most) == (pytest.approx(1.5 / 17), 1, 3)
+    apart = change._moves([places[0], places[0] + 1], Action((ax.Var(3), ax.length(5))))  # no samples: two batches
+    assert (apart.swing, apart.rank(1e-4)) == (pytest.approx(0.5 / 15), 1)
 
 
 def test_how_far_rows_are_apart() -> None:
-    assert change._swing(torch.tensor([[1.0, 2.0], [3.0, 2.0]])) == pytest.approx(1 / 3)
-    assert change._swing(torch.zeros(3, 2)) == 0.0
-    assert change._swing(torch.zeros(0, 2)) == 0.0
-    assert change._swing(torch.tensor([[-4.0], [0.0]])) == 0.5
+    assert moves([[1.0, 2.0], [3.0, 2.0]]).swing == pytest.approx(1 / 3)
+    assert moves(torch.zeros(3, 2)).swing == 0.0
+    assert moves(torch.zeros(0, 2)).swing == 0.0
+    assert moves([[-4.0], [0.0]]).swing == 0.5
 
 
 def test_directions_in_which_rows_vary() -> None:
     rows = torch.tensor([[1.0, 1.0, 0.0], [2.0, 2.0, 0.0], [3.0, 3.0, 1.0]], dtype=torch.float64)
-    assert change._rank(rows, 1e-4) == 2
-    assert change._rank(rows[:, :2], 1e-4) == 1
-    assert change._rank(rows[:1], 1e-4) == 0
-    assert change._rank(rows + 1e9, 1e-3) == 0  # next to nothing beside their size
-    assert change._rank(torch.ones(3, 2, dtype=torch.float64), 1e-4) == 0
+    assert moves(rows).rank(1e-4) == 2
+    assert moves(rows[:, :2]).rank(1e-4) == 1
+    assert moves(rows[:1]).rank(1e-4) == 0
+    assert moves(rows + 1e9).rank(1e-3) == 0  # next to nothing beside their size
+    assert moves(torch.ones(3, 2, dtype=torch.float64)).rank(1e-4) == 0
     faint = torch.tensor([[1.0, 0.0], [0.0, 1e-5], [-1.0, 0.0]], dtype=torch.float64)
-    assert [change._rank(faint, t) for t in (1e-4, 1e-9)] == [1, 2]
+    assert [moves(faint).rank(t) for t in (1e-4, 1e-9)] == [1, 2]
 
 
 def test_which_outputs_are_numbers_that_may_vary() -> None:
@@ -94,11 +113,11 @@ def test_which_outputs_are_numbers_that_may_vary() -> None:
         [[torch.ones(2, 3), torch.ones(2), None], [torch.zeros(2, 3), torch.ones(2), None]], [VECTOR, None, None]
     )
     assert [*parts] == [0]
-    assert parts[0].tolist() == [[1, 1, 1]] * 2 + [[0, 0, 0]] * 2
+    assert parts[0].rows.tolist() == [[0.5] * 3] * 2 + [[-0.5] * 3] * 2
 
 
 def test_outputs_that_fade() -> None:
-    apart, near, still = (torch.tensor([[1.0 + s], [1.0 - s]], dtype=torch.float64) for s in (1e-1, 1e-6, 0.0))
+    apart, near, still = (moves(torch.tensor([[1.0 + s], [1.0 - s]]).double()) for s in (1e-1, 1e-6, 0.0))
     assert change._faded({0: apart, 1: apart}, {0: near, 1: apart}) == {0}
     assert change._faded({0: still}, {0: still}) == {0}
     assert change._faded({}, {0: near}) == set()

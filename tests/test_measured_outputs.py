@@ -276,6 +276,39 @@ def test_an_output_of_several_pairs_keeps_its_values(how: str) -> None:
     assert lost(several) == []
 
 
+class PlacesOnly(nn.Module):
+    """Beside an output that depends on the sequence one whose places differ by their biases, (N, 4, L).
+
+    Args:
+        how: what leaves nothing of two equal numbers: a norm, their difference, or their order.
+    """
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.stem, self.two = nn.Conv1d(4, 1, 5, padding=2), nn.Linear(1, 2)
+        self.norm, self.profile = nn.GroupNorm(1, 2), nn.Linear(2, 10)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.stem(x)
+        two = self.two(h.amax(-1))
+        if self.how == "difference":
+            two = two - two.mean(1, keepdim=True)
+        two = self.norm(two) if self.how == "norm" else two.softmax(1) if self.how == "shares" else two
+        return self.profile(two).view(-1, 2, 5), h.abs()
+
+
+@pytest.mark.parametrize("how", some(["norm", "difference", "shares"], 1))
+def test_places_that_differ_are_no_dependence_on_the_sequence(how: str) -> None:
+    torch.manual_seed(0)
+    plan = plan_conversion(PlacesOnly(how), (2, 4, 24), outputs=(Tracks("..", layout="n c l"), "auto"))
+    y = randomised(plan.apply(PlacesOnly(how)))(bases(16, 24))[0].detach()
+    depends = float((y - y[:1]).abs().max()) > 1e-9
+    named = [w for w in plan.warnings if "output 0 no longer depends on the sequence" in w]
+    assert bool(named) is not depends
+    assert named
+
+
 def test_a_faint_dependence_on_the_sequence_is_no_rounding() -> None:
     torch.manual_seed(0)
     faint = Net(lambda m, x: 1 + 1e-9 * m.o(m.c(x).relu().mean(-1)), c=conv(), o=nn.Linear(8, 1))

@@ -464,7 +464,8 @@ def test_the_rank_of_rows_is_the_number_of_directions_in_which_they_vary(directi
     generator = torch.Generator().manual_seed(0)
     basis, middle = torch.randn(max(directions, 1), 5, generator=generator), torch.randn(5, generator=generator)
     weights = torch.randn(rows, max(directions, 1), generator=generator) * bool(directions)
-    assert change._rank(change._rows([weights @ basis + middle]), 1e-3) == (directions if rows > 1 else 0)
+    vector = Action((ax.batch(rows), ax.Var(5)))
+    assert change._moves([weights @ basis + middle], vector).rank(1e-3) == (directions if rows > 1 else 0)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ class Change:
         self.sizes: list[int] = []
         self.precise = own_dtype(before) not in (torch.float32, torch.float64)
         self.probes: list[Probe] = []
-        self.most: dict[int, Tensor] | None = None  # rows before conversion that vary in all ways that they can
+        self.most: dict[int, Moves] | None = None  # before conversion, where they vary in all ways that they can
 
     def _look(self, after: Probe | None = None) -> None:
         """Copies of both models, in their own precision, which is quick, or in double precision.
@@ -164,18 +165,18 @@ class Change:
         whole = _hold_samples(outputs)
         samples = _samples_of(self.probes[0], outputs)
         before, after = self._both(whole, samples, outputs)
-        if any(_swing(rows) <= SURE for rows in before.values()) and any([p.feed_norms() for p in self.probes]):
+        if any(moves.swing <= SURE for moves in before.values()) and any([p.feed_norms() for p in self.probes]):
             before, after = self._both(whole, samples, outputs)
         faded = _faded(before, after)
-        had = {i: max(_rank(rows, SURE), i in faded and _swing(rows) > FAINT) for i, rows in before.items()}
-        if not faded and all(had[i] == _most(rows) for i, rows in before.items()):
+        had = {i: max(moves.rank(SURE), i in faded and moves.swing > FAINT) for i, moves in before.items()}
+        if not faded and all(had[i] == moves.most for i, moves in before.items()):
             self.most = before
-        return [had, {i: 0 if i in faded else _rank(rows, FAINT) for i, rows in after.items()}]
+        return [had, {i: 0 if i in faded else moves.rank(FAINT) for i, moves in after.items()}]
 
     def _both(
         self, whole: bool, samples: int, outputs: Sequence[Action | None]
-    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """Some rows of each output before and after conversion; those before once they show as much as any can."""
+    ) -> tuple[dict[int, Moves], dict[int, Moves]]:
+        """How each output moves before and after conversion; that before once it shows as much as any can."""
         if self.most is not None:
             return self.most, _parts(self._readings(whole, samples, self.probes[1:])[0], outputs)
         before, after = self._readings(whole, samples)
@@ -299,11 +300,55 @@ def repetitions(y: Tensor, action: Action) -> Tensor:
     return y.permute(*repeated, *rest).reshape(-1, max(1, y.numel() // max(1, _size(y, repeated))))
 
 
-def _parts(readings: list[list[Any]], outputs: Sequence[Action | None]) -> dict[int, Tensor]:
-    """Some finite rows of each output that holds numbers, of its first channels."""
+@dataclass(frozen=True)
+class Moves:
+    """How an output moves with the sequence: as far as each entry is from its mean over all samples.
+
+    Places of an output that differ, such as the biases of a layer that writes a profile, are no move.
+
+    Attributes:
+        rows: some of them, (R, C): samples and positions are repetitions; its first channels.
+        size: of the largest entry of the output.
+        most: the number of directions in which so many rows can vary.
+    """
+
+    rows: Tensor
+    size: float
+    most: int
+
+    @property
+    def swing(self) -> float:
+        """How far the output moves, relative to its size."""
+        return float(self.rows.abs().max()) / self.size if self.rows.numel() and self.size else 0.0
+
+    def rank(self, threshold: float) -> int:
+        """The number of directions in which rows vary."""
+        if len(self.rows) < 2:
+            return 0
+        sizes = torch.linalg.svdvals(self.rows)
+        return int((sizes > threshold * max(float(sizes[0]), self.size * 1e-3)).sum())
+
+
+def _parts(readings: list[list[Any]], outputs: Sequence[Action | None]) -> dict[int, Moves]:
+    """How each output that holds numbers moves, over several batches."""
     whole = enumerate(zip(zip(*readings, strict=True), outputs, strict=False))
     kept = {i: (ys, a) for i, (ys, a) in whole if a is not None and all(map(_continuous, ys))}
-    return {i: _rows([repetitions(y, a) for y in ys]) for i, (ys, a) in kept.items()}
+    return {i: _moves(ys, a) for i, (ys, a) in kept.items()}
+
+
+def _moves(ys: Sequence[Tensor], action: Action) -> Moves:
+    """How an output moves over several batches; what is not finite is left out."""
+    roles = [role.name if (role := ax.role(t)) is not None else "" for t in action.axes]
+    batch = roles.index("batch") if "batch" in roles and ys[0].dim() == len(roles) else None
+    whole = torch.stack([*ys]) if batch is None else torch.cat([*ys], batch).movedim(batch, 0)
+    finite = whole.isfinite()
+    mean = whole.where(finite, 0).sum(0) / finite.sum(0).clamp(min=1)
+    moved = whole - mean
+    parts = [repetitions(y, action) for y in moved] if batch is None else [repetitions(moved.movedim(0, batch), action)]
+    rows = torch.cat(parts)[:, :COLUMNS]
+    rows = rows[:: max(1, len(rows) // ROWS)]
+    rows = (rows if rows.is_complex() else rows.double())[rows.isfinite().all(1)]
+    return Moves(rows, _largest([whole]), min(len(rows) * (len(whole) - 1) // max(1, len(whole)), rows.shape[1]))
 
 
 def _shows_all(probe: Probe, outputs: Sequence[Action | None]) -> bool:
@@ -328,13 +373,13 @@ def _shows_all(probe: Probe, outputs: Sequence[Action | None]) -> bool:
 def _is_full(readings: list[list[Any]], outputs: Sequence[Action | None]) -> bool:
     """Whether every converted output has as many independent values as so many rows and channels can have."""
     after = _parts(readings, outputs).values()
-    full = all(_rank(rows, SURE) >= _most(rows) for rows in after)
-    return full and all(_swing(rows) > CLEAR for rows in after)
+    full = all(moves.rank(SURE) >= moves.most for moves in after)
+    return full and all(moves.swing > CLEAR for moves in after)
 
 
-def _faded(before: dict[int, Tensor], after: dict[int, Tensor]) -> set[int]:
+def _faded(before: dict[int, Moves], after: dict[int, Moves]) -> set[int]:
     """The outputs that move with the sequence next to nothing of what they did."""
-    return {i for i, rows in after.items() if i in before and _swing(rows) <= FADED * _swing(before[i])}
+    return {i for i, moves in after.items() if i in before and moves.swing <= FADED * before[i].swing}
 
 
 def _any_rounding(ys: list[Any], nudged: list[Any]) -> bool:
@@ -349,32 +394,6 @@ def _is_rounding(y: Tensor, nudged: Any) -> bool:
 
 def _size(y: Tensor, dims: Sequence[int]) -> int:
     return int(torch.Size(y.shape[d] for d in dims).numel())
-
-
-def _rows(parts: list[Tensor]) -> Tensor:
-    """Some finite rows of an output, of its first channels."""
-    rows = torch.cat(parts)[:, :COLUMNS]
-    rows = rows[:: max(1, len(rows) // ROWS)]
-    return (rows if rows.is_complex() else rows.double())[rows.isfinite().all(1)]
-
-
-def _swing(rows: Tensor) -> float:
-    """How far rows are apart, relative to their size."""
-    size = float(rows.abs().max()) if rows.numel() else 0.0
-    return float((rows - rows.mean(0)).abs().max()) / size if size else 0.0
-
-
-def _most(rows: Tensor) -> int:
-    """The number of directions in which so many rows can vary."""
-    return min(len(rows) - 1, rows.shape[1])
-
-
-def _rank(rows: Tensor, threshold: float) -> int:
-    """The number of directions in which rows vary."""
-    if len(rows) < 2:
-        return 0
-    sizes = torch.linalg.svdvals(rows - rows.mean(0))
-    return int((sizes > threshold * max(float(sizes[0]), float(rows.abs().max()) * 1e-3)).sum())
 
 
 def _as(probe: Probe, x: Any) -> Any:
