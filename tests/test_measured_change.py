@@ -49,7 +49,7 @@ def test_outputs_as_repetitions_and_channels() -> None:
     assert tuple(change.repetitions(y[0], Action((ax.trivial(3), ax.trivial(5)))).shape) == (1, 15)
 
 
-def moves(rows: Any, action: Action = VECTOR) -> change.Moves:
+def moves(rows: Any, action: Action = VECTOR) -> change.Movement:
     """How an output moves of which each row is a sample."""
     return change._moves([torch.as_tensor(rows)], action)
 

@@ -71,7 +71,7 @@ class Change:
         self.sizes: list[int] = []
         self.precise = own_dtype(before) not in (torch.float32, torch.float64)
         self.probes: list[Probe] = []
-        self.most: dict[int, Moves] | None = None  # before conversion, where they vary in all ways that they can
+        self.most: dict[int, Movement] | None = None  # before conversion, where they vary in all ways that they can
 
     def _look(self, after: Probe | None = None) -> None:
         """Copies of both models, in their own precision, which is quick, or in double precision.
@@ -175,7 +175,7 @@ class Change:
 
     def _both(
         self, whole: bool, samples: int, outputs: Sequence[Action | None]
-    ) -> tuple[dict[int, Moves], dict[int, Moves]]:
+    ) -> tuple[dict[int, Movement], dict[int, Movement]]:
         """How each output moves before and after conversion; that before once it shows as much as any can."""
         if self.most is not None:
             return self.most, _parts(self._readings(whole, samples, self.probes[1:])[0], outputs)
@@ -301,7 +301,7 @@ def repetitions(y: Tensor, action: Action) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Moves:
+class Movement:
     """How an output moves with the sequence: as far as each entry is from its mean over all samples.
 
     Places of an output that differ, such as the biases of a layer that writes a profile, are no move.
@@ -329,14 +329,14 @@ class Moves:
         return int((sizes > threshold * max(float(sizes[0]), self.size * 1e-3)).sum())
 
 
-def _parts(readings: list[list[Any]], outputs: Sequence[Action | None]) -> dict[int, Moves]:
+def _parts(readings: list[list[Any]], outputs: Sequence[Action | None]) -> dict[int, Movement]:
     """How each output that holds numbers moves, over several batches."""
     whole = enumerate(zip(zip(*readings, strict=True), outputs, strict=False))
     kept = {i: (ys, a) for i, (ys, a) in whole if a is not None and all(map(_continuous, ys))}
     return {i: _moves(ys, a) for i, (ys, a) in kept.items()}
 
 
-def _moves(ys: Sequence[Tensor], action: Action) -> Moves:
+def _moves(ys: Sequence[Tensor], action: Action) -> Movement:
     """How an output moves over several batches; what is not finite is left out."""
     roles = [role.name if (role := ax.role(t)) is not None else "" for t in action.axes]
     batch = roles.index("batch") if "batch" in roles and ys[0].dim() == len(roles) else None
@@ -348,7 +348,7 @@ def _moves(ys: Sequence[Tensor], action: Action) -> Moves:
     rows = torch.cat(parts)[:, :COLUMNS]
     rows = rows[:: max(1, len(rows) // ROWS)]
     rows = (rows if rows.is_complex() else rows.double())[rows.isfinite().all(1)]
-    return Moves(rows, _largest([whole]), min(len(rows) * (len(whole) - 1) // max(1, len(whole)), rows.shape[1]))
+    return Movement(rows, _largest([whole]), min(len(rows) * (len(whole) - 1) // max(1, len(whole)), rows.shape[1]))
 
 
 def _shows_all(probe: Probe, outputs: Sequence[Action | None]) -> bool:
@@ -377,7 +377,7 @@ def _is_full(readings: list[list[Any]], outputs: Sequence[Action | None]) -> boo
     return full and all(moves.swing > CLEAR for moves in after)
 
 
-def _faded(before: dict[int, Moves], after: dict[int, Moves]) -> set[int]:
+def _faded(before: dict[int, Movement], after: dict[int, Movement]) -> set[int]:
     """The outputs that move with the sequence next to nothing of what they did."""
     return {i for i, moves in after.items() if i in before and moves.swing <= FADED * before[i].swing}
 
