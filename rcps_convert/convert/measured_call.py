@@ -176,13 +176,12 @@ class MeasuredStates:
         if sizes in self.sizes or is_watched():
             return None
         try:
-            fault = self.fault(model, *given, "sizes") if goes_by_sizes(model, given, usual) else None
+            another = goes_by_sizes(model, given, usual)
         except ConversionError as reason:
-            if isinstance(reason, BreaksSymmetryError):  # a refusal that the model carries
-                raise
             if not self.told:
                 warnings.warn(UNSEEN_SIZES.format(reason.what), stacklevel=2)
-            self.told, fault = True, None
+            self.told, another = True, False
+        fault = self.fault(model, *given, "sizes") if another else None
         if fault is None and len(self.sizes) < MOST_SIZES:
             self.sizes.add(sizes)
         return fault

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -34,11 +35,7 @@ def goes_otherwise(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
         twin = fresh_copy(model)
         drop_checks(twin, lambda check: not check.on_copies)
         keep_acting_hooks(twin.modules())
-        forward, ways = twin.forward, []
-        for kept in (_as_given, _as_plain):
-            given, named = pytree.tree_map_only(Tensor, kept, (args, kwargs))
-            twin.forward = partial(forward, **named)
-            ways.append(way_of(twin, given, model.training))
+        ways = [_way(twin, (args, kwargs), kept, model.training) for kept in (_as_given, _as_plain)]
         own = {id(p) for p in twin.parameters()}
         usual, plain = (way and {pair for pair in way if pair[0] != "reads" or pair[1] in own} for way in ways)
         return None not in ways and usual != plain
@@ -75,7 +72,8 @@ def goes_by_sizes(model: nn.Module, given: Call, usual: Call) -> bool:
     before = MEASURING.set(True)
     try:
         twin = _without_ties(model)
-        here, there = [_way(twin, call, model.training) for call in (given, usual)]
+        ways = (_way(twin, call, torch.zeros_like, model.training, closely=False) for call in (given, usual))
+        here, there = ways  # without the numbers that functions are given: sizes are among them
         return here is None or here != there
     except ConversionError:
         raise
@@ -99,11 +97,14 @@ def _without_ties(model: nn.Module) -> nn.Module:
     return twin
 
 
-def _way(model: nn.Module, call: Call, training: bool) -> Way | None:
-    args, kwargs = pytree.tree_map_only(Tensor, torch.zeros_like, call)
+def _way(
+    model: nn.Module, call: Call, made: Callable[[Tensor], Tensor], training: bool, closely: bool = True
+) -> Way | None:
+    """As `way_of`, of a call in which each tensor is replaced by what is made of it."""
+    args, kwargs = pytree.tree_map_only(Tensor, made, call)
     forward = model.forward
     model.forward = partial(forward, **kwargs)
     try:
-        return way_of(model, args, training, closely=False)  # sizes are numbers too
+        return way_of(model, args, training, closely)
     finally:
         model.forward = forward

@@ -190,9 +190,8 @@ class _AtOtherLengths:
 
     def at(self, length: int) -> Iterator[tuple[Probe, list[tuple[int, ...]]]]:
         """The model at a length with the shapes of its outputs there; none where that may take long."""
-        if expected_work(self.survey, self.own, length, 2.0) > most_work(
-            self.survey
-        ):  # it may make numbers of all pairs of positions
+        work = expected_work(self.survey, self.own, length, 2.0)  # it may make numbers of all pairs of positions
+        if work > most_work(self.survey):
             return
         for variant in self.variants.at(length):
             there = self.probe.at(variant.example, list(variant.actions))
