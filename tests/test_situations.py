@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
+from threading import current_thread
 from typing import Any
 
 import pytest
@@ -259,6 +262,13 @@ KEPT: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "gradient": (lambda x: x.grad is not None, "with an input that has a gradient"),
     "retained": (lambda x: x.retains_grad, "with an input that has a gradient"),
     "a GPU": (lambda x: torch.cuda.is_available(), "where a GPU is available"),
+    "threads": (lambda x: torch.get_num_threads() > 32, "with many threads"),
+    "cores": (lambda x: (os.cpu_count() or 1) > 32, "with many threads"),
+    "thread": (lambda x: current_thread() is not threading.main_thread(), "on another thread"),
+    "its number": (lambda x: threading.get_ident() != threading.main_thread().ident, "on another thread"),
+    "processes": (lambda x: torch.distributed.is_initialized(), "with several processes or GPUs"),
+    "products": (lambda x: torch.get_float32_matmul_precision() == "medium", "with quicker products of matrices"),
+    "kernels": (lambda x: not torch.backends.cuda.flash_sdp_enabled(), "without kernels of attention"),
 }
 
 
@@ -279,7 +289,9 @@ def test_a_branch_on_how_an_input_came_about_is_another_way(name: str) -> None:
     assert words in [situation.words for situation in turning_situations(Keeps(asked), DNA)]
 
 
-@pytest.mark.parametrize(("name", "ids"), some([("offset", False), ("base", False), ("storage", True)], 2))
+@pytest.mark.parametrize(
+    ("name", "ids"), some([("offset", False), ("base", False), ("storage", True), ("thread", False)], 2)
+)
 def test_such_a_branch_is_refused_if_it_breaks_the_law(name: str, ids: bool) -> None:
     asked, words = KEPT[name]
     example, how = (torch.zeros(2, 12, dtype=torch.long), {"inputs": Tokens("ACGT")}) if ids else (DNA, {})

@@ -7,9 +7,10 @@ Precision and gradients are told to the user's code only, so that all is still c
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FunctionType
@@ -137,55 +138,61 @@ def _deterministic() -> Iterator[None]:
 
 
 @contextmanager
-def _answered(names: frozenset[str]) -> Iterator[None]:
-    """Functions of torch's own that answer yes to the user's code on this thread; all else is told the truth.
+def _answered(answers: Mapping[str, Any]) -> Iterator[None]:
+    """Functions that answer the user's code on this thread something else; all else is told the truth.
 
     Args:
-        names: of the functions.
+        answers: by the name of the function.
     """
-    places = [(table, name, f) for name, f in _functions(names) for table in _tables_with(f)]
+    places = [(table, name, f) for name, f in _functions(answers) for table in _tables_with(name, f)]
     thread = threading.get_ident()
     try:
         for table, name, function in places:
-            table[name] = _yes(function, thread)
+            table[name] = _answer(function, thread, answers[name])
         yield
     finally:
         for table, name, function in places:
             table[name] = function
 
 
-def _yes(function: Callable[[], bool], thread: int) -> Callable[[], bool]:
-    def answer() -> bool:
-        return (threading.get_ident() == thread and users_line(1) is not None) or function()
+def _answer(function: Callable[..., Any], thread: int, said: Any) -> Callable[..., Any]:
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        told = _IDENT() == thread and users_line(1) is not None
+        return said if told else function(*args, **kwargs)
 
     return answer
 
 
-def _functions(names: frozenset[str]) -> list[tuple[str, Any]]:
+_IDENT = threading.get_ident  # the user's code may be told another one
+
+
+def _functions(names: Iterable[str]) -> list[tuple[str, Any]]:
     return [(n, vars(place)[n]) for place in PLACES for n in names if n in vars(place)]
 
 
-def _tables_with(function: Any) -> list[dict[str, Any]]:
-    """Where code may find a function by its name: in torch, and among the globals of the user's code."""
-    name = function.__name__
+def _tables_with(name: str, function: Any) -> list[dict[str, Any]]:
+    """Where code may find a function by its name: where it is defined, and among the globals of the user's code."""
     files = [file for path, file in [*sys.modules.items()] if is_users(path) or path in ASKED]
     return [vars(file) for file in files if getattr(file, "__dict__", {}).get(name) is function]
 
 
-PLACES = (torch, torch.compiler, torch.jit, torch.onnx, torch.cuda)
-"""Where torch tells whether it records gradients, compiles, traces or exports, and whether there is a GPU."""
+PLACES = (
+    *(torch, torch.compiler, torch.jit, torch.onnx, torch.cuda, torch.distributed),
+    *(torch.backends.mps, torch.backends.cuda, torch.utils.data, threading, os),
+)
+"""What tells whether gradients are recorded, a model is compiled, traced or exported, and about the machine."""
 
 ASKED = tuple(place.__name__ for place in PLACES)
 
 
-def _answering(names: frozenset[str]) -> Context:
-    return lambda: _answered(names)
+def _answering(**answers: Any) -> Context:
+    return lambda: _answered(answers)
 
 
 @contextmanager
 def _recorded(answers: Mapping[str, Any]) -> Iterator[None]:
     """Gradients are said to be recorded."""
-    with _answered(frozenset({"is_grad_enabled"})), _Told(answers):
+    with _answered({"is_grad_enabled": True}), _Told(answers):
         yield
 
 
@@ -233,8 +240,21 @@ def _expanded(found: Any, x: torch.Tensor, dim: int | None = None) -> Any:
 _MADE = {"requires_grad": True, "is_leaf": False, "grad_fn": "a step before"}
 """What is told of a tensor that was computed while gradients are recorded."""
 
-_AVAILABLE = frozenset({"is_available"})
-_COMPILED = frozenset({"is_compiling", "is_dynamo_compiling", "is_exporting"})
+_COMPILED = ("is_compiling", "is_dynamo_compiling", "is_exporting")
+_OF_WORKERS = ("get_num_threads", "get_num_interop_threads", "cpu_count", "process_cpu_count", "active_count")
+_OF_SEVERAL = {"is_initialized": True, "get_rank": 1, "get_world_size": 2, "device_count": 2}
+_OF_KERNELS = ("flash_sdp_enabled", "mem_efficient_sdp_enabled", "math_sdp_enabled", "cudnn_sdp_enabled")
+
+
+def _where(words: str, **answers: Any) -> Situation:
+    """Functions give these answers, by name."""
+    return Situation(words, frozenset(answers), _answering(**answers))
+
+
+def _on_a_thread() -> Context:
+    """The user's code is told that another thread than it is runs."""
+    return _answering(current_thread=threading.Thread(name="worker"), get_ident=1, get_native_id=1)
+
 
 SITUATIONS = (
     Situation("with an input that requires a gradient", _RECORDED, _recording(requires_grad=True, is_leaf=True)),
@@ -261,11 +281,20 @@ SITUATIONS = (
         "with an input that is negated or conjugated when it is read", _OF_BITS, _told(is_neg=True, is_conj=True)
     ),
     Situation("with an input that has a gradient", _OF_KEPT_GRADIENTS, _told(grad=_another, retains_grad=True)),
-    Situation("where a GPU is available", _AVAILABLE, _answering(_AVAILABLE)),
-    Situation("compiled or exported", _COMPILED, _answering(_COMPILED)),
-    Situation("traced", frozenset({"is_tracing"}), _answering(frozenset({"is_tracing"}))),
-    Situation("scripted", frozenset({"is_scripting"}), _answering(frozenset({"is_scripting"}))),
-    Situation("exported to ONNX", frozenset({"is_in_onnx_export"}), _answering(frozenset({"is_in_onnx_export"}))),
+    _where("where a GPU is available", is_available=True),
+    _where("compiled or exported", **dict.fromkeys(_COMPILED, True)),
+    _where("traced", is_tracing=True),
+    _where("scripted", is_scripting=True),
+    _where("exported to ONNX", is_in_onnx_export=True),
+    _where("with one thread", **dict.fromkeys(_OF_WORKERS, 1)),
+    _where("with many threads", **dict.fromkeys(_OF_WORKERS, 64)),
+    _where("with several processes or GPUs", **_OF_SEVERAL),
+    _where("in a worker of a data loader", get_worker_info=True),
+    _where("where anomalies are looked for", is_anomaly_enabled=True),
+    _where("with quicker products of matrices", get_float32_matmul_precision="medium"),
+    _where("with other kernels of attention", **dict.fromkeys(_OF_KERNELS, True)),
+    _where("without kernels of attention", **dict.fromkeys(_OF_KERNELS, False)),
+    Situation("on another thread", frozenset({"current_thread", "get_ident", "get_native_id"}), _on_a_thread()),
     Situation("with another default dtype", frozenset({"get_default_dtype"}), _other_default),
     Situation("with deterministic algorithms", frozenset({"are_deterministic_algorithms_enabled"}), _deterministic),
 )
