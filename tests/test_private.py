@@ -637,6 +637,29 @@ def test_running_modules_are_found() -> None:
     assert list(_torch.calling_modules()) == []
 
 
+def test_a_call_of_a_module_is_found_whatever_its_forward_is() -> None:
+    class Checking:
+        def __init__(self, module: nn.Module) -> None:
+            self.module = module
+
+        def __call__(self, x: Any, k: Any = None) -> Any:
+            return forward(x, k)
+
+    def forward(x: Any, k: Any = None) -> Any:
+        found.append(_torch.call_of(module, Checking.__call__.__code__))
+        return x
+
+    found: list[Any] = []
+    module: Any = nn.Identity()
+    forward(0)
+    module.forward = forward
+    module(1, k=2)
+    module.forward(3)
+    module.forward = Checking(module)
+    module(4)
+    assert found == [None, ((1,), {"k": 2}), ((3, None), {}), None]
+
+
 def test_the_module_that_is_called_is_found_and_shares_its_tables_with_a_shallow_copy() -> None:
     def forward(x: Tensor) -> Tensor:
         found.append(_torch.module_called())

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 from .calls import (
     FUNCTIONAL_CALL,
     asked_by_user,
+    call_of,
     calling_modules,
     forward_gradients,
     in_backward,
@@ -136,6 +137,7 @@ __all__ = [
     "asked_by_user",
     "buffers_of",
     "caches_weights",
+    "call_of",
     "calling_modules",
     "chains",
     "convolve",

@@ -49,6 +49,26 @@ def module_called() -> Any:
     return frame.f_locals["self"] if frame.f_code is _CALL else None
 
 
+def call_of(module: nn.Module, checked: Any) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """What a module is called with, where its forward runs on this thread; else None.
+
+    Args:
+        module: its forward may be any function.
+        checked: the code of a function of an object that has a `module`; None too where that of this module runs it.
+    """
+    own = getattr(module.forward, "__func__", module.forward)
+    frame: FrameType | None = sys._getframe(1)
+    found = None
+    while frame is not None and not (frame.f_code is _CALL and frame.f_locals["self"] is module):
+        if frame.f_code is checked and frame.f_locals["self"].module is module:
+            return None
+        if frame.f_code is getattr(own, "__code__", None):  # called without the module
+            names = frame.f_code.co_varnames[: frame.f_code.co_argcount][own is not module.forward :]
+            found = tuple(frame.f_locals[name] for name in names if name in frame.f_locals), dict[str, Any]()
+        frame = frame.f_back
+    return found if frame is None else (frame.f_locals["args"], frame.f_locals["kwargs"])
+
+
 _CALL = nn.Module._call_impl.__code__
 
 

@@ -23,7 +23,7 @@ from .._torch import (
     takes_kwargs,
 )
 from ..errors import Where
-from ..geometry import AroundForward
+from ..geometry import AroundForward, replaced_forward
 from ..tie.checks import Check, attach_check, checks_of, drop_checks
 from ..tie.parts import OtherPartError, open_modules
 from ..tie.watched_hooks import WatchedHook, bare_hooks, hooks_for_all, users_hooks
@@ -87,6 +87,10 @@ class Hooks(Check):
         """Whether there are the same hooks and forwards, and no hook is watched, which is told of every call."""
         return self._has_its_hooks() and not self.watching and self._forwards() == self.forwards
 
+    def look_again(self) -> None:
+        """Ask of a call in the place of whose forward another one runs what is asked of the first one."""
+        self.forwards = None
+
     def _has_its_hooks(self) -> bool:
         return self.so_far == hooks_so_far() and not (self.held and any(k - _keys(m) for m, k in self.held))
 
@@ -99,7 +103,8 @@ class Hooks(Check):
             return
         before = self.forwards or [None] * len(forwards)
         for i, (module, now, was) in enumerate(zip(self.modules, forwards, before, strict=True)):
-            if now != was and _is_users(module, now) and not (self.forwards is None and self.set[i]):
+            fresh = now != was or now is None
+            if fresh and _is_users(module, now) and not (self.forwards is None and self.set[i]):
                 self.call = args, kwargs
                 self.judge(module, now)
         self.forwards = forwards
@@ -160,6 +165,8 @@ class Hooks(Check):
             what = "a forward hook that was there when the model was converted is gone"
             if hook is not None and hook is module.__dict__.get("forward"):
                 what = "a forward was set on a module after the conversion"
+            elif hook is None and replaced_forward(vars(module)) is not None:
+                what = "the forward that the conversion set on a module is gone"
             elif hook is not None:
                 what = "a forward hook that was attached after the conversion changes what it is given"
             raise OtherPartError(
@@ -181,9 +188,9 @@ def _judge_for_all(module: nn.Module, hook: Any) -> None:
 
 
 def _is_users(module: nn.Module, forward: Any) -> bool:
-    """Whether a forward that is set on a module is neither the package's, nor the one that its class has."""
-    own = getattr(forward, "__func__", None) is type(module).forward and forward.__self__ is module
-    return forward is not None and not own and not isinstance(forward, AroundForward)
+    """Whether a forward that is set on a module is not the package's, and not its class's where that was set before."""
+    own = forward is None or (getattr(forward, "__func__", None) is type(module).forward and forward.__self__ is module)
+    return not (isinstance(forward, AroundForward) or (own and replaced_forward(vars(module)) is None))
 
 
 def _keys(module: nn.Module) -> set[int]:

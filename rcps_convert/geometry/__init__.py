@@ -3,6 +3,7 @@
 from .around import AroundForward as AroundForward
 from .around import change_around as change_around
 from .around import drop_around as drop_around
+from .around import forwards_inside as forwards_inside
 from .around import forwards_of as forwards_of
 from .around import place_around as place_around
 from .around import require_whole_copy as require_whole_copy
@@ -22,6 +23,8 @@ from .readings import choose as choose
 from .recorder import MARK as MARK
 from .recorder import CallNames as CallNames
 from .recorder import Recorder as Recorder
+from .replicas import accept_forward as accept_forward
 from .replicas import follow_replicas as follow_replicas
 from .replicas import rebound as rebound
+from .replicas import replaced_forward as replaced_forward
 from .replicas import unfollow_replicas as unfollow_replicas

@@ -73,8 +73,12 @@ class AroundForward:
 
 def forwards_of(module: nn.Module) -> list[Any]:
     """The `AroundForward`s that are set on a module, the outermost first."""
+    return forwards_inside(module.__dict__.get("forward"))
+
+
+def forwards_inside(forward: Any) -> list[Any]:
+    """The `AroundForward`s of a module from one of its forwards on, the outermost first."""
     found: list[Any] = []
-    forward = module.__dict__.get("forward")
     while isinstance(forward, AroundForward):
         found.append(forward)
         forward = forward.before
@@ -138,5 +142,7 @@ def _set_forward(module: nn.Module, forward: Any) -> None:
     del module.__dict__["forward"]
     if forward is not None:
         module.forward = forward  # type: ignore[assignment,method-assign]
-    if not (isinstance(forward, AroundForward) or (inspect.ismethod(forward) and forward.__self__ is module)):
+    if isinstance(forward, AroundForward) or (inspect.ismethod(forward) and forward.__self__ is module):
+        follow_replicas(module)
+    else:
         unfollow_replicas(module)

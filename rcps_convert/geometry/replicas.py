@@ -7,6 +7,7 @@ compute with the original's weights.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from types import MethodType
 from typing import Any
 
@@ -20,10 +21,13 @@ class Replicating:
 
     Args:
         module: the module; a deep copy of it holds a copy of this, bound to the copy.
+
+    Attributes:
+        forward: that was set on it, which the user may put another one in the place of.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
+        self.module, self.forward = module, module.__dict__.get("forward")
 
     def __call__(self) -> Any:
         """A replica."""
@@ -44,6 +48,23 @@ def rebound(forward: Any, module: nn.Module, copy: nn.Module) -> Any:
 def follow_replicas(module: nn.Module) -> None:
     """Let a module's replicas have a forward of their own, in place."""
     module.__dict__[REPLICATE] = Replicating(module)
+
+
+def replaced_forward(attributes: Mapping[str, Any]) -> Any:
+    """The forward that was set on a module, where another one stands in its place now; else None.
+
+    Args:
+        attributes: the module's own.
+    """
+    kept = attributes.get(REPLICATE)
+    forward = getattr(kept, "forward", None) if isinstance(kept, Replicating) else None
+    return None if attributes.get("forward") is forward else forward
+
+
+def accept_forward(module: nn.Module) -> None:
+    """Take the forward that stands in the place of the one that was set on a module for the module's own, in place."""
+    if replaced_forward(vars(module)) is not None:
+        follow_replicas(module)
 
 
 def unfollow_replicas(module: nn.Module) -> None:

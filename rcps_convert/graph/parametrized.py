@@ -185,7 +185,7 @@ def add_property(module: nn.Module, name: str) -> None:
         if stored is None and not is_recorded() and not caches_weights():
             stored, step = only_step(self, name)
             if stored is not None and getattr(step, "direct", False) and (is_asked_by(code) or _inside_a_call()):
-                return step.forward(stored)
+                return step.in_call(stored)
         return usual.fget(self)
 
     setattr(type(module), name, property(read, usual.fset))

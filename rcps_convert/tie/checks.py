@@ -12,8 +12,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._torch import drop_hooks, is_compiling, is_unwatched, may_share_parts, module_called, pre_hooks
-from ..geometry import AroundForward, change_around, forwards_of, place_around, require_whole_copy
+from .._torch import call_of, drop_hooks, is_compiling, is_unwatched, may_share_parts, module_called, pre_hooks
+from ..geometry import (
+    AroundForward,
+    accept_forward,
+    change_around,
+    forwards_inside,
+    forwards_of,
+    place_around,
+    replaced_forward,
+    require_whole_copy,
+)
 from .hooks import Numbered
 
 KNOWN = 256
@@ -35,6 +44,9 @@ class Check(Numbered):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse a call, or let it pass."""
         raise NotImplementedError
+
+    def look_again(self) -> None:
+        """Judge the next call as if none had been judged: another forward runs in the place of the one that asks."""
 
     def stands(self) -> bool:
         """Whether all that it goes by beside the form of a call is as when a call passed; asked at each call."""
@@ -137,6 +149,21 @@ def attach_check(module: nn.Module, check: Check) -> None:
         place_around(module, Checked(module, [check]))
 
 
+def ask_replaced(attributes: dict[str, Any]) -> None:
+    """Ask the checks of a converted model that runs a forward which the user put in the place of theirs.
+
+    Args:
+        attributes: the model's own.
+    """
+    outermost = replaced_forward(attributes)
+    lost = [forward for forward in forwards_inside(outermost) if isinstance(forward, Checked)]
+    call = call_of(lost[0].module, Checked.__call__.__code__) if lost else None
+    if call is not None:
+        for check in (check for forward in lost for check in forward.checks):
+            check.look_again()
+            check(lost[0].module, *call)
+
+
 def checks_of(module: nn.Module) -> list[Check]:
     """The checks of a module's calls, in the order in which they are asked."""
     inside = [check for forward in forwards_of(module) if isinstance(forward, Checked) for check in forward.checks]
@@ -144,7 +171,8 @@ def checks_of(module: nn.Module) -> list[Check]:
 
 
 def drop_checks(model: nn.Module, kind: Callable[[Any], bool]) -> None:
-    """Take the checks of a kind off a model and its parts, in place."""
+    """Take the checks of a kind off a model and its parts, in place; a forward in the place of theirs needs none."""
     for module in model.modules():
+        accept_forward(module)
         drop_hooks(module, lambda hook: isinstance(hook, Check) and kind(hook))
         change_around(module, lambda forward: forward.without(kind) if isinstance(forward, Checked) else forward)

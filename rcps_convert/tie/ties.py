@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from .._torch import (
     MadeOf,
+    calling_modules,
     is_recorded,
     is_replica,
     transform_level,
@@ -29,7 +30,13 @@ from ..algebra.axis import Axis
 from ..algebra.tables import beside
 from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
+from ..geometry import AroundForward
+from .checks import ask_replaced
 from .factors import Factor, factors, sign_of
+from .notes import noted
+
+PASSING = {"seen", "owner"}
+"""Attributes of a tie that are kept in no copy and no file."""
 
 SMALL = 2**13
 """Entries of a weight up to which it is gathered by index where no gradients are recorded."""
@@ -73,6 +80,7 @@ class RCTie(nn.Module):
         full_shape: shape of W.
         stored_shape: shape of the stored parameter.
         known: the full weight, in a private copy that keeps it between calls.
+        owner: what the converted model holds; None before a call of it, in copies and in files.
         tables: of places and signs, by name. They are no buffers: whoever averages those of a model would change ties.
     """
 
@@ -85,6 +93,7 @@ class RCTie(nn.Module):
     """What stands for the class in a recipe."""
 
     known: Kept | None = None
+    owner: dict[str, Any] | None = None
 
     def __init__(self, action: Action) -> None:
         super().__init__()
@@ -113,9 +122,25 @@ class RCTie(nn.Module):
                 return self.known.of(stored, self.expand)
             return self.expand(stored)
 
+    def in_call(self, stored: Tensor) -> Tensor:
+        """The full weight, for some module's forward; nothing watches what is computed."""
+        if self.owner is None or not isinstance(self.owner.get("forward"), AroundForward):
+            self.require_checks()
+        return self.forward(stored)
+
     def in_stock_call(self, stored: Tensor) -> Tensor:
         """The full weight, for a layer of torch's that writes into none; nothing watches what is computed."""
-        return self.forward(stored)
+        return self.in_call(stored)
+
+    def require_checks(self) -> None:
+        """Let the checks of the converted model judge its call, if its forward, which asks them, was replaced."""
+        if self.owner is None:
+            self.owner = next((vars(module) for module in calling_modules() if noted(module) is not None), None)
+        if self.owner is not None:
+            ask_replaced(self.owner)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in PASSING}
 
     def right_inverse(self, full: Tensor) -> Tensor:
         """What to store for an assigned weight; the second owner of a shared parameter brings it reduced."""
@@ -222,6 +247,8 @@ class HalfTie(RCTie):
 
     def in_stock_call(self, stored: Tensor) -> Tensor:
         """The full weight; that of the call before where no gradient is recorded and the same values are stored."""
+        if self.owner is None or not isinstance(self.owner.get("forward"), AroundForward):
+            self.require_checks()
         learns = torch.is_grad_enabled() and stored.requires_grad
         seen = self.seen
         if seen is not None and not learns:
@@ -235,9 +262,6 @@ class HalfTie(RCTie):
             return self.mirrored(stored) if learns else self.expand(stored)
         seen = self.seen = MadeOf(stored, lambda half: half.take(table))  # another thread may set it, too
         return seen.made
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "seen"}
 
     def mirrored(self, stored: Tensor) -> Tensor:
         """The half and its mirror image."""

@@ -71,7 +71,10 @@ class TiedList(ParametrizationList):
         if is_recorded() and isinstance(self.original, Proxy):
             raise refuse_symbols("weights that its own forward reads, and that are tied")
         full = super().forward()
-        if is_compiling() or _inside_a_call():
+        if is_compiling():
+            return full
+        if _inside_a_call():
+            self[0].require_checks()  # type: ignore[operator]
             return full
         _refuse_replacing(*reader())
         return _wrapped(full, self, full) if _can_be_followed(full) else full
