@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import threading
@@ -15,8 +16,9 @@ from by_hand import Net, bases, conv, mirror, worst
 from tiers import some
 from torch import Tensor, nn
 
-from rcps_convert import BreaksSymmetryError, Tokens, apply_recipe, convert_model, recipe
+from rcps_convert import BreaksSymmetryError, Tokens, apply_recipe, bake, convert_model, plan_conversion, recipe
 from rcps_convert.convert import measured_call
+from rcps_convert.tie.checks import checks_of
 
 EXAMPLE = torch.zeros(2, 4, 24)
 TOLERANCE = 1e-9
@@ -170,3 +172,36 @@ def test_a_wrapped_model_that_cannot_be_copied_says_once_that_sizes_are_not_look
             assert worst(model(mirror(x)), model(x)) < TOLERANCE
     assert len(said) == 1
     assert re.search("may go by the sizes.*cannot be copied.*before it is wrapped", str(said[0].message))
+
+
+@pytest.mark.parametrize("name", some(ASKED, 2))
+def test_a_baked_model_is_looked_at_too(name: str) -> None:
+    asks, length = ASKED[name]
+    model = bake(quietly(asking(asks, later_more)))
+    for n in (24, 25, 40):
+        x = bases(3, n)
+        assert worst(model(mirror(x)), model(x)) < TOLERANCE
+    for twin in (model, copy.deepcopy(model), bake(model)):
+        with pytest.raises(BreaksSymmetryError, match=r"(?s)another way at the sizes.*disagree|which compares sizes"):
+            twin(bases(3, length))
+
+
+def test_one_that_was_trained_on_is_an_ordinary_model() -> None:
+    asks, length = ASKED["squares"]
+    model: Any = bake(quietly(asking(asks, later_more)))
+    with torch.no_grad():
+        model.c.weight[0] += 1
+    assert model(bases(3, length)).isfinite().all()
+    assert worst(model(mirror(bases(3, 24))), model(bases(3, 24))) > 1e-3
+
+
+@pytest.mark.parametrize("by_sizes", [True, False])
+def test_the_plan_says_whether_sizes_are_looked_at(by_sizes: bool) -> None:
+    model = asking((lambda h: len(str(h.shape[-1])) > 3) if by_sizes else (lambda h: False), later_more)
+    assert ("each call with new ones is looked at first" in str(plan_conversion(model, EXAMPLE))) is by_sizes
+
+
+def test_a_baked_model_that_goes_by_no_size_has_no_checks() -> None:
+    model: Any = bake(quietly(asking(lambda h: False, later_more)))
+    assert checks_of(model) == []
+    assert "forward" not in vars(model)

@@ -26,7 +26,7 @@ from ..strands.mixed import mixed_layers
 from ..tie.attaching import mirrored, remove, ties
 from ..tie.checks import checks_of
 from ..tie.hooks import hook_of, uninstall
-from ..tie.input_forms import trust_forms
+from ..tie.input_forms import trust_all_but_sizes
 from ..tie.length_guard import LengthGuard, LengthRule, guard, only_at, read_rule
 from ..tie.norms import FoldedNorm, PooledNorm, settle_statistics, unfold
 from ..tie.notes import KEPT, noted
@@ -47,7 +47,8 @@ def bake(model: nn.Module, *, length: int | None = None, in_place: bool = False)
     The outputs in eval mode stay the same. Trained on, a baked model is an ordinary one: nothing
     keeps its weights tied or its statistics shared, and what `accelerate` set is dropped. What no weights can
     stand for stays: a symmetriser inserted at a read-out, the statistics of a norm that keeps none
-    (``track_running_stats=False``), and the refusal of lengths and of modules that no trace called.
+    (``track_running_stats=False``), and the refusal of lengths and of modules that no trace called. Where forward goes
+    by the numbers of its sizes, a call of new sizes is still looked at, while the model obeys the law at the example's.
 
     Nor can weights stand for the second pass of a conjoined model: its copy still reads both strands,
     and its `state_dict` is the plain one as it is. A mixed model becomes a `torch.fx.GraphModule` of its
@@ -115,7 +116,7 @@ def untied_in_place(target: nn.Module, rules: Sequence[LengthRule] = ()) -> nn.M
     own_classes(target)
     unwatch(target)
     unwatch_given(target)
-    trust_forms(target)
+    trust_all_but_sizes(target)
     decelerate(target)
     if rules and not any(table.strict for table in anchored(target).values()):
         unanchor(target)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..algebra.printed import Section, alike, listed, pattern, together
 from ..errors import messages
+from ..tie.input_forms import by_sizes
 from ..tie.length_guard import LengthRule
 
 ConversionPlan = Any
@@ -119,6 +120,8 @@ def attached(plan: ConversionPlan) -> Section:
         lines.append(f"unused, not tied: {', '.join(plan.unused)}; a call that reads one is refused")
     if plan.situations:
         lines.append(f"measured too, as forward asks for it: {', '.join(dict.fromkeys(plan.situations))}")
+    if by_sizes(plan.forms):
+        lines.append("forward makes numbers of sizes: each call with new ones is looked at first, on a copy")
     lines.append(watched(plan))
     return Section("norms, read-outs, re-anchored calls", lines=lines)
 

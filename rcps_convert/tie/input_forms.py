@@ -17,7 +17,7 @@ from ..algebra.axis import Axis
 from ..errors import BreaksSymmetryError
 from ..graph.sandbox import positional_names
 from .argument_guard import OTHER_WAY, PLAIN, States, words_of
-from .checks import Check, attach_check, drop_checks
+from .checks import Check, attach_check, checks_of, drop_checks
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Form:
 
 Forms = dict[str, list[Form | None]]
 """By name of an argument the form of each of its leaves; None for what is no tensor."""
+
+
+def by_sizes(forms: Forms) -> bool:
+    """Whether forward may go by the sizes of its inputs, so that they are looked at."""
+    return any(form is not None and form.sizes is not None for row in forms.values() for form in row)
 
 
 def kind_of(dtype: torch.dtype) -> str:
@@ -124,13 +129,21 @@ class InputForms(Check):
         forms: of these.
         names: of the parameters of forward that can be given by position.
         states: measures a call with other ones; None where they are refused.
+
+    Attributes:
+        only_sizes: nothing else is compared, as of a baked model.
     """
 
-    needed = on_copies = False
+    needed = on_copies = only_sizes = False
     by_form = True
 
     def __init__(self, forms: Forms, names: Sequence[str] = (), states: States | None = None) -> None:
         self.forms, self.names, self.states = forms, tuple(names), states
+
+    @property
+    def goes_by_sizes(self) -> bool:
+        """Whether forward may go by the sizes of its inputs."""
+        return by_sizes(self.forms)
 
     def plain(self) -> dict[str, Any]:
         """The forms as plain values, for `read_forms`."""
@@ -147,6 +160,8 @@ class InputForms(Check):
         call = dict(zip(argument_names(self.names, len(args)), args, strict=True)) | kwargs
         found = ((name, misfit(forms, call[name])) for name, forms in self.forms.items() if name in call)
         name, was = next(((name, was) for name, was in found if was is not None), ("", ""))
+        if name and self.only_sizes:
+            return
         if name:
             fault = "" if self.states is None or is_compiling() else self.states.fault(module, args, kwargs, None)
             if fault is not None:
@@ -157,7 +172,8 @@ class InputForms(Check):
                     do="convert the model with an example as in this call; or bring the argument into that form",
                 )
         if self.states is not None and not is_compiling():
-            self._require_plain(module, args, kwargs, {name: call[name] for name in self.forms if name in call})
+            if not self.only_sizes:
+                self._require_plain(module, args, kwargs, {name: call[name] for name in self.forms if name in call})
             self._require_way(module, args, kwargs, call)
 
     def _require_way(
@@ -214,6 +230,13 @@ def compare_forms(model: nn.Module, forms: Forms, states: States | None = None) 
     trust_forms(model)
     if forms:
         attach_check(model, InputForms(forms, positional_names(model), states))
+
+
+def trust_all_but_sizes(model: nn.Module) -> None:
+    """Let the `InputForms` of a model look at nothing but sizes, where forward may go by these, in place."""
+    for check in (check for check in checks_of(model) if isinstance(check, InputForms)):
+        check.only_sizes = True
+    drop_checks(model, lambda check: isinstance(check, InputForms) and not check.goes_by_sizes)
 
 
 def trust_forms(model: nn.Module) -> None:
