@@ -205,3 +205,30 @@ def test_a_baked_model_that_goes_by_no_size_has_no_checks() -> None:
     model: Any = bake(quietly(asking(lambda h: False, later_more)))
     assert checks_of(model) == []
     assert "forward" not in vars(model)
+
+
+def by_table(h: Tensor) -> Tensor:
+    """The same functions at all lengths, with another number at one of them."""
+    return h + {50: 1}.get(int(h.shape[-1]), 0) * torch.arange(h.shape[-1], dtype=h.dtype) * h
+
+
+def by_root(h: Tensor) -> Tensor:
+    n = h.shape[-1]
+    return h.lerp(later_more(h), float(n > 60 and math.isqrt(n) ** 2 == n))
+
+
+def by_digits(h: Tensor) -> Tensor:
+    n = h.shape[-1]
+    weights = torch.linspace(1, 1 if len(str(n)) < 4 else 2, n, dtype=h.dtype)
+    return h * weights
+
+
+@pytest.mark.parametrize(("step", "length"), some([(by_table, 50), (by_root, 100), (by_digits, 1000)], 2))
+def test_the_same_functions_with_other_numbers_are_measured(step: Callable[[Tensor], Tensor], length: int) -> None:
+    model = quietly(asking(lambda h: True, step))
+    for n in (24, 25, 40):
+        x = bases(3, n)
+        assert worst(model(mirror(x)), model(x)) < TOLERANCE
+    for _ in range(2):
+        with pytest.raises(BreaksSymmetryError, match=r"(?s)another way at the sizes.*disagree"):
+            model(bases(3, length))

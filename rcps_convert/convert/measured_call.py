@@ -20,7 +20,8 @@ from ..algebra.opened import opened
 from ..algebra.plain import read_setting
 from ..errors import BreaksSymmetryError, ConversionError, first_line
 from ..graph.sandbox import alone, fresh_copy, positional_names
-from ..measure.large import error_anew
+from ..measure.large import error_anew, fails_as_given
+from ..measure.law import Allowed
 from ..measure.lengths import resized
 from ..measure.probe import Probe
 from ..measure.report import allowed_actions, check_equivariance
@@ -75,12 +76,7 @@ def fault_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], ro
     """
     before = MEASURING.set(True)
     try:
-        twin = fresh_copy(model)
-        drop_checks(twin, lambda check: not check.on_copies)
-        keep_acting_hooks(twin.modules())
-        if kwargs and len(args) > len(positional_names(twin)):  # forward(self, *args, **kwargs): not all have names
-            twin.forward, kwargs = partial(twin.forward, **kwargs), {}
-        call = _Call(twin, args, kwargs)
+        twin, call = _copy_and_call(model, args, kwargs)
         if not (ties(twin) or twin.training):  # baked, or one that needs no ties: it is measured as it is
             return _fault_as_it_is(twin, call)
         found = _measured(twin, call, ROUNDED_CONSTANTS if rounded else 0.0)
@@ -93,6 +89,33 @@ def fault_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], ro
     if found.passed:
         return None
     return f"now the strands disagree: {undecided(found) or f'error {found.error:.1e} on random sequences'}"
+
+
+@alone
+def clearly_fails(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the law clearly fails in eval mode at the sizes of a call, on one random input, if that can be told.
+
+    Args:
+        model, args, kwargs: as of `fault_of`.
+    """
+    before = MEASURING.set(True)
+    try:
+        twin, call = _copy_and_call(model, args, kwargs)
+        return fails_as_given(*_probe(call.example, twin.eval(), call)[:2])
+    except Exception:  # a model may raise anything
+        return False
+    finally:
+        MEASURING.reset(before)
+
+
+def _copy_and_call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[nn.Module, _Call]:
+    """A copy of a model without what looks for changes, and a call of it as an example."""
+    twin = fresh_copy(model)
+    drop_checks(twin, lambda check: not check.on_copies)
+    keep_acting_hooks(twin.modules())
+    if kwargs and len(args) > len(positional_names(twin)):  # forward(self, *args, **kwargs): not all have names
+        twin.forward, kwargs = partial(twin.forward, **kwargs), {}
+    return twin, _Call(twin, args, kwargs)
 
 
 class _Call:
@@ -176,7 +199,7 @@ class MeasuredStates:
         if sizes in self.sizes or is_watched():
             return None
         try:
-            another = goes_by_sizes(model, given, usual)
+            another = goes_by_sizes(model, given, usual) or clearly_fails(model, *given)
         except ConversionError as reason:
             if not self.told:
                 warnings.warn(UNSEEN_SIZES.format(reason.what), stacklevel=2)
@@ -239,12 +262,22 @@ def _measured(model: nn.Module, call: _Call, tolerance: float) -> Verification:
 
 def _measured_on(example: Example, model: nn.Module, call: _Call, tolerance: float, draws: int = DRAWS) -> Verification:
     """As `_measured`, on one example: that of the call with its own number of samples or another."""
-    specs, actions = input_actions(example, call.inputs, call.layout)
-    probe = Probe(model, example, specs, actions)
-    allowed = partial(allowed_actions, output_specs(call.outputs, opened(probe.usual_outputs())), None)
+    probe, allowed, specs, actions = _probe(example, model, call)
     found = verify(model, example, specs, actions, allowed, draws, model.training, tolerance=tolerance, probe=probe)
     error = error_anew(probe, allowed) if found.passed else 0.0
     return replace(found, error=error) if error else found
+
+
+def _probe(example: Example, model: nn.Module, call: _Call) -> tuple[Probe, Allowed, list[Any], list[Action | None]]:
+    """What runs a model on an example, the actions that its outputs may have, and specs and actions of its inputs."""
+    specs, actions = input_actions(example, call.inputs, call.layout)
+    probe = Probe(model, example, specs, actions)
+    return (
+        probe,
+        partial(allowed_actions, output_specs(call.outputs, opened(probe.usual_outputs())), None),
+        specs,
+        actions,
+    )
 
 
 def _as_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: Any) -> Example:
