@@ -637,6 +637,31 @@ def test_running_modules_are_found() -> None:
     assert list(_torch.calling_modules()) == []
 
 
+@pytest.mark.parametrize(("stands", "worked"), [(True, 0), (False, 3)])
+def test_a_compiler_takes_an_answer_for_a_constant_and_calls_work_as_it_is(stands: bool, worked: int) -> None:
+    asked, done = list[bool](), list[Any]()
+
+    def ask() -> bool:
+        asked.append(torch.compiler.is_dynamo_compiling())
+        return stands
+
+    told = _torch.told_to_compiler(ask)
+    work = _torch.not_compiled(lambda x: done.append((type(x), torch.compiler.is_dynamo_compiling())))
+
+    def run(x: Tensor) -> Tensor:
+        if not told():
+            work(x)
+        return x + 1
+
+    torch._dynamo.reset()
+    call = torch.compile(run, backend="eager", dynamic=False)
+    for x in (torch.ones(2), torch.ones(2), torch.ones(3)):
+        assert torch.equal(call(x), x + 1)
+    assert set(asked) == {False}
+    assert len(asked) == (2 if stands else 4)  # the second length is compiled anew; a break is met twice
+    assert done == [(Tensor, False)] * worked
+
+
 def test_a_call_of_a_module_is_found_whatever_its_forward_is() -> None:
     class Checking:
         def __init__(self, module: nn.Module) -> None:

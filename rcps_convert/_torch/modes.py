@@ -128,6 +128,26 @@ def is_compiling() -> bool:
     return torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
+def told_to_compiler(ask: Callable[[], Any]) -> Callable[[], Any]:
+    """A function whose answer the compiler takes for a constant: it is asked when a call is compiled."""
+
+    def asked() -> Any:
+        return ask()
+
+    asked._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return asked
+
+
+def not_compiled(work: Callable[..., None]) -> Callable[..., None]:
+    """A function that is called as it is where its caller is compiled."""
+
+    def called(*args: Any) -> None:
+        torch._dynamo.disable(work)(*args)
+
+    called._torchdynamo_disable = True  # type: ignore[attr-defined]
+    return called
+
+
 def is_recorded() -> bool:
     """Whether the calls of this thread are compiled, exported, or traced by ``torch.jit`` or ``torch.fx``."""
     if not (_traces_code() or _compiler._is_compiling_flag or _tracing() or is_fx_symbolic_tracing()):

@@ -11,8 +11,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
-from .._torch import call_of, drop_hooks, is_compiling, is_unwatched, may_share_parts, module_called, pre_hooks
+from .._torch import (
+    call_of,
+    drop_hooks,
+    is_compiling,
+    is_unwatched,
+    may_share_parts,
+    module_called,
+    not_compiled,
+    pre_hooks,
+    told_to_compiler,
+)
 from ..geometry import (
     AroundForward,
     accept_forward,
@@ -77,6 +88,8 @@ class Checked(AroundForward):
     def _start(self, checks: Sequence[Check]) -> None:
         self.checks, self.passed = tuple(checks), set[Any]()
         self.watching = [check for check in checks if not check.by_form]
+        self.stood = told_to_compiler(self._has_stood)
+        self.ask_apart = not_compiled(self._ask)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: vars(self)[name] for name in ("module", "before", "checks")}
@@ -108,6 +121,15 @@ class Checked(AroundForward):
                 return False
         return True
 
+    def _has_stood(self) -> bool:
+        """Whether every check stands when a call is compiled; one that was never asked is asked now."""
+        try:
+            for check in (check for check in self.watching if not check.stands()):
+                check(self.module, (), {})
+        except Exception:  # something changed, and the call that it is measured with is not known here
+            return False
+        return self._stand()
+
     def _ask(self, form: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Give a call to every check.
 
@@ -115,6 +137,9 @@ class Checked(AroundForward):
             form: of the call; None where it is no single tensor, or something watches.
             args, kwargs: the call.
         """
+        if is_dynamo_compiling() and not self.stood():
+            self.ask_apart(form, args, kwargs)
+            return
         if not is_compiling() and self.passed and (len(self.passed) >= KNOWN or not self._stand()):
             self.passed.clear()  # a compiler follows no more of this than the checks themselves
         for check in self.checks:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._torch import pytree
+from .._torch import not_compiled, pytree
 from ..algebra.axis import Step, follows, nearest
 from ..algebra.texts import read_step, write_step
 from ..errors import BreaksSymmetryError
@@ -132,16 +132,18 @@ class LengthGuard(Check):
             BreaksSymmetryError: the model is not exact at this length, or was not shown to be.
         """
         if not rule.ends_well(length):
-            raise _refused(rule, length)
+            _refuse(rule, length)
 
 
-def _refused(rule: LengthRule, length: int) -> BreaksSymmetryError:
+@not_compiled
+def _refuse(rule: LengthRule, length: int) -> None:
+    """Refuse a length; a compiler would follow the search for lengths that work."""
     if rule.fixed:
         do = f"pad or crop the input to {rule.start} positions, or convert the model with an example of this length"
     else:
         near = " and ".join(str(n) for n in rule.nearest(length)) or str(rule.start)
         do = f"pad or crop the input: the nearest lengths that work are {near}"
-    return BreaksSymmetryError(
+    raise BreaksSymmetryError(
         f"an input of {length} positions, in a model converted at {rule.start}",
         got=f"argument {rule.argument}, axis {rule.dim}",
         why=rule.why,
