@@ -30,13 +30,16 @@ from ..algebra.axis import Axis
 from ..algebra.tables import beside
 from ..algebra.texts import read_action, write_action
 from ..errors import ConversionError
-from ..geometry import AroundForward
+from ..geometry import replaced_forward
 from .checks import ask_replaced
 from .factors import Factor, factors, sign_of
 from .notes import noted
 
-PASSING = {"seen", "owner"}
+PASSING = {"seen", "owner", "usual"}
 """Attributes of a tie that are kept in no copy and no file."""
+
+UNASKED = object()
+"""In the place of a forward: no checks were asked yet."""
 
 SMALL = 2**13
 """Entries of a weight up to which it is gathered by index where no gradients are recorded."""
@@ -80,7 +83,8 @@ class RCTie(nn.Module):
         full_shape: shape of W.
         stored_shape: shape of the stored parameter.
         known: the full weight, in a private copy that keeps it between calls.
-        owner: what the converted model holds; None before a call of it, in copies and in files.
+        owner: what the converted model holds; empty before a call of it, in copies and in files.
+        usual: the forward that is set on it, where that asks its checks; something else before.
         tables: of places and signs, by name. They are no buffers: whoever averages those of a model would change ties.
     """
 
@@ -93,7 +97,8 @@ class RCTie(nn.Module):
     """What stands for the class in a recipe."""
 
     known: Kept | None = None
-    owner: dict[str, Any] | None = None
+    owner: dict[str, Any] = {}  # noqa: RUF012 - nothing writes into it
+    usual: Any = UNASKED
 
     def __init__(self, action: Action) -> None:
         super().__init__()
@@ -124,7 +129,7 @@ class RCTie(nn.Module):
 
     def in_call(self, stored: Tensor) -> Tensor:
         """The full weight, for some module's forward; nothing watches what is computed."""
-        if self.owner is None or not isinstance(self.owner.get("forward"), AroundForward):
+        if self.owner.get("forward") is not self.usual:
             self.require_checks()
         return self.forward(stored)
 
@@ -134,10 +139,11 @@ class RCTie(nn.Module):
 
     def require_checks(self) -> None:
         """Let the checks of the converted model judge its call, if its forward, which asks them, was replaced."""
-        if self.owner is None:
-            self.owner = next((vars(module) for module in calling_modules() if noted(module) is not None), None)
-        if self.owner is not None:
+        self.owner = self.owner or next((vars(m) for m in calling_modules() if noted(m) is not None), {})
+        if replaced_forward(self.owner) is not None:
             ask_replaced(self.owner)
+        elif self.owner:
+            self.usual = self.owner.get("forward")
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in PASSING}
@@ -247,7 +253,7 @@ class HalfTie(RCTie):
 
     def in_stock_call(self, stored: Tensor) -> Tensor:
         """The full weight; that of the call before where no gradient is recorded and the same values are stored."""
-        if self.owner is None or not isinstance(self.owner.get("forward"), AroundForward):
+        if self.owner.get("forward") is not self.usual:
             self.require_checks()
         learns = torch.is_grad_enabled() and stored.requires_grad
         seen = self.seen
