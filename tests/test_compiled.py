@@ -70,6 +70,14 @@ def test_what_changed_is_seen_when_it_is_compiled_again(change: Any, first: bool
             call(X)
 
 
+def test_a_compiler_that_may_not_break_the_graph_says_why() -> None:
+    model, _, _ = compiled()
+    another_layer(model)
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="the model is no longer what was converted"):
+        torch.compile(model, backend="eager", fullgraph=True)(X)
+
+
 def test_a_change_that_does_no_harm_is_measured() -> None:
     model, call, _ = compiled()
     before = call(X)

@@ -646,7 +646,7 @@ def test_a_compiler_takes_an_answer_for_a_constant_and_calls_work_as_it_is(stand
         return stands
 
     told = _torch.told_to_compiler(ask)
-    work = _torch.not_compiled(lambda x: done.append((type(x), torch.compiler.is_dynamo_compiling())))
+    work = _torch.not_compiled(lambda x: done.append((type(x), torch.compiler.is_dynamo_compiling())), "for no reason")
 
     def run(x: Tensor) -> Tensor:
         if not told():
@@ -660,6 +660,9 @@ def test_a_compiler_takes_an_answer_for_a_constant_and_calls_work_as_it_is(stand
     assert set(asked) == {False}
     assert len(asked) == (2 if stands else 4)  # the second length is compiled anew; a break is met twice
     assert done == [(Tensor, False)] * worked
+    torch._dynamo.reset()
+    with nullcontext() if stands else pytest.raises(torch._dynamo.exc.Unsupported, match="for no reason"):
+        torch.compile(run, backend="eager", fullgraph=True)(torch.ones(2))
 
 
 def test_a_call_of_a_module_is_found_whatever_its_forward_is() -> None:

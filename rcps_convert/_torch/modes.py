@@ -138,13 +138,18 @@ def told_to_compiler(ask: Callable[[], Any]) -> Callable[[], Any]:
     return asked
 
 
-def not_compiled(work: Callable[..., None]) -> Callable[..., None]:
-    """A function that is called as it is where its caller is compiled."""
+def not_compiled(work: Callable[..., None], why: str) -> Callable[..., None]:
+    """A function that is called as it is where its caller is compiled.
+
+    Args:
+        work: the function.
+        why: what the compiler says where it may not break the graph.
+    """
 
     def called(*args: Any) -> None:
         torch._dynamo.disable(work)(*args)
 
-    called._torchdynamo_disable = True  # type: ignore[attr-defined]
+    called._torchdynamo_disable, called._torchdynamo_disable_msg = True, why  # type: ignore[attr-defined]
     return called
 
 

@@ -36,6 +36,9 @@ from ..geometry import (
 )
 from .hooks import Numbered
 
+CHANGED = "the model is no longer what was converted, or a hook or setting is another: call it once as it is"
+"""What a compiler says that may not break the graph."""
+
 KNOWN = 256
 """Forms of calls that were found to do, at most."""
 
@@ -89,7 +92,7 @@ class Checked(AroundForward):
         self.checks, self.passed = tuple(checks), set[Any]()
         self.watching = [check for check in checks if not check.by_form]
         self.stood = told_to_compiler(self._has_stood)
-        self.ask_apart = not_compiled(self._ask)
+        self.ask_apart = not_compiled(self._ask, CHANGED)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: vars(self)[name] for name in ("module", "before", "checks")}

@@ -132,12 +132,10 @@ class LengthGuard(Check):
             BreaksSymmetryError: the model is not exact at this length, or was not shown to be.
         """
         if not rule.ends_well(length):
-            _refuse(rule, length)
+            _REFUSE(rule, length)
 
 
-@not_compiled
 def _refuse(rule: LengthRule, length: int) -> None:
-    """Refuse a length; a compiler would follow the search for lengths that work."""
     if rule.fixed:
         do = f"pad or crop the input to {rule.start} positions, or convert the model with an example of this length"
     else:
@@ -149,6 +147,10 @@ def _refuse(rule: LengthRule, length: int) -> None:
         why=rule.why,
         do=do,
     )
+
+
+_REFUSE = not_compiled(_refuse, "the converted model is not exact at this length, or was not shown to be")
+"""The same for a compiler too, which would follow the search for lengths that work."""
 
 
 def guard(model: nn.Module, rules: Sequence[LengthRule]) -> None:
