@@ -5,6 +5,7 @@ import inspect
 import pickle
 import threading
 import warnings
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
