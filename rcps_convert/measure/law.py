@@ -16,7 +16,7 @@ from .._torch import own_parameters, version
 from ..algebra.action import Action
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError
-from .deviation import INFINITE, compare, held_to, middle_size
+from .deviation import INFINITE, compare, held_to, middle_size, plain_difference
 from .inputs import KINDS, some_of
 from .jumps import has_steps
 from .probe import Probe
@@ -218,6 +218,8 @@ class Law:
                 self._compare(i, y, r, training, probe.orders(drawn))
                 if not training:
                     self._note_mirrored(i, y, r)
+            elif not isinstance(y, Tensor) and plain_difference(y, r) > VARIED:
+                self._note_plain(i, y, r, training, drawn)
         if len(kinds) > 1 and not (training and self._is_settled_in_training()):
             chosen = some_of(len(kinds), seed) if chosen is None else chosen
             self._mirror_some(drawn, chosen, forward, reverse, training)
@@ -282,6 +284,15 @@ class Law:
             found = compare(r, y, usual) if action is None else held_to(action, r, y, usual, orders)
             self.errors[place, k, training] = max(self.errors.get((place, k, training), 0.0), found.error)
             self.entries[place] = max(self.entries.get(place, 0), found.entries)
+
+    def _note_plain(self, index: int, y: Any, r: Any, training: bool, drawn: list[Any]) -> None:
+        """A number or a text beside the tensors differs between the strands; a clock and a count of calls always do."""
+        again = output_leaves(self.probe.outputs(drawn, training))[index]
+        if plain_difference(y, again) <= VARIED:
+            place = index if not training or self.trained is None else -1 - index
+            self.actions[place], self.entries[place] = [None], 1
+            known = self.errors.get((place, 0, training), 0.0)
+            self.errors[place, 0, training] = max(known, plain_difference(y, r))
 
     def _allowed(self, given: Allowed, index: int, place: int, shape: tuple[int, ...]) -> list[Action | None]:
         allowed: list[Action | None] = [*given(index, shape)] if callable(given) else [given[index]]

@@ -17,7 +17,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, call_arguments, leaves
 from ..algebra.nesting import input_actions, leaf_names, output_fields, output_specs, structure_names
-from ..algebra.opened import opened, output_leaves
+from ..algebra.opened import opened, output_leaves, require_dense
 from ..algebra.specs import Invariant, Spec
 from ..errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, Where, first_line
 from ..graph.export import does_not_run, trace
@@ -280,6 +280,7 @@ def _kinds(one: Any, both: Any, names: list[str], batch: int) -> list[bool]:
     if len(ones) != len(boths):
         raise _fixed_batch(batch, f"{len(ones)} outputs for {batch} samples, {len(boths)} for {2 * batch}")
     for name, x, y in zip(names, ones, boths, strict=True):
+        require_dense(x)
         if not isinstance(x, Tensor):
             _require_plain(name, x)
             found.append(False)
