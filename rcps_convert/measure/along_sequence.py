@@ -189,8 +189,8 @@ class _AtOtherLengths:
             return None
 
     def at(self, length: int) -> Iterator[tuple[Probe, list[tuple[int, ...]]]]:
-        """The model at a length with the shapes of its outputs there; none where that may take long, or none changes."""
-        if not self.own:
+        """The model at a length with the shapes of its outputs there; none where that may take long."""
+        if not self.own:  # the inputs have no axis that is a length
             return
         work = expected_work(self.survey, self.own, length, 2.0)  # it may make numbers of all pairs of positions
         if work > most_work(self.survey):
