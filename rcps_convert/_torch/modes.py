@@ -128,6 +128,11 @@ def is_compiling() -> bool:
     return torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
+def compiled_as_constant(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a compiler run a function while it traces, and take what it returns for a constant."""
+    return torch.compiler.assume_constant_result(function)  # type: ignore[no-any-return]
+
+
 def is_recorded() -> bool:
     """Whether the calls of this thread are compiled, exported, or traced by ``torch.jit`` or ``torch.fx``."""
     if not (_traces_code() or _compiler._is_compiling_flag or _tracing() or is_fx_symbolic_tracing()):

@@ -61,14 +61,14 @@ def compare(found: Tensor, expected: Tensor, usual: float = 0.0) -> Difference:
 
 
 def plain_difference(found: Any, expected: Any) -> float:
-    """As `compare`, of two leaves that are no tensors: numbers, texts and None; of other objects nothing is known."""
+    """As `compare`, of two leaves that are not both tensors: numbers, texts and None; else nothing is known."""
+    if isinstance(found, Tensor) or isinstance(expected, Tensor):
+        return float(type(found) in PLAIN or type(expected) in PLAIN)
     if isinstance(found, (float, complex)) and isinstance(expected, (float, complex)):
         return compare(
             torch.tensor(found, dtype=torch.complex128), torch.tensor(expected, dtype=torch.complex128)
         ).error
-    if isinstance(found, PLAIN) and (isinstance(expected, (Tensor, *PLAIN))):
-        return float(isinstance(expected, Tensor) or found != expected)
-    return 0.0
+    return float(found != expected) if isinstance(found, PLAIN) and isinstance(expected, PLAIN) else 0.0
 
 
 REPEATED = 1 / 8

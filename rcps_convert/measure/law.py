@@ -214,12 +214,12 @@ class Law:
             raise ValueError("the number of outputs depends on the values of the input")
         self.latest = self._run(seed, kinds, training), forward
         for i, (y, r) in enumerate(zip(forward, reverse, strict=True)):
-            if isinstance(y, Tensor) and y.numel():
+            if plain_difference(y, r) > VARIED:
+                self._note_plain(i, y, r, training, drawn)
+            elif isinstance(y, Tensor) and y.numel():
                 self._compare(i, y, r, training, probe.orders(drawn))
                 if not training:
                     self._note_mirrored(i, y, r)
-            elif not isinstance(y, Tensor) and plain_difference(y, r) > VARIED:
-                self._note_plain(i, y, r, training, drawn)
         if len(kinds) > 1 and not (training and self._is_settled_in_training()):
             chosen = some_of(len(kinds), seed) if chosen is None else chosen
             self._mirror_some(drawn, chosen, forward, reverse, training)
@@ -314,7 +314,8 @@ class Law:
         if self.batches or summed:
             mixed = output_leaves(self.probe.outputs(self.probe.some_mirrored(drawn, chosen), training))
             for i, dim in (self.batches or {}).items():
-                self._note_blended(i, self._blend(i, dim, chosen, forward[i], reverse[i], mixed[i]), training)
+                if all(isinstance(leaves[i], Tensor) for leaves in (forward, reverse, mixed)):
+                    self._note_blended(i, self._blend(i, dim, chosen, forward[i], reverse[i], mixed[i]), training)
             for i in summed:
                 self._note_blended(i, compare(mixed[i], forward[i], self.usual.get(i, 0.0)).error, training)
 
@@ -398,8 +399,8 @@ def difference(a: list[Any], b: list[Any], usual: dict[int, float] | None = None
 
 
 def relative_change(a: Tensor, b: Tensor) -> float:
-    """How far two outputs differ, relative to their size."""
-    if a.shape != b.shape or not a.numel():
+    """How far two outputs differ, relative to their size; one that is there only sometimes differs wholly."""
+    if not isinstance(b, Tensor) or a.shape != b.shape or not a.numel():
         return 1.0
     x, y = (t.to(torch.complex128 if t.is_complex() else torch.float64) for t in (a, b))
     finite = x.isfinite() & y.isfinite()

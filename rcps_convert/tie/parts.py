@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from .._torch import calling_modules, held_by, holds, is_compiling, is_replica, tables_of
+from .._torch import calling_modules, compiled_as_constant, held_by, holds, is_compiling, is_replica, tables_of
 from ..errors import ConversionError, Where
 from .checks import Check, attach_check, drop_checks
 
@@ -65,8 +65,20 @@ class Parts(Check):
         Raises:
             OtherPartError: one is.
         """
-        if not (is_compiling() or is_replica(module) or self._holds(module)):
+        if is_compiling():
+            self._require_for_compiler()
+        elif not (is_replica(module) or self._holds(module)):
             self._compare(module)
+
+    @compiled_as_constant
+    def _require_for_compiler(self) -> None:
+        """The same for a compiler, which runs this whenever it traces a call; what was added may stay.
+
+        Raises:
+            OtherPartError: a module is missing, or has been replaced, or stands in the place of another.
+        """
+        if self.model is not None and not self._holds(self.model):
+            self._require_places(self.model, {id(part) for part in self.known})
 
     def stands(self) -> bool:
         """Whether every module is in its place."""
@@ -79,17 +91,22 @@ class Parts(Check):
     def _compare(self, model: nn.Module) -> None:
         """Name what differs, or let what was added refuse calls."""
         known = {id(part) for part in self.known}
+        now = self._require_places(model, known)
+        for part in now:
+            if id(part) not in known and not any(part is other for other in self.added):
+                path = next(path for path, module in model.named_modules() if module is part)
+                attach_check(part, AddedPart(model, path))
+                self.added.append(part)
+
+    def _require_places(self, model: nn.Module, known: set[int]) -> list[nn.Module]:
+        """Name what is missing or stands in another place; the parts that there are."""
         now = parts_of(model, known)
         missing = known - {id(part) for part in now}
         if missing:
             place = next(path for path, part in zip(self.paths, self.known, strict=True) if id(part) in missing)
             raise _refusal(place, *self._words(model, place))
         self._compare_places(model, known)
-        for part in now:
-            if id(part) not in known and not any(part is other for other in self.added):
-                path = next(path for path, module in model.named_modules() if module is part)
-                attach_check(part, AddedPart(model, path))
-                self.added.append(part)
+        return now
 
     def _compare_places(self, model: nn.Module, known: set[int]) -> None:
         """Name the first of the known modules that stands in the place of another."""
