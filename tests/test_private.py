@@ -1328,3 +1328,18 @@ def test_a_graph_refuses_another_size() -> None:
     assert torch.equal(graph(torch.ones(2, 3)), torch.ones(2, 3))
     with pytest.raises(AssertionError, match="three"):
         graph(torch.ones(2, 4))
+
+
+def test_a_compiler_runs_what_is_constant_while_it_traces() -> None:
+    ran = []
+
+    @_torch.compiled_as_constant
+    def count() -> int:
+        ran.append(1)
+        return len(ran)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: x * count(), backend="eager", fullgraph=True)
+    assert [int(compiled(torch.ones(2))[0]) for _ in range(3)] == [1, 1, 1]
+    assert count() == 2
+    torch._dynamo.reset()

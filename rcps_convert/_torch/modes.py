@@ -129,8 +129,12 @@ def is_compiling() -> bool:
 
 
 def compiled_as_constant(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a compiler run a function while it traces, and take what it returns for a constant."""
-    return torch.compiler.assume_constant_result(function)  # type: ignore[no-any-return]
+    """Let a compiler run a function while it traces, and take what it returns for a constant.
+
+    ``torch.compiler.assume_constant_result`` does the same, and loads the compiler.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def is_recorded() -> bool:

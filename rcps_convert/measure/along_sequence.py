@@ -69,7 +69,7 @@ def replaced(x: Tensor, other: Tensor, dim: int, blocks: Iterable[int]) -> Tenso
 
 def answers(base: Tensor, changed: Sequence[Tensor]) -> Tensor:
     """How far each entry moves with each block, absolute, (BLOCKS, *shape); a result of another shape says nothing."""
-    same = [y if y.shape == base.shape else base for y in changed]
+    same = [y if isinstance(y, Tensor) and y.shape == base.shape else base for y in changed]
     return torch.stack([(y.double() - base.double()).abs() for y in same])
 
 

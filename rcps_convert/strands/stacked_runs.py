@@ -285,6 +285,8 @@ def _kinds(one: Any, both: Any, names: list[str], batch: int) -> list[bool]:
             _require_plain(name, x)
             found.append(False)
             continue
+        if not isinstance(y, Tensor):
+            raise _only_sometimes(name, y)
         if x.shape == y.shape and (x.dim() == 0 or x.shape[0] != batch):
             found.append(False)
             continue
@@ -303,6 +305,14 @@ def _output_without_batch(name: str, x: Tensor, y: Tensor, batch: int) -> Conver
         got=got,
         why="the two strands' readings are taken apart on the first axis, which must be the batch",
         do="return tensors of shape (N, ...)",
+    )
+
+
+def _only_sometimes(name: str, value: Any) -> NoRuleError:
+    return NoRuleError(
+        f"output {name} is a tensor in one call, and a {type(value).__name__} in another",
+        why="the merged readings are not equivariant where one strand's is not there",
+        do="return the same outputs for every sequence",
     )
 
 
