@@ -494,6 +494,36 @@ def test_a_changed_model_says_so_when_it_is_called(change: Callable[[Any], None]
     exact(model)
 
 
+def new_head(model: Any) -> None:
+    model.head[2] = nn.Linear(6, 1)
+
+
+def exchanged(model: Any) -> None:
+    model.features[2], model.features[6] = model.features[6], model.features[2]
+
+
+def shorter(model: Any) -> None:
+    del model.features[6]
+
+
+COMPILERS: list[Callable[[nn.Module], Any]] = [
+    lambda model: torch.compile(model, backend="eager")(DNA),
+    lambda model: torch.compile(model, backend="eager", fullgraph=True)(DNA),
+    lambda model: torch.export.export(model, (DNA,), strict=False),
+]
+
+
+@pytest.mark.parametrize("change", some([new_head, exchanged, shorter], 3))
+@pytest.mark.parametrize("compiled", some(COMPILERS, 1))
+def test_a_compiler_is_told_of_a_changed_model(change: Callable[[Any], None], compiled: Callable[..., Any]) -> None:
+    model = converted().eval()
+    change(model)
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="the model is no longer what was converted"):
+        compiled(model)
+    torch._dynamo.reset()
+
+
 def test_what_is_not_called_may_be_added() -> None:
     model: Any = converted(Profiles)
     model.criterion = nn.MSELoss()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rcps_convert import (
     ConversionError,
     TraceError,
     accelerate,
+    check_equivariance,
     convert_model,
     load,
     rc_equivariant,
@@ -53,6 +55,47 @@ SPARSE = [
 def test_sparse_outputs_are_refused_by_name(body: Any) -> None:
     with pytest.raises(ConversionError, match="sparse"):
         convert_model(Net(body, c=conv(), a=nn.Linear(8, 2)), EXAMPLE)
+
+
+LAID_OTHERWISE = [lambda y: y.to_sparse(), lambda y: torch.nested.as_nested_tensor([*y])]
+
+
+@pytest.mark.parametrize("lay", some(LAID_OTHERWISE, 2))
+def test_sparse_and_nested_readings_are_not_merged(lay: Any) -> None:
+    model = Net(lambda m, x: lay(m.c(x).relu()), c=conv())
+    with pytest.raises(ConversionError, match=r"an output is a (sparse|nested) tensor(.|\n)*to_dense"):
+        convert_model(model, EXAMPLE, strategy="conjoined")
+
+
+OF_ONE_STRAND: dict[str, Any] = {
+    "a number": lambda h: h[0, 0, 0].item(),
+    "a place": lambda h: int(h[0, 0].argmax()),
+    "a text": lambda h: "+" if h[0, 0, 0] > h[0, 0, -1] else "-",
+    "a tensor or none": lambda h: h[0] if h[0, 0, 0] > 0 else None,
+}
+OF_BOTH: dict[str, Any] = {
+    "a size": lambda h: h.shape[-1],
+    "an invariant": lambda h: h.abs().amax().item(),
+    "a text": lambda h: "v1",
+    "a clock": lambda h: time.perf_counter(),
+}
+
+
+@pytest.mark.parametrize("name", some([*OF_ONE_STRAND], 3))
+def test_a_number_of_one_strand_beside_the_tensors_is_refused(name: str) -> None:
+    torch.manual_seed(0)
+    model = Net(lambda m, x: (m.a(m.c(x).mean(-1)), OF_ONE_STRAND[name](m.c(x))), c=conv(), a=nn.Linear(8, 2))
+    with pytest.raises(ConversionError, match="not equivariant"):
+        convert_model(model, EXAMPLE, strategy="conjoined")
+    assert not check_equivariance(model, EXAMPLE)
+
+
+@pytest.mark.parametrize("name", some([*OF_BOTH], 2))
+def test_a_number_that_both_strands_have_is_returned(name: str) -> None:
+    model = Net(lambda m, x: (m.a(m.c(x).mean(-1)), OF_BOTH[name](m.c(x))), c=conv(), a=nn.Linear(8, 2))
+    both = convert_model(model, EXAMPLE, strategy="conjoined")
+    x = torch.rand(2, 4, 21)
+    assert torch.allclose(both(x)[0], both(x.flip((1, 2)))[0], atol=1e-6)
 
 
 WRONG = [None, 1, b"x", [], EXAMPLE]

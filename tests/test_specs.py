@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import rcps_convert
 from rcps_convert import (
     Channels,
+    ConversionError,
     NeedsChoiceError,
     Permutation,
     ReverseComplementAugment,
@@ -288,6 +289,113 @@ def test_positions_beside_something_else_are_never_invariant(outputs: str) -> No
     with pytest.raises(NeedsChoiceError, match="holds positions and something else") as caught:
         convert_model(FlatProfile("n (c l)"), (2, 4, 12), outputs=outputs)
     assert 'layout="n (c l)"' in str(caught.value)
+
+
+class FlatInput(nn.Module):
+    """Takes bases and positions as one axis, and adds a table's rows by position to its hidden tensor."""
+
+    def __init__(self, layout: str, channels: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layout, self.channels, self.conv = layout, channels, nn.Conv1d(channels, 8, 5, padding=2)
+        self.table, self.out = nn.Embedding(30, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (self.channels, -1) if self.layout == "n (c l)" else (-1, self.channels)
+        x = x.unflatten(1, shape)
+        h = self.conv(x if self.layout == "n (c l)" else x.mT).mT
+        return self.out((h + self.table(torch.arange(h.shape[1]))).tanh().mean(1))
+
+
+class ContactTable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.out = nn.Embedding(60, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out((x[..., None] * self.table(torch.arange(x.shape[1]))).tanh().mean(1))
+
+
+def contacts_by_hand(x: Tensor) -> Tensor:
+    """Contacts above the second diagonal of a map of 11 bins, read on the other strand."""
+    i, j = torch.triu_indices(11, 11, 2)
+    whole = x.new_zeros(len(x), 11, 11)
+    whole[:, i, j] = whole[:, j, i] = x
+    return whole.flip((1, 2))[:, i, j]
+
+
+ONE_SIZE: list[tuple[nn.Module, dict[str, Any], int, Any]] = [
+    (FlatInput("n (c l)"), {"layout": "n (c l)"}, 48, lambda x: x.flip(1)),
+    (FlatInput("n (l c)", 2), {"inputs": Tracks("+-", layout="n (l c)")}, 24, lambda x: x.flip(1)),
+    (
+        FlatInput("n (c l)", 6),
+        {"inputs": Channels("ACGT", "+-", layout="n (c l)")},
+        72,
+        lambda x: x.unflatten(1, (6, -1))[:, [3, 2, 1, 0, 5, 4]].flip(2).flatten(1),
+    ),
+    (ContactTable(), {"inputs": UpperTriangle(2)}, 45, contacts_by_hand),
+]
+"""Models whose input has no axis that is a length: the size of the example, and the mirror image of an input."""
+
+
+@pytest.mark.parametrize(("model", "how", "size", "mirror"), some(ONE_SIZE, 2))
+def test_an_input_without_an_axis_of_positions_has_one_size(
+    model: nn.Module, how: dict[str, Any], size: int, mirror: Any
+) -> None:
+    tied = converted(model, torch.zeros(2, size), **how).double()
+    with torch.no_grad():
+        for parameter in tied.parameters():
+            parameter.copy_(numbers(*parameter.shape))
+    x = numbers(3, size)
+    for each in (tied, bake(tied)):
+        assert torch.allclose(each(mirror(x)), each(x), rtol=1e-10, atol=1e-10)
+        with pytest.raises(ConversionError, match=r"an input of|another form"):
+            each(torch.zeros(2, size // 4 * 3))
+
+
+def test_a_reading_of_both_strands_of_such_an_input_needs_its_outputs() -> None:
+    model = converted(FlatInput("n (c l)"), (2, 48), layout="n (c l)", outputs="invariant", strategy="conjoined")
+    for size in (48, 44):
+        x = torch.rand(2, size)
+        assert torch.allclose(model(x.unflatten(1, (4, -1)).flip((1, 2)).flatten(1)), model(x), atol=1e-6)
+
+
+class OfSeveral(nn.Module):
+    """Several sequences of one sample, on an axis of features before the channels: (N, F, L, C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.out = nn.Conv1d(channels, 8, 5, padding=2), nn.Conv1d(8, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(sum(self.conv(x[:, i].mT).relu() for i in range(x.shape[1])))
+
+
+@pytest.mark.parametrize(("inputs", "shape"), some([(Channels("ACGT", "+-"), (2, 3, 9, 6)), ("ACGT", (2, 4, 9, 4))], 1))
+def test_an_axis_of_features_before_the_channels_is_not_taken_for_them(inputs: Any, shape: tuple[int, ...]) -> None:
+    model = converted(OfSeveral(shape[-1]), shape, inputs=inputs, layout="n f l c").double()
+    x = numbers(*shape)
+    swapped = [3, 2, 1, 0, *([5, 4] if shape[-1] == 6 else [])]
+    assert torch.allclose(model(x[..., swapped].flip(2)), model(x).flip(2), atol=1e-12)
+
+
+def test_a_number_is_an_input_also_as_a_tensor() -> None:
+    class Tempered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = cnn()
+
+        def forward(self, x: Tensor, temperature: Tensor, more: list[Any]) -> Tensor:
+            return self.body(x) / temperature * more[0]
+
+    example = torch.zeros(2, 4, 20), torch.tensor(1.0), [3, torch.tensor(2.0)]
+    specs = ("ACGT", "invariant", [None, "invariant"])
+    model = converted(Tempered(), example, inputs=specs, outputs="+-").double()
+    x = numbers(2, 4, 20)
+    args = torch.tensor(0.7), [3, torch.tensor(2.0)]
+    assert torch.allclose(model(x.flip((1, 2)), *args), model(x, *args).flip((1, 2)), atol=1e-12)
 
 
 # --- shapes as examples --------------------------------------------------------------------------

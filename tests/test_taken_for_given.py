@@ -17,7 +17,18 @@ from planned import remembered
 from tiers import some
 from torch import Tensor, nn
 
-from rcps_convert import ConversionError, apply_recipe, bake, convert_model, extend, load, plan_conversion, recipe, save
+from rcps_convert import (
+    ConversionError,
+    Permutation,
+    apply_recipe,
+    bake,
+    convert_model,
+    extend,
+    load,
+    plan_conversion,
+    recipe,
+    save,
+)
 from rcps_convert.convert import given, measured_call
 from rcps_convert.convert.hook_checks import Hooks
 from rcps_convert.graph.attributes import code_of, named_by_forward
@@ -153,6 +164,37 @@ def test_a_change_is_seen_at_a_call_of_a_form_that_passed(
     assert model.forward.passed
     change(model)
     with pytest.raises(ConversionError):
+        model(x)
+
+
+def clipped(*limits: float) -> nn.Module:
+    """A score that changes its sign, kept between two limits."""
+    head = nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 1, bias=False)
+    return nn.Sequential(nn.Conv1d(4, 8, 5, padding=2), nn.ReLU(), *head, nn.Hardtanh(*limits))
+
+
+def framed() -> nn.Module:
+    """A score of each position that changes its sign, between zeros."""
+    last = nn.Conv1d(8, 1, 1, bias=False), nn.ConstantPad1d(2, 0.0)
+    return nn.Sequential(nn.Conv1d(4, 8, 5, padding=2), nn.ReLU(), *last)
+
+
+OF_TORCHS_OWN: list[tuple[Any, Any, str]] = [
+    (lambda: clipped(-1.0, 1.0), "antisymmetric", "min_val"),
+    (lambda: clipped(-2.0, 2.0), "antisymmetric", "max_val"),
+    (framed, Permutation([0], [-1]), "value"),
+]
+"""Models, their outputs, and a number with a point in their last layer."""
+
+
+@pytest.mark.parametrize(("make", "outputs", "name"), some(OF_TORCHS_OWN, 2))
+def test_a_number_of_torchs_own_layers_that_breaks_the_law_is_refused(make: Any, outputs: Any, name: str) -> None:
+    torch.manual_seed(0)
+    model: Any = convert_model(make(), DNA, outputs=outputs, verify=False).eval()
+    x = torch.rand(2, 4, 42)
+    model(x)
+    setattr(model[-1], name, 0.001)
+    with pytest.raises(ConversionError, match=f"{name} is not what it was when"):
         model(x)
 
 

@@ -51,6 +51,7 @@ def input_actions(example: Example, inputs: Any, layout: Any) -> tuple[list[Spec
     ]
     specs = _with_ends(specs)
     layouts = ["auto"] * len(values) if is_auto(layout) else _per_leaf(layout, example, "layout")
+    layouts = ["auto" if how is None else how for how in layouts]
     for how in layouts:
         check_layout(how)
     actions: list[Action | None] = []
@@ -118,11 +119,14 @@ EXPECTED = {
 
 
 def lay_over(given: Any, structure: Any, what: str) -> list[Any]:
-    """Specs laid over a nested structure: one entry per leaf, by position or by key.
+    """Specs laid over a nested structure: one entry per leaf, by position or by key; None for what is no tensor.
 
     Raises:
         NeedsChoiceError: one spec for several tensors, or another nesting.
+        TypeError: it holds something else.
     """
+    if given is None and not isinstance(structure, (Tensor, Mapping, tuple, list)):
+        return [None]
     if given is None or not isinstance(given, (str, Spec, Mapping, tuple, list)):
         raise TypeError(f"{what}={given!r}: {EXPECTED.get(what, EXPECTED['layout'])}")
     if isinstance(given, (str, Spec)):
@@ -188,7 +192,7 @@ def output_specs(outputs: Any, structure: Any) -> list[Spec | str]:
 
 
 def _output_spec(given: Any, output: Any) -> Spec | str:
-    if is_auto(given):
+    if given is None or is_auto(given):
         return "auto"
     spec = read_spec(given, "outputs")
     whole = not isinstance(output, Tensor) or not output.is_floating_point()

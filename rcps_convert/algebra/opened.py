@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._torch import pytree
@@ -25,9 +26,12 @@ def opened(output: Any, loosely: bool = False) -> Any:
         loosely: keep an object that cannot be opened as it is.
 
     Raises:
-        ConversionError: some other object is returned, which may hold tensors that would not be measured.
+        ConversionError: some other object is returned, which may hold tensors that would not be measured, or a tensor
+            that is sparse or nested.
     """
     if isinstance(output, (Tensor, *PLAIN)):
+        if not loosely:
+            require_dense(output)
         return output
     held = _held(output)
     if held is not None:
@@ -42,6 +46,20 @@ def opened(output: Any, loosely: bool = False) -> Any:
         why="the tensors in it are not seen, so nothing about them could be measured",
         do="return tensors, tuples, lists, dicts or dataclasses, or register the class as a pytree of torch",
     )
+
+
+def require_dense(output: Any) -> None:
+    """Refuse a tensor whose entries do not lie side by side.
+
+    Raises:
+        ConversionError: it is sparse or nested.
+    """
+    if isinstance(output, Tensor) and (output.is_nested or output.layout != torch.strided):
+        raise ConversionError(
+            f"an output is a {'nested' if output.is_nested else 'sparse'} tensor",
+            why="which of its entries belongs to which position is not known",
+            do="return y.to_dense(), or y.to_padded_tensor(0.0), and make it sparse or nested outside of the model",
+        )
 
 
 def output_leaves(output: Any, loosely: bool = False) -> list[Any]:

@@ -10,10 +10,16 @@ from .._torch import pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, places
+from ..algebra.specs import Spec
 from ..graph.sandbox import positional_names
 from ..infer.inference import Inference
 from ..rules.registry import Anchor
 from ..tie.length_guard import LengthRule
+
+ONE_SIZE = (
+    "this axis holds positions and something else in one, so the model was looked at with the example's size only"
+)
+"""Why an input is refused whose positions have no axis of their own."""
 
 Chains = dict[int, set[tuple[ax.Step, ...]]]
 """What the operators do to each input length, by the length of the example."""
@@ -59,6 +65,26 @@ def length_rules(
             if mine:
                 rule = LengthRule(argument, place, dim, term.size, tuple(_longest(mine)))
                 found.append(LengthRule(**{**vars(rule), "why": why}) if why else rule)
+    return found
+
+
+def one_size_rules(
+    model: nn.Module, example: Example, actions: Sequence[Action | None], specs: Sequence[Spec | None]
+) -> list[LengthRule]:
+    """A rule for each input axis that holds positions and is no length: no other size of it is looked at.
+
+    Args:
+        model: what is called.
+        example, actions, specs: with what.
+    """
+    found = []
+    for (argument, place), action, spec in zip(places(positional_names(model), example), actions, specs, strict=True):
+        channel = spec.channel() if spec is not None else None
+        for dim, term in enumerate(action.axes if action is not None else ()):
+            known = ax.is_trivial(term) or ax.role(term) is not None or ax.ends(term) is not None
+            if not (known or (channel is not None and ax.same(term, channel)) or ax.units(term)):
+                step = ax.Step(1, 0, only=term.size)
+                found.append(LengthRule(argument, place, dim, term.size, ((step,),), ONE_SIZE))
     return found
 
 

@@ -50,7 +50,7 @@ from .architecture import Architecture
 from .as_it_is import as_it_is
 from .counted import counted, ways_at_random_named
 from .length_checks import LengthChecks
-from .length_rules import Chains, chains_of, guarded_chains, length_rules, needing_alignment
+from .length_rules import Chains, chains_of, guarded_chains, length_rules, needing_alignment, one_size_rules
 from .length_words import RESTS, UNSEEN
 from .plan import ConversionPlan
 from .plan_rows import DeclaredLeaf, KeptState, SharedNorm, Symmetriser, TiedParameter
@@ -434,6 +434,7 @@ class _TiedPlanner:
             kept = [(checks.kept, RESTS)] if checks.kept is not None else []
             for step, why in [*kept, *((turn.before, why) for turn, why in checks.limits)]:
                 self.plan.guards += self._rules({n: {(step,)} for n in sizes}, why)
+        self.plan.guards += one_size_rules(self.model, self.example, self.actions, self.specs)
 
     def _rules(self, chains: Chains, why: str = "") -> list[LengthRule]:
         return length_rules(self.model, self.example, self.actions, chains, why)

@@ -38,6 +38,9 @@ from .holders import (
 PLAIN = {bool, int, float, str, type(None)}
 """Kinds of settings."""
 
+HARMLESS = {"p", "dropout", "momentum", "eps"}
+"""Numbers with a point of torch's own modules that may have any value: with whichever of them, the law holds."""
+
 MORE_PLAIN = (Enum, bytes, complex, range, slice, set, frozenset, torch.dtype, torch.Size)
 """More of them, which a setting seldom is."""
 
@@ -190,7 +193,7 @@ class _Collector:
         stored = names.own | self.all.others
         read = names.read | self.all.read
         own = table.keys() if is_table(holder) else read & table.keys() - _left_out(holder)
-        kinds = {name: _kind_in(holder, table[name]) for name in sorted(own, key=str)}
+        kinds = {name: _kind_in(holder, name, table[name]) for name in sorted(own, key=str)}
         if not is_table(holder):
             self.found.counters += [(holder, n) for n, kind in kinds.items() if n in stored and kind == "setting"]
             kinds = {name: kind for name, kind in kinds.items() if name not in stored}
@@ -257,9 +260,9 @@ class _Collector:
             self.found.settings.append((holder, absent))
 
 
-def _kind_in(holder: Holder, value: Any) -> str | None:
-    """The kind of a value; floats of torch's own modules, such as the probability of a dropout, may have any value."""
-    return None if type(value) is float and _is_torchs(holder) else kind_of(value)
+def _kind_in(holder: Holder, name: Any, value: Any) -> str | None:
+    """The kind of a value; None for a number of one of torch's own modules that may have any value."""
+    return None if name in HARMLESS and type(value) is float and _is_torchs(holder) else kind_of(value)
 
 
 def _left_out(holder: Holder) -> Iterable[str]:

@@ -69,7 +69,7 @@ def replaced(x: Tensor, other: Tensor, dim: int, blocks: Iterable[int]) -> Tenso
 
 def answers(base: Tensor, changed: Sequence[Tensor]) -> Tensor:
     """How far each entry moves with each block, absolute, (BLOCKS, *shape); a result of another shape says nothing."""
-    same = [y if y.shape == base.shape else base for y in changed]
+    same = [y if isinstance(y, Tensor) and y.shape == base.shape else base for y in changed]
     return torch.stack([(y.double() - base.double()).abs() for y in same])
 
 
@@ -190,6 +190,8 @@ class _AtOtherLengths:
 
     def at(self, length: int) -> Iterator[tuple[Probe, list[tuple[int, ...]]]]:
         """The model at a length with the shapes of its outputs there; none where that may take long."""
+        if not self.own:  # the inputs have no axis that is a length
+            return
         work = expected_work(self.survey, self.own, length, 2.0)  # it may make numbers of all pairs of positions
         if work > most_work(self.survey):
             return

@@ -267,7 +267,7 @@ def _enough(shapes: Sequence[tuple[int, ...]], batch: int, example: Example) -> 
         example: what the model is called with.
     """
     wanted = max((2 + -(-min(columns, COLUMNS) * batch // max(1, rows)) for rows, columns in shapes), default=0)
-    entries = sum(len(x[:1].flatten()) for x in leaves(example) if isinstance(x, Tensor))
+    entries = sum(x.numel() // max(1, len(x)) if x.dim() else 1 for x in leaves(example) if isinstance(x, Tensor))
     even = 2 * -(-wanted // 2)
     if FEW * entries > MOST_ENTRIES:
         return min(max(even, FEW), SAMPLES)

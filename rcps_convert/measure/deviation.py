@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..algebra.action import Action, act, covered
+from ..algebra.opened import PLAIN
 
 INFINITE = float("inf")
 
@@ -56,6 +58,17 @@ def compare(found: Tensor, expected: Tensor, usual: float = 0.0) -> Difference:
     size = torch.maximum(a.abs(), b.abs())
     middle = max(middle_size(size), NEAR_ZERO * usual)
     return Difference(float(((a - b).abs() / size.clamp(min=middle)).max()) if middle else 0.0, a.numel())
+
+
+def plain_difference(found: Any, expected: Any) -> float:
+    """As `compare`, of two leaves that are not both tensors: numbers, texts and None; else nothing is known."""
+    if isinstance(found, Tensor) or isinstance(expected, Tensor):
+        return float(type(found) in PLAIN or type(expected) in PLAIN)
+    if isinstance(found, (float, complex)) and isinstance(expected, (float, complex)):
+        return compare(
+            torch.tensor(found, dtype=torch.complex128), torch.tensor(expected, dtype=torch.complex128)
+        ).error
+    return float(found != expected) if isinstance(found, PLAIN) and isinstance(expected, PLAIN) else 0.0
 
 
 REPEATED = 1 / 8

@@ -41,8 +41,12 @@ def random_like(spec: Spec, action: Action, example: Tensor, generator: torch.Ge
     Returns: a tensor like `example`, contiguous. An invariant integer input is returned as it is: its values are
         keys the model may look up.
     """
+    apart = _apart(action, example)
+    if apart is not None:
+        return random_like(spec, *apart, generator).reshape(example.shape)
     if spec.parts() != (spec,):
-        return torch.cat([random_like(*part, generator) for part in _blocks(spec, action, example)], _channels(action))
+        drawn = [random_like(*part, generator) for part in _blocks(spec, action, example)]
+        return torch.cat(drawn, _channels(spec, action))
     if isinstance(spec, Mask):
         draw = torch.rand(example.shape, generator=generator) > HIDDEN
         draw[..., 0] = True  # what reads nothing at all gives no numbers
@@ -50,7 +54,7 @@ def random_like(spec: Spec, action: Action, example: Tensor, generator: torch.Ge
         known = torch.tensor([i for i in range(action.value.size) if i not in pads_of(spec)])
         draw = known[torch.randint(len(known), example.shape, generator=generator)]
     elif isinstance(spec, OneHot):
-        dim = next(i for i, a in enumerate(action.axes) if not ax.role(a) and a.size == len(spec.alphabet))
+        dim = _channels(spec, action)
         moved = [s for i, s in enumerate(example.shape) if i != dim]
         draw = torch.nn.functional.one_hot(
             torch.randint(len(spec.alphabet), moved, generator=generator), len(spec.alphabet)
@@ -94,14 +98,31 @@ def _padded(spec: Tokens, x: Tensor, seed: int) -> Tensor:
     return x
 
 
-def _channels(action: Action) -> int:
-    """The axis of an input that holds its channels."""
-    return next(i for i, t in enumerate(action.axes) if ax.role(t) is None and t.size > 1)
+def _channels(spec: Spec, action: Action) -> int:
+    """The axis of an input that holds its channels; one of features may have as many entries."""
+    wanted = spec.channel()
+    able = [i for i, t in enumerate(action.axes) if ax.role(t) is None and t.size > 1]
+    return next((i for i in able if wanted is not None and ax.same(action.axes[i], wanted)), able[0])
+
+
+def _is_mixed(term: ax.Axis) -> bool:
+    """Whether an axis holds positions and something else, as the layout ``"n (c l)"`` says."""
+    return isinstance(term, ax.Prod) and ax.role(term) is None and any(map(ax.is_length, term.factors))
+
+
+def _apart(action: Action, example: Tensor) -> tuple[Action, Tensor] | None:
+    """An input and its action with bases and positions on axes of their own; None where they are so already."""
+    mixed = [i for i, t in enumerate(action.axes) if _is_mixed(t)]
+    if not mixed:
+        return None
+    factors = ax.children(action.axes[mixed[0]])
+    axes = [*action.axes[: mixed[0]], *factors, *action.axes[mixed[0] + 1 :]]
+    return Action(tuple(axes), action.value), example.reshape([t.size for t in axes])
 
 
 def _blocks(spec: Spec, action: Action, example: Tensor) -> Iterator[tuple[Spec, Action, Tensor]]:
     """The channels of one kind after the other, each with its spec and its action."""
-    dim, start = _channels(action), 0
+    dim, start = _channels(spec, action), 0
     for part in spec.parts():
         channel = part.channel() or ax.trivial(0)
         yield part, action.with_axis(dim, channel), example.narrow(dim, start, channel.size)
@@ -123,9 +144,12 @@ def of_kinds(
         kinds: one of `KINDS` or `AGAIN` per sample; an input without a batch axis is of the first kind.
         dtype: of the result where it is of floating point.
     """
+    apart = _apart(action, example)
+    if apart is not None:
+        return of_kinds(spec, *apart, generator, kinds, dtype).reshape(example.shape)
     if spec.parts() != (spec,):
         blocks = [of_kinds(*part, generator, kinds, dtype) for part in _blocks(spec, action, example)]
-        return torch.cat(blocks, _channels(action))
+        return torch.cat(blocks, _channels(spec, action))
     x = random_like(spec, action, example, generator)
     x = x.to(dtype) if x.is_floating_point() else x
     length = next((i for i, t in enumerate(action.axes) if ax.ends(t) is not None), None)
@@ -139,7 +163,7 @@ def of_kinds(
         if action.value is not None:
             _ids(last, kind, action.value, generator, pads_of(spec))
         elif isinstance(spec, OneHot):
-            dim = next(i for i, a in enumerate(action.axes) if not ax.role(a) and a.size == len(spec.alphabet))
+            dim = _channels(spec, action)
             bases = dim - (batch is not None and batch < dim) - (place < dim - (batch is not None and batch < dim))
             _bases(last.movedim(bases, -2), kind, generator)
         else:

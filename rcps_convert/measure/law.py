@@ -16,7 +16,7 @@ from .._torch import own_parameters, version
 from ..algebra.action import Action
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError
-from .deviation import INFINITE, compare, held_to, middle_size
+from .deviation import INFINITE, compare, held_to, middle_size, plain_difference
 from .inputs import KINDS, some_of
 from .jumps import has_steps
 from .probe import Probe
@@ -214,7 +214,9 @@ class Law:
             raise ValueError("the number of outputs depends on the values of the input")
         self.latest = self._run(seed, kinds, training), forward
         for i, (y, r) in enumerate(zip(forward, reverse, strict=True)):
-            if isinstance(y, Tensor) and y.numel():
+            if plain_difference(y, r) > VARIED:
+                self._note_plain(i, y, r, training, drawn)
+            elif isinstance(y, Tensor) and y.numel():
                 self._compare(i, y, r, training, probe.orders(drawn))
                 if not training:
                     self._note_mirrored(i, y, r)
@@ -283,6 +285,15 @@ class Law:
             self.errors[place, k, training] = max(self.errors.get((place, k, training), 0.0), found.error)
             self.entries[place] = max(self.entries.get(place, 0), found.entries)
 
+    def _note_plain(self, index: int, y: Any, r: Any, training: bool, drawn: list[Any]) -> None:
+        """A number or a text beside the tensors differs between the strands; a clock and a count of calls always do."""
+        again = output_leaves(self.probe.outputs(drawn, training))[index]
+        if plain_difference(y, again) <= VARIED:
+            place = index if not training or self.trained is None else -1 - index
+            self.actions[place], self.entries[place] = [None], 1
+            known = self.errors.get((place, 0, training), 0.0)
+            self.errors[place, 0, training] = max(known, plain_difference(y, r))
+
     def _allowed(self, given: Allowed, index: int, place: int, shape: tuple[int, ...]) -> list[Action | None]:
         allowed: list[Action | None] = [*given(index, shape)] if callable(given) else [given[index]]
         known = self.actions.setdefault(place, allowed)
@@ -303,7 +314,8 @@ class Law:
         if self.batches or summed:
             mixed = output_leaves(self.probe.outputs(self.probe.some_mirrored(drawn, chosen), training))
             for i, dim in (self.batches or {}).items():
-                self._note_blended(i, self._blend(i, dim, chosen, forward[i], reverse[i], mixed[i]), training)
+                if all(isinstance(leaves[i], Tensor) for leaves in (forward, reverse, mixed)):
+                    self._note_blended(i, self._blend(i, dim, chosen, forward[i], reverse[i], mixed[i]), training)
             for i in summed:
                 self._note_blended(i, compare(mixed[i], forward[i], self.usual.get(i, 0.0)).error, training)
 
@@ -387,8 +399,8 @@ def difference(a: list[Any], b: list[Any], usual: dict[int, float] | None = None
 
 
 def relative_change(a: Tensor, b: Tensor) -> float:
-    """How far two outputs differ, relative to their size."""
-    if a.shape != b.shape or not a.numel():
+    """How far two outputs differ, relative to their size; one that is there only sometimes differs wholly."""
+    if not isinstance(b, Tensor) or a.shape != b.shape or not a.numel():
         return 1.0
     x, y = (t.to(torch.complex128 if t.is_complex() else torch.float64) for t in (a, b))
     finite = x.isfinite() & y.isfinite()

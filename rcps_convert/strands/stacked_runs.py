@@ -17,7 +17,7 @@ from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, call_arguments, leaves
 from ..algebra.nesting import input_actions, leaf_names, output_fields, output_specs, structure_names
-from ..algebra.opened import opened, output_leaves
+from ..algebra.opened import opened, output_leaves, require_dense
 from ..algebra.specs import Invariant, Spec
 from ..errors import BreaksSymmetryError, ConversionError, NeedsChoiceError, NoRuleError, TraceError, Where, first_line
 from ..graph.export import does_not_run, trace
@@ -280,10 +280,13 @@ def _kinds(one: Any, both: Any, names: list[str], batch: int) -> list[bool]:
     if len(ones) != len(boths):
         raise _fixed_batch(batch, f"{len(ones)} outputs for {batch} samples, {len(boths)} for {2 * batch}")
     for name, x, y in zip(names, ones, boths, strict=True):
+        require_dense(x)
         if not isinstance(x, Tensor):
             _require_plain(name, x)
             found.append(False)
             continue
+        if not isinstance(y, Tensor):
+            raise _only_sometimes(name, y)
         if x.shape == y.shape and (x.dim() == 0 or x.shape[0] != batch):
             found.append(False)
             continue
@@ -302,6 +305,14 @@ def _output_without_batch(name: str, x: Tensor, y: Tensor, batch: int) -> Conver
         got=got,
         why="the two strands' readings are taken apart on the first axis, which must be the batch",
         do="return tensors of shape (N, ...)",
+    )
+
+
+def _only_sometimes(name: str, value: Any) -> NoRuleError:
+    return NoRuleError(
+        f"output {name} is a tensor in one call, and a {type(value).__name__} in another",
+        why="the merged readings are not equivariant where one strand's is not there",
+        do="return the same outputs for every sequence",
     )
 
 

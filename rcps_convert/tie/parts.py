@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.parametrize import ParametrizationList
 
 from .._torch import calling_modules, held_by, holds, is_compiling, is_replica, tables_of
@@ -65,7 +66,11 @@ class Parts(Check):
         Raises:
             OtherPartError: one is.
         """
-        if not (is_compiling() or is_replica(module) or self._holds(module)):
+        if is_replica(module) or is_dynamo_compiling() or self._holds(module):  # `Checked` tells that compiler
+            return
+        if is_compiling():  # an exporter: what was added may stay
+            self._require_places(module, {id(part) for part in self.known})
+        else:
             self._compare(module)
 
     def stands(self) -> bool:
@@ -79,17 +84,22 @@ class Parts(Check):
     def _compare(self, model: nn.Module) -> None:
         """Name what differs, or let what was added refuse calls."""
         known = {id(part) for part in self.known}
+        now = self._require_places(model, known)
+        for part in now:
+            if id(part) not in known and not any(part is other for other in self.added):
+                path = next(path for path, module in model.named_modules() if module is part)
+                attach_check(part, AddedPart(model, path))
+                self.added.append(part)
+
+    def _require_places(self, model: nn.Module, known: set[int]) -> list[nn.Module]:
+        """Name what is missing or stands in another place; the parts that there are."""
         now = parts_of(model, known)
         missing = known - {id(part) for part in now}
         if missing:
             place = next(path for path, part in zip(self.paths, self.known, strict=True) if id(part) in missing)
             raise _refusal(place, *self._words(model, place))
         self._compare_places(model, known)
-        for part in now:
-            if id(part) not in known and not any(part is other for other in self.added):
-                path = next(path for path, module in model.named_modules() if module is part)
-                attach_check(part, AddedPart(model, path))
-                self.added.append(part)
+        return now
 
     def _compare_places(self, model: nn.Module, known: set[int]) -> None:
         """Name the first of the known modules that stands in the place of another."""
