@@ -114,6 +114,7 @@ def _recording() -> set[Any]:
 _compiler, _traces_code = torch.compiler, torch.compiler.is_dynamo_compiling
 _tracing, _level = torch._C._get_tracing_state, maybe_current_level
 _functions, _dispatches = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
+_caller, _learns = sys._getframe, torch.is_grad_enabled
 
 # --- vmap -----------------------------------------------------------------------------------------
 
@@ -193,6 +194,11 @@ def is_unwatched() -> bool:
     )
 
 
+def is_uncaught() -> bool:
+    """Whether nothing compiles, records, or catches what this thread calls; transforms may run, and modes below."""
+    return not (_traces_code() or _compiler._is_compiling_flag or _functions() or _tracing())
+
+
 def read_by(code: Any, module: nn.Module, name: str) -> tuple[Any, Any]:
     """`only_step` of a parametrized tensor that some code reads just now, while nothing watches; else None for both.
 
@@ -203,6 +209,28 @@ def read_by(code: Any, module: nn.Module, name: str) -> tuple[Any, Any]:
     if not is_unwatched() or sys._getframe(2).f_code is not code:
         return None, None
     return only_step(module, name)
+
+
+def made_before(code: Any, module: nn.Module, name: str) -> Tensor | None:
+    """What the only parametrization of a tensor made last, if it holds and what is asked of `read_by` does.
+
+    None else. This says once more what others here say, as a call of each would take as long as all of this.
+
+    Args:
+        code, module, name: as of `read_by`. The parametrization keeps a `MadeOf` as ``seen``, or has none.
+    """
+    if _caller(2).f_code is not code or _functions() or _dispatches() or _tracing() or _traces_code():
+        return None
+    if _compiler._is_compiling_flag or parametrize._cache_enabled or _level() is not None:
+        return None
+    chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
+    steps = chain._modules
+    if len(steps) != 1 or chain._forward_pre_hooks or chain._forward_hooks:
+        return None
+    stored, held = chain._parameters["original"], steps["0"].__dict__
+    if "seen" not in held or type(stored) is not nn.Parameter or (_learns() and stored.requires_grad):
+        return None
+    return held["seen"].of(stored)  # type: ignore[no-any-return]
 
 
 def caches_weights() -> bool:
