@@ -703,6 +703,70 @@ def test_what_watches_a_call_is_seen() -> None:
     assert len(seen) >= 8
 
 
+def test_what_catches_a_call_is_seen() -> None:
+    """Else a call that needs both readings is recorded, or hidden from a mode, as if it needed one."""
+    seen = []
+
+    class Looking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(_torch.is_uncaught())
+            return x + 1
+
+    module, x = Looking(), torch.zeros(2)
+    for transform in (lambda f: f, torch.func.vmap):
+        transform(module)(x)
+    with FlopCounterMode(display=False):
+        module(x)
+    assert seen == [True] * 3
+    with Seen():
+        module(x)
+    torch.jit.trace(module, x, check_trace=False)
+    torch.export.export(module, (x,))
+    assert len(seen) >= 6
+    assert not any(seen[3:])
+
+
+class Doubled(nn.Module):
+    """A parametrization that keeps what it made last, as ties do."""
+
+    def forward(self, stored: Tensor) -> Tensor:
+        self.seen = _torch.MadeOf(stored, lambda numbers: numbers * 2)
+        return 2 * stored
+
+
+def test_what_was_made_before_is_read_where_nothing_asks_for_more() -> None:
+    """Else a layer computes with a weight that is no longer what is stored, or that no gradient reaches."""
+    tied, step = nn.Linear(2, 2), Doubled()
+    torch.nn.utils.parametrize.register_parametrization(tied, "weight", step)
+    chain: Any = tied.parametrizations["weight"]
+
+    def caller() -> Any:
+        return asked()
+
+    def asked(code: Any = caller.__code__) -> Any:
+        return _torch.made_before(code, tied, "weight")
+
+    assert caller() is None  # a gradient may be recorded
+    with torch.no_grad():
+        assert caller() is step.seen.made
+        assert asked() is None  # another function asks
+        for watching in (Seen(), FlopCounterMode(display=False), torch.nn.utils.parametrize.cached()):
+            with watching:
+                assert caller() is None
+        chain.original.data[0, 0] += 1
+        assert caller() is None
+        step(chain.original)
+        assert torch.equal(caller(), 2 * chain.original)
+        handle = chain.register_forward_hook(lambda *given: None)
+        assert caller() is None
+        handle.remove()
+        step.seen = {"the user's own": 1}  # type: ignore[assignment]
+        assert caller() is None
+    for name in ("seen", "original"):
+        delattr(step if name == "seen" else chain, name)
+        assert caller() is None
+
+
 def test_compiled_functions_run_as_they_were_written() -> None:
     """Else what a model that was compiled computes with cannot be told."""
     seen = []
@@ -986,6 +1050,8 @@ def test_what_a_module_holds_is_compared() -> None:
     assert _torch.tables_of([model, model.block]) == held
     model.block.conv = nn.Conv1d(4, 6, 3)
     assert _torch.tables_of([model, model.block]) != held
+    assert _torch.are_empty([model.block.conv, nn.ReLU()])
+    assert not _torch.are_empty([nn.ReLU(), model])
 
 
 def test_numbers_are_compared_where_they_lie() -> None:

@@ -16,6 +16,8 @@ from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
 
+from .memory import MadeOf
+
 # --- function modes -------------------------------------------------------------------------------
 
 unseen = torch._C.DisableTorchFunction
@@ -227,10 +229,12 @@ def made_before(code: Any, module: nn.Module, name: str) -> Tensor | None:
     steps = chain._modules
     if len(steps) != 1 or chain._forward_pre_hooks or chain._forward_hooks:
         return None
-    stored, held = chain._parameters["original"], steps["0"].__dict__
-    if "seen" not in held or type(stored) is not nn.Parameter or (_learns() and stored.requires_grad):
+    held, stored = steps["0"].__dict__, chain._parameters
+    if "seen" not in held or type(seen := held["seen"]) is not MadeOf:
         return None
-    return held["seen"].of(stored)  # type: ignore[no-any-return]
+    if "original" not in stored or type(x := stored["original"]) is not nn.Parameter or (_learns() and x.requires_grad):
+        return None
+    return seen.of(x)
 
 
 def caches_weights() -> bool:

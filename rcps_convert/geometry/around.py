@@ -62,7 +62,8 @@ class AroundForward:
 
     def unwatched(self, x: Any, shape: Any) -> Any:
         """A call with one plain tensor and nothing else, which nothing watches; its shape is known."""
-        return self(x)
+        called: Any = self
+        return called(x)
 
     def made_for(self, module: nn.Module) -> AroundForward:
         """The same around the forward of another module."""

@@ -271,7 +271,7 @@ class Anchored(AroundForward):
     def _start(self) -> None:
         """Know of no calls yet."""
         self.aligned: dict[torch.Size, Any] = {}  # of a layer of torch's, the shapes and settings of these calls
-        self.read_settings = itemgetter(*self.settings) if self.is_stock and self.settings else None
+        self.read_settings: Any = itemgetter(*self.settings) if self.is_stock and self.settings else None
         _show_pads_to_compiler()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -329,7 +329,7 @@ class Anchored(AroundForward):
                 self.aligned[args[0].shape] = self.read_settings(vars(self.module))
 
     def _is_known(self, x: Tensor) -> bool:
-        """Whether a call of a forward of the user's is one in which nothing is re-anchored: the quick way to `_like`."""
+        """Whether nothing is re-anchored in a call of a forward of the user's: the quick way to `_like`."""
         module = self.module
         if self.is_stock or self.table.strict or module.training or not self.stock or not is_unwatched():
             return False

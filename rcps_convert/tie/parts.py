@@ -22,6 +22,10 @@ DO = (
 )
 
 
+READY = ("asked_of", "leaves", "holders", "expected", "orders")
+"""Attributes of a `Parts` that no copy has: they are prepared when it is first asked."""
+
+
 class OtherPartError(ConversionError):
     """A call of a model that has other parts than when it was converted."""
 
@@ -56,6 +60,9 @@ class Parts(Check):
         self.asked_of: nn.Module | None = None
         self.model = model
         self.added: list[nn.Module] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in READY}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({**state, "asked_of": None})
