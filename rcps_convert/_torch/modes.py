@@ -221,9 +221,9 @@ def made_before(code: Any, module: nn.Module, name: str) -> Tensor | None:
     Args:
         code, module, name: as of `read_by`. The parametrization keeps a `MadeOf` as ``seen``, or has none.
     """
-    if _caller(2).f_code is not code or _functions() or _dispatches() or _tracing() or _traces_code():
+    if _traces_code() or _compiler._is_compiling_flag or _caller(2).f_code is not code:  # a compiler sees no callers
         return None
-    if _compiler._is_compiling_flag or parametrize._cache_enabled or _level() is not None:
+    if _functions() or _dispatches() or _tracing() or parametrize._cache_enabled or _level() is not None:
         return None
     chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
     steps = chain._modules
