@@ -1049,6 +1049,9 @@ def test_numbers_are_compared_where_they_lie() -> None:
         assert not kept.are_in(other)
         assert not kept.are_in(other.T.contiguous().T)
     assert not any(map(kept.are_in, (x.double(), x.view(4, 3), x.view(torch.int32), torch.zeros(0, 4), x.to("meta"))))
+    assert kept.are_in(x)
+    x.untyped_storage().resize_(0)  # as `fully_shard` does between calls
+    assert not kept.are_in(x)
 
 
 def test_what_was_made_of_numbers_is_kept_until_they_change_or_somebody_writes_into_it() -> None:
