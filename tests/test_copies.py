@@ -224,6 +224,25 @@ def test_what_shares_memory_does_so_in_the_copy(make: Any) -> None:
     assert torch.equal(twin.first, model.first)
 
 
+def test_ties_of_a_copy_share_their_tables_until_one_of_them_moves() -> None:
+    model = convert_model(nn.Sequential(nn.Conv1d(4, 5, 3), nn.Flatten(), nn.Linear(100, 1)), torch.zeros(2, 4, 22))
+    twin = deep_copy(model)
+    pairs = [*zip(model.modules(), twin.modules(), strict=True)]
+    ties = [(one, other) for one, other in pairs if hasattr(one, "shared_by_copies")]
+    assert len(ties) >= 3
+    for one, other in ties:
+        assert one is not other
+        assert one.tables is not other.tables
+        assert {*map(id, one.shared_by_copies())} == {*map(id, other.shared_by_copies())}
+    x, before = torch.randn(2, 4, 22), model(torch.ones(2, 4, 22))
+    assert torch.equal(twin(x), model(x))
+    with torch.no_grad():
+        for p in twin.double().parameters():
+            p.zero_()
+    twin.to("meta")
+    assert torch.equal(model(torch.ones(2, 4, 22)), before)
+
+
 def test_a_frozen_parameter_stays_frozen_in_a_copy() -> None:
     model = nn.Linear(2, 2)
     model.weight.requires_grad_(False)

@@ -528,9 +528,7 @@ CPU = torch.device("cpu")
 KEPT: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "sides of pairs": lambda: readings._kept_sides((1, 0, 2, 4, 3), CPU),
     "places of entries": lambda: (channels._index((3, 1, 4), CPU),),
-    "weights put together": lambda: (lambda seen: (seen.values, seen.made))(
-        MadeOf(torch.ones(3), lambda half: half.take(torch.tensor([0, 2])))
-    ),
+    "weights put together": lambda: (MadeOf(torch.ones(3), lambda half: half.take(torch.tensor([0, 2]))).made,),
 }
 """What is made in one call and kept for the next."""
 

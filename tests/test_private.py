@@ -723,11 +723,12 @@ def test_whether_a_mode_is_active_and_whether_weights_are_cached() -> None:
 
 def test_what_watches_a_call_is_seen() -> None:
     """Else a tied weight is read by the short way where somebody follows how it is computed."""
-    seen = []
+    seen, uncaught = [], []
 
     class Looking(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             seen.append(_torch.is_unwatched())
+            uncaught.append(_torch.is_uncaught())
             assert seen[-1] is (short(Looking.forward.__code__)[0] is not None)
             return x + 1
 
@@ -753,6 +754,52 @@ def test_what_watches_a_call_is_seen() -> None:
     assert seen[-1]
     assert not any(seen[1:-1])
     assert len(seen) >= 8
+    assert uncaught[:5] == [True, False, True, True, True]  # modes below, torch's cache and transforms catch no calls
+    assert uncaught[-1]
+    assert not any(uncaught[5:-1])
+
+
+class Doubled(nn.Module):
+    """A parametrization that keeps what it made last, as ties do."""
+
+    def forward(self, stored: Tensor) -> Tensor:
+        self.seen = _torch.MadeOf(stored, lambda numbers: numbers * 2)
+        return 2 * stored
+
+
+def test_what_was_made_before_is_read_where_nothing_asks_for_more() -> None:
+    """Else a layer computes with a weight that is no longer what is stored, or that no gradient reaches."""
+    tied, step = nn.Linear(2, 2), Doubled()
+    torch.nn.utils.parametrize.register_parametrization(tied, "weight", step)
+    chain: Any = tied.parametrizations["weight"]
+
+    def caller() -> Any:
+        return asked()
+
+    def asked(code: Any = caller.__code__) -> Any:
+        return _torch.made_before(code, tied, "weight")
+
+    assert caller() is None  # a gradient may be recorded
+    with torch.no_grad():
+        assert caller() is step.seen.made
+        assert asked() is None  # another function asks
+        compiled = torch.compile(lambda x: x + (caller() is None), backend="eager", fullgraph=True)
+        assert compiled(torch.zeros(1)) == 1
+        for watching in (Seen(), FlopCounterMode(display=False), torch.nn.utils.parametrize.cached()):
+            with watching:
+                assert caller() is None
+        chain.original.data[0, 0] += 1
+        assert caller() is None
+        step(chain.original)
+        assert torch.equal(caller(), 2 * chain.original)
+        handle = chain.register_forward_hook(lambda *given: None)
+        assert caller() is None
+        handle.remove()
+        step.seen = {"the user's own": 1}  # type: ignore[assignment]
+        assert caller() is None
+    for name in ("seen", "original"):
+        delattr(step if name == "seen" else chain, name)
+        assert caller() is None
 
 
 def test_compiled_functions_run_as_they_were_written() -> None:
@@ -1032,23 +1079,20 @@ def test_scripting_is_seen() -> None:
 def test_what_a_module_holds_is_compared() -> None:
     """Else a call of a model whose layers were replaced is not noticed."""
     model = Model()
-    held = _torch.held_by(model, [model.block])
+    held = _torch.held_by([model, model.block])
     assert [tuple(table.values()) for table in held] == [_torch.holds(model), _torch.holds(model.block)]
     assert held[1] == {"conv": model.block.conv, "norm": model.block.norm}
-    assert _torch.tables_of(model, [model.block]) == held
+    assert _torch.tables_of([model, model.block]) == held
     model.block.conv = nn.Conv1d(4, 6, 3)
-    assert _torch.tables_of(model, [model.block]) != held
+    assert _torch.tables_of([model, model.block]) != held
+    assert _torch.are_empty([model.block.conv, nn.ReLU()])
+    assert not _torch.are_empty([nn.ReLU(), model])
 
 
-@pytest.mark.parametrize("found", [True, False])
-def test_numbers_are_compared_where_they_lie(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_are_compared_where_they_lie() -> None:
     """Else a weight is put together anew in each call, or kept though what is stored has changed."""
-    if not found:
-        monkeypatch.setattr(_torch.memory, "_COMPARE", None)
     x = torch.arange(12.0).reshape(3, 4)
     kept = _torch.Numbers(x)
-    assert torch.equal(kept.values, x)
-    assert kept.values.data_ptr() != x.data_ptr()
     for same in (x, nn.Parameter(x), x.T.contiguous().T):
         assert kept.are_in(same)
     for i in range(12):
@@ -1057,6 +1101,9 @@ def test_numbers_are_compared_where_they_lie(found: bool, monkeypatch: pytest.Mo
         assert not kept.are_in(other)
         assert not kept.are_in(other.T.contiguous().T)
     assert not any(map(kept.are_in, (x.double(), x.view(4, 3), x.view(torch.int32), torch.zeros(0, 4), x.to("meta"))))
+    assert kept.are_in(x)
+    x.untyped_storage().resize_(0)  # as `fully_shard` does between calls
+    assert not kept.are_in(x)
 
 
 def test_what_was_made_of_numbers_is_kept_until_they_change_or_somebody_writes_into_it() -> None:

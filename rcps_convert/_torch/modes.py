@@ -16,6 +16,8 @@ from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
 
+from .memory import MadeOf
+
 # --- function modes -------------------------------------------------------------------------------
 
 unseen = torch._C.DisableTorchFunction
@@ -114,6 +116,7 @@ def _recording() -> set[Any]:
 _compiler, _traces_code = torch.compiler, torch.compiler.is_dynamo_compiling
 _tracing, _level = torch._C._get_tracing_state, maybe_current_level
 _functions, _dispatches = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
+_caller, _learns = sys._getframe, torch.is_grad_enabled
 
 # --- vmap -----------------------------------------------------------------------------------------
 
@@ -218,6 +221,11 @@ def is_unwatched() -> bool:
     )
 
 
+def is_uncaught() -> bool:
+    """Whether nothing compiles, records, or catches what this thread calls; transforms may run, and modes below."""
+    return not (_traces_code() or _compiler._is_compiling_flag or _functions() or _tracing())
+
+
 def read_by(code: Any, module: nn.Module, name: str) -> tuple[Any, Any]:
     """`only_step` of a parametrized tensor that some code reads just now, while nothing watches; else None for both.
 
@@ -228,6 +236,30 @@ def read_by(code: Any, module: nn.Module, name: str) -> tuple[Any, Any]:
     if not is_unwatched() or sys._getframe(2).f_code is not code:
         return None, None
     return only_step(module, name)
+
+
+def made_before(code: Any, module: nn.Module, name: str) -> Tensor | None:
+    """What the only parametrization of a tensor made last, if it holds and what is asked of `read_by` does.
+
+    None else. This says once more what others here say, as a call of each would take as long as all of this.
+
+    Args:
+        code, module, name: as of `read_by`. The parametrization keeps a `MadeOf` as ``seen``, or has none.
+    """
+    if _traces_code() or _compiler._is_compiling_flag or _caller(2).f_code is not code:  # a compiler sees no callers
+        return None
+    if _functions() or _dispatches() or _tracing() or parametrize._cache_enabled or _level() is not None:
+        return None
+    chain: Any = module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
+    steps = chain._modules
+    if len(steps) != 1 or chain._forward_pre_hooks or chain._forward_hooks:
+        return None
+    held, stored = steps["0"].__dict__, chain._parameters
+    if "seen" not in held or type(seen := held["seen"]) is not MadeOf:
+        return None
+    if "original" not in stored or type(x := stored["original"]) is not nn.Parameter or (_learns() and x.requires_grad):
+        return None
+    return seen.of(x)
 
 
 def caches_weights() -> bool:

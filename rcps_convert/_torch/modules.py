@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any
 
@@ -60,14 +60,19 @@ def holds(module: nn.Module) -> tuple[nn.Module | None, ...]:
     return tuple(module._modules.values())
 
 
-def tables_of(model: nn.Module, parts: Sequence[nn.Module]) -> list[dict[str, nn.Module | None]]:
-    """The tables of submodules of a model and its parts: quick, as they are asked for at each call of a model."""
-    return [_MODULES(model), *map(_MODULES, parts)]
+def tables_of(modules: Iterable[nn.Module]) -> list[dict[str, nn.Module | None]]:
+    """The tables of submodules of some modules: quick, as they are asked for at each call of a model."""
+    return [*map(_MODULES, modules)]
 
 
-def held_by(model: nn.Module, parts: Sequence[nn.Module]) -> list[dict[str, nn.Module | None]]:
+def are_empty(modules: Iterable[nn.Module]) -> bool:
+    """Whether none of some modules has a table with a submodule in it."""
+    return not any(map(_MODULES, modules))
+
+
+def held_by(modules: Iterable[nn.Module]) -> list[dict[str, nn.Module | None]]:
     """What is in these tables now."""
-    return [table.copy() for table in tables_of(model, parts)]
+    return [table.copy() for table in tables_of(modules)]
 
 
 _MODULES = attrgetter("_modules")

@@ -221,9 +221,9 @@ class Given(Check):
             return False
         if self.beside and [get(source(h)) for h, get in self.beside] != self.expected_beside:
             return False
-        changed = [is_filled(*place) for place in self.empty]
-        changed += [name in getattr(holder, "__dict__", ()) for holder, name in self.by_class]
-        same = not (self.another or True in changed)
+        if self.another or (self.empty and any([is_filled(*place) for place in self.empty])):
+            return False
+        same = not any([name in getattr(holder, "__dict__", ()) for holder, name in self.by_class])
         return same and (not (self.asked or self.constants) or self._has_its_objects())
 
     def _keeps_its_objects(self) -> bool:

@@ -22,6 +22,7 @@ from .._torch import (
     function_modes,
     has_modes,
     is_compiling,
+    is_uncaught,
     is_unwatched,
     keep_whole,
     stock_code,
@@ -270,7 +271,7 @@ class Anchored(AroundForward):
     def _start(self) -> None:
         """Know of no calls yet."""
         self.aligned: dict[torch.Size, Any] = {}  # of a layer of torch's, the shapes and settings of these calls
-        self.read_settings = itemgetter(*self.settings) if self.is_stock and self.settings else None
+        self.read_settings: Any = itemgetter(*self.settings) if self.is_stock and self.settings else None
         _show_pads_to_compiler()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -282,8 +283,28 @@ class Anchored(AroundForward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward, its calls caught."""
-        if len(args) == 1 and not kwargs and self.before is None and self._is_known(args[0]):
-            return type(self.module).forward(self.module, args[0])
+        if len(args) == 1 and not kwargs and type(x := args[0]) is Tensor and is_uncaught():
+            return self.unwatched(x, x.shape)
+        return self._caught(args, kwargs)
+
+    def unwatched(self, x: Tensor, shape: torch.Size) -> Any:
+        """A call with one tensor, which nothing catches; quick where nothing is re-anchored in it."""
+        module, known = self.module, self.aligned.get(shape)
+        if self.before is None:
+            try:  # a layer of torch's is told by the shape and by the settings that it reads
+                is_known = self._is_known(x) if known is None else known == self.read_settings(module.__dict__)
+            except KeyError:  # a setting was deleted
+                is_known = False
+            if is_known:
+                return type(module).forward(module, x)
+        return self._caught((x,), {})
+
+    def _caught(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same, of a call that may need both readings.
+
+        Raises:
+            ConversionError: it is traced by ``torch.jit``.
+        """
         if not is_compiling() and torch.jit.is_tracing():  # type: ignore[attr-defined]
             raise _refuse_recording()
         like = self._like(args, kwargs)
@@ -307,18 +328,10 @@ class Anchored(AroundForward):
             with unseen(), suppress(KeyError):  # a setting was deleted
                 self.aligned[args[0].shape] = self.read_settings(vars(self.module))
 
-    def _is_known(self, x: Any) -> bool:
-        """Whether a call with one tensor is one in which nothing is re-anchored: the quick way to `_like`."""
-        if type(x) is not Tensor or not is_unwatched():
-            return False
-        if self.read_settings is not None:  # a layer of torch's, told by the shape and by what the layer reads
-            known = self.aligned.get(x.shape)
-            try:
-                return known is not None and known == self.read_settings(vars(self.module))
-            except KeyError:  # a setting was deleted
-                return False
+    def _is_known(self, x: Tensor) -> bool:
+        """Whether nothing is re-anchored in a call of a forward of the user's: the quick way to `_like`."""
         module = self.module
-        if self.is_stock or self.table.strict or module.training or not self.stock:
+        if self.is_stock or self.table.strict or module.training or not self.stock or not is_unwatched():
             return False
         return (torch.is_grad_enabled(), x.shape, x.dtype, *_plain_values(module)) in self.stock
 
@@ -330,7 +343,7 @@ class Anchored(AroundForward):
         mode; so may one that is known to have ways for which there is no solution.
         """
         module, is_stock = self.module, self.is_stock and self.before is None
-        if self.table.strict or (module.training and not is_stock) or not (is_unwatched() or _is_uncaught()):
+        if self.table.strict or (module.training and not is_stock) or not (is_unwatched() or _is_unframed()):
             return None
         found: list[Any] = [torch.is_grad_enabled(), *kwargs]
         for value in (*args, *kwargs.values()):
@@ -418,7 +431,7 @@ def is_in_transform(outside: int | None = None) -> bool:
     return not torch.compiler.is_dynamo_compiling() and transform_level() != outside
 
 
-def _is_uncaught() -> bool:
+def _is_unframed() -> bool:
     """Whether what watches this thread is neither a compiler, nor a transform, nor the frame of a module around."""
     if is_compiling() or transform_level() is not None:
         return False

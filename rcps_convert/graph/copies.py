@@ -27,6 +27,10 @@ OBJECTS = tuple(getattr(object, name) for name in ("__new__", "__reduce__", "__r
 """The same as plain objects have it."""
 
 
+SHARES = "shared_by_copies"
+"""The method of a module that names what nobody writes into, so that a copy has the same."""
+
+
 def deep_copy(model: nn.Module) -> nn.Module:
     """What ``copy.deepcopy`` makes of a model, but that each parametrized module gets a class of its own.
 
@@ -38,6 +42,7 @@ def deep_copy(model: nn.Module) -> nn.Module:
     by_attributes = [m for m in modules if type(m) in plain or copies_attributes(m)]
     twins = [(m, m.__new__(type(m))) for m in by_attributes]
     memo: dict[int, Any] = {**computed(modules), id(WHOLE): None, **{id(m): twin for m, twin in twins}}
+    memo |= {id(v): v for m in modules if hasattr(m, SHARES) for v in getattr(m, SHARES)()}
     _copy_tensors(modules, memo)
     for module, twin in reversed(twins):  # the inner ones first
         if type(module) in plain:
@@ -100,6 +105,9 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         return memo[id(value)] if id(value) in memo else _copied_table(value, memo)
     if is_row(value):
         return value
+    if kind is list and id(value) not in memo and ATOMS.issuperset(map(type, value)):
+        memo[id(value)] = twin = [*value]
+        return twin
     return _copied_object(value, memo) if _is_simple(kind) else copy.deepcopy(value, memo)
 
 

@@ -27,6 +27,7 @@ from .._torch import (
     is_asked_by,
     is_recorded,
     is_unwatched,
+    made_before,
     make_hooks_picklable,
     only_step,
     own_copying,
@@ -179,6 +180,9 @@ def add_property(module: nn.Module, name: str) -> None:
     code = stock_code(type(module))
 
     def read(self: nn.Module) -> Tensor:
+        known = made_before(code, self, name)
+        if known is not None:
+            return known
         stored, step = read_by(code, self, name)
         if type(stored) is Parameter and getattr(step, "direct", False):
             return step.in_stock_call(stored)

@@ -7,14 +7,13 @@ nothing would show it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
 from typing import Any
 
 from torch import nn
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.parametrize import ParametrizationList
 
-from .._torch import calling_modules, held_by, holds, is_compiling, is_replica, tables_of
+from .._torch import are_empty, calling_modules, held_by, holds, is_compiling, is_replica, tables_of
 from ..errors import ConversionError, Where
 from .checks import Check, attach_check, drop_checks
 
@@ -22,6 +21,10 @@ DO = (
     "call extend(model, example), which ties what was added; or bake(model) for a plain model, change that one, and "
     "convert it"
 )
+
+
+READY = ("asked_of", "leaves", "holders", "expected", "orders")
+"""Attributes of a `Parts` that no copy has: they are prepared when it is first asked."""
 
 
 class OtherPartError(ConversionError):
@@ -42,7 +45,6 @@ class Parts(Check):
         paths: of each.
         open: those of them that are looked into.
         held: what the model and each of these holds, by name.
-        order: these names, in order: a forward may go through the modules of a dict.
         added: modules that were put beside them later; each has an `AddedPart`.
     """
 
@@ -55,10 +57,16 @@ class Parts(Check):
         self.known = parts_of(model, ())
         self.paths = [names[id(module)] for module in self.known]
         self.open = [part for part in self.known if not isinstance(part, ParametrizationList)]
-        self.held = held_by(model, self.open)
-        self.order = [*chain.from_iterable(self.held)]
+        self.held = held_by((model, *self.open))
+        self.asked_of: nn.Module | None = None
         self.model = model
         self.added: list[nn.Module] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in READY}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "asked_of": None})
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse a call if a module is missing, or has been replaced, or stands in the place of another.
@@ -78,8 +86,21 @@ class Parts(Check):
         return self.model is not None and self._holds(self.model)
 
     def _holds(self, model: nn.Module) -> bool:
-        tables = tables_of(model, self.open)
-        return tables == self.held and [*chain.from_iterable(tables)] == self.order
+        if model is not self.asked_of:
+            self._get_ready(model)
+        if not are_empty(self.leaves):
+            return False
+        tables = tables_of(self.holders)
+        return tables == self.expected and [*map(list, tables)] == self.orders
+
+    def _get_ready(self, model: nn.Module) -> None:
+        """Sort what is asked at each call: only now is a copy complete."""
+        rows = [*zip((model, *self.open), self.held, strict=True)]
+        self.leaves = [part for part, held in rows if not held]
+        self.holders = [part for part, held in rows if held]
+        self.expected = [held for held in self.held if held]
+        self.orders = [[*held] for held in self.expected]  # a forward may go through the modules of a dict
+        self.asked_of = model
 
     def _compare(self, model: nn.Module) -> None:
         """Name what differs, or let what was added refuse calls."""
@@ -103,7 +124,7 @@ class Parts(Check):
 
     def _compare_places(self, model: nn.Module, known: set[int]) -> None:
         """Name the first of the known modules that stands in the place of another."""
-        for table, before in zip(tables_of(model, self.open), self.held, strict=True):
+        for table, before in zip(tables_of((model, *self.open)), self.held, strict=True):
             common = [name for name in table if name in before]
             for name, then in zip(common, [name for name in before if name in table], strict=True):
                 now, was = (None if m is None else _unwrapped(m, known) for m in (table[name], before[then]))

@@ -184,6 +184,10 @@ class RCTie(nn.Module):
             delattr(self, name)
             self.tables[name] = table
 
+    def shared_by_copies(self) -> list[Any]:
+        """What is the same for a copy: the action, and the tables, which are replaced and never written into."""
+        return [self.action, *self.tables.values()]
+
     def plain(self) -> dict[str, Any]:
         """The tie as plain values, for `read_tie`."""
         return {"kind": self.kind, "action": write_action(self.action)}
@@ -239,6 +243,10 @@ class HalfTie(RCTie):
     def plain(self) -> dict[str, Any]:
         """The tie as plain values, for `read_tie`."""
         return {**super().plain(), "dim": self.dim, "place": self.place}
+
+    def shared_by_copies(self) -> list[Any]:
+        """As of any tie; with the table of places."""
+        return [*super().shared_by_copies(), self.table]
 
     def _places(self) -> Tensor:
         """The number of each entry of what is stored."""
