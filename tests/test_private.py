@@ -762,6 +762,9 @@ def test_what_watches_a_call_is_seen() -> None:
 class Doubled(nn.Module):
     """A parametrization that keeps what it made last, as ties do."""
 
+    owner: dict[str, Any]
+    usual: Any
+
     def forward(self, stored: Tensor) -> Tensor:
         self.seen = _torch.MadeOf(stored, lambda numbers: numbers * 2)
         return 2 * stored
@@ -779,9 +782,15 @@ def test_what_was_made_before_is_read_where_nothing_asks_for_more() -> None:
     def asked(code: Any = caller.__code__) -> Any:
         return _torch.made_before(code, tied, "weight")
 
+    step.owner, step.usual = {"forward": caller}, caller
     assert caller() is None  # a gradient may be recorded
     with torch.no_grad():
         assert caller() is step.seen.made
+        step.owner = {"forward": asked}
+        assert caller() is None
+        step.owner = {}
+        assert caller() is None
+        step.owner = {"forward": caller}
         assert asked() is None  # another function asks
         compiled = torch.compile(lambda x: x + (caller() is None), backend="eager", fullgraph=True)
         assert compiled(torch.zeros(1)) == 1

@@ -244,7 +244,8 @@ def made_before(code: Any, module: nn.Module, name: str) -> Tensor | None:
     None else. This says once more what others here say, as a call of each would take as long as all of this.
 
     Args:
-        code, module, name: as of `read_by`. The parametrization keeps a `MadeOf` as ``seen``, or has none.
+        code, module, name: as of `read_by`. The parametrization keeps a `MadeOf` as ``seen``, or has none; and the
+            attributes of a model as ``owner``, whose forward is the ``usual`` one.
     """
     if _traces_code() or _compiler._is_compiling_flag or _caller(2).f_code is not code:  # a compiler sees no callers
         return None
@@ -255,7 +256,9 @@ def made_before(code: Any, module: nn.Module, name: str) -> Tensor | None:
     if len(steps) != 1 or chain._forward_pre_hooks or chain._forward_hooks:
         return None
     held, stored = steps["0"].__dict__, chain._parameters
-    if "seen" not in held or type(seen := held["seen"]) is not MadeOf:
+    if "seen" not in held or type(seen := held["seen"]) is not MadeOf or not (owner := held.get("owner")):
+        return None
+    if owner.get("forward") is not held.get("usual", held):
         return None
     if "original" not in stored or type(x := stored["original"]) is not nn.Parameter or (_learns() and x.requires_grad):
         return None
