@@ -52,6 +52,22 @@ def deep_copy(model: nn.Module) -> nn.Module:
     return copied
 
 
+def keeps_hooks(module: nn.Module) -> bool:
+    """Whether a copy of a module has the hooks that were set on it.
+
+    A class that is copied in a way of its own may make the copy from a description of the module.
+    """
+    if _is_plain(type(module)) or copies_attributes(module):
+        return True
+    twin = deep_copy(module)
+    twin.register_forward_pre_hook(_nothing)
+    return _nothing in deep_copy(twin)._forward_pre_hooks.values()
+
+
+def _nothing(module: nn.Module, given: Any) -> None:
+    """A hook that does nothing."""
+
+
 def _copy_tensors(modules: list[nn.Module], memo: dict[int, Any]) -> None:
     """Copy parameters, and buffers with nothing attached, by the short way; views of their memory become views."""
     storages = memo.setdefault("torch", {})  # type: ignore[call-overload]  # where ``deepcopy`` looks for it

@@ -13,7 +13,7 @@ from torch import nn
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 
-from .._torch import frames, frames_in, inputs_of, is_wrapper, out_spec, pytree, returned, scope, value
+from .._torch import frames, frames_in, inputs_of, is_wrapper, out_spec, pytree, returned, scope, usual, value
 from ..algebra.arguments import Example, call_arguments
 from ..errors import TraceError, Where
 from ..geometry import MARK, Recorder
@@ -72,7 +72,9 @@ def _sources(program: Any, model: nn.Module, example: Example) -> Iterator[tuple
             value = program.constants[target]
             if not _has_values(value):
                 raise without_value(None)
-            yield name, Source("constant", _attribute(model, value) or target, value)
+            parameter = _parameter(model, value)
+            kind = "held" if parameter else "constant"
+            yield name, Source(kind, parameter or _attribute(model, value) or target, value)
 
 
 def without_value(where: Where | None) -> TraceError:
@@ -92,6 +94,12 @@ def _has_values(x: Any) -> bool:
     except Exception:  # torch has several classes of tensors without values, behind wrappers of its own
         return not isinstance(x, torch.Tensor)
     return True
+
+
+def _parameter(model: nn.Module, value: torch.Tensor) -> str:
+    """The name of the parameter whose memory a tensor is, given to forward in another way; empty if it is none's."""
+    parameters = model.named_parameters() if isinstance(value, torch.Tensor) and value.numel() else ()
+    return next((n for n, p in parameters if p.data_ptr() == value.data_ptr() and p.shape == value.shape), "")
 
 
 def _attribute(model: nn.Module, value: torch.Tensor) -> str:
@@ -156,7 +164,7 @@ class _Flattened:
             return x
         name = prefix + node.name
         where = Where(where.path, where.source, name)
-        self.nodes.append(Node(name, node.target, args, kwargs, where, modules, value(node)))
+        self.nodes.append(Node(name, usual(node.target), args, kwargs, where, modules, value(node)))
         return Ref(name)
 
     def _mapped(self, call: VmapCall, env: dict[str, Any], prefix: str) -> None:
