@@ -260,5 +260,5 @@ def held_elsewhere(parameter: str) -> NoRuleError:
         why="tying changes what the module has, and forward would go on with the untied weight",
         do="read it as self.weight in forward, or of an nn.ParameterList; a network of another library, such as "
         "Keras, is converted inside of a module that has the weights and hands them over (Keras: stateless_call), "
-        'as the documentation shows (docs/custom.md); strategy="conjoined" changes no weights',
+        'as the documentation shows (docs/keras.md); strategy="conjoined" changes no weights',
     )
