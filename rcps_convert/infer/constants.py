@@ -44,7 +44,8 @@ def complete(pin: Pin) -> None:
     lengths = [t for term in terms for t in (term, *ax.children(term)) if ax.is_length(t) and t.size > 1]
     dims = [d for d, t in enumerate(terms) if ax.free(t) and (t.size == 1 or not is_uniform(pin.const.value, d))]
     rows_open = pin.action.value is not None and bool(ax.free(pin.action.value))
-    moved = lengths or (rows_open and not dims and not all(map(ax.is_trivial, terms)))
+    mirrored = any(not ax.free(t) and not ax.is_trivial(t) for t in terms)  # such as rows that ids point to
+    moved = lengths or mirrored or (rows_open and not dims and not all(map(ax.is_trivial, terms)))
     if not moved or not (dims or rows_open) or len(dims) > 3 or any(ax.free(terms[d]) != [terms[d]] for d in dims):
         return
     for trial in itertools.chain(_known_choices(pin, terms, dims, lengths), _solved(pin, terms, dims, lengths)):
