@@ -17,6 +17,7 @@ from .._torch import pytree
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import is_inplace
 from ..rules.directions import COMMUTES, FLIP, PILES, ROWS, SELECT
+from ..rules.registry import facts_of
 from .directions import Directions
 from .positions import positions, shape_of
 
@@ -62,7 +63,7 @@ class Loops:
         self.size = shape_of(trace, self.nodes, given)[dim]
         self.reads: dict[str, int] = {}
         for node in trace.nodes:
-            refs = [self.reads[r] for r in node.refs() if r in self.reads]
+            refs = [] if facts_of(node.op).shape_only else [self.reads[r] for r in node.refs() if r in self.reads]
             if node.name in self.taken:
                 self.reads[node.name] = 1 << self.taken[node.name]
             elif refs:

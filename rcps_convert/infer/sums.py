@@ -68,7 +68,9 @@ def with_results_once(trace: Trace) -> Trace:
             known = first.setdefault(f"{node.op} {args} {kwargs}", node)
             if known is not node:
                 again[node.name] = known.name
-    return replace(trace, nodes=nodes) if again else trace
+    unread = frozenset(again) - {o.name for o in trace.outputs if isinstance(o, Ref)}
+    kept = [n for n in nodes if n.name not in unread]
+    return replace(trace, nodes=kept, left_out=trace.left_out | unread) if again else trace
 
 
 @dataclass(frozen=True)
