@@ -20,6 +20,7 @@ from ..graph.writes import storage_roots, written_refs
 from ..rules.directions import COMMUTES, TURNS, keeps_places
 from .directions import Directions
 from .loops import turned_loops
+from .one_by_one import with_positions_as_pieces
 from .parts_written import with_writes_as_results
 from .positions import with_piles_as_turns
 from .turns import with_turns
@@ -31,6 +32,7 @@ def regrouped(trace: Trace) -> Trace:
     Of the forms that show as many, the first.
     """
     trace = turned_loops(with_piles_as_turns(with_turns(with_writes_as_results(trace))))
+    trace = with_positions_as_pieces(trace)
     if not any(n.op in TURNS for n in trace.nodes):
         return trace
     once = with_results_once(trace)
