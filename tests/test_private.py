@@ -21,10 +21,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from rcps_convert import _torch
-from rcps_convert._torch import operators, pytree
+from rcps_convert._torch import pytree
 from rcps_convert.errors import TraceError
 from rcps_convert.graph.export import trace
-from rcps_convert.rules.pointwise import rule_of
 
 
 class Seen(TorchFunctionMode):
@@ -457,32 +456,6 @@ def test_in_place_operators_are_named_after_plain_ones() -> None:
     """Else in-place operators have no rules."""
     assert _torch.plain_twin(torch.ops.aten.add_.Tensor) is torch.ops.aten.add.Tensor
     assert _torch.plain_twin(torch.ops.aten.zero_.default) is torch.ops.aten.zero.default
-
-
-def test_other_names_of_operators_are_read_as_the_usual_ones() -> None:
-    """Else `torch.subtract` has no rule: a trace keeps the name that was called, and torch tags it as nothing."""
-    aten = torch.ops.aten
-    other = [getattr(aten, name + end) for name in operators.ALIASES for end in ("", "_") if hasattr(aten, name + end)]
-    known = [o for packet in other for o in _torch.overloads(packet) if not o._overloadname.endswith("out")]
-    assert len(known) > 50
-    assert [str(o) for o in known if _torch.usual(o) is o or rule_of(_torch.usual(o)) is None] == []
-    assert _torch.usual(aten.divide.Tensor_mode) is aten.div.Tensor_mode
-    assert _torch.usual(aten.special_softmax.default) is aten.softmax.int
-    assert _torch.usual(aten.relu.default) is aten.relu.default
-
-
-@pytest.mark.parametrize("name", sorted(operators.ALIASES))
-def test_other_names_of_operators_compute_the_same(name: str) -> None:
-    """Else they are taken for what they are not."""
-    op = getattr(torch.ops.aten, name)
-    twin = getattr(torch.ops.aten, operators.ALIASES[name])
-    x, y = torch.rand(3, 3, dtype=torch.float64) * 0.8 + 0.1, torch.rand(3, 3, dtype=torch.float64)
-    taken = len([a for a in _torch.arguments(_torch.overloads(op)[0]) if "Tensor" in str(a.type)])
-    args = {
-        "row_stack": ([x, y],), "special_polygamma": (1, x), "special_softmax": (x, 1), "special_log_softmax": (x, 1),
-        "special_logsumexp": (x, [1]),
-    }.get(name, (x, y)[:taken])  # fmt: skip
-    torch.testing.assert_close(op(*args), twin(*args), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "exp", "add", "elu"])

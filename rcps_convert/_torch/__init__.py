@@ -91,7 +91,7 @@ from .modules import (
     tables_of,
     takes_kwargs,
 )
-from .operators import OPERATORS, arguments, is_operator, op_name, overloads, plain_twin, usual, writes
+from .operators import OPERATORS, arguments, is_operator, op_name, overloads, plain_twin, writes
 from .parametrizations import WeightNormKeys, chains, make_hooks_picklable, own_copying, stored_name
 from .programs import (
     WRAPPERS,
@@ -219,7 +219,6 @@ __all__ = [
     "unseen",
     "unvalidated_distributions",
     "users_line",
-    "usual",
     "value",
     "version",
     "versions",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.utils import parametrize
 
-from .._torch import all_modules, own_tensors
+from .._torch import all_modules, hook_tables, own_tensors
 from .attributes import OURS
 from .parametrized import WHOLE, computed, copies_attributes, own_class
 from .values import ATOMS, TABLES, is_row
@@ -61,7 +61,7 @@ def keeps_hooks(module: nn.Module) -> bool:
         return True
     twin = deep_copy(module)
     twin.register_forward_pre_hook(_nothing)
-    return _nothing in deep_copy(twin)._forward_pre_hooks.values()
+    return any(_nothing in table.values() for table in hook_tables(deep_copy(twin)))
 
 
 def _nothing(module: nn.Module, given: Any) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 
-from .._torch import frames, frames_in, inputs_of, is_wrapper, out_spec, pytree, returned, scope, usual, value
+from .._torch import frames, frames_in, inputs_of, is_wrapper, out_spec, pytree, returned, scope, value
 from ..algebra.arguments import Example, call_arguments
 from ..errors import TraceError, Where
 from ..geometry import MARK, Recorder
@@ -164,7 +164,7 @@ class _Flattened:
             return x
         name = prefix + node.name
         where = Where(where.path, where.source, name)
-        self.nodes.append(Node(name, usual(node.target), args, kwargs, where, modules, value(node)))
+        self.nodes.append(Node(name, node.target, args, kwargs, where, modules, value(node)))
         return Ref(name)
 
     def _mapped(self, call: VmapCall, env: dict[str, Any], prefix: str) -> None:

@@ -13,10 +13,12 @@ from typing import Any
 
 from .._torch import pytree
 from ..graph.trace import Node, Ref, Trace
-from ..rules.directions import PILES, ROWS
-from ..rules.registry import aten
+from ..rules.directions import CUT, PILES, ROWS, SQUEEZE
 from .loops import Loops, positions_alone
 from .torn import Torn
+
+ENDING = "_in_pieces"
+"""Of the names of nodes that cut a tensor into positions."""
 
 
 def with_positions_as_pieces(trace: Trace) -> Trace:
@@ -69,10 +71,7 @@ def _piece(found: Loops, node: Node, name: str, *, first: bool) -> Iterator[Node
         yield replace(node, name=whole, op=CUT, args=given, kwargs={}, value=[one] * found.size)
     at: Any = (Ref(whole), found.taken[node.name])
     yield replace(node, name=item, op=operator.getitem, args=at, kwargs={}, value=one)
-    yield replace(node, name=name, op=aten.squeeze.dim, args=(Ref(item), found.dim), kwargs={})
-
-
-CUT, ENDING = aten.split.Tensor, "_in_pieces"
+    yield replace(node, name=name, op=SQUEEZE, args=(Ref(item), found.dim), kwargs={})
 
 
 def _renamed(node: Node, names: dict[str, str]) -> Node:

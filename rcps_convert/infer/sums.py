@@ -17,6 +17,7 @@ from .._torch import draws_random_numbers, pytree
 from ..graph.closed_modules import CLOSED
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import storage_roots, written_refs
+from ..rules.aliases import usual
 from ..rules.directions import COMMUTES, TURNS, keeps_places
 from .directions import Directions
 from .loops import turned_loops
@@ -31,6 +32,7 @@ def regrouped(trace: Trace) -> Trace:
 
     Of the forms that show as many, the first.
     """
+    trace = replace(trace, nodes=[replace(n, op=usual(n.op)) for n in trace.nodes])
     trace = turned_loops(with_piles_as_turns(with_turns(with_writes_as_results(trace))))
     trace = with_positions_as_pieces(trace)
     if not any(n.op in TURNS for n in trace.nodes):

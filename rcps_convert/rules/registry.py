@@ -10,10 +10,11 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import Tensor
 
-from .._torch import is_operator, op_name, overloads, plain_twin, usual
+from .._torch import is_operator, op_name, overloads, plain_twin
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..errors import BreaksSymmetryError, NoRuleError, Refusal
+from .aliases import usual
 
 Rule = Callable[..., Any]
 F = TypeVar("F", bound=Rule)
