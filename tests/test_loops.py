@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rcps_convert import ConversionError, convert_model
 from rcps_convert.graph.export import trace
 from rcps_convert.graph.run import interpret
-from rcps_convert.infer.loops import turned_loops
+from rcps_convert.infer.sums import regrouped
 
 X = torch.zeros(2, 4, 7)
 
@@ -102,7 +102,41 @@ def with_a_memory(m: Any, h: Tensor) -> Tensor:
     return m.one(found[0] * found[1])
 
 
+def from_zeros_of_several_kinds(m: Any, h: Tensor) -> Tensor:
+    """The first states are made of a position's shape, and of the tensor's."""
+    a, b, forth, back = torch.zeros_like(h[:, 0]), h.new_zeros(len(h), 6), [], []
+    for i in range(h.shape[1]):
+        a = m.a(h[:, i], a)
+        forth.append(a)
+    for i in reversed(range(h.shape[1])):
+        b = m.b(h[:, i], b)
+        back.append(b)
+    return m.both(torch.cat([torch.stack(forth, 1), torch.stack(back[::-1], 1)], 2).amax(1))
+
+
+def of_one_cell_from_the_shape_of_a_position(m: Any, h: Tensor) -> Tensor:
+    found = []
+    for places in (range(h.shape[1]), range(h.shape[1])[::-1]):
+        state, states = torch.zeros_like(h[:, 0]), {}
+        for i in places:
+            states[i] = state = m.a(h[:, i], state)
+        found.append(torch.stack([states[i] for i in range(h.shape[1])], 1))
+    return m.one((found[0] + found[1]).amax(1))
+
+
+def over_the_turned_tensor(m: Any, h: Tensor) -> Tensor:
+    found = []
+    for given in (h, h.flip(1)):
+        state, states = torch.zeros_like(given[:, 0]), []
+        for i in range(h.shape[1]):
+            state = m.a(given[:, i], state)
+            states.append(state)
+        found.append(torch.stack(states, 1))
+    return m.one((found[0] + found[1].flip(1)).amax(1))
+
+
 FORWARDS = [
+    from_zeros_of_several_kinds, of_one_cell_from_the_shape_of_a_position, over_the_turned_tensor,
     rows_for_each_position, piled, sums_for_each_position, not_in_order, last_states, with_a_memory,
     turned_and_put_in_order,
 ]  # fmt: skip
@@ -140,12 +174,56 @@ def test_other_loops_are_refused(forward: Any) -> None:
         convert_model(Loops(forward), X, verify=False)
 
 
+def stacked(m: Any, h: Tensor) -> Tensor:
+    return m.one(torch.stack([torch.tanh(m.p(h[:, i])) for i in range(h.shape[1])], -1).amax(-1))
+
+
+def in_rows(m: Any, h: Tensor) -> Tensor:
+    """The last first, and beside another such pile."""
+    back = torch.cat([torch.tanh(m.u(t))[:, None] for t in [*h.unbind(1)][::-1]], 1)
+    return m.one(torch.cat([back, torch.stack([m.p(t) for t in h.unbind(1)], 1)], 1).amax(1))
+
+
+def stacked_twice(m: Any, h: Tensor) -> Tensor:
+    h = torch.stack([torch.tanh(m.p(h[:, i])) for i in range(h.shape[1])], 1)
+    return m.one(torch.stack([torch.tanh(m.u(h[:, i])) for i in range(h.shape[1])], 1).amax(1))
+
+
+ONE_BY_ONE = [stacked, in_rows, stacked_twice]
+
+
+@pytest.mark.parametrize("forward", some(ONE_BY_ONE, 1))
+def test_a_layer_position_by_position_is_a_layer_of_the_length(forward: Any) -> None:
+    torch.manual_seed(0)
+    model = convert_model(Loops(forward).double(), X.double(), verify=False)
+    assert_exact(model, X.double(), lengths=(7, 5, 9))
+
+
+def by_place(m: Any, h: Tensor) -> Tensor:
+    return m.one(torch.stack([torch.tanh(i * m.p(h[:, i])) for i in range(h.shape[1])], 1).amax(1))
+
+
+def the_first_by_another_layer(m: Any, h: Tensor) -> Tensor:
+    return m.one(torch.stack([(m.p if i else m.u)(h[:, i]) for i in range(h.shape[1])], 1).amax(1))
+
+
+def one_left_out(m: Any, h: Tensor) -> Tensor:
+    return m.one(torch.stack([torch.tanh(m.p(h[:, i])) for i in range(h.shape[1] - 1)], 1).amax(1))
+
+
+@pytest.mark.parametrize("forward", some([by_place, the_first_by_another_layer, one_left_out], 1))
+def test_positions_that_are_not_treated_alike_are_refused(forward: Any) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(ConversionError, match="select of the first position cannot be equivariant"):
+        convert_model(Loops(forward), X, verify=False)
+
+
 def features_in_a_row(m: Any, h: Tensor) -> Tensor:
     b = torch.cat(m.states(m.b, h, range(h.shape[1])[::-1])[::-1], 1)
     return b[:, :2] + m.one(torch.stack(m.states(m.a, h, range(h.shape[1])), 1).amax(1))
 
 
-EVERY = [*FORWARDS, a_layer_for_each_position, one_way, crossed, features_in_a_row, of_one_cell_unsqueezed]
+EVERY = [*FORWARDS, *ONE_BY_ONE, a_layer_for_each_position, one_way, crossed, features_in_a_row, of_one_cell_unsqueezed]
 
 
 @pytest.mark.parametrize("forward", some(EVERY, 4))
@@ -153,5 +231,5 @@ def test_rewriting_a_loop_changes_no_value(forward: Any) -> None:
     torch.manual_seed(0)
     plain = trace(Loops(forward).double(), (X.double(),))
     values = {n: torch.randn(s.value.shape, dtype=torch.float64) for n, s in plain.sources.items()}
-    seen = [interpret(t, dict(values))[0] for t in (plain, turned_loops(plain))]
+    seen = [interpret(t, dict(values))[0] for t in (plain, regrouped(plain))]
     torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=1e-12)

@@ -244,3 +244,71 @@ def test_rows_follow_places_that_are_no_positions_any_more(case: str) -> None:
 def test_windows_that_are_shifted_by_less_than_half_are_refused() -> None:
     with pytest.raises(ConversionError):
         convert_model(Shifted(lambda d: d + 7, -3), (2, 4, 24), verify=False)
+
+
+class Implicit(nn.Module):
+    """A filter that a small network makes of relative positions, read row by row by distances. (N, 4, L) -> (N, 2)."""
+
+    def __init__(self, features: Callable[[Tensor], list[Tensor]], count: int) -> None:
+        super().__init__()
+        self.stem, self.out, self.features = nn.Conv1d(4, 4, 3, padding=1), nn.Linear(4, 2), features
+        self.filter = nn.Sequential(nn.Linear(count, 6), nn.SiLU(), nn.Linear(6, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).tanh()
+        length = h.shape[-1]
+        rows = self.filter(torch.stack(self.features(torch.arange(1 - length, length, dtype=h.dtype) / 8), -1))
+        at = torch.arange(length)
+        kernel = rows[at[:, None] - at + length - 1]
+        return self.out(torch.einsum("ijc,ncj->nci", kernel, h).tanh().mean(2))
+
+
+IMPLICIT: dict[str, tuple[Callable[[Tensor], list[Tensor]], int]] = {
+    "odd and even features": (lambda t: [t, torch.sin(3 * t), torch.cos(3 * t)], 3),
+    "even features": (lambda t: [t.abs(), torch.exp(-t * t)], 2),
+    "odd features": (lambda t: [t, t**3], 2),
+}
+
+
+@pytest.mark.parametrize("case", chosen(IMPLICIT, lambda name: name == "odd and even features"))
+def test_rows_that_a_network_makes_of_relative_positions(case: str) -> None:
+    """The rows are known to swap only where ids point to them; they are as many as the length asks for."""
+    torch.manual_seed(0)
+    model = convert_model(Implicit(*IMPLICIT[case]).double(), torch.zeros(2, 4, 8).double(), verify=False)
+    assert_exact(model, torch.zeros(2, 4, 8).double(), lengths=(8, 5, 13))
+
+
+class Turned(nn.Module):
+    """Attention whose queries and keys are turned as complex numbers. (N, 4, L) -> (N, 2)."""
+
+    def __init__(self, turn: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.qkv, self.out, self.turn = (
+            nn.Conv1d(4, 4, 3, padding=1),
+            nn.Linear(4, 12),
+            nn.Linear(4, 2),
+            turn,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).tanh().mT
+        q, k, v = self.qkv(h).chunk(3, -1)
+        angles = torch.outer(torch.arange(h.shape[1]).to(h.dtype), torch.tensor([1.0, 0.1], dtype=h.dtype))
+        turns = self.turn(angles)
+        q, k = (torch.view_as_real(torch.view_as_complex(t.unflatten(-1, (2, 2))) * turns).flatten(-2) for t in (q, k))
+        return self.out(((q @ k.mT).softmax(-1) @ v).mean(1))
+
+
+TURNS: dict[str, Callable[[Tensor], Tensor]] = {
+    "polar": lambda a: torch.polar(torch.ones_like(a), a),
+    "complex": lambda a: torch.complex(a.cos(), a.sin()),
+    "exp": lambda a: torch.exp(1j * a),
+}
+
+
+@pytest.mark.parametrize("case", chosen(TURNS, lambda name: False))
+def test_complex_numbers_made_of_positions_are_no_whole_numbers(case: str) -> None:
+    """So nothing is rounded, and other lengths are as exact as the example's."""
+    torch.manual_seed(0)
+    model = convert_model(Turned(TURNS[case]), (2, 4, 8))
+    assert_exact(model.double(), torch.zeros(2, 4, 8).double(), lengths=(8, 5, 13))

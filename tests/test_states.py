@@ -280,3 +280,46 @@ def test_other_state_is_refused(norm: type[nn.Module], words: str) -> None:
     with pytest.raises(ConversionError) as caught:
         convert_model(Net(norm), EXAMPLE)
     assert words in str(caught.value)
+
+
+class OfTheBases(nn.Module):
+    """A norm of the model's own right behind the input, whose bases swap whatever the weights are."""
+
+    def __init__(self, norm: type[Own]) -> None:
+        super().__init__()
+        self.norm, self.conv, self.out = norm(4), nn.Conv1d(4, 6, 3, padding=1), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.conv(self.norm(x)).relu().mean(2))
+
+
+class BySize(Own):
+    """Without a mean, so that what forward reads is computed of the buffer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = self.spread
+        if self.training:
+            size = x.square().mean((0, 2))[:, None]
+            self.spread.mul_(0.9).add_(0.1 * size.detach())
+        return x * (size + 1e-5).rsqrt() * self.weight
+
+
+@pytest.mark.parametrize("norm", some([BySize, MulAdd, Copied, Assigned], 1))
+def test_statistics_of_a_model_that_has_been_trained_are_no_constants(norm: type[Own]) -> None:
+    """What differs in eval mode, and meets the bases, is a constant only if no train-mode forward writes it."""
+    torch.manual_seed(0)
+    model = OfTheBases(norm)
+    for _ in range(2):
+        model(torch.rand(8, 4, 12) * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None])
+    converted = convert_model(model, EXAMPLE, verify=False).double()
+    converted(torch.rand(8, 4, 12).double())
+    assert_law(converted, EXAMPLE, randomise=False, modes=("eval",))
+
+
+def test_a_table_that_no_forward_writes_stays_a_constant() -> None:
+    torch.manual_seed(0)
+    model = OfTheBases(MulAdd)
+    model.norm.update = lambda mean, var: None
+    model.norm.center.copy_(torch.rand(4, 1))
+    with pytest.raises(ConversionError, match=r"norm\.center"):
+        convert_model(model, EXAMPLE)

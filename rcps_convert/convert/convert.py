@@ -24,7 +24,7 @@ from .._torch import pytree
 from ..algebra.arguments import Example, check_switch
 from ..algebra.nesting import read_call
 from ..algebra.specs import Tokens
-from ..graph.held_forward import held_forward, kept_elsewhere
+from ..graph.held_forward import held_forward, kept_elsewhere, loses_hooks
 from ..graph.progress import progress_shown, stage
 from ..graph.sandbox import alone
 from ..strands.layers_to_mix import Filter
@@ -199,6 +199,9 @@ def planned(model: nn.Module, example: Example, settings: Settings) -> Conversio
     plan = (plan_both_strands if both else plan_tied)(model, example, settings, held or elsewhere)
     if elsewhere is not None:
         plan.problems = [elsewhere]
+    past = loses_hooks(model, example) if both or not plan.problems else None
+    if past is not None:
+        plan.problems = [past]
     plan.warnings += _of_rcps_pytorch(model)
     plan.notes += _of_pieces(settings.inputs)
     return plan

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.utils import parametrize
 
-from .._torch import all_modules, own_tensors
+from .._torch import all_modules, hook_tables, own_tensors
 from .attributes import OURS
 from .parametrized import WHOLE, computed, copies_attributes, own_class
 from .values import ATOMS, TABLES, is_row
@@ -55,6 +55,22 @@ def deep_copy(model: nn.Module) -> nn.Module:
         if type(module) in kinds and parametrize.is_parametrized(module):
             own_class(module)
     return copied
+
+
+def keeps_hooks(module: nn.Module) -> bool:
+    """Whether a copy of a module has the hooks that were set on it.
+
+    A class that is copied in a way of its own may make the copy from a description of the module.
+    """
+    if _is_plain(type(module)) or copies_attributes(module):
+        return True
+    twin = deep_copy(module)
+    twin.register_forward_pre_hook(_nothing)
+    return any(_nothing in table.values() for table in hook_tables(deep_copy(twin)))
+
+
+def _nothing(module: nn.Module, given: Any) -> None:
+    """A hook that does nothing."""
 
 
 def _copy_tensors(modules: list[nn.Module], memo: dict[int, Any]) -> None:

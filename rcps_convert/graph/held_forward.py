@@ -21,6 +21,7 @@ from .._torch import hook_tables, pytree, uncompiled, version
 from ..algebra.arguments import Example
 from ..algebra.opened import output_leaves
 from ..errors import ConversionError, Where
+from .copies import keeps_hooks
 from .sandbox import call, fresh_copy, mode, undisturbed_rng
 from .users_state import outputs_of, same_leaves
 
@@ -66,10 +67,40 @@ def kept_elsewhere(model: nn.Module, example: Example) -> ConversionError | None
     """
     if not any(_functions(model)) and not any(table for m in model.modules() for table in hook_tables(m)):
         return None
-    before = _state(model)
-    _outputs(model, example, None)
+    twin = fresh_copy(model)
+    before = _state(model)  # a class may note on the original that it was copied
+    _outputs_of(twin, example, None)
     written = [place for place in before if not _is_as_before(model, place, before[place])]
     return next((_elsewhere(path, name) for path, name in written if _reads(model, example, path, name)), None)
+
+
+def loses_hooks(model: nn.Module, example: Example) -> ConversionError | None:
+    """The refusal of a model that hooks do not stay with: copies do not have them, or calls do not run them.
+
+    Args:
+        model: not touched.
+        example: what it is called with.
+    """
+    name, kept = type(model).__name__, keeps_hooks(model)
+    if kept and (type(model).__call__ is nn.Module.__call__ or _runs_hooks(fresh_copy(model), example)):
+        return None
+    return ConversionError(
+        f"a call of {name} runs no hooks"
+        if kept
+        else f"a copy of {name} does not keep what is set on it, as hooks are",
+        where=Where(""),
+        got="a class with a way of its own to be called" if kept else "a class with a way of its own to be copied",
+        why="what a conversion adds to a model runs before and after its forward, in copies too",
+        do="convert a module that holds it and calls it in forward: def forward(self, x): return self.net(x)",
+    )
+
+
+def _runs_hooks(twin: nn.Module, example: Example) -> bool:
+    """Whether a call of a copy runs a hook that is set on it; also where it does not run at all."""
+    ran: list[nn.Module] = []
+    twin.register_forward_pre_hook(lambda module, given: ran.append(module))
+    with mode(twin, False), undisturbed_rng():
+        return outputs_of(twin, example) is None or bool(ran)
 
 
 def _read(twin: nn.Module, example: Example, own: dict[int, str]) -> str | None:
@@ -150,13 +181,12 @@ def _is_as_before(model: nn.Module, place: Place, before: list[Any]) -> bool:
 
 def _reads(model: nn.Module, example: Example, path: str, name: str) -> bool:
     """Whether a copy's outputs go by a value that a module holds: they are others without it, or there are none."""
-    whole, without = (_outputs(model, example, place) for place in (None, (path, name)))
+    whole, without = (_outputs_of(fresh_copy(model), example, place) for place in (None, (path, name)))
     return whole is None or without is None or not same_leaves(whole, without)
 
 
-def _outputs(model: nn.Module, example: Example, left_out: Place | None) -> list[Any] | None:
+def _outputs_of(twin: nn.Module, example: Example, left_out: Place | None) -> list[Any] | None:
     """The outputs of a copy, without a value that a module of it holds; None where it does not run."""
-    twin = fresh_copy(model)
     if left_out is not None:
         vars(twin.get_submodule(left_out[0])).pop(left_out[1], None)
     with mode(twin, False), undisturbed_rng():

@@ -72,7 +72,9 @@ def _sources(program: Any, model: nn.Module, example: Example) -> Iterator[tuple
             value = program.constants[target]
             if not _has_values(value):
                 raise without_value(None)
-            yield name, Source("constant", _attribute(model, value) or target, value)
+            parameter = _parameter(model, value)
+            kind = "held" if parameter else "constant"
+            yield name, Source(kind, parameter or _attribute(model, value) or target, value)
 
 
 def without_value(where: Where | None) -> TraceError:
@@ -92,6 +94,12 @@ def _has_values(x: Any) -> bool:
     except Exception:  # torch has several classes of tensors without values, behind wrappers of its own
         return not isinstance(x, torch.Tensor)
     return True
+
+
+def _parameter(model: nn.Module, value: torch.Tensor) -> str:
+    """The name of the parameter whose memory a tensor is, given to forward in another way; empty if it is none's."""
+    parameters = model.named_parameters() if isinstance(value, torch.Tensor) and value.numel() else ()
+    return next((n for n, p in parameters if p.data_ptr() == value.data_ptr() and p.shape == value.shape), "")
 
 
 def _attribute(model: nn.Module, value: torch.Tensor) -> str:

@@ -82,7 +82,8 @@ class Source:
     """Where a graph input comes from.
 
     Attributes:
-        kind: ``"parameter"``, ``"buffer"``, ``"constant"`` or ``"input"``.
+        kind: ``"parameter"``, ``"buffer"``, ``"constant"`` or ``"input"``; ``"held"`` is a parameter that forward does
+            not read of its module, but of something else that holds it too.
         target: name in the model (a shared parameter's first name); for inputs, the placeholder.
         value: the tensor; for inputs, the leaf of the example.
     """

@@ -127,8 +127,10 @@ def entry_of(call: EdgeCall, env: dict[str, Any], spread: Mapping[str, Spread] |
     given = given.walk()
     reads = tuple(d for d, t in enumerate(given.axes) if ax.is_length(t))
     ids = given.value is not None and not ax.is_trivial(given.value)
-    listed = {d for d in call.edge_function.listed(call.settings) if d in reads}
-    shape = tuple(None if varies(t) and d not in listed else t.size for d, t in enumerate(given.axes))
+    listed = call.edge_function.listed(call.settings)
+    rows = {d for d in listed if d not in reads and not ax.is_trivial(given.axes[d])}  # computed for each position
+    free = {d for d, t in enumerate(given.axes) if (varies(t) and d not in listed) or d in rows}
+    shape = tuple(None if d in free else t.size for d, t in enumerate(given.axes))
     fixed = tuple(d for d, t in enumerate(given.axes) if shape[d] is not None and ax.is_trivial(t))
     if isinstance(made, Const):  # only its shape is read
         return Entry(name, shape, None, fixed)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..algebra import axis as ax
 from ..algebra.action import Action, act
 from ..algebra.axis import Axis
-from ..errors import BreaksSymmetryError
+from ..errors import BreaksSymmetryError, NoRuleError, Where
 from ..rules.common import is_uniform
 from ..rules.pins import Pin, in_full, nearly_equal
 
@@ -44,7 +44,8 @@ def complete(pin: Pin) -> None:
     lengths = [t for term in terms for t in (term, *ax.children(term)) if ax.is_length(t) and t.size > 1]
     dims = [d for d, t in enumerate(terms) if ax.free(t) and (t.size == 1 or not is_uniform(pin.const.value, d))]
     rows_open = pin.action.value is not None and bool(ax.free(pin.action.value))
-    moved = lengths or (rows_open and not dims and not all(map(ax.is_trivial, terms)))
+    mirrored = any(not ax.free(t) and not ax.is_trivial(t) for t in terms)  # such as rows that ids point to
+    moved = lengths or mirrored or (rows_open and not dims and not all(map(ax.is_trivial, terms)))
     if not moved or not (dims or rows_open) or len(dims) > 3 or any(ax.free(terms[d]) != [terms[d]] for d in dims):
         return
     for trial in itertools.chain(_known_choices(pin, terms, dims, lengths), _solved(pin, terms, dims, lengths)):
@@ -244,4 +245,21 @@ def refusal(p: Pin, action: Action) -> BreaksSymmetryError:
         got=f"shape {tuple(p.const.value.shape)}, acted on by {action}",
         why=why,
         do=do,
+    )
+
+
+def held_elsewhere(parameter: str) -> NoRuleError:
+    """The refusal of a forward that reads a parameter of something else that holds it: it would not see it tied.
+
+    Args:
+        parameter: its name in the model.
+    """
+    return NoRuleError(
+        "forward does not read a parameter of the module that has it, but of something else that holds it",
+        where=Where(parameter.rpartition(".")[0]),
+        got=f"parameter {parameter}, in a list or an object of the model's",
+        why="tying changes what the module has, and forward would go on with the untied weight",
+        do="read it as self.weight in forward, or of an nn.ParameterList; a network of another library, such as "
+        "Keras, is converted inside of a module that has the weights and hands them over (Keras: stateless_call), "
+        'as the documentation shows (docs/keras.md); strategy="conjoined" changes no weights',
     )

@@ -20,6 +20,7 @@ from ..rules.directions import COMMUTES, EXCHANGES, PILES, ROWS, TURNS, keeps_pl
 from ..rules.node import Swap
 from ..rules.registry import facts_of
 from .mirrors import computed_alike, live_nodes
+from .positions import shape_of
 
 ASSUMED = "readings from either end"
 """In words, what a solution may assume; one without problems needs it not."""
@@ -172,7 +173,7 @@ class Directions:
         """The node of the first reading that does the same."""
         first = next(r for r in node.refs() if r in found.twins)
         taken = {node.name, *found.twins, *found.twins.values()}
-        near = (n for n in self.readers[found.twins[first]] if n.op is node.op and n.name not in taken)
+        near = (n for n in self.readers[found.twins[first]] if n.op is node.op and n.name in self.live - taken)
         return next((n for n in near if self._alike(found, node, n)), None)
 
     def _alike(self, found: Reading, a: Node, b: Node) -> bool:
@@ -193,11 +194,26 @@ class Directions:
                 return bool(one.value.shape == other.value.shape)
             return one.kind == other.kind and torch.equal(one.value, other.value)
         first, second = self.nodes.get(a), self.nodes.get(b)
-        if first is None or second is None or not computed_alike(first, second):
+        if first is None or second is None:
             return False
+        if not computed_alike(first, second):
+            made, like = map(self._filled, (first, second))
+            return made is not None and like is not None and torch.equal(made, like)
         if facts_of(first.op).shape_only:
             return first.shape == second.shape
         return all(map(self._weighs_alike, first.refs(), second.refs()))
+
+    def _filled(self, node: Node) -> torch.Tensor | None:
+        """What a node makes of nothing, or of a shape, such as zeros in one of several ways; None of any other."""
+        facts = facts_of(node.op)
+        if facts.blank or not (facts.shape_only or (facts.whole and not node.refs())):
+            return None
+
+        def blank(leaf: object) -> object:
+            return torch.empty(shape_of(self.trace, self.nodes, leaf.name)) if isinstance(leaf, Ref) else leaf
+
+        made = node.op(*pytree.tree_map(blank, node.args), **node.kwargs)
+        return made if isinstance(made, torch.Tensor) else None
 
     def _joins(self, found: Reading, node: Node) -> bool:
         refs = node.refs()

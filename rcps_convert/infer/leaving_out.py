@@ -20,6 +20,7 @@ from ..algebra.specs import Spec
 from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, TraceError, Where
 from ..geometry import anchor
 from ..graph.closed_modules import ModuleCall, outermost, recording
+from ..graph.copies import keeps_hooks
 from ..graph.export import does_not_run, trace
 from ..graph.modes_alike import modes_alike
 from ..graph.progress import stage
@@ -38,6 +39,7 @@ from .cuts import Cut, Declaration, Symmetrised, declarations_of, declared
 from .inference import Inference
 from .readouts import find_readouts
 from .solve import infer
+from .states import reads_uneven_buffers
 from .stretch import Hint, Memory
 from .sums import regrouped
 
@@ -145,7 +147,7 @@ class Solver:
         """
         while True:
             found = self._infer(wanted)
-            if not found.problems and len(self.traces) == 1:
+            if len(self.traces) == 1 and (not found.problems or reads_uneven_buffers(self.traces[0])):
                 self._trace_training()
                 found = self._infer(wanted) if self.trained is not None else found
                 if not found.problems:
@@ -307,7 +309,8 @@ class Solver:
 
         A parametrization makes a weight what it must be; the average of two weights is that no longer.
         """
-        called = type(self.model.get_submodule(path)).forward is not nn.Module.forward
+        module = self.model.get_submodule(path)
+        called = type(module).forward is not nn.Module.forward and keeps_hooks(module)
         return called and "parametrizations" not in path.split(".")
 
     def _leave_out(self, path: str, reason: str | None, found: Inference | None) -> None:

@@ -17,6 +17,7 @@ from .._torch import pytree
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import is_inplace
 from ..rules.directions import COMMUTES, FLIP, PILES, ROWS, SELECT
+from ..rules.registry import facts_of
 from .directions import Directions
 from .positions import positions, shape_of
 
@@ -29,7 +30,7 @@ Position = tuple[str, int, int]
 
 def turned_loops(trace: Trace) -> Trace:
     """The trace with loops that run backwards rewritten, where that shows readings from either end; else as it is."""
-    for given, dim in dict.fromkeys(at[:2] for at in _positions(trace).values()):
+    for given, dim in dict.fromkeys(at[:2] for at in positions_alone(trace).values()):
         loops = Loops(trace, given, dim)
         new = loops.rewritten() if loops.run_backwards() else trace
         if new is not trace and len(Directions(new).by_node) > len(Directions(trace).by_node):
@@ -37,7 +38,7 @@ def turned_loops(trace: Trace) -> Trace:
     return trace
 
 
-def _positions(trace: Trace) -> dict[str, Position]:
+def positions_alone(trace: Trace) -> dict[str, Position]:
     """For each result that is one position of a tensor, without its axis, which one."""
     return {name: (at.given, at.dim, at.place) for name, at in positions(trace).items() if at.kept is None}
 
@@ -58,11 +59,11 @@ class Loops:
     def __init__(self, trace: Trace, given: str, dim: int) -> None:
         self.trace, self.given, self.dim = trace, given, dim
         self.nodes = {n.name: n for n in trace.nodes}
-        self.taken = {n: at[2] for n, at in _positions(trace).items() if at[:2] == (given, dim)}
+        self.taken = {n: at[2] for n, at in positions_alone(trace).items() if at[:2] == (given, dim)}
         self.size = shape_of(trace, self.nodes, given)[dim]
         self.reads: dict[str, int] = {}
         for node in trace.nodes:
-            refs = [self.reads[r] for r in node.refs() if r in self.reads]
+            refs = [] if facts_of(node.op).shape_only else [self.reads[r] for r in node.refs() if r in self.reads]
             if node.name in self.taken:
                 self.reads[node.name] = 1 << self.taken[node.name]
             elif refs:

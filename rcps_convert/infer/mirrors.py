@@ -19,7 +19,7 @@ from ..errors import BreaksSymmetryError, ConversionError, NoRuleError, Refusal,
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import written_refs
 from ..rules.node import Swap
-from ..rules.registry import Const
+from ..rules.registry import Const, facts_of
 from .weight_numbers import WeightNumbers
 
 
@@ -147,7 +147,7 @@ def live_nodes(trace: Trace) -> set[str]:
     live = {leaf.name for leaf in trace.outputs if isinstance(leaf, Ref)}
     for node in reversed(trace.nodes):
         if node.name in live or written_refs(node):
-            live |= {node.name, *node.refs()}
+            live |= {node.name, *(() if facts_of(node.op).shape_only else node.refs())}
     return live
 
 

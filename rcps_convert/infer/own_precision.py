@@ -58,7 +58,7 @@ class Steps:
             made = not any(isinstance(x, Tensor) for _, x in operands)
             turned = [_varies(own)] if made else [_varies(x) - _mirrored(x) for x in fractions]
             self.centred |= _mirrored(own) & set[int]().union(*turned)
-        elif isinstance(own, Tensor):
+        elif isinstance(own, Tensor) and not own.is_complex():
             stepped = (_mirrored(x) & self.centred | _mirrored(x, about_zero=False) for x in fractions)
             self.sizes |= set[int]().union(*stepped) & {*own.shape}
 

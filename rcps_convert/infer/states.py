@@ -29,6 +29,17 @@ def train_mode_states(traces: Iterable[tuple[Trace, WeightNumbers]]) -> frozense
     return frozenset(written[True] - written[False])
 
 
+def reads_uneven_buffers(trace: Trace) -> bool:
+    """Whether a forward reads buffers of fractions that differ, which may be statistics that train-mode forwards write.
+
+    Until these are known to be no constants, they stand in the way like any constant that is not its mirror image.
+    """
+    read = (n.args[i] for n in trace.nodes for i in facts_of(n.op).statistics)
+    norms = {given.name for given in read if isinstance(given, Ref)}
+    held = (s.value for name, s in trace.sources.items() if s.kind == "buffer" and name not in norms)
+    return any(v.is_floating_point() and v.numel() > 1 and bool((v != v.flatten()[0]).any()) for v in held)
+
+
 def kept_states(model: nn.Module, traces: Iterable[Trace], found: Inference) -> dict[str, dict[str, Action]]:
     """By the path of the module whose forward writes them, how reverse complement acts on buffers.
 

@@ -17,9 +17,11 @@ from .._torch import draws_random_numbers, pytree
 from ..graph.closed_modules import CLOSED
 from ..graph.trace import Node, Ref, Trace
 from ..graph.writes import storage_roots, written_refs
+from ..rules.aliases import usual
 from ..rules.directions import COMMUTES, TURNS, keeps_places
 from .directions import Directions
 from .loops import turned_loops
+from .one_by_one import with_positions_as_pieces
 from .parts_written import with_writes_as_results
 from .positions import with_piles_as_turns
 from .turns import with_turns
@@ -30,7 +32,9 @@ def regrouped(trace: Trace) -> Trace:
 
     Of the forms that show as many, the first.
     """
+    trace = replace(trace, nodes=[replace(n, op=usual(n.op)) for n in trace.nodes])
     trace = turned_loops(with_piles_as_turns(with_turns(with_writes_as_results(trace))))
+    trace = with_positions_as_pieces(trace)
     if not any(n.op in TURNS for n in trace.nodes):
         return trace
     once = with_results_once(trace)
@@ -68,7 +72,9 @@ def with_results_once(trace: Trace) -> Trace:
             known = first.setdefault(f"{node.op} {args} {kwargs}", node)
             if known is not node:
                 again[node.name] = known.name
-    return replace(trace, nodes=nodes) if again else trace
+    unread = frozenset(again) - {o.name for o in trace.outputs if isinstance(o, Ref)}
+    kept = [n for n in nodes if n.name not in unread]
+    return replace(trace, nodes=kept, left_out=trace.left_out | unread) if again else trace
 
 
 @dataclass(frozen=True)

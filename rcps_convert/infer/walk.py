@@ -187,6 +187,9 @@ class Walk:
                 self.env[name] = self.result.parameters.setdefault(source.target, unknown_action(source.value))
             elif name in statistics or source.target in self.result.states:
                 self.env[name] = self.result.statistics.setdefault(source.target, unknown_action(source.value))
+            elif source.kind == "held":
+                self.env[name] = None
+                self.result.report(constants.held_elsewhere(source.target))
             elif name in self.trace.written:
                 self.env[name] = None
                 if name not in self.weight_numbers:
@@ -430,7 +433,7 @@ def _held(source: Source) -> Const:
     value, buffer = source.value.detach(), source.target if source.kind == "buffer" else None
     wide = value.to(WIDER.get(value.dtype, value.dtype), copy=True)
     rounded = value.dtype in (torch.float32, torch.complex64) and not is_short(wide)
-    named = source.kind == "constant" and not source.target.startswith("lifted_tensor")
+    named = source.kind == "constant" and "lifted_tensor" not in source.target
     return Const(wide, buffer, buffer, rounded, source.target if named else None)
 
 

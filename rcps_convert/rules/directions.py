@@ -24,6 +24,9 @@ SELECT, UNBIND, SLICE = aten.select.int, aten.unbind.int, aten.slice.Tensor
 PARTS = {aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default, aten.chunk.default}
 """Operators that cut an axis into pieces that keep it."""
 
+SQUEEZE, CUT = aten.squeeze.dim, aten.split.Tensor
+"""Operators that drop an axis of one entry, and that cut an axis into pieces of one size."""
+
 UNSQUEEZE, ORDER = aten.unsqueeze.default, aten.permute.default
 """Operators that give a result another axis, and that put axes in another order."""
 

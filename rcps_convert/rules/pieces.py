@@ -101,7 +101,8 @@ def pieces(node: Any, x: Action, how: Any, dim: int = 0) -> tuple[Action, ...]:
     whole = node.rejoined() and sizes == sizes[::-1] and len(sizes) > 1
     if whole and ax.lengthen(x.axes[dim]) and node.assumes("joined pieces"):
         node.torn = True
-        step = Step(1, 0, len(sizes)) if len(set(sizes)) == 1 else Step(1, 0, only=x.axes[dim].size)
+        alike = how if node.op is aten.split.Tensor else len(sizes)  # pieces of one size, or so many
+        step = Step(1, 0, alike) if len(set(sizes)) == 1 else Step(1, 0, only=x.axes[dim].size)
         advance(node, x.axes[dim], step, step.out(x.axes[dim].size))
         return tuple(x.with_axis(dim, ax.length(s, ax.Role("length", steps=None))) for s in sizes)
     return tuple(x.with_axis(dim, p) for p in _cut(node, x.axes[dim], sizes))

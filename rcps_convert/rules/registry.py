@@ -14,6 +14,7 @@ from .._torch import is_operator, op_name, overloads, plain_twin
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..errors import BreaksSymmetryError, NoRuleError, Refusal
+from .aliases import usual
 
 Rule = Callable[..., Any]
 F = TypeVar("F", bound=Rule)
@@ -222,7 +223,7 @@ def _same(old: Rule, new: Rule) -> bool:
 
 
 def _overloads(ops: Iterable[Any]) -> list[Any]:
-    return [o for op in ops if not isinstance(op, Missing) for o in overloads(op)]
+    return [usual(o) for op in ops if not isinstance(op, Missing) for o in overloads(op)]
 
 
 def is_silent(op: Any) -> bool:
