@@ -176,3 +176,16 @@ def test_a_tensor_that_is_no_plain_one_is_looked_at_once(monkeypatch: pytest.Mon
             assert worst(model(image).detach().as_subclass(Tensor), model(x).detach().as_subclass(Tensor)) < TOLERANCE
     assert len(looked) == len(SPECIAL)
     assert x.tag == 1  # type: ignore[attr-defined]
+
+
+def test_what_a_compiler_notes_on_a_tensor_is_no_attribute_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = convert_model(Asks(lambda x: False, lambda x: x, breaks=True), EXAMPLE, verify=False).double().eval()
+    monkeypatch.setattr(measured_call, "goes_otherwise", lambda *given: True)
+    x, image = X.clone(), mirror(X)
+    for y in (x, image):
+        torch._dynamo.mark_dynamic(y, 2)
+        assert vars(y)
+    assert worst(model(image), model(x)) < TOLERANCE
+    x.tag = 1  # type: ignore[attr-defined]
+    with pytest.raises(BreaksSymmetryError, match=r"a Tensor with tag\n"):
+        model(x)

@@ -638,6 +638,15 @@ def test_running_modules_are_found() -> None:
     assert list(_torch.calling_modules()) == []
 
 
+def test_what_a_compiler_notes_on_a_tensor_is_told_from_the_users_attributes() -> None:
+    x: Any = torch.ones(2, 3)
+    torch._dynamo.mark_dynamic(x, 1)
+    assert vars(x)
+    assert _torch.own_attributes(x) == {}
+    x.tag = 1
+    assert _torch.own_attributes(x) == {"tag": 1}
+
+
 @pytest.mark.parametrize(("stands", "worked"), [(True, 0), (False, 3)])
 def test_a_compiler_takes_an_answer_for_a_constant_and_calls_work_as_it_is(stands: bool, worked: int) -> None:
     asked, done = list[bool](), list[Any]()

@@ -295,6 +295,14 @@ def leave_map() -> None:
 # --- the compiler ---------------------------------------------------------------------------------
 
 
+def own_attributes(x: Tensor) -> dict[str, Any]:
+    """The attributes of a tensor, but for what the compiler notes on its sizes, or was told of them."""
+    return {n: value for n, value in vars(x).items() if not n.startswith("_dynamo_") and n not in _OF_SIZES}
+
+
+_OF_SIZES = ("_has_dynamo_dim_marking", "_specialize_on")
+
+
 def uncompiled() -> AbstractContextManager[Any]:
     """Context in which functions that ``torch.compile`` returned run as they were written."""
     if "torch._dynamo" not in sys.modules:  # nothing is compiled; it takes a second to import

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch import is_compiling, is_recorded, pytree
+from .._torch import is_compiling, is_recorded, own_attributes, pytree
 from ..algebra import axis as ax
 from ..algebra.action import Action
 from ..algebra.arguments import Example, argument_names, leaves, places
@@ -217,12 +217,13 @@ class InputForms(Check):
 
 def _is_special(value: Any) -> bool:
     """Whether a tensor is of a class of its own, or has attributes."""
-    return isinstance(value, Tensor) and (type(value) is not Tensor or bool(value.__dict__))
+    return isinstance(value, Tensor) and (type(value) is not Tensor or bool(own_attributes(value)))
 
 
 def _marks(x: Tensor) -> tuple[tuple[str, Any], ...]:
     """The attributes of a tensor: the value of a plain one, the class of any other."""
-    return tuple((name, value if isinstance(value, PLAIN) else type(value)) for name, value in sorted(vars(x).items()))
+    found = sorted(own_attributes(x).items())
+    return tuple((name, value if isinstance(value, PLAIN) else type(value)) for name, value in found)
 
 
 def compare_forms(model: nn.Module, forms: Forms, states: States | None = None) -> None:
