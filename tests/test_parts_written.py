@@ -323,3 +323,26 @@ def test_positions_reversed_in_a_circle_are_not_cut(size: int, first: int) -> No
         slice_(SimpleNamespace(op=torch.ops.aten.slice.Tensor), Action((ax.trivial(2), term)), 1, 0, size // 2)
     assert f"cuts {size} positions that are reversed in a circle" in caught.value.what
     assert "convolve from either end and add" in str(caught.value.do)
+
+
+class EveryOther(nn.Module):
+    """Twice as many positions: written by two layers, or by one that makes both, as the refusal says."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv1d(4, 8, 5, padding=2), nn.Conv1d(8, 2, 3, padding=1)
+        self.makes = nn.ModuleList(nn.Conv1d(8, 16 // layers, 3, padding=1) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).relu()
+        if len(self.makes) == 1:
+            return self.last(self.makes[0](h).view(*h.shape[:2], 2, -1).mT.flatten(-2))
+        out = h.new_zeros(*h.shape[:2], 2 * h.shape[-1])
+        out[..., ::2], out[..., 1::2] = self.makes[0](h), self.makes[1](h)
+        return self.last(out)
+
+
+def test_every_other_position_is_written_by_one_layer() -> None:
+    plan = plan_conversion(EveryOther(2), torch.zeros(2, 4, 12), outputs="..")
+    assert "let one make both" in plan.problems[0].do
+    assert_exact(convert_model(EveryOther(1), torch.zeros(2, 4, 12), outputs=".."), torch.zeros(2, 4, 12), outputs="..")
