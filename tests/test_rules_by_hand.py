@@ -560,7 +560,7 @@ def test_unequal_entries_are_no_padding_and_a_value_takes_no_sign() -> None:
 
 def cut_of(x: Action, sizes: list[int], dim: int = 0, **more: Any) -> tuple[Any, Any]:
     values = [torch.zeros([s if d == dim else n for d, n in enumerate(x.shape)]) for s in sizes]
-    n = node(aten.split.Tensor, value=values, **more)
+    n = node(aten.split.sizes, value=values, **more)
     return pieces.pieces(n, x, sizes, dim), n
 
 

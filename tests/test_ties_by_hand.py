@@ -489,10 +489,11 @@ def test_what_is_compiled_or_a_replica_is_not_compared() -> None:
     watch(model)
     (parts,) = checks_of(model)
     model[2] = nn.ReLU()
-    with mock.patch("rcps_convert.tie.parts.is_compiling", return_value=True):
+    with mock.patch("rcps_convert.tie.parts.is_dynamo_compiling", return_value=True):
         parts(model, (), {})
-    with pytest.raises(OtherPartError):
-        parts(model, (), {})
+    for exported in (True, False):
+        with mock.patch("rcps_convert.tie.parts.is_compiling", return_value=exported), pytest.raises(OtherPartError):
+            parts(model, (), {})
 
 
 def test_what_a_tie_holds_is_no_part() -> None:

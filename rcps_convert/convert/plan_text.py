@@ -121,7 +121,7 @@ def attached(plan: ConversionPlan) -> Section:
     if plan.situations:
         lines.append(f"measured too, as forward asks for it: {', '.join(dict.fromkeys(plan.situations))}")
     if by_sizes(plan.forms):
-        lines.append("forward makes numbers of sizes: each call with new ones is looked at first, on a copy")
+        lines.append("forward may go by sizes: each call with new ones is looked at first, on a copy")
     lines.append(watched(plan))
     return Section("norms, read-outs, re-anchored calls", lines=lines)
 
