@@ -355,3 +355,14 @@ def test_a_function_that_does_the_same_is_taken() -> None:
     model.helper = lambda: False
     model.conv._conv_forward = lambda x, w, b: torch.conv1d(x, w, b, padding=2)
     assert torch.allclose(model(x), model(x.flip(1, 2)), rtol=0, atol=1e-12)
+
+
+def test_code_that_belongs_to_no_file_converts() -> None:
+    names: dict[str, Any] = {"nn": nn}
+    exec("def forward(self, x):\n    return self.o(self.c(x).relu().mean(-1))", names)
+    assert names["forward"].__module__ is None
+    kind = type("Nameless", (nn.Module,), {"forward": names["forward"]})
+    model = kind()
+    model.c, model.o = nn.Conv1d(4, 8, 5, padding=2), nn.Linear(8, 2)
+    converted, x = convert_model(model, torch.zeros(2, 4, 12)).double().eval(), torch.randn(3, 4, 12).double()
+    assert torch.allclose(converted(x), converted(x.flip(1, 2)), rtol=0, atol=1e-12)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from by_hand import Net, bases, mirror, worst
 from tiers import some
 from torch import Tensor, nn
 
-from rcps_convert import plan_conversion
+from rcps_convert import convert_model, plan_conversion
 from rcps_convert.measure.axis_roles import _Runs
 from rcps_convert.measure.law import Law
 
@@ -213,3 +214,49 @@ def test_samples_that_influence_each_other_where_activations_are_large_are_refus
 def test_large_parameters_are_no_fault_of_a_model_whose_samples_are_apart(mix: Callable[[Tensor], Tensor]) -> None:
     plan = plan_conversion(Open(mix), torch.zeros(2, 4, 12))
     assert not plan.problems, str(plan)
+
+
+# --- results that all samples share -------------------------------------------------------------
+
+
+def net(step: Callable[[Any, Tensor], Any]) -> Any:
+    torch.manual_seed(0)
+    parts = {"c": nn.Conv1d(4, 8, 5, padding=2), "d": nn.Conv1d(8, 8, 5, padding=2), "o": nn.Linear(8, 2)}
+    return Net(step, **parts, norm=nn.BatchNorm1d(8))
+
+
+def centred(m: Any, x: Tensor) -> Tensor:
+    return m.d(m.c(x) - m.c(x).mean(0, keepdim=True)).sum(-1)  # type: ignore[no-any-return]
+
+
+SHARED: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
+    "a clamp that stays open": (lambda m, x: m.o(nn.functional.hardtanh(centred(m, x), -9, 9)), "hardtanh"),
+    "a quotient": (lambda m, x: m.o((m.c(x) / (9 + m.c(x).std(0, keepdim=True))).mean(-1)), "div"),
+    "the first sample": (lambda m, x: m.o((m.c(x) - m.c(x)[0] + 9).relu().mean(-1)), "relu"),
+}
+
+ALONE: dict[str, Callable[[Any, Tensor], Any]] = {
+    "linear steps": lambda m, x: m.o(centred(m, x)),
+    "what no strand changes": lambda m, x: m.o(m.c(x).relu().mean(-1)) - m.o(m.c(x).relu().mean(-1)).mean(0),
+    "a mean of all": lambda m, x: m.o(m.c(x).relu().mean(-1)) * m.c(x).mean().sigmoid(),
+    "a batch norm": lambda m, x: m.o(m.norm(m.c(x)).relu().mean(-1)),
+    "samples and positions in one axis": lambda m, x: m.o(m.c(x).mT.flatten(0, 1)).view(len(x), -1, 2).relu().mean(1),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_result_that_samples_share_is_refused_where_it_moves_with_the_strand(name: str) -> None:
+    step, node = SHARED[name]
+    (found,) = plan_conversion(net(step), torch.zeros(3, 4, 12), verify=False).problems
+    assert found.what == "samples of one batch influence each other"
+    assert found.where is not None
+    assert str(found.where.node).startswith(node)
+
+
+@pytest.mark.parametrize("name", some(ALONE, 2))
+def test_what_samples_share_may_be_what_no_strand_changes(name: str) -> None:
+    model = convert_model(net(ALONE[name]), torch.zeros(3, 4, 12)).double().eval()
+    x = bases(4, 12)
+    some_mirrored = torch.where(torch.tensor([True, False, False, True])[:, None, None], mirror(x), x)
+    assert worst(model(mirror(x)), model(x)) < 1e-10
+    assert worst(model(some_mirrored), model(x)) < 1e-10

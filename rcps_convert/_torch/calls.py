@@ -75,7 +75,7 @@ _CALL = nn.Module._call_impl.__code__
 def stock_code(cls: type) -> Any:
     """The code of a class's forward where it is one of torch's own layers; else None."""
     forward = cls.forward  # type: ignore[attr-defined]
-    return getattr(forward, "__code__", None) if forward.__module__.startswith("torch.nn.modules.") else None
+    return getattr(forward, "__code__", None) if str(forward.__module__).startswith("torch.nn.modules.") else None
 
 
 def reader() -> tuple[str, str]:

@@ -221,7 +221,7 @@ def _of_pieces(inputs: Any) -> list[str]:
 
 def _of_rcps_pytorch(model: nn.Module) -> list[str]:
     """What to say of a network made of the layers of rcps-pytorch."""
-    own = [type(m) for m in model.modules() if type(m).__module__.partition(".")[0] == "rcps"]
+    own = [type(m) for m in model.modules() if str(type(m).__module__).partition(".")[0] == "rcps"]
     names = dict.fromkeys(cls.__name__ for cls in own if cls.__name__.startswith("RCPS"))
     if not names:
         return []

@@ -22,6 +22,7 @@ from ..graph.progress import stage
 from ..graph.sandbox import aliases, fresh_copy
 from ..graph.trace import Ref, Trace
 from ..graph.writes import changed_in_forward, made_by_a_call, storage_roots, written_refs
+from ..infer.among_samples import shared_by_samples
 from ..infer.anchors import plan_calls
 from ..infer.first_failure import first_failure
 from ..infer.inference import Inference
@@ -135,7 +136,8 @@ class _TiedPlanner:
         if found.untraced is not None:
             self.plan.warnings.append(f"only the eval-mode forward was analysed; in train mode: {found.untraced}")
         self._describe_outputs(found.inference)
-        self.plan.problems += found.inference.problems
+        shared = [] if found.inference.problems else shared_by_samples(found.traces[0], found.inference.values[0])
+        self.plan.problems += found.inference.problems + shared
         self.plan.warnings += [unheld_note(n.where) for n in found.unheld]
         if not self.plan.problems:
             changed, made = changed_and_made(self.model, self.example)

@@ -106,7 +106,7 @@ def _names_of(methods: list[FunctionType], functions: list[FunctionType]) -> Nam
             found.functions[function] = None
         for code in _nested(function.__code__):
             found |= _named_by_code(code, own if code is function.__code__ else ())
-            found.globals.setdefault(function.__module__, set()).update(_global_names(code))
+            found.globals.setdefault(str(function.__module__), set()).update(_global_names(code))
             found.environment |= _of_environment(code, function.__globals__)
     return found
 

@@ -97,7 +97,7 @@ def _is_plain(cls: Any) -> bool:
     if usual != USUAL or any(hasattr(cls, name) for name in OWN_WAYS) or copyreg._slotnames(cls):  # type: ignore[attr-defined]
         return False
     state = getattr(cls, "__getstate__", None)
-    ours = getattr(state, "__module__", "").startswith(OURS)  # leaves out attributes, and nothing else
+    ours = str(getattr(state, "__module__", "")).startswith(OURS)  # leaves out attributes, and nothing else
     return ours or state is getattr(nn.Module, "__getstate__", None)
 
 

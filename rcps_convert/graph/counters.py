@@ -30,7 +30,7 @@ class Counters:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        users = [m for m in all_modules(model) if not type(m).__module__.startswith(OF_TIES)]
+        users = [m for m in all_modules(model) if not str(type(m).__module__).startswith(OF_TIES)]
         self.read: Read = read_by_forward([model, *(m for m in users if m is not model)])
         tables = [(holder, name) for holder, names in self.read.settings for name in names if _is_open(holder, name)]
         self.places: list[Place] = self.read.counters + tables

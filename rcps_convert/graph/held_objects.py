@@ -311,7 +311,7 @@ def _keeps(value: Any) -> bool:
 
 def _is_torchs(holder: Holder) -> bool:
     """Whether a holder is a module whose forward is one of torch's own."""
-    return isinstance(holder, nn.Module) and type(holder).forward.__module__.startswith("torch.")
+    return isinstance(holder, nn.Module) and str(type(holder).forward.__module__).startswith("torch.")
 
 
 def _of_class(holder: Holder, table: Any, names: Iterable[str], perhaps: Iterable[str]) -> list[str]:

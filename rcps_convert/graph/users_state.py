@@ -65,7 +65,7 @@ def without_watchers(twin: nn.Module, example: Example) -> None:
 
 
 def _is_users(hook: Any) -> bool:
-    return not type(hook).__module__.startswith((OURS, "torch."))
+    return not str(type(hook).__module__).startswith((OURS, "torch."))
 
 
 class _Watched:
@@ -146,7 +146,7 @@ def cached_functions(model: nn.Module) -> list[Any]:
     """
     modules = all_modules(model)
     kinds = dict.fromkeys(c for cls in dict.fromkeys(map(type, modules)) for c in cls.__mro__)
-    classes = [c for c in kinds if not c.__module__.startswith(("torch.", "builtins"))]
+    classes = [c for c in kinds if not str(c.__module__).startswith(("torch.", "builtins"))]
     files = dict.fromkeys(c.__module__ for c in classes if c.__module__ in sys.modules)
     places: list[Any] = [vars(m) for m in modules] + [vars(c) for c in classes]
     places += [vars(sys.modules[name]) for name in files]

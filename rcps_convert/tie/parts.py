@@ -203,7 +203,7 @@ def open_modules(model: nn.Module) -> list[nn.Module]:
 def _unwrapped(module: nn.Module, known: Iterable[int]) -> nn.Module:
     """The module in a wrapper of torch's own, such as what ``torch.compile`` and checkpointing put around it."""
     inner = module
-    while id(inner) not in known and type(inner).__module__.startswith("torch."):
+    while id(inner) not in known and str(type(inner).__module__).startswith("torch."):
         held = [part for part in holds(inner) if part is not None]
         if len(held) != 1:
             return module

@@ -96,7 +96,7 @@ def users_hooks(module: nn.Module) -> Iterator[tuple[dict[int, Any], int, Any]]:
     """The user's hooks around a module's forward: the table, the key there and the hook."""
     for table in hook_tables(module):
         for key, hook in [*table.items()]:
-            if isinstance(hook, WatchedHook) or not type(hook).__module__.startswith(OURS):
+            if isinstance(hook, WatchedHook) or not str(type(hook).__module__).startswith(OURS):
                 yield table, key, hook
 
 
