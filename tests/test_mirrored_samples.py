@@ -239,6 +239,7 @@ ALONE: dict[str, Callable[[Any, Tensor], Any]] = {
     "linear steps": lambda m, x: m.o(centred(m, x)),
     "what no strand changes": lambda m, x: m.o(m.c(x).relu().mean(-1)) - m.o(m.c(x).relu().mean(-1)).mean(0),
     "a mean of all": lambda m, x: m.o(m.c(x).relu().mean(-1)) * m.c(x).mean().sigmoid(),
+    "a loss": lambda m, x: torch.nn.functional.mse_loss(m.c(x).relu().sum(1), x.mean((1, 2)).new_zeros(x.shape[::2])),
     "a batch norm": lambda m, x: m.o(m.norm(m.c(x)).relu().mean(-1)),
     "samples and positions in one axis": lambda m, x: m.o(m.c(x).mT.flatten(0, 1)).view(len(x), -1, 2).relu().mean(1),
 }

@@ -38,10 +38,11 @@ def shared_by_samples(trace: Trace, values: Mapping[str, Any]) -> list[Conversio
         sampled.add(node.name)
         made, moves = values.get(node.name), _has(values.get(node.name), _moves)
         joined = any(_has(values.get(r), _is_batch) for r in given) and not _has(made, _is_batch)
-        mixed = [r for r in given if r in shared or (joined and _has(values.get(r), _moves))]
-        if mixed and is_nonlinear(node.op, len(given)) and any(_has(values.get(r), _moves) for r in mixed):
+        mixed = [r for r in given if r in shared and _has(values.get(r), _moves)]
+        mixed = mixed or (given if joined and moves else [])
+        if mixed and is_nonlinear(node.op, len(given)):
             return [_refusal(node, values[mixed[0]])]
-        if moves and mixed:
+        if mixed and moves:
             shared.add(node.name)
     return []
 
