@@ -9,6 +9,7 @@ independent, so what is added to such a channel, or reads it, would have to be z
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from random_models import Block, Plan, Random
 
@@ -34,20 +35,43 @@ TORN = "relu of a channel would become the sigmoid of its partner"
 """Why the two directions of a recurrence cannot be split at any place."""
 
 
+APART = "a group would become parts of two groups"
+"""Why channels of a recurrence in two directions do not fit the groups of a layer."""
+
+
 def blocked(plan: Plan) -> tuple[int, str] | None:
     """The first block, or the head, which makes tied weights impossible, and why; None if there is none."""
     signed, varies, length, c = False, False, plan.length, plan.channels
     directions: list[range] = []  # channels whose first half is swapped with the second
     for i, ((kind, _, extra), block) in enumerate(zip(plan.blocks, Random(plan).blocks, strict=True)):
-        if signed and kind in NOT_ODD and _is_not_odd(kind, extra, block.grow(length) < length):
+        constant = kind == "pool" and not varies and i == len(plan.blocks) - 1 and plan.head in ("mean", "max")
+        if signed and kind in NOT_ODD and _is_not_odd(kind, extra, block.grow(length) < length) and not constant:
             return i, NOT_ODD[kind]
         if kind == "split" and any(extra % c in r[1:] for r in directions):
             return i, TORN
+        if any(_are_apart(r, _groups(kind, extra, block), c) for r in directions):
+            return i, APART
         signed = (signed and kind not in MIXES) or (kind == "place" and extra % 2 == 0)
         varies = signed and (varies or kind in VARIES)
         directions = _directions(kind, extra, block, directions, block.width - c)
         c, length = block.width, block.grow(length)
     return (len(plan.blocks), NOT_ODD[plan.head]) if varies and plan.head in ("max", "ends") else None
+
+
+def _groups(kind: str, extra: int, block: Block) -> int:
+    """The groups of channels that a block keeps apart; 1 for none."""
+    if kind == "grouped" or (kind == "norm" and extra == 1):
+        layer: Any = block.layer
+        return int(layer.groups if kind == "grouped" else layer.num_groups)
+    return 1
+
+
+def _are_apart(directions: range, groups: int, channels: int) -> bool:
+    """Whether swapping the halves of some channels brings the channels of one group into several."""
+    each, half = channels // groups, len(directions) // 2
+    first = directions[:half]
+    images = {(i // each, (i + half) // each) for i in first} | {((i + half) // each, i // each) for i in first}
+    return len({group for group, _ in images}) < len(images)
 
 
 def _is_not_odd(kind: str, extra: int, shorter: bool) -> bool:

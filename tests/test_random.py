@@ -120,8 +120,10 @@ BLOCKED = {
     "norm": Plan(3, 14, (("place", 2, 0), ("norm", 2, 0)), "mean"),
     "a norm of channels": Plan(3, 14, (("place", 2, 0), ("norm", 2, 3)), "mean"),
     "stock": Plan(3, 14, (("place", 2, 0), ("stock", 2, 3)), "mean"),
-    "pool": Plan(3, 14, (("place", 2, 0), ("pool", 2, 1)), "mean"),
+    "pool": Plan(3, 14, (("place", 2, 0), ("pool", 2, 1)), "profile"),
     "max": Plan(3, 14, (("place", 2, 0), ("attend", 2, 0)), "max"),
+    "groups": Plan(3, 14, (("ends", 9, 1), ("grouped", 10, 2)), "mean"),
+    "a norm of groups": Plan(3, 14, (("recur", 9, 3), ("norm", 10, 1)), "mean"),
 }
 """Plans for which no tied weights exist."""
 
