@@ -293,13 +293,24 @@ def require_fixed(node: Any, x: Axis) -> None:
             ),
             why=f"under reverse complement this axis is permuted ({ax.describe(x)}), "
             + ("and a window over it holds both" if mixed else "and that does not map windows to windows"),
-            do=f"give the positions an axis of their own: {_TRANSPOSE}; where two layers write every other position, "
-            "let one make both (a convolution of 2 C channels, then .view(N, C, 2, L).mT.flatten(-2))"
+            do=f"give the positions an axis of their own: {_TRANSPOSE}" + (_BOTH if _alternates(x) else "")
             if mixed
             else f"{MOVED}; if it holds bases, order them so that the alphabet read backwards is its complement "
             "(ACGT), let the window span the whole axis without padding, or move the bases to the channel axis",
             never=False,
         )
+
+
+_BOTH = (
+    "; where two layers write every other position, let one make both (a convolution of 2 C channels, then "
+    ".view(N, C, 2, L).mT.flatten(-2))"
+)
+
+
+def _alternates(x: Axis) -> bool:
+    """Whether an axis holds, for each position, entries that stay in their order."""
+    factors = ax.children(ax.walk(x))
+    return len(factors) == 2 and ax.is_length(factors[0]) and ax.is_trivial(factors[1])
 
 
 def refuse_in_a_row(runs: str, x: Axis) -> None:
