@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rcps_convert import BreaksSymmetryError, Tokens, apply_recipe, bake, convert_model, plan_conversion, recipe
 from rcps_convert.convert import measured_call
 from rcps_convert.tie.checks import checks_of
+from rcps_convert.tie.input_forms import InputForms
 
 EXAMPLE = torch.zeros(2, 4, 24)
 TOLERANCE = 1e-9
@@ -232,3 +233,14 @@ def test_the_same_functions_with_other_numbers_are_measured(step: Callable[[Tens
     for _ in range(2):
         with pytest.raises(BreaksSymmetryError, match=r"(?s)another way at the sizes.*disagree"):
             model(bases(3, length))
+
+
+def test_a_bake_that_fails_leaves_the_check_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = quietly(asking(ASKED["squares"][0], later_more))
+    before = [(check, dict(vars(check))) for check in checks_of(model) if isinstance(check, InputForms)]
+    monkeypatch.setattr("rcps_convert.convert.bake.remove", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bake(model, in_place=True)
+    assert [(check, dict(vars(check))) for check in checks_of(model) if isinstance(check, InputForms)] == before
+    assert len(before) == 1
+    assert not before[0][0].only_sizes

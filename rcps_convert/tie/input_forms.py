@@ -129,21 +129,16 @@ class InputForms(Check):
         forms: of these.
         names: of the parameters of forward that can be given by position.
         states: measures a call with other ones; None where they are refused.
-
-    Attributes:
         only_sizes: nothing else is compared, as of a baked model.
     """
 
     needed = on_copies = only_sizes = False
     by_form = True
 
-    def __init__(self, forms: Forms, names: Sequence[str] = (), states: States | None = None) -> None:
-        self.forms, self.names, self.states = forms, tuple(names), states
-
-    @property
-    def goes_by_sizes(self) -> bool:
-        """Whether forward may go by the sizes of its inputs."""
-        return by_sizes(self.forms)
+    def __init__(
+        self, forms: Forms, names: Sequence[str] = (), states: States | None = None, only_sizes: bool = False
+    ) -> None:
+        self.forms, self.names, self.states, self.only_sizes = forms, tuple(names), states, only_sizes
 
     def plain(self) -> dict[str, Any]:
         """The forms as plain values, for `read_forms`."""
@@ -235,9 +230,10 @@ def compare_forms(model: nn.Module, forms: Forms, states: States | None = None) 
 
 def trust_all_but_sizes(model: nn.Module) -> None:
     """Let the `InputForms` of a model look at nothing but sizes, where forward may go by these, in place."""
-    for check in (check for check in checks_of(model) if isinstance(check, InputForms)):
-        check.only_sizes = True
-    drop_checks(model, lambda check: isinstance(check, InputForms) and not check.goes_by_sizes)
+    kept = [check for check in checks_of(model) if isinstance(check, InputForms) and by_sizes(check.forms)]
+    trust_forms(model)
+    for check in kept:  # another one: where the change is undone, the check of before is as it was
+        attach_check(model, InputForms(check.forms, check.names, check.states, only_sizes=True))
 
 
 def trust_forms(model: nn.Module) -> None:
